@@ -1,0 +1,23 @@
+PYTHON ?= python3
+BIN = .venv/bin
+
+.PHONY: install demo test lint
+.DELETE_ON_ERROR:
+
+install: .venv/installed
+
+.venv/installed: setup.cfg pyproject.toml constraints.txt
+	$(PYTHON) -m venv .venv
+	$(BIN)/pip install --quiet --constraint constraints.txt --editable '.[dev]'
+	touch $@
+
+demo: install
+	$(BIN)/python scripts/demo.py --out runs/demo
+
+test: lint
+	$(BIN)/python -m pytest
+
+lint: install
+	$(BIN)/ruff check --line-length 120 --select B,C4,E,F,I,PIE,PT,RUF,SIM,UP,W --ignore B905,RUF001,RUF002,RUF003 .
+	$(BIN)/ruff format --line-length 120 --check .
+	$(BIN)/mypy

@@ -1,0 +1,21 @@
+"""Where images, labels and boxes come from."""
+
+from datamodules.decoding import DecodingError, Preprocess, decode_image
+from datamodules.image_folder import DataError, ImageFolderDataModule, Listing, Original, list_folder
+from datamodules.image_sources import ImageSourcesDataModule
+from datamodules.shapes import SHAPE_NAMES, ShapesDataModule, write_shapes
+
+__all__ = [
+    "SHAPE_NAMES",
+    "DataError",
+    "DecodingError",
+    "ImageFolderDataModule",
+    "ImageSourcesDataModule",
+    "Listing",
+    "Original",
+    "Preprocess",
+    "ShapesDataModule",
+    "decode_image",
+    "list_folder",
+    "write_shapes",
+]

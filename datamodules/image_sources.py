@@ -1,0 +1,134 @@
+"""Images from anywhere: files, folders and http(s) addresses."""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import pytorch_lightning as pl
+import requests
+import torch
+import urllib3
+from torch.utils.data import DataLoader, Dataset
+
+from datamodules.decoding import EXTENSIONS, DecodingError, Preprocess, decode_image
+from datamodules.image_folder import DataError, collate, printable
+
+MAX_BYTES = 50_000_000
+"""Largest download, in bytes."""
+TIMEOUT = 20.0
+"""Longest download, in seconds."""
+
+
+def expand_sources(sources: Sequence[str]) -> list[str]:
+    """Replaces each folder by the images anywhere below it, sorted; files and addresses stay as they are.
+
+    Raises:
+        DataError: If a folder holds no images.
+    """
+    expanded = []
+    for source in sources:
+        if _is_address(source) or not Path(source).is_dir():
+            expanded.append(source)
+            continue
+        found = sorted(
+            os.path.join(folder, name)
+            for folder, _, names in os.walk(source)
+            for name in names
+            if os.path.splitext(name)[1].lower() in EXTENSIONS and not name.startswith(".")
+        )
+        if not found:
+            raise DataError(f"The folder {source} holds no images.")
+        expanded += found
+    return expanded
+
+
+def download(address: str, max_bytes: int = MAX_BYTES, timeout: float = TIMEOUT) -> bytes:
+    """The content at an http(s) address.
+
+    Raises:
+        DecodingError: If it cannot be had within ``timeout`` seconds and ``max_bytes`` bytes.
+    """
+    deadline = time.monotonic() + timeout
+    try:
+        # requests' own timeout is for each read; a server that drips bytes would hold us forever.
+        with requests.get(address, stream=True, timeout=timeout, headers={"User-Agent": "vgg-lens"}) as response:
+            response.raise_for_status()
+            content = bytearray()
+            # Not iter_content: it waits until a whole chunk has come.
+            while chunk := response.raw.read1(1 << 16, decode_content=True):
+                content += chunk
+                if len(content) > max_bytes:
+                    raise DecodingError(f"larger than {max_bytes:,} bytes")
+                if time.monotonic() > deadline:
+                    raise DecodingError(f"took longer than {timeout:g} seconds")
+    except DecodingError:
+        raise
+    except (requests.Timeout, urllib3.exceptions.TimeoutError) as error:
+        raise DecodingError(f"took longer than {timeout:g} seconds") from error
+    except (requests.RequestException, urllib3.exceptions.HTTPError, ValueError) as error:
+        raise DecodingError(f"cannot be fetched: {error}") from error
+    return bytes(content)
+
+
+def _is_address(source: str) -> bool:
+    return source.lower().startswith(("http://", "https://"))
+
+
+class ImageSourcesDataset(Dataset):
+    """Files and addresses as samples, in the order given; see :class:`~datamodules.image_folder.ImageDataset`."""
+
+    def __init__(self, sources: Sequence[str], transform: Preprocess) -> None:
+        self.sources = list(sources)
+        self.transform = transform
+
+    def __len__(self) -> int:
+        return len(self.sources)
+
+    def __getitem__(self, index: int) -> dict[str, Any]:
+        source = self.sources[index]
+        name = printable(source)
+        try:
+            image = decode_image(download(source) if _is_address(source) else source)
+        except DecodingError as error:
+            return {"failed": (name, str(error))}
+        return {
+            "image": self.transform(image),
+            "label": -1,
+            "index": index,
+            "path": name,
+            "boxes": torch.zeros(0, 4),
+            "box_labels": torch.zeros(0, dtype=torch.long),
+            "original": None,
+        }
+
+
+class ImageSourcesDataModule(pl.LightningDataModule):
+    """Files, folders and http(s) addresses, to predict.
+
+    Args:
+        sources: Paths of images or folders, and addresses.
+        batch_size: Images in a batch.
+        num_workers: Processes that read images; 0 = this one.
+        input_size: Height and width in pixels of what the model sees.
+        resize_size: Length in pixels of the shorter side before the centre crop.
+    """
+
+    def __init__(
+        self,
+        sources: Sequence[str],
+        batch_size: int = 16,
+        num_workers: int = 0,
+        input_size: int = 224,
+        resize_size: int = 256,
+    ) -> None:
+        super().__init__()
+        self.dataset = ImageSourcesDataset(expand_sources(sources), Preprocess(resize_size, input_size))
+        self.batch_size = batch_size
+        self.num_workers = num_workers
+
+    def predict_dataloader(self) -> DataLoader:
+        return DataLoader(self.dataset, batch_size=self.batch_size, num_workers=self.num_workers, collate_fn=collate)

@@ -1,0 +1,95 @@
+"""Facts of ImageNet: class names, WordNet ids, and the XML files that hold ILSVRC's object boxes."""
+
+from __future__ import annotations
+
+import csv
+import functools
+from dataclasses import dataclass
+from pathlib import Path
+from xml.etree import ElementTree
+
+
+@functools.cache
+def imagenet_classes() -> dict[str, tuple[int, str]]:
+    """WordNet id -> (index of the class, its name), for the 1,000 classes of ILSVRC 2012.
+
+    Example:
+        >>> imagenet_classes()["n02123045"]
+        (281, 'tabby')
+    """
+    with Path(__file__).with_name("imagenet_classes.csv").open(newline="") as file:
+        return {row["wnid"]: (int(row["index"]), row["name"]) for row in csv.DictReader(file)}
+
+
+@functools.cache
+def imagenet_class_names() -> list[str]:
+    """The 1,000 class names, in the order of the indices."""
+    return [name for _, name in sorted(imagenet_classes().values())]
+
+
+_CORNERS = ("xmin", "ymin", "xmax", "ymax")
+
+
+class AnnotationError(ValueError):
+    """A box annotation that cannot be used; the message names the file."""
+
+
+@dataclass(frozen=True)
+class Annotation:
+    """The objects of one image: ``names[i]`` (a class name or WordNet id) fills ``boxes[i]``.
+
+    Boxes are (left, top, right, bottom) in pixels of an image of ``width`` × ``height``, right and bottom exclusive.
+    """
+
+    width: int
+    height: int
+    names: tuple[str, ...]
+    boxes: tuple[tuple[float, float, float, float], ...]
+
+
+def read_annotation(path: Path) -> Annotation:
+    """Reads an annotation in the XML layout of ILSVRC (that of Pascal VOC).
+
+    The files count pixels from 0 and include the last one, so 1 is added to ``xmax`` and ``ymax``.
+
+    Raises:
+        AnnotationError: If the file cannot be read, is malformed, or has a box with no area.
+    """
+    try:
+        root = ElementTree.parse(path).getroot()
+        size = [int(_text(root, f"size/{side}")) for side in ("width", "height")]
+        names: list[str] = []
+        boxes: list[tuple[float, float, float, float]] = []
+        for element in root.iter("object"):
+            left, top, right, bottom = (float(_text(element, f"bndbox/{k}")) for k in _CORNERS)
+            if not (left <= right and top <= bottom):
+                raise ValueError(f"a box has xmin {left:g}, ymin {top:g}, xmax {right:g}, ymax {bottom:g}")
+            names.append(_text(element, "name"))
+            boxes.append((left, top, right + 1, bottom + 1))
+    except (OSError, ValueError, ElementTree.ParseError) as error:
+        raise AnnotationError(f"{path}: {error}") from error
+    return Annotation(size[0], size[1], tuple(names), tuple(boxes))
+
+
+def write_annotation(path: Path, annotation: Annotation) -> None:
+    """Writes ``annotation`` so that :func:`read_annotation` reads it back."""
+    root = ElementTree.Element("annotation")
+    ElementTree.SubElement(root, "filename").text = path.stem
+    size = ElementTree.SubElement(root, "size")
+    for tag, value in (("width", annotation.width), ("height", annotation.height), ("depth", 3)):
+        ElementTree.SubElement(size, tag).text = str(value)
+    for name, (left, top, right, bottom) in zip(annotation.names, annotation.boxes):
+        element = ElementTree.SubElement(root, "object")
+        ElementTree.SubElement(element, "name").text = name
+        box = ElementTree.SubElement(element, "bndbox")
+        for corner, position in zip(_CORNERS, (left, top, right - 1, bottom - 1)):
+            ElementTree.SubElement(box, corner).text = f"{position:g}"
+    ElementTree.indent(root)
+    ElementTree.ElementTree(root).write(path, encoding="utf-8")
+
+
+def _text(element: ElementTree.Element, path: str) -> str:
+    text = element.findtext(path)
+    if text is None or not text.strip():
+        raise ValueError(f"<{path.replace('/', '><')}> is missing or empty")
+    return text.strip()

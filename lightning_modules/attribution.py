@@ -1,0 +1,161 @@
+"""Attribution of a data set: every method's map and scores of every image, from one forward pass a batch."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import pyarrow as pa
+import pytorch_lightning as pl
+from matplotlib.figure import Figure
+from torch import Tensor
+
+from lightning_modules.class_names import find_class
+from lightning_modules.errors import InputError
+from lightning_modules.figures import attribution_figure
+from lightning_modules.forward_pass import ForwardPass
+from lightning_modules.methods import AttributionMethod, GradCAM, GuidedBackprop, GuidedGradCAM, SmoothGrad
+from lightning_modules.metrics import AttributionMetric, EnergyInBox, PointingGame
+from lightning_modules.rows import IMAGE_FIELDS, image_columns, summarize_images
+from lightning_modules.vgg16 import load_vgg16
+
+
+class AttributionModule(pl.LightningModule):
+    """Runs attribution methods over images and scores their maps. One forward pass serves all methods.
+
+    Args:
+        weights: IMAGENET1K_V1 (torchvision's, downloaded once), shapes (the small embedded model), random (seeded,
+            untrained), or the path of a .pth or .ckpt file.
+        methods: Attribution methods, by name or import path. null = GradCAM, GuidedBackprop, GuidedGradCAM and
+            SmoothGrad.
+        metrics: Scores of the maps, by name or import path. null = PointingGame and EnergyInBox, which need boxes.
+        target: The class to explain: predicted, label (the folder's), or the name or index of a class.
+        n_figures: Images, from the first on, of which a figure is drawn.
+    """
+
+    def __init__(
+        self,
+        weights: str = "IMAGENET1K_V1",
+        methods: Sequence[AttributionMethod] | None = None,
+        metrics: Sequence[AttributionMetric] | None = None,
+        target: str | int = "predicted",
+        n_figures: int = 16,
+    ) -> None:
+        super().__init__()
+        if n_figures < 0:
+            raise InputError(f"model.n_figures must be at least 0, got {n_figures}.")
+        methods = [GradCAM(), GuidedBackprop(), GuidedGradCAM(), SmoothGrad()] if methods is None else methods
+        metrics = [PointingGame(), EnergyInBox()] if metrics is None else metrics
+        self.methods = _by_name("model.methods", [(repr(method), method) for method in methods])
+        # Not a ModuleDict: the rows are the truth, so the metrics' own states are not used here.
+        self.metrics = _by_name("model.metrics", [(metric.name, metric) for metric in metrics])
+        if not self.methods:
+            raise InputError("model.methods is empty: name at least one attribution method.")
+        self.network = load_vgg16(weights)
+        self.target = target if target in ("predicted", "label") else find_class(target, self.network.class_names)
+        self.n_figures = n_figures
+        self.layers = sorted({method.layer or self.network.target_layer for method in methods})
+
+    @property
+    def schema(self) -> pa.Schema:
+        """Columns of the rows: those of the image, the target, the method, and a score for each metric."""
+        fields = [*IMAGE_FIELDS, pa.field("target", pa.int64()), pa.field("method", pa.string())]
+        return pa.schema(fields + [pa.field(name, pa.float64()) for name in self.metrics])
+
+    def test_step(self, batch: dict[str, Any], batch_idx: int) -> dict[str, Any]:
+        """Computes a batch; returns its ``rows`` and ``figures``."""
+        failed = [{"path": path, "status": "failed", "error": error, "label": None} for path, error in batch["failed"]]
+        if not len(batch["image"]):
+            return {"rows": failed, "figures": {}}
+        forward_pass = ForwardPass(
+            self.network, batch["image"], self._targets(batch), layers=self.layers, keys=batch["path"]
+        )
+        maps = {name: method(forward_pass).detach() for name, method in self.methods.items()}
+        for name, attribution in maps.items():
+            _check_map(name, attribution, forward_pass.images)
+        images = image_columns(forward_pass, batch, self.network.class_names)
+        rows = []
+        for name, attribution in maps.items():
+            scores = {
+                metric_name: metric.score(attribution, forward_pass, batch).tolist()
+                for metric_name, metric in self.metrics.items()
+            }
+            for i, image in enumerate(images):
+                row = {**image, "target": int(forward_pass.target[i]), "method": name}
+                rows.append(row | {key: None if v[i] != v[i] else v[i] for key, v in scores.items()})
+        return {"rows": rows + failed, "figures": self._draw(forward_pass, batch, maps, images)}
+
+    def _draw(
+        self,
+        forward_pass: ForwardPass,
+        batch: Mapping[str, Any],
+        maps: Mapping[str, Tensor],
+        images: Sequence[Mapping[str, Any]],
+    ) -> dict[int, Figure]:
+        """A figure of each image that came with its original, by its number in the batch."""
+        names = self.network.class_names
+        best = forward_pass.probabilities.topk(min(5, len(names)))
+        figures = {}
+        for i, original in enumerate(batch["original"]):
+            if original is None:
+                continue
+            image = images[i]
+            predicted = f"predicted: {image['prediction_name']} ({image['probability']:.1%})"
+            label = f"label: {image['label_name']}   " if image["label_name"] else ""
+            figures[i] = attribution_figure(
+                original.pixels,
+                original.view,
+                {name: attribution[i] for name, attribution in maps.items()},
+                [(names[k], value) for k, value in zip(best.indices[i].tolist(), best.values[i].tolist())],
+                title=image["path"],
+                subtitle=f"{label}{predicted}   maps explain: {names[int(forward_pass.target[i])]}",
+                boxes=batch["boxes"][i],
+            )
+        return figures
+
+    @staticmethod
+    def summarize(table: pa.Table) -> dict[str, Any]:
+        """Summary of a run's rows: counts, accuracy, and for each method the mean of each score.
+
+        A score counts the images that it could score: ``{"methods": {"GradCAM": {"energy_in_box": {"mean", "n"}}}}``.
+        """
+        frame = table.to_pandas()
+        scores = table.column_names[table.column_names.index("method") + 1 :]
+        methods = {
+            str(method): {
+                name: {"mean": float(rows[name].mean()) if rows[name].count() else None, "n": int(rows[name].count())}
+                for name in scores
+            }
+            for method, rows in frame.dropna(subset=["method"]).groupby("method", sort=False)
+        }
+        return {**summarize_images(frame), "methods": methods}
+
+    def _targets(self, batch: Mapping[str, Any]) -> Tensor | int | None:
+        if self.target == "predicted":
+            return None
+        if self.target != "label":
+            return int(self.target)
+        if (batch["label"] < 0).any():
+            raise InputError(
+                "model.target is label, but these images have none: they lie in a flat folder. Sort them into class "
+                "folders, or explain the predicted class."
+            )
+        return batch["label"]
+
+
+def _by_name(option: str, named: Sequence[tuple[str, Any]]) -> dict[str, Any]:
+    table = dict(named)
+    if len(table) < len(named):
+        names = [name for name, _ in named]
+        twice = next(name for name in names if names.count(name) > 1)
+        raise InputError(f"{option} names {twice} twice.")
+    return table
+
+
+def _check_map(name: str, attribution: Tensor, images: Tensor) -> None:
+    n, _, height, width = images.shape
+    if attribution.ndim != 4 or attribution.shape[0] != n or attribution.shape[2:] != (height, width):
+        raise InputError(
+            f"The method {name} gave a map of shape {tuple(attribution.shape)}; it should give (N, C, H, W) with "
+            f"N = {n}, H = {height}, W = {width}."
+        )

@@ -1,0 +1,111 @@
+"""What a run leaves: rows in Parquet, figures as files and in TensorBoard."""
+
+from __future__ import annotations
+
+import re
+import time
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytorch_lightning as pl
+from PIL import Image
+from pytorch_lightning.loggers import TensorBoardLogger
+
+from lightning_modules.rows import write_part
+
+
+class RowWriter(pl.Callback):
+    """Writes the rows that ``test_step`` returns to ``folder``, in parts, as they come.
+
+    Args:
+        folder: Where the parts go.
+        rows_per_part: A part is written when it has this many rows ...
+        seconds_per_part: ... or is this old: what a crash can lose at most.
+    """
+
+    def __init__(self, folder: Path, rows_per_part: int = 8192, seconds_per_part: float = 60.0) -> None:
+        self.folder = folder
+        self.rows_per_part = rows_per_part
+        self.seconds_per_part = seconds_per_part
+        self.rows: list[dict[str, Any]] = []
+        self.last_part = time.monotonic()
+
+    def on_test_batch_end(
+        self,
+        trainer: pl.Trainer,
+        pl_module: pl.LightningModule,
+        outputs: Any,
+        batch: Any,
+        batch_idx: int,
+        dataloader_idx: int = 0,
+    ) -> None:
+        self.rows += outputs["rows"]
+        if len(self.rows) >= self.rows_per_part or time.monotonic() - self.last_part > self.seconds_per_part:
+            self._write(trainer, pl_module)
+
+    def teardown(self, trainer: pl.Trainer, pl_module: pl.LightningModule, stage: str) -> None:
+        # Not on_test_epoch_end: a rank that has no images at all does not get there.
+        self._write(trainer, pl_module)
+        # After this, the first rank may read what all have written.
+        trainer.strategy.barrier()
+
+    def on_exception(self, trainer: pl.Trainer, pl_module: pl.LightningModule, exception: BaseException) -> None:
+        self._write(trainer, pl_module)
+
+    def _write(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        if self.rows:
+            write_part(self.folder, self.rows, pl_module.schema, trainer.global_rank)
+        self.rows = []
+        self.last_part = time.monotonic()
+
+
+class FigureWriter(pl.Callback):
+    """Writes the figures that ``test_step`` returns to ``folder`` and shows the files in TensorBoard.
+
+    Every rank writes those of its own images; the first one, which alone logs, shows the files of all.
+
+    Args:
+        folder: Where the files go.
+        group: The heading in TensorBoard under which they stand.
+    """
+
+    def __init__(self, folder: Path, group: str) -> None:
+        self.folder = folder
+        self.group = group
+        self.shown: set[str] = set()
+
+    def on_test_batch_end(
+        self,
+        trainer: pl.Trainer,
+        pl_module: pl.LightningModule,
+        outputs: Any,
+        batch: Any,
+        batch_idx: int,
+        dataloader_idx: int = 0,
+    ) -> None:
+        for i, figure in outputs["figures"].items():
+            self.folder.mkdir(parents=True, exist_ok=True)
+            name = re.sub(r"[^\w.-]+", "_", Path(batch["path"][i]).with_suffix("").as_posix())[-80:]
+            path = self.folder / f"{int(batch['index'][i]):05d}_{name}.png"
+            aside = path.with_suffix(".tmp")
+            figure.savefig(aside, format="png")
+            aside.replace(path)
+        if outputs["figures"]:
+            self._show(trainer)
+
+    def teardown(self, trainer: pl.Trainer, pl_module: pl.LightningModule, stage: str) -> None:
+        trainer.strategy.barrier()
+        self._show(trainer)
+
+    def _show(self, trainer: pl.Trainer) -> None:
+        if not trainer.is_global_zero:
+            return
+        for path in sorted(self.folder.glob("*.png")):
+            if path.name in self.shown:
+                continue
+            self.shown.add(path.name)
+            pixels = np.asarray(Image.open(path).convert("RGB"))
+            for logger in trainer.loggers:
+                if isinstance(logger, TensorBoardLogger):
+                    logger.experiment.add_image(f"{self.group}/{path.stem}", pixels, dataformats="HWC")

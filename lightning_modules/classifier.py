@@ -1,0 +1,133 @@
+"""VGG16 as a classifier: predicting, and training on a user's own folder."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import pytorch_lightning as pl
+import torch
+from torch import Tensor, nn
+from torchmetrics.classification import MulticlassAccuracy
+
+from lightning_modules.vgg16 import VGG16, load_vgg16
+
+
+class ClassifierModule(pl.LightningModule):
+    """Fine-tunes VGG16, or trains one of any width from scratch.
+
+    Args:
+        class_names: Name of each class, in the order of the labels.
+        weights: What to start from: IMAGENET1K_V1 (torchvision's), the path of a .pth or .ckpt file, or random. The
+            last layer is replaced unless the weights have these very classes.
+        width: Factor on the channels of every convolution; 1 is VGG16. For random weights only.
+        hidden_features: Width of the two hidden fully connected layers. For random weights only.
+        input_size: Height and width in pixels of the images, at least 32. For random weights only.
+        resize_size: Length in pixels of the shorter side before the crop. For random weights only.
+        batch_norm: Whether to train with batch norms, without which VGG16 does not learn from scratch. They are
+            folded into the convolutions at the end. For random weights only.
+        learning_rate: Highest learning rate of AdamW, under a one-cycle schedule.
+        weight_decay: Weight decay of AdamW.
+        dropout: Probability of dropping a hidden unit of the fully connected layers while training, in [0, 1).
+        label_smoothing: Share of the target probability that is spread over all classes, in [0, 1).
+        seed: Seed of random weights and of a new last layer.
+    """
+
+    def __init__(
+        self,
+        class_names: Sequence[str],
+        weights: str = "IMAGENET1K_V1",
+        width: float = 1.0,
+        hidden_features: int = 4096,
+        input_size: int = 224,
+        resize_size: int = 256,
+        batch_norm: bool = True,
+        learning_rate: float = 1e-4,
+        weight_decay: float = 1e-2,
+        dropout: float = 0.5,
+        label_smoothing: float = 0.0,
+        seed: int = 0,
+    ) -> None:
+        super().__init__()
+        class_names = list(class_names)
+        if weights == "random":
+            network = VGG16(
+                class_names,
+                width=width,
+                hidden_features=hidden_features,
+                input_size=input_size,
+                resize_size=resize_size,
+                batch_norm=batch_norm,
+            ).initialize(seed)
+        else:
+            network = _with_classes(load_vgg16(weights), class_names, seed)
+        self.network = network.requires_grad_(True)
+        for module in network.classifier:
+            if isinstance(module, nn.Dropout):
+                module.p = dropout
+        self.learning_rate = learning_rate
+        self.weight_decay = weight_decay
+        self.loss = nn.CrossEntropyLoss(label_smoothing=label_smoothing)
+        self.train_accuracy = MulticlassAccuracy(len(class_names), average="micro")
+        self.val_accuracy = MulticlassAccuracy(len(class_names), average="micro")
+
+    def forward(self, images: Tensor) -> Tensor:
+        return self.network(images)
+
+    def training_step(self, batch: dict[str, Any], batch_idx: int) -> Tensor:
+        logits = self(batch["image"].contiguous(memory_format=torch.channels_last))
+        loss = self.loss(logits, batch["label"])
+        self.train_accuracy(logits, batch["label"])
+        n = len(logits)
+        self.log("train/loss", loss, prog_bar=True, batch_size=n)
+        self.log("train/accuracy", self.train_accuracy, on_step=False, on_epoch=True, prog_bar=True, batch_size=n)
+        return loss
+
+    def validation_step(self, batch: dict[str, Any], batch_idx: int) -> None:
+        if not len(batch["image"]):
+            return
+        logits = self(batch["image"].contiguous(memory_format=torch.channels_last))
+        self.val_accuracy(logits, batch["label"])
+        n = len(logits)
+        self.log("val/loss", self.loss(logits, batch["label"]), batch_size=n)
+        self.log("val/accuracy", self.val_accuracy, prog_bar=True, batch_size=n)
+
+    def configure_optimizers(self) -> Any:
+        optimizer = torch.optim.AdamW(self.parameters(), lr=self.learning_rate, weight_decay=self.weight_decay)
+        schedule = torch.optim.lr_scheduler.OneCycleLR(
+            optimizer, self.learning_rate, total_steps=int(self.trainer.estimated_stepping_batches)
+        )
+        return {"optimizer": optimizer, "lr_scheduler": {"scheduler": schedule, "interval": "step"}}
+
+    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        # What load_vgg16 needs to build the same network from this file alone.
+        checkpoint["vgg16"] = self.network.description()
+
+
+class PredictionModule(pl.LightningModule):
+    """Predicts with a network as it is.
+
+    Args:
+        network: Maps pixels in [0, 1] to logits.
+    """
+
+    def __init__(self, network: nn.Module) -> None:
+        super().__init__()
+        self.network = network
+
+    def predict_step(self, batch: dict[str, Any], batch_idx: int) -> dict[str, Any]:
+        """The probabilities of all classes, ``(N, n_classes)``, with the batch's paths and failures."""
+        images = batch["image"].contiguous(memory_format=torch.channels_last)
+        probabilities = self.network(images).float().softmax(1) if len(images) else images.new_zeros(0, 1)
+        return {"probabilities": probabilities, "path": batch["path"], "failed": batch["failed"]}
+
+
+def _with_classes(network: VGG16, class_names: Sequence[str], seed: int) -> VGG16:
+    """The network with a last layer for ``class_names``; its own, if these are its classes."""
+    if network.class_names != class_names:
+        network.class_names = list(class_names)
+        last = nn.Linear(network.hidden_features, len(class_names))
+        nn.init.normal_(last.weight, 0, 0.01, generator=torch.Generator().manual_seed(seed))
+        nn.init.zeros_(last.bias)
+        network.classifier[-1] = last
+    return network

@@ -1,0 +1,269 @@
+"""One forward pass over a batch, and its gradients on demand, each computed at most once."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from functools import cached_property
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+from torch.overrides import TorchFunctionMode
+
+from lightning_modules.errors import InputError
+
+
+class ForwardPass:
+    """Holds a batch's images, targets, logits and the activations asked for, and computes gradients of the targets'
+    logits when they are first needed.
+
+    The model is neither changed nor hooked beyond the one forward, and no parameter gets a gradient: gradients come
+    from ``torch.autograd.grad`` of the graph that the forward left. It works under ``torch.no_grad`` and
+    ``torch.inference_mode`` too, so also in Lightning's test and predict loops. The logit of an image depends on that
+    image alone, so one backward pass of the sum over the batch gives every image's own gradient.
+
+    Args:
+        model: Maps images to logits ``(N, n_classes)``; in eval mode.
+        images: Pixels in [0, 1], ``(N, 3, H, W)``, floating point.
+        target: The class to explain, for each image: long ``(N,)``, one int for all, or None for the predicted class.
+        layers: Names of the layers whose activations are kept. None keeps that of the model's ``target_layer``, if it
+            has such an attribute.
+        keys: A string for each image, such as its path, from which methods seed their noise. None takes a hash of the
+            pixels.
+
+    Attributes:
+        logits: ``(N, n_classes)``, detached, at least float32.
+        target: long ``(N,)``.
+
+    Raises:
+        InputError: If a shape, dtype, target, layer or number of keys is wrong, or the model is in training mode.
+
+    Example:
+        >>> from lightning_modules import load_vgg16
+        >>> forward_pass = ForwardPass(load_vgg16("shapes"), torch.rand(2, 3, 112, 112), target=3)
+        >>> forward_pass.input_gradient().shape, forward_pass.layer_gradient("features.29").shape
+        (torch.Size([2, 3, 112, 112]), torch.Size([2, 128, 7, 7]))
+    """
+
+    def __init__(
+        self,
+        model: nn.Module,
+        images: Tensor,
+        target: Tensor | int | None = None,
+        *,
+        layers: Sequence[str] | None = None,
+        keys: Sequence[str] | None = None,
+    ) -> None:
+        if images.ndim != 4 or not images.is_floating_point():
+            raise InputError(f"images must be floating point (N, C, H, W), got {images.dtype} {tuple(images.shape)}.")
+        if model.training:
+            raise InputError("The model is in training mode, so its output is random; call model.eval() first.")
+        if keys is not None and len(keys) != len(images):
+            raise InputError(f"There are {len(keys)} keys for {len(images)} images.")
+        default = getattr(model, "target_layer", None)
+        self.model = model
+        self.target_layer: str | None = default
+        self._keys = None if keys is None else list(keys)
+        self._relu_rule = _ReLURule()
+        self._gradients: dict[str, Tensor] = {}
+        with _gradients_enabled():
+            self.images = images.detach().clone(memory_format=torch.channels_last).requires_grad_()
+            if layers is None:
+                layers = [default] if default else []
+            with _record(model, layers) as activations, _RuleOnReLU(self._relu_rule, activations):
+                logits = model(self.images)
+            if logits.ndim != 2:
+                raise InputError(f"The model should give logits (N, n_classes), got {tuple(logits.shape)}.")
+            self.logits = _full_precision(logits.detach())
+            self.target = self._check_target(target)
+            self._activations = activations
+            self._score = _full_precision(logits.gather(1, self.target[:, None])).sum()
+
+    def _check_target(self, target: Tensor | int | None) -> Tensor:
+        n, n_classes = self.logits.shape
+        if target is None:
+            return self.logits.argmax(1)
+        target = torch.as_tensor(target, device=self.logits.device).expand(n) if isinstance(target, int) else target
+        if target.shape != (n,) or target.is_floating_point() or target.dtype == torch.bool:
+            raise InputError(f"target must be integer ({n},), got {target.dtype} {tuple(target.shape)}.")
+        if n and (int(target.min()) < 0 or int(target.max()) >= n_classes):
+            raise InputError(f"target must lie in [0, {n_classes}), got {target.tolist()}.")
+        # A clone, since autograd cannot keep a tensor that was made under inference mode.
+        return target.to(self.logits.device, torch.long).clone()
+
+    @cached_property
+    def probabilities(self) -> Tensor:
+        """Softmax of the logits, ``(N, n_classes)``."""
+        return self.logits.softmax(1)
+
+    @cached_property
+    def prediction(self) -> Tensor:
+        """The most probable class, long ``(N,)``."""
+        return self.logits.argmax(1)
+
+    @cached_property
+    def keys(self) -> list[str]:
+        """What noise is seeded from: an image's key as given, or the SHA-256 of its pixels."""
+        if self._keys is not None:
+            return self._keys
+        pixels = self.images.detach().cpu().contiguous()
+        return [hashlib.sha256(image.numpy().tobytes()).hexdigest() for image in pixels]
+
+    def activation(self, layer: str | None = None) -> Tensor:
+        """Output of ``layer`` (None = the model's target layer), detached, at least float32.
+
+        Raises:
+            InputError: If the layer was not asked for when the pass was made.
+        """
+        return _full_precision(self._activation(layer).detach())
+
+    def layer_gradient(self, layer: str | None = None) -> Tensor:
+        """Gradient of the target logit with respect to the output of ``layer``; computed no deeper than the layer.
+
+        Raises:
+            InputError: If the layer was not asked for when the pass was made.
+        """
+        return self._gradient(f"layer {layer or self.target_layer}", self._activation(layer))
+
+    def input_gradient(self) -> Tensor:
+        """Gradient of the target logit with respect to the pixels, ``(N, 3, H, W)``, signed."""
+        return self._gradient("input", self.images)
+
+    def guided_gradient(self) -> Tensor:
+        """The same under the rule of Guided Backpropagation, ``(N, 3, H, W)``, signed.
+
+        At each ReLU, ``R_in = (x > 0) · (R_out > 0) · R_out``.
+
+        Reference: Springenberg et al., "Striving for Simplicity: The All Convolutional Net", ICLR 2015 workshop.
+        """
+        with self._relu_rule.guided():
+            return self._gradient("guided input", self.images)
+
+    def at(self, images: Tensor) -> ForwardPass:
+        """A forward pass of the same model and targets at other images, ``(M, 3, H, W)`` with M a multiple of N.
+
+        Image ``i`` has the target of image ``i % N`` of this pass. No activations are kept.
+        """
+        return ForwardPass(self.model, images, self.target.repeat(len(images) // max(1, len(self.target))), layers=())
+
+    def _activation(self, layer: str | None) -> Tensor:
+        name = layer or self.target_layer
+        if name is None:
+            raise InputError(
+                f"{type(self.model).__name__} does not say which layer to look at (it has no attribute target_layer). "
+                f"Name one, as in GradCAM(layer=...): {_layer_names(self.model)}."
+            )
+        if name not in self._activations:
+            raise InputError(
+                f"The activations of layer {name!r} were not kept, only those of {sorted(self._activations)}. Ask for "
+                f"them: ForwardPass(..., layers=[{name!r}])."
+            )
+        return self._activations[name]
+
+    def _gradient(self, name: str, inputs: Tensor) -> Tensor:
+        if name not in self._gradients:
+            with _gradients_enabled():
+                (gradient,) = torch.autograd.grad(self._score, inputs, retain_graph=True, allow_unused=True)
+            # A layer that the logits do not depend on has gradient zero.
+            self._gradients[name] = torch.zeros_like(inputs) if gradient is None else _full_precision(gradient)
+        return self._gradients[name]
+
+
+@contextmanager
+def _gradients_enabled() -> Iterator[None]:
+    # Lightning tests and predicts under inference mode, or under no_grad with some backends.
+    with torch.inference_mode(False), torch.enable_grad():
+        yield
+
+
+def _full_precision(tensor: Tensor) -> Tensor:
+    return tensor.float() if tensor.dtype in (torch.float16, torch.bfloat16) else tensor
+
+
+def _layer_names(model: nn.Module) -> str:
+    names = [name for name, _ in model.named_modules() if name]
+    return ", ".join(names[-40:]) if len(names) <= 40 else "..., " + ", ".join(names[-40:])
+
+
+@contextmanager
+def _record(model: nn.Module, layers: Sequence[str]) -> Iterator[dict[str, Tensor]]:
+    """Keeps the outputs of ``layers`` while the model runs, in the dict that it yields."""
+    modules = dict(model.named_modules())
+    if unknown := [layer for layer in layers if layer not in modules]:
+        raise InputError(f"{type(model).__name__} has no layer {unknown[0]!r}; it has {_layer_names(model)}.")
+    activations: dict[str, Tensor] = {}
+
+    def keep(name: str) -> Callable[[nn.Module, Any, Any], None]:
+        def hook(module: nn.Module, args: Any, output: Any) -> None:
+            if not isinstance(output, Tensor):
+                raise InputError(f"Layer {name!r} gives a {type(output).__name__}, not a tensor; name another layer.")
+            activations[name] = output
+
+        return hook
+
+    handles = [modules[layer].register_forward_hook(keep(layer)) for layer in layers]
+    try:
+        yield activations
+    finally:
+        for handle in handles:
+            handle.remove()
+
+
+class _ReLURule:
+    """Which gradient the ReLUs of a pass give: the true one or, inside ``guided()``, the guided one."""
+
+    def __init__(self) -> None:
+        self.is_guided = False
+
+    @contextmanager
+    def guided(self) -> Iterator[None]:
+        self.is_guided = True
+        try:
+            yield
+        finally:
+            self.is_guided = False
+
+
+class _RuledReLU(torch.autograd.Function):
+    """ReLU whose gradient follows a rule that may change between two backward passes of the same graph."""
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, rule: _ReLURule, inplace: bool) -> Tensor:
+        if inplace:
+            ctx.mark_dirty(x)
+        output = x.relu_() if inplace else x.relu()
+        ctx.save_for_backward(output)
+        ctx.rule = rule
+        return output
+
+    @staticmethod
+    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor, None, None]:
+        (output,) = ctx.saved_tensors
+        gradient = torch.ops.aten.threshold_backward(gradients[0], output, 0)
+        return (gradient.clamp_min_(0) if ctx.rule.is_guided else gradient), None, None
+
+
+class _RuleOnReLU(TorchFunctionMode):
+    """Puts every ReLU that runs inside under ``rule``, be it a module or a function, in place or not."""
+
+    _INPLACE = frozenset((torch.relu_, Tensor.relu_))
+    _FUNCTIONS = frozenset((F.relu, torch.relu, Tensor.relu)) | _INPLACE
+
+    def __init__(self, rule: _ReLURule, kept: dict[str, Tensor]) -> None:
+        super().__init__()
+        self.rule = rule
+        self.kept = kept
+
+    def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        kwargs = kwargs or {}
+        if func not in self._FUNCTIONS:
+            return func(*args, **kwargs)
+        x = args[0] if args else kwargs["input"]
+        inplace = func in self._INPLACE or kwargs.get("inplace", args[1] if len(args) > 1 else False)
+        # A ReLU in place would overwrite the activation that is kept of the layer before it.
+        if any(x is activation for activation in self.kept.values()):
+            inplace = False
+        return _RuledReLU.apply(x, self.rule, inplace)

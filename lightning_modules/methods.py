@@ -1,0 +1,187 @@
+"""Attribution methods: small callable objects from a forward pass to one map for each image.
+
+Maps are raw: at the size of the input, one channel for a class activation map and three for gradients, not rescaled.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import inspect
+from abc import ABC, abstractmethod
+from typing import Any, Literal
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from lightning_modules.errors import InputError
+from lightning_modules.forward_pass import ForwardPass
+
+
+class AttributionMethod(ABC):
+    """What an attribution method is: a call from a :class:`ForwardPass` to maps ``(N, 1 or 3, H, W)``.
+
+    To add one, derive a class in a file of your own, keep each option of ``__init__`` as the attribute of its name, and
+    name the class on the command line by its import path.
+    """
+
+    layer: str | None = None
+    """The layer whose activations the method reads; None is the network's ``target_layer``."""
+
+    @abstractmethod
+    def __call__(self, forward_pass: ForwardPass) -> Tensor:
+        """The maps of all images of the pass."""
+
+    def __repr__(self) -> str:
+        """The name in tables and figures: the class's, with the options that differ from their defaults."""
+        options = [
+            f"{name}={getattr(self, name)!r}"
+            for name, parameter in inspect.signature(type(self)).parameters.items()
+            if getattr(self, name, parameter.default) != parameter.default
+        ]
+        return type(self).__name__ + (f"({', '.join(options)})" if options else "")
+
+
+class Saliency(AttributionMethod):
+    """The gradient of the target logit with respect to the pixels, ``(N, 3, H, W)``, signed.
+
+    The paper takes its magnitude and the maximum over the channels; here, as for all methods, the map is left signed.
+
+    Reference: Simonyan, Vedaldi & Zisserman, "Deep Inside Convolutional Networks", ICLR 2014 workshop.
+    """
+
+    def __call__(self, forward_pass: ForwardPass) -> Tensor:
+        return forward_pass.input_gradient()
+
+
+class GradCAM(AttributionMethod):
+    r"""Grad-CAM, ``(N, 1, H, W)``, at least 0, bilinear from the layer's grid to the input's size.
+
+    .. math:: L = \mathrm{ReLU}\Big(\sum_k \alpha_k A^k\Big), \quad
+        \alpha_k = \frac{1}{Z} \sum_{ij} \frac{\partial y}{\partial A^k_{ij}}
+
+    where ``A`` are the activations of the layer and ``y`` is the target logit.
+
+    Args:
+        layer: Name of the layer to look at. null = the network's own target layer, features.29 in VGG16.
+
+    Reference: Selvaraju et al., "Grad-CAM: Visual Explanations from Deep Networks via Gradient-based Localization",
+    ICCV 2017.
+    """
+
+    def __init__(self, layer: str | None = None) -> None:
+        self.layer = layer
+
+    def __call__(self, forward_pass: ForwardPass) -> Tensor:
+        activation = forward_pass.activation(self.layer)
+        if activation.ndim != 4:
+            raise InputError(
+                f"Grad-CAM needs a layer that gives (N, C, h, w); {self.layer!r} gives {tuple(activation.shape)}."
+            )
+        weights = forward_pass.layer_gradient(self.layer).mean((2, 3), keepdim=True)
+        cam = (weights * activation).sum(1, keepdim=True).relu()
+        return F.interpolate(cam, forward_pass.images.shape[2:], mode="bilinear", align_corners=False)
+
+
+class GuidedBackprop(AttributionMethod):
+    """Guided Backpropagation, ``(N, 3, H, W)``, signed: see :meth:`ForwardPass.guided_gradient`.
+
+    Reference: Springenberg et al., "Striving for Simplicity: The All Convolutional Net", ICLR 2015 workshop.
+    """
+
+    def __call__(self, forward_pass: ForwardPass) -> Tensor:
+        return forward_pass.guided_gradient()
+
+
+class GuidedGradCAM(AttributionMethod):
+    """Guided Grad-CAM, ``(N, 3, H, W)``, signed: Grad-CAM times Guided Backpropagation, pixel by pixel.
+
+    Args:
+        layer: Name of the layer Grad-CAM looks at. null = the network's own target layer, features.29 in VGG16.
+
+    Reference: Selvaraju et al., "Grad-CAM: Visual Explanations from Deep Networks via Gradient-based Localization",
+    ICCV 2017.
+    """
+
+    def __init__(self, layer: str | None = None) -> None:
+        self.layer = layer
+
+    def __call__(self, forward_pass: ForwardPass) -> Tensor:
+        return GradCAM(self.layer)(forward_pass) * forward_pass.guided_gradient()
+
+
+class SmoothGrad(AttributionMethod):
+    r"""SmoothGrad, ``(N, 3, H, W)``: the mean gradient over noisy copies of the image.
+
+    .. math:: M(x) = \frac{1}{n} \sum_{i=1}^{n} \nabla y(x + \mathcal{N}(0, \sigma^2)), \quad
+        \sigma = \text{noise_level} \cdot (\max x - \min x)
+
+    The noise of an image follows from the seed and the image's key alone, so its map is the same in any batch. The
+    target is that of the clean image.
+
+    Args:
+        n_samples: Noisy copies of each image, at least 1.
+        noise_level: Standard deviation of the noise as a fraction of the image's own range, at least 0.
+        clip: Whether the noisy pixels are clipped to [0, 1]. The paper does not clip.
+        statistic: What is averaged over the copies: the signed gradients (the paper), their magnitudes, or their
+            squares (as in Hooker et al., "A Benchmark for Interpretability Methods", NeurIPS 2019).
+        max_batch: Most images in one pass, if the batch itself is smaller: copies are grouped up to this number.
+        seed: Seed of the noise.
+
+    Raises:
+        InputError: If ``n_samples``, ``noise_level`` or ``max_batch`` is out of its range.
+
+    Reference: Smilkov et al., "SmoothGrad: removing noise by adding noise", 2017.
+    """
+
+    def __init__(
+        self,
+        n_samples: int = 25,
+        noise_level: float = 0.15,
+        clip: bool = False,
+        statistic: Literal["signed", "magnitude", "squared"] = "signed",
+        max_batch: int = 32,
+        seed: int = 0,
+    ) -> None:
+        if n_samples < 1 or max_batch < 1:
+            raise InputError(f"n_samples and max_batch must be at least 1, got {n_samples} and {max_batch}.")
+        if not noise_level >= 0:
+            raise InputError(f"noise_level must be at least 0, got {noise_level}.")
+        self.n_samples = n_samples
+        self.noise_level = noise_level
+        self.clip = clip
+        self.statistic = statistic
+        self.max_batch = max_batch
+        self.seed = seed
+
+    def __call__(self, forward_pass: ForwardPass) -> Tensor:
+        images = forward_pass.images.detach()
+        n = len(images)
+        sigma = self.noise_level * (images.amax((1, 2, 3), keepdim=True) - images.amin((1, 2, 3), keepdim=True))
+        generators = [
+            torch.Generator(images.device).manual_seed(_seed_from(self.seed, key)) for key in forward_pass.keys
+        ]
+        total = torch.zeros_like(images)
+        copies = max(1, self.max_batch // max(1, n))
+        for start in range(0, self.n_samples, copies):
+            k = min(copies, self.n_samples - start)
+            # Drawn copy by copy, so that the noise does not depend on how many share a pass.
+            noisy = torch.cat([images + sigma * self._noise(images, generators) for _ in range(k)])
+            gradient = forward_pass.at(noisy.clamp(0, 1) if self.clip else noisy).input_gradient()
+            if self.statistic == "magnitude":
+                gradient = gradient.abs()
+            elif self.statistic == "squared":
+                gradient = gradient.square()
+            total += gradient.unflatten(0, (k, n)).sum(0)
+        return total / self.n_samples
+
+    @staticmethod
+    def _noise(images: Tensor, generators: list[torch.Generator]) -> Tensor:
+        options: dict[str, Any] = {"device": images.device, "dtype": images.dtype}
+        noise = [torch.randn(images.shape[1:], generator=generator, **options) for generator in generators]
+        return torch.stack(noise) if noise else torch.zeros_like(images)
+
+
+def _seed_from(seed: int, key: str) -> int:
+    """A seed of 63 bits from a run's seed and an image's key."""
+    return int.from_bytes(hashlib.sha256(f"{seed}\0{key}".encode()).digest()[:8], "big") >> 1

@@ -1,0 +1,92 @@
+"""The table of a run: rows for each image, in Parquet parts that are never rewritten."""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from lightning_modules.forward_pass import ForwardPass
+
+IMAGE_FIELDS = [
+    pa.field("path", pa.string()),
+    pa.field("status", pa.string()),
+    pa.field("error", pa.string()),
+    pa.field("label", pa.int64()),
+    pa.field("label_name", pa.string()),
+    pa.field("prediction", pa.int64()),
+    pa.field("prediction_name", pa.string()),
+    pa.field("probability", pa.float64()),
+    pa.field("top1", pa.bool_()),
+    pa.field("top5", pa.bool_()),
+]
+"""What every row says of its image. ``label`` is -1, and ``top1`` and ``top5`` are null, where it is unlabelled."""
+
+
+def image_columns(forward_pass: ForwardPass, batch: Mapping[str, Any], names: Sequence[str]) -> list[dict[str, Any]]:
+    """What every row says of its image: a dict of the columns ``IMAGE_FIELDS`` for each image."""
+    best = forward_pass.logits.topk(min(5, forward_pass.logits.shape[1])).indices.tolist()
+    probabilities = forward_pass.probabilities.double().amax(1).tolist()
+    return [
+        {
+            "path": path,
+            "status": "ok",
+            "label": label,
+            "label_name": names[label] if label >= 0 else None,
+            "prediction": ranks[0],
+            "prediction_name": names[ranks[0]],
+            "probability": probability,
+            "top1": ranks[0] == label if label >= 0 else None,
+            "top5": label in ranks if label >= 0 else None,
+        }
+        for path, label, ranks, probability in zip(batch["path"], batch["label"].tolist(), best, probabilities)
+    ]
+
+
+def write_part(folder: Path, rows: Sequence[Mapping[str, Any]], schema: pa.Schema, rank: int) -> Path:
+    """Writes rows as a new part, aside and then renamed, so that a part is either whole or not there."""
+    folder.mkdir(parents=True, exist_ok=True)
+    path = folder / f"part-{time.time_ns()}-{rank:04d}.parquet"
+    aside = path.with_suffix(".tmp")
+    columns = {name: [row.get(name) for row in rows] for name in schema.names}
+    pq.write_table(pa.table(columns, schema=schema), aside)
+    os.replace(aside, path)
+    return path
+
+
+def read_rows(folder: Path, columns: Sequence[str] | None = None) -> pa.Table:
+    """All rows of a run, in the order of their paths, so that what is computed of them does not depend on the parts."""
+    parts = sorted(folder.glob("part-*.parquet"))
+    if not parts:
+        return pa.table({name: [] for name in columns or ["path"]})
+    table = pa.concat_tables([pq.read_table(part, columns=columns) for part in parts])
+    return table.sort_by([(name, "ascending") for name in ("path", "method") if name in table.column_names])
+
+
+def done_paths(folder: Path) -> set[str]:
+    """Paths of the images that have their rows already, the failed ones too."""
+    return set(read_rows(folder, ["path"]).column("path").to_pylist())
+
+
+def summarize_images(frame: pd.DataFrame) -> dict[str, Any]:
+    """Counts of images and accuracy, from rows of which an image may have several.
+
+    ``top1`` and ``top5`` are shares of the labelled images that did not fail, None if there are none.
+    """
+    images = frame.drop_duplicates("path")
+    good = images[images["status"] == "ok"]
+    summary: dict[str, Any] = {
+        "n_images": len(images),
+        "n_failed": len(images) - len(good),
+        "n_labelled": int((good["label"] >= 0).sum()),
+    }
+    for name in ("top1", "top5"):
+        values = good[name].dropna()
+        summary[name] = float(values.mean()) if len(values) else None
+    return summary

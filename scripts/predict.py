@@ -1,0 +1,73 @@
+"""Prints the most probable classes of images: files, folders (all images below them) and http(s) addresses.
+
+What cannot be read is reported, and the rest still done; the exit code is then 1.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from _cli import run_main
+from jsonargparse import ArgumentParser
+from pytorch_lightning import Trainer
+from rich.console import Console
+from rich.markup import escape
+from rich.table import Table
+
+from datamodules import DataError, ImageSourcesDataModule
+from lightning_modules import PredictionModule, load_vgg16
+from lightning_modules.vgg16 import WEIGHTS_HELP
+
+
+def main(args: list[str] | None = None) -> int:
+    parser = ArgumentParser(description=__doc__)
+    parser.add_argument("images", nargs="+", type=str, help="Image files, folders, or http(s) addresses.")
+    parser.add_argument("--weights", type=str, default="IMAGENET1K_V1", help=f"{WEIGHTS_HELP}.")
+    parser.add_argument("--top_k", type=int, default=5, help="Classes to print for each image, at least 1.")
+    parser.add_argument("--batch_size", type=int, default=16, help="Images in a batch.")
+    parser.add_argument("--num_workers", type=int, default=0, help="Processes that read images; 0 = this one.")
+    parser.add_argument("--accelerator", type=str, default="auto", help="Lightning's name of it: auto, cpu, gpu, ...")
+    options = parser.parse_args(args)
+    if options.top_k < 1:
+        raise DataError(f"--top_k must be at least 1, got {options.top_k}.")
+    network = load_vgg16(options.weights)
+    data = ImageSourcesDataModule(
+        options.images,
+        batch_size=options.batch_size,
+        num_workers=options.num_workers,
+        input_size=network.input_size,
+        resize_size=network.resize_size,
+    )
+    trainer = Trainer(
+        accelerator=options.accelerator,
+        devices=1,
+        logger=False,
+        enable_checkpointing=False,
+        enable_progress_bar=False,
+        enable_model_summary=False,
+    )
+    batches: list[Any] = trainer.predict(PredictionModule(network), data) or []
+    console = Console()
+    console.print(_table(batches, network.class_names, options.top_k))
+    failed = [failure for batch in batches for failure in batch["failed"]]
+    for path, error in failed:
+        console.print(f"[red]failed[/red] {escape(path)}: {escape(error)}", highlight=False, soft_wrap=True)
+    return 1 if failed else 0
+
+
+def _table(batches: list, class_names: list[str], top_k: int) -> Table:
+    table = Table("image", "class", "index", "probability")
+    for batch in batches:
+        if not batch["path"]:
+            continue
+        best = batch["probabilities"].topk(min(top_k, len(class_names)))
+        for path, indices, values in zip(batch["path"], best.indices.tolist(), best.values.tolist()):
+            for row, (index, value) in enumerate(zip(indices, values)):
+                last = row == len(indices) - 1
+                name = escape(path) if row == 0 else ""
+                table.add_row(name, class_names[index], str(index), f"{value:.1%}", end_section=last)
+    return table
+
+
+if __name__ == "__main__":
+    run_main(main)

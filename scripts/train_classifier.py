@@ -1,0 +1,69 @@
+"""Fine-tunes VGG16 on a folder of class folders, or trains one of any width from scratch, so that it can be explained.
+
+The result, RUN/vgg16.pth, is a plain VGG16 with its class names inside; every other script takes it as --model.weights.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from _cli import RunCLI, run_main
+from pytorch_lightning import LightningDataModule
+from pytorch_lightning.callbacks import Callback, EarlyStopping, ModelCheckpoint
+from pytorch_lightning.cli import LightningArgumentParser
+
+from datamodules import ImageFolderDataModule
+from lightning_modules import ClassifierModule, load_vgg16, save_vgg16
+
+
+class TrainCLI(RunCLI):
+    def add_arguments_to_parser(self, parser: LightningArgumentParser) -> None:
+        super().add_arguments_to_parser(parser)
+        parser.add_argument("--patience", type=int, default=5, help="Epochs without better accuracy before stopping.")
+        parser.set_defaults({"data": {"class_path": "datamodules.ImageFolderDataModule"}})
+        parser.link_arguments("data", "model.class_names", _class_names, apply_on="instantiate")
+        parser.link_arguments("data", "model.input_size", _input_size, apply_on="instantiate")
+        parser.link_arguments("data", "model.resize_size", _resize_size, apply_on="instantiate")
+
+    def callbacks(self) -> list[Callback]:
+        self.checkpoints = ModelCheckpoint(
+            self.out / "checkpoints", filename="{epoch}", monitor="val/accuracy", mode="max", save_last=True
+        )
+        return [self.checkpoints, EarlyStopping("val/accuracy", mode="max", patience=self.config["patience"])]
+
+
+def _class_names(data: LightningDataModule) -> list[str]:
+    assert isinstance(data, ImageFolderDataModule)
+    return data.class_names or data.train_class_names()
+
+
+def _input_size(data: LightningDataModule) -> int:
+    assert isinstance(data, ImageFolderDataModule)
+    return data.preprocess.input_size
+
+
+def _resize_size(data: LightningDataModule) -> int:
+    assert isinstance(data, ImageFolderDataModule)
+    return data.preprocess.resize_size
+
+
+def main(args: list[str] | None = None) -> None:
+    cli = TrainCLI(
+        ClassifierModule,
+        ImageFolderDataModule,
+        any_data=True,
+        description=__doc__,
+        args=args,
+        max_epochs=10,
+    )
+    cli.save_config()
+    last = cli.out / "checkpoints" / "last.ckpt"
+    cli.trainer.fit(cli.model, cli.datamodule, ckpt_path=str(last) if last.exists() else None, weights_only=True)
+    if cli.trainer.is_global_zero:
+        finished = cli.out / "vgg16.pth"
+        save_vgg16(load_vgg16(Path(cli.checkpoints.best_model_path)), finished)
+        print(f"Validation accuracy {float(cli.checkpoints.best_model_score or 0):.2%}: {finished}")
+
+
+if __name__ == "__main__":
+    run_main(main)

@@ -1,0 +1,208 @@
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from datamodules import DataError, ImageFolderDataModule, list_folder
+from datamodules.image_folder import match_labels
+from datamodules.imagenet import Annotation, imagenet_class_names, write_annotation
+
+
+def make_images(root: Path, *names: str) -> Path:
+    for k, name in enumerate(names):
+        path = root / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        Image.fromarray(np.full((40, 50, 3), 10 * k % 256, np.uint8)).save(path, format="PNG")
+    return root
+
+
+def listed(root: Path, class_names: list[str] | None = None) -> list[tuple[str, int]]:
+    listing = list_folder(root, class_names)
+    return [(listing.path(k), int(listing.labels[k])) for k in range(len(listing))]
+
+
+def batches(root: Path, **options: object) -> list[dict]:
+    data = ImageFolderDataModule(str(root), **{"num_workers": 0, **options})
+    data.setup("test")
+    return list(data.test_dataloader())
+
+
+class TestListing:
+    def test_wnids_decide_labels_of_a_part_of_imagenet(self, tmp_path: Path) -> None:
+        make_images(tmp_path, "n02123045/a.JPEG", "n01440764/b.jpg", "n02123045/c.png", "n15075141/d.webp")
+        assert listed(tmp_path, imagenet_class_names()) == [
+            ("n01440764/b.jpg", 0),
+            ("n02123045/a.JPEG", 281),
+            ("n15075141/d.webp", 999),
+            ("n02123045/c.png", 281),
+        ]
+
+    def test_class_names_decide_labels(self, tmp_path: Path) -> None:
+        make_images(tmp_path, "dog/a.png", "cat/b.png")
+        assert listed(tmp_path, ["ant", "dog", "cat"]) == [("cat/b.png", 2), ("dog/a.png", 1)]
+        assert listed(tmp_path, None) == [("cat/b.png", 0), ("dog/a.png", 1)]
+
+    def test_the_checkpoints_own_wnids(self, tmp_path: Path) -> None:
+        """A network trained on folders named by WordNet ids has these as its class names."""
+        make_images(tmp_path, "n02123045/a.png")
+        assert listed(tmp_path, ["n01440764", "n02123045"]) == [("n02123045/a.png", 1)]
+
+    def test_neither_matches(self, tmp_path: Path) -> None:
+        make_images(tmp_path, "dog/a.png", "n02123045/b.png")
+        with pytest.raises(DataError, match=r"1 of 2 .*without a match: n02123045\. .*network: ant, dog\."):
+            list_folder(tmp_path, ["ant", "dog"])
+        with pytest.raises(DataError, match=r"without a match: dog\. .*tench, goldfish.*1000 in all.*WordNet id"):
+            list_folder(tmp_path, imagenet_class_names())
+
+    def test_flat_folder(self, tmp_path: Path) -> None:
+        make_images(tmp_path, "b.png", "a.JPG", ".hidden.png")
+        (tmp_path / "notes.txt").write_text("no image")
+        assert listed(tmp_path, ["ant"]) == [("a.JPG", -1), ("b.png", -1)]
+
+    def test_first_images_show_different_classes(self, tmp_path: Path) -> None:
+        make_images(tmp_path, *(f"{c}/{k}.png" for c in "abc" for k in range(3)), "c/9.png")
+        assert [label for _, label in listed(tmp_path)] == [0, 1, 2] * 3 + [2]
+
+    @pytest.mark.parametrize(
+        ("names", "message"),
+        [
+            ([], "holds no images"),
+            (["a/b/c.png"], "holds no images.*lie deeper"),
+            (["a.png", "b/c.png"], r"holds images \(a.png, ...\) beside folders \(b, ...\)"),
+        ],
+    )
+    def test_unusable_folders(self, tmp_path: Path, names: list[str], message: str) -> None:
+        make_images(tmp_path, *names)
+        with pytest.raises(DataError, match=message):
+            list_folder(tmp_path)
+
+    def test_no_folder(self, tmp_path: Path) -> None:
+        with pytest.raises(DataError, match=r"nowhere does not exist"):
+            list_folder(tmp_path / "nowhere")
+        make_images(tmp_path, "a.png")
+        with pytest.raises(DataError, match=r"a\.png is not a folder"):
+            list_folder(tmp_path / "a.png")
+
+    def test_ambiguous_names_of_imagenet_are_apart(self) -> None:
+        names = imagenet_class_names()
+        assert len(set(names)) == 1000
+        assert match_labels(names, names) == list(range(1000))
+
+
+class TestBatches:
+    def test_contents(self, tmp_path: Path) -> None:
+        make_images(tmp_path, "cat/a b'c.png", "dog/ü.png")
+        (batch,) = batches(tmp_path, class_names=["cat", "dog"], n_originals=1)
+        assert batch["image"].shape == (2, 3, 224, 224)
+        assert batch["image"].dtype == torch.float32
+        assert batch["label"].tolist() == [0, 1]
+        assert batch["index"].tolist() == [0, 1]
+        assert batch["path"] == ["cat/a b'c.png", "dog/ü.png"]
+        assert [tuple(boxes.shape) for boxes in batch["boxes"]] == [(0, 4), (0, 4)]
+        assert batch["failed"] == []
+        assert batch["original"][0].pixels.shape == (40, 50, 3)
+        assert batch["original"][0].view == pytest.approx((7.5, 2.5, 42.5, 37.5))
+        assert batch["original"][1] is None
+
+    def test_bad_files_are_reported_and_the_rest_goes_on(self, tmp_path: Path) -> None:
+        make_images(tmp_path, "cat/a.png", "cat/b.png", "cat/c.png")
+        (tmp_path / "cat/b.png").write_bytes(b"")
+        found = batches(tmp_path, batch_size=2)
+        assert [path for batch in found for path in batch["path"]] == ["cat/a.png", "cat/c.png"]
+        assert [failure for batch in found for failure in batch["failed"]] == [("cat/b.png", "the file is empty")]
+
+    def test_only_bad_files(self, tmp_path: Path) -> None:
+        make_images(tmp_path, "cat/a.png")
+        (tmp_path / "cat/a.png").write_bytes(b"x")
+        (batch,) = batches(tmp_path)
+        assert len(batch["image"]) == 0
+        assert len(batch["failed"]) == 1
+
+    def test_bytes_that_are_not_utf8(self, tmp_path: Path) -> None:
+        make_images(tmp_path, "cat/a.png")
+        os.rename(os.fsencode(tmp_path / "cat/a.png"), os.fsencode(tmp_path / "cat") + b"/\xff\n.png")
+        (batch,) = batches(tmp_path)
+        assert batch["path"] == ["cat/\\xff\n.png"]
+
+    @pytest.mark.parametrize("workers", [0, 2])
+    @pytest.mark.parametrize("batch_size", [1, 3, 32])
+    def test_every_image_once(self, tmp_path: Path, workers: int, batch_size: int) -> None:
+        make_images(tmp_path, *(f"cat/{k}.png" for k in range(7)))
+        found = batches(tmp_path, num_workers=workers, batch_size=batch_size)
+        assert sorted(path for batch in found for path in batch["path"]) == [f"cat/{k}.png" for k in range(7)]
+
+    @pytest.mark.parametrize("world", [1, 2, 3, 9])
+    def test_devices_share_the_images_exactly(self, tmp_path: Path, world: int) -> None:
+        make_images(tmp_path, *(f"cat/{k}.png" for k in range(7)))
+        paths = []
+        for rank in range(world):
+            data = ImageFolderDataModule(str(tmp_path), num_workers=0)
+            data.setup("test")
+            data.done = {"cat/3.png"}
+            data.trainer = type("FakeTrainer", (), {"global_rank": rank, "world_size": world, "num_devices": 1})()
+            paths += [path for batch in data.test_dataloader() for path in batch["path"]]
+        assert sorted(paths) == [f"cat/{k}.png" for k in (0, 1, 2, 4, 5, 6)]
+
+    @pytest.mark.parametrize(
+        ("options", "message"),
+        [({"batch_size": 0}, "data.batch_size must be at least 1"), ({"boxes": "nowhere"}, r"nowhere \(data.boxes\)")],
+    )
+    def test_bad_options(self, tmp_path: Path, options: dict, message: str) -> None:
+        with pytest.raises(DataError, match=message):
+            ImageFolderDataModule(str(tmp_path), **options)
+
+
+class TestBoxes:
+    annotation = Annotation(50, 40, ("cat", "unknown"), ((10.0, 10.0, 20.0, 30.0), (0.0, 0.0, 50.0, 40.0)))
+
+    @pytest.mark.parametrize("place", ["cat/a.xml", "a.xml"])
+    def test_layouts_of_ilsvrc(self, tmp_path: Path, place: str) -> None:
+        make_images(tmp_path / "images", "cat/a.png", "cat/b.png")
+        (tmp_path / "boxes" / place).parent.mkdir(parents=True)
+        write_annotation(tmp_path / "boxes" / place, self.annotation)
+        (batch,) = batches(tmp_path / "images", boxes=str(tmp_path / "boxes"), class_names=["dog", "cat"])
+        # The view is (7.5, 2.5) to (42.5, 37.5), 35 pixels that become 224.
+        expected = [[16.0, 48.0, 80.0, 176.0], [0.0, 0.0, 224.0, 224.0]]
+        torch.testing.assert_close(batch["boxes"][0], torch.tensor(expected))
+        assert batch["box_labels"][0].tolist() == [1, -1]
+        assert len(batch["boxes"][1]) == 0
+
+    def test_annotation_of_another_image(self, tmp_path: Path) -> None:
+        make_images(tmp_path / "images", "cat/a.png")
+        (tmp_path / "boxes").mkdir()
+        write_annotation(tmp_path / "boxes/a.xml", Annotation(100, 40, (), ()))
+        (batch,) = batches(tmp_path / "images", boxes=str(tmp_path / "boxes"))
+        assert "a.xml is of an image of 100 × 40 pixels, this one has 50 × 40" in batch["failed"][0][1]
+
+
+class TestTraining:
+    def test_train_and_val_folders(self, tmp_path: Path) -> None:
+        make_images(tmp_path, "train/cat/a.png", "train/dog/b.png", "val/dog/c.png")
+        data = ImageFolderDataModule(str(tmp_path), num_workers=0, batch_size=1)
+        data.setup("fit")
+        assert data.train_class_names() == ["cat", "dog"]
+        assert sorted(batch["path"][0] for batch in data.train_dataloader()) == ["cat/a.png", "dog/b.png"]
+        assert [batch["label"].tolist() for batch in data.val_dataloader()] == [[1]]
+
+    def test_images_are_held_out_by_their_paths(self, tmp_path: Path) -> None:
+        make_images(tmp_path, *(f"{c}/{k}.png" for c in ("cat", "dog") for k in range(40)))
+        data = ImageFolderDataModule(str(tmp_path), num_workers=0)
+        data.setup("fit")
+        parts = [{p.as_py() for p in listing.paths} for listing in (data.train_listing, data.val_listing)]
+        assert not parts[0] & parts[1]
+        assert len(parts[0]) + len(parts[1]) == 80
+        assert 5 < len(parts[1]) < 30
+        before = parts[1]
+        make_images(tmp_path, "cat/new.png")
+        data.setup("fit")
+        assert before <= {p.as_py() for p in data.val_listing.paths}
+
+    def test_no_classes(self, tmp_path: Path) -> None:
+        make_images(tmp_path, "a.png")
+        with pytest.raises(DataError, match="no class folders to train on"):
+            ImageFolderDataModule(str(tmp_path)).train_class_names()

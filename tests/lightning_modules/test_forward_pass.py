@@ -1,0 +1,212 @@
+from __future__ import annotations
+
+import copy
+from collections.abc import Callable
+
+import pytest
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from lightning_modules import VGG16, ForwardPass, GradCAM, GuidedBackprop, InputError, SmoothGrad
+from tests.references import TinyNet
+
+
+def snapshot(model: nn.Module) -> tuple:
+    """Everything of a model that a method might leave changed."""
+    return (
+        [(name, id(module), type(module), module.training) for name, module in model.named_modules()],
+        [
+            (name, len(module._forward_hooks), len(module._backward_hooks), len(module._forward_pre_hooks))
+            for name, module in model.named_modules()
+        ],
+        [
+            (name, id(p), p.grad, p.requires_grad, p.detach().clone().sum().item())
+            for name, p in model.named_parameters()
+        ],
+    )
+
+
+class TestModelIsUnchanged:
+    @pytest.fixture(params=[False, True], ids=["frozen", "trainable"])
+    def network(self, request: pytest.FixtureRequest, shapes_network: VGG16) -> VGG16:
+        return copy.deepcopy(shapes_network).requires_grad_(request.param)
+
+    def test_after_methods_have_run(self, network: VGG16) -> None:
+        images = torch.rand(2, 3, 112, 112)
+        before, logits = snapshot(network), network(images)
+        forward_pass = ForwardPass(network, images)
+        for method in (GradCAM(), GuidedBackprop(), SmoothGrad(n_samples=2)):
+            method(forward_pass)
+        assert snapshot(network) == before
+        assert torch.equal(network(images), logits)
+
+    def test_after_an_exception(self, network: VGG16) -> None:
+        class Broken(Exception):
+            pass
+
+        def fail(*_: object) -> None:
+            raise Broken
+
+        images = torch.rand(2, 3, 112, 112)
+        handle = network.classifier[0].register_forward_hook(fail)
+        before = snapshot(network)
+        with pytest.raises(Broken):
+            ForwardPass(network, images)
+        assert snapshot(network) == before
+        handle.remove()
+        # No mode is left on: an ordinary gradient is the true one again.
+        images.requires_grad_()
+        assert "_RuledReLU" not in type(F.relu(images).grad_fn).__name__
+
+    def test_images_are_left_alone(self, network: VGG16) -> None:
+        images = torch.rand(2, 3, 112, 112)
+        before = images.clone()
+        GradCAM()(ForwardPass(network, images))
+        assert torch.equal(images, before)
+        assert not images.requires_grad
+
+
+@pytest.mark.parametrize("context", [torch.no_grad, torch.inference_mode, torch.enable_grad])
+def test_works_whatever_grad_mode_is_on(shapes_network: VGG16, context: Callable) -> None:
+    """Lightning runs test and predict under inference mode, gloo under no_grad."""
+    images = torch.rand(2, 3, 112, 112)
+    expected = SmoothGrad(n_samples=2)(ForwardPass(shapes_network, images, keys=["a", "b"]))
+    with context():
+        made_inside = images.clone()
+        maps = SmoothGrad(n_samples=2)(ForwardPass(shapes_network, made_inside, keys=["a", "b"]))
+    torch.testing.assert_close(maps, expected)
+
+
+def test_logits_are_the_models(shapes_network: VGG16) -> None:
+    images = torch.rand(3, 3, 112, 112)
+    forward_pass = ForwardPass(shapes_network, images)
+    torch.testing.assert_close(forward_pass.logits, shapes_network(images))
+    assert torch.equal(forward_pass.target, forward_pass.logits.argmax(1))
+    assert torch.equal(forward_pass.prediction, forward_pass.target)
+    torch.testing.assert_close(forward_pass.probabilities.sum(1), torch.ones(3))
+
+
+def test_gradients_are_computed_once(shapes_network: VGG16, monkeypatch: pytest.MonkeyPatch) -> None:
+    calls = []
+    grad = torch.autograd.grad
+    monkeypatch.setattr(torch.autograd, "grad", lambda *args, **options: calls.append(1) or grad(*args, **options))
+    forward_pass = ForwardPass(shapes_network, torch.rand(1, 3, 112, 112))
+    assert not calls
+    for _ in range(3):
+        forward_pass.layer_gradient()
+        forward_pass.guided_gradient()
+    assert len(calls) == 2
+
+
+def test_layer_gradient_does_not_reach_the_layers_below(shapes_network: VGG16) -> None:
+    """The gradient of the target layer is short: its backward pass stops at the layer."""
+    reached = []
+    forward_pass = ForwardPass(shapes_network, torch.rand(1, 3, 112, 112), layers=["features.29", "features.1"])
+    forward_pass._activations["features.1"].register_hook(lambda gradient: reached.append(gradient))
+    forward_pass.layer_gradient("features.29")
+    assert not reached
+    forward_pass.input_gradient()
+    assert reached
+
+
+def _module(inplace: bool) -> Callable[[Tensor], Tensor]:
+    return nn.ReLU(inplace)
+
+
+@pytest.mark.parametrize(
+    "relu",
+    [
+        _module(False),
+        _module(True),
+        F.relu,
+        torch.relu,
+        torch.relu_,
+        Tensor.relu,
+        Tensor.relu_,
+        lambda x: F.relu(x, True),
+        lambda x: F.relu(x, inplace=True),
+        lambda x: F.relu(input=x),
+    ],
+)
+def test_every_spelling_of_relu_follows_the_rule(relu: Callable[[Tensor], Tensor]) -> None:
+    class Net(nn.Module):
+        def forward(self, x: Tensor) -> Tensor:
+            return (relu(x * 1) * torch.tensor([1.0, -1.0, 1.0]).view(3, 1, 1)).sum((2, 3))[:, :1].repeat(1, 2) - relu(
+                x * 1
+            ).sum((1, 2, 3))[:, None] * torch.tensor([0.0, 1.0])
+
+    images = torch.rand(1, 3, 2, 2) - 0.5
+    forward_pass = ForwardPass(Net().eval(), images, 1)
+    positive = (images > 0).float()
+    true = positive * torch.tensor([0.0, -1.0, -1.0]).view(3, 1, 1)
+    assert torch.equal(forward_pass.input_gradient(), true)
+    # The first ReLU's gradient from above is 1, 0, 0 and passes; the second's is -1 and is cut.
+    guided = positive * torch.tensor([1.0, 0.0, 0.0]).view(3, 1, 1)
+    assert torch.equal(forward_pass.guided_gradient(), guided)
+
+
+def test_keys_default_to_the_pixels() -> None:
+    images = torch.rand(3, 3, 4, 4, dtype=torch.float64)
+    images[2] = images[0]
+    keys = ForwardPass(TinyNet(), images).keys
+    assert keys[0] == keys[2] != keys[1]
+    assert ForwardPass(TinyNet(), images[1:2]).keys == keys[1:2]
+
+
+def test_no_images(shapes_network: VGG16) -> None:
+    forward_pass = ForwardPass(shapes_network, torch.zeros(0, 3, 112, 112))
+    assert SmoothGrad(n_samples=2)(forward_pass).shape == (0, 3, 112, 112)
+    assert GradCAM()(forward_pass).shape == (0, 1, 112, 112)
+
+
+class TestBadInput:
+    images = torch.rand(2, 3, 4, 4, dtype=torch.float64)
+
+    @pytest.mark.parametrize(
+        ("change", "message"),
+        [
+            ({"images": torch.rand(3, 4, 4)}, r"\(N, C, H, W\), got torch.float32 \(3, 4, 4\)"),
+            ({"images": torch.zeros(2, 3, 4, 4, dtype=torch.uint8)}, "floating point"),
+            ({"target": 3}, r"\[0, 3\), got \[3, 3\]"),
+            ({"target": torch.tensor([0, -1])}, r"\[0, 3\)"),
+            ({"target": torch.tensor([0])}, r"integer \(2,\)"),
+            ({"target": torch.tensor([0.0, 1.0])}, "integer"),
+            ({"layers": ["features.9"]}, r"no layer 'features.9'; it has features, features.0, features.1, readout"),
+            ({"keys": ["one"]}, "1 keys for 2 images"),
+        ],
+    )
+    def test_arguments(self, change: dict, message: str) -> None:
+        with pytest.raises(InputError, match=message):
+            ForwardPass(TinyNet(), **{"images": self.images, **change})
+
+    def test_training_mode(self) -> None:
+        with pytest.raises(InputError, match="training mode"):
+            ForwardPass(TinyNet().train(), self.images)
+
+    def test_layer_that_was_not_kept(self) -> None:
+        with pytest.raises(InputError, match=r"layers=\['features.0'\]"):
+            GradCAM("features.0")(ForwardPass(TinyNet(), self.images))
+
+    def test_model_without_target_layer(self) -> None:
+        net = nn.Sequential(nn.Conv2d(3, 2, 1), nn.AdaptiveAvgPool2d(1), nn.Flatten()).double().eval()
+        forward_pass = ForwardPass(net, self.images)
+        with pytest.raises(InputError, match=r"Sequential does not say which layer.*: 0, 1, 2"):
+            GradCAM()(forward_pass)
+        assert GradCAM("0")(ForwardPass(net, self.images, layers=["0"])).shape == (2, 1, 4, 4)
+
+    def test_model_without_logits(self) -> None:
+        with pytest.raises(InputError, match=r"logits \(N, n_classes\), got \(2, 2, 4, 4\)"):
+            ForwardPass(nn.Conv2d(3, 2, 1).double().eval(), self.images)
+
+
+def test_bf16_maps_are_float32_and_near(shapes_network: VGG16) -> None:
+    images = torch.rand(2, 3, 112, 112)
+    exact = ForwardPass(shapes_network, images, 0)
+    with torch.autocast("cpu", torch.bfloat16):
+        forward_pass = ForwardPass(shapes_network, images, 0)
+        cam, gradient = GradCAM()(forward_pass), GuidedBackprop()(forward_pass)
+    assert cam.dtype == gradient.dtype == forward_pass.logits.dtype == torch.float32
+    for ours, reference in ((cam, GradCAM()(exact)), (gradient, GuidedBackprop()(exact))):
+        correlation = torch.corrcoef(torch.stack([ours.flatten(), reference.flatten()]))[0, 1]
+        assert correlation > 0.95

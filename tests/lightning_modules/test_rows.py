@@ -1,0 +1,60 @@
+from __future__ import annotations
+
+from pathlib import Path
+
+import pandas as pd
+import pyarrow as pa
+
+from lightning_modules import AttributionModule
+from lightning_modules.rows import IMAGE_FIELDS, done_paths, read_rows, write_part
+
+SCHEMA = pa.schema([*IMAGE_FIELDS, pa.field("target", pa.int64()), pa.field("method", pa.string())]).append(
+    pa.field("score", pa.float64())
+)
+
+
+def rows(path: str, label: int, prediction: int, *scores: float | None) -> list[dict]:
+    image = {"path": path, "status": "ok", "label": label, "prediction": prediction, "probability": 0.5}
+    if label >= 0:
+        image |= {"top1": label == prediction, "top5": True}
+    return [{**image, "method": f"Method{k}", "score": score} for k, score in enumerate(scores)]
+
+
+def failed(path: str) -> list[dict]:
+    return [{"path": path, "status": "failed", "error": "the file is empty"}]
+
+
+def test_round_trip_in_the_order_of_paths(tmp_path: Path) -> None:
+    write_part(tmp_path, rows("b", 0, 0, 1.0, None), SCHEMA, rank=0)
+    write_part(tmp_path, failed("c") + rows("a", 1, 0, 0.25, 0.5), SCHEMA, rank=1)
+    (tmp_path / "part-1-0000.tmp").write_text("a part that was cut off")
+    table = read_rows(tmp_path)
+    assert table.schema.equals(SCHEMA)
+    assert table["path"].to_pylist() == ["a", "a", "b", "b", "c"]
+    assert table["score"].to_pylist() == [0.25, 0.5, 1.0, None, None]
+    assert done_paths(tmp_path) == {"a", "b", "c"}
+    assert done_paths(tmp_path / "nowhere") == set()
+    # One line in pandas.
+    assert len(pd.read_parquet(next(tmp_path.glob("*.parquet")))) > 0
+
+
+def test_summary(tmp_path: Path) -> None:
+    write_part(tmp_path, rows("b", 0, 0, 1.0, None) + rows("d", -1, 0, None, None), SCHEMA, rank=0)
+    write_part(tmp_path, failed("c") + rows("a", 1, 0, 0.25, 0.5), SCHEMA, rank=1)
+    assert AttributionModule.summarize(read_rows(tmp_path)) == {
+        "n_images": 4,
+        "n_failed": 1,
+        "n_labelled": 2,
+        "top1": 0.5,
+        "top5": 1.0,
+        "methods": {
+            "Method0": {"score": {"mean": 0.625, "n": 2}},
+            "Method1": {"score": {"mean": 0.5, "n": 1}},
+        },
+    }
+
+
+def test_summary_of_failures_alone(tmp_path: Path) -> None:
+    write_part(tmp_path, failed("c"), SCHEMA, rank=0)
+    summary = AttributionModule.summarize(read_rows(tmp_path))
+    assert (summary["n_images"], summary["n_failed"], summary["top1"], summary["methods"]) == (1, 1, None, {})

@@ -1,0 +1,74 @@
+"""Slow, obvious re-implementations that the tests compare with."""
+
+from __future__ import annotations
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+
+class TinyNet(nn.Module):
+    """A network small enough to differentiate by hand: 1×1 convolution, ReLU, mean over the image, linear.
+
+    ``logit_k = sum_c readout[k, c] * mean_ij relu(sum_d mix[c, d] * x[d, i, j])``
+    """
+
+    target_layer = "features.1"
+
+    def __init__(self, inplace: bool = True) -> None:
+        super().__init__()
+        self.features = nn.Sequential(nn.Conv2d(3, 2, 1, bias=False), nn.ReLU(inplace=inplace))
+        self.readout = nn.Linear(2, 3, bias=False)
+        with torch.no_grad():
+            self.features[0].weight.copy_(torch.tensor([[1.0, -2.0, 0.5], [-1.0, 1.0, 1.0]]).view(2, 3, 1, 1))
+            self.readout.weight.copy_(torch.tensor([[1.0, -1.0], [2.0, 0.5], [-1.0, 3.0]]))
+        self.eval().double()
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.readout(self.features(x).mean((2, 3)))
+
+
+def tiny_grad_cam(net: TinyNet, image: np.ndarray, target: int) -> np.ndarray:
+    """Grad-CAM of TinyNet for one image ``(3, H, W)``, in loops."""
+    mix = net.features[0].weight.detach().numpy()[:, :, 0, 0]
+    readout = net.readout.weight.detach().numpy()
+    _, height, width = image.shape
+    cam = np.zeros((height, width))
+    for i in range(height):
+        for j in range(width):
+            for c in range(2):
+                activation = max(0.0, float(mix[c] @ image[:, i, j]))
+                # The gradient of a mean is 1/(H W) everywhere, and so is its mean over the map.
+                cam[i, j] += readout[target, c] / (height * width) * activation
+    return np.maximum(cam, 0)
+
+
+def tiny_gradient(net: TinyNet, image: np.ndarray, target: int, guided: bool) -> np.ndarray:
+    """Gradient of TinyNet's logit for one image ``(3, H, W)``, in loops, true or guided."""
+    mix = net.features[0].weight.detach().numpy()[:, :, 0, 0]
+    readout = net.readout.weight.detach().numpy()
+    _, height, width = image.shape
+    gradient = np.zeros_like(image)
+    for i in range(height):
+        for j in range(width):
+            for c in range(2):
+                above = readout[target, c] / (height * width)
+                if mix[c] @ image[:, i, j] > 0 and not (guided and above < 0):
+                    gradient[:, i, j] += mix[c] * above
+    return gradient
+
+
+def bilinear(image: np.ndarray, height: int, width: int) -> np.ndarray:
+    """Bilinear upsampling of ``(h, w)`` with half-pixel centres and clamped edges, in loops."""
+    out = np.zeros((height, width))
+    h, w = image.shape
+    for i in range(height):
+        for j in range(width):
+            y = min(max((i + 0.5) * h / height - 0.5, 0), h - 1)
+            x = min(max((j + 0.5) * w / width - 0.5, 0), w - 1)
+            y0, x0 = int(y), int(x)
+            y1, x1 = min(y0 + 1, h - 1), min(x0 + 1, w - 1)
+            top = image[y0, x0] * (1 - (x - x0)) + image[y0, x1] * (x - x0)
+            bottom = image[y1, x0] * (1 - (x - x0)) + image[y1, x1] * (x - x0)
+            out[i, j] = top * (1 - (y - y0)) + bottom * (y - y0)
+    return out
