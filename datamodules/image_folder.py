@@ -281,6 +281,8 @@ class ImageFolderDataModule(pl.LightningDataModule):
         self.n_originals = n_originals
         self.min_crop = min_crop
         self.done: set[str] = set()
+        # There may be fewer images left than devices.
+        self.allow_zero_length_dataloader_with_multiple_devices = True
 
     def setup(self, stage: str) -> None:
         if stage == "fit":

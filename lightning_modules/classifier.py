@@ -61,7 +61,7 @@ class ClassifierModule(pl.LightningModule):
             ).initialize(seed)
         else:
             network = _with_classes(load_vgg16(weights), class_names, seed)
-        self.network = network.requires_grad_(True)
+        self.network = network.train().requires_grad_(True)
         for module in network.classifier:
             if isinstance(module, nn.Dropout):
                 module.p = dropout

@@ -40,7 +40,11 @@ SPLIT = frozenset(
 
 # Lightning's advertisement, and its warnings about things that are chosen here, not by the user.
 logging.getLogger("pytorch_lightning.utilities.rank_zero").addFilter(lambda record: "litlogger" not in record.msg)
-for message in ("`isinstance.treespec, LeafSpec.` is deprecated", ".*does not have many workers"):
+for message in (
+    "`isinstance.treespec, LeafSpec.` is deprecated",
+    ".*does not have many workers",
+    "Total length of `DataLoader` across ranks is zero",  # a run that is complete, or has fewer images than devices
+):
     warnings.filterwarnings("ignore", message)
 
 
@@ -97,7 +101,8 @@ class RunCLI(LightningCLI):
         config = {**self._get(self.config_init, "trainer", default={}), **kwargs}
         logger = TensorBoardLogger(str(self.out), name="", version="tensorboard")
         config["logger"] = logger if config.get("logger") in (None, True) else config["logger"]
-        return self._instantiate_trainer(config, [RichProgressBar(leave=True), *self.callbacks()])
+        bar = [] if config.get("enable_progress_bar") is False else [RichProgressBar(leave=True)]
+        return self._instantiate_trainer(config, [*bar, *self.callbacks()])
 
     def save_config(self) -> None:
         """Writes ``RUN/config.yaml``, which ``--config`` reads back; refuses a RUN made with other settings.

@@ -32,6 +32,8 @@ def print_summary(summary: dict) -> None:
         cells = [f"{cell['mean']:.3f} ({cell['n']})" if cell["n"] else "- (0)" for cell in row.values()]
         table.add_row(method, *cells)
     Console().print(table)
+    if scores and not any(cell["n"] for row in summary["methods"].values() for cell in row.values()):
+        print("No image could be scored. Scores need boxes of the target class: name their folder with --data.boxes.")
 
 
 if __name__ == "__main__":

@@ -12,7 +12,7 @@ from jsonargparse import ArgumentParser
 from pytorch_lightning import Trainer
 from rich.console import Console
 from rich.markup import escape
-from rich.table import Table
+from rich.table import Column, Table
 
 from datamodules import DataError, ImageSourcesDataModule
 from lightning_modules import PredictionModule, load_vgg16
@@ -56,7 +56,7 @@ def main(args: list[str] | None = None) -> int:
 
 
 def _table(batches: list, class_names: list[str], top_k: int) -> Table:
-    table = Table("image", "class", "index", "probability")
+    table = Table(Column("image", overflow="fold"), "class", "index", "probability")
     for batch in batches:
         if not batch["path"]:
             continue

@@ -1,0 +1,245 @@
+from __future__ import annotations
+
+import json
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pytest
+from evaluate_attribution import main
+from PIL import Image
+from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+from datamodules import DataError
+from lightning_modules import InputError
+from lightning_modules.rows import read_rows
+
+METHODS = ("--model.methods", "[GradCAM, GuidedBackprop, {class_path: SmoothGrad, init_args: {n_samples: 2}}]")
+NAMES = ["GradCAM", "GuidedBackprop", "SmoothGrad(n_samples=2)"]
+
+
+@pytest.fixture
+def options(shapes: Path) -> list[Any]:
+    return [
+        *("--data.root", shapes / "val", "--data.boxes", shapes / "annotations/val", "--data.num_workers", 0),
+        *("--model.weights", "shapes", "--model.n_figures", 2, "--trainer.accelerator", "cpu"),
+    ]
+
+
+def rows_of(run: Path) -> pd.DataFrame:
+    return read_rows(run / "results").to_pandas()
+
+
+def same_rows(a: pd.DataFrame, b: pd.DataFrame) -> None:
+    """Equal but for rounding: to 1e-5 relative, as convolutions round differently in batches of other sizes."""
+    assert a.columns.tolist() == b.columns.tolist()
+    for name in a.columns:
+        if a[name].dtype == float:
+            np.testing.assert_allclose(a[name], b[name], rtol=1e-5, atol=1e-7, err_msg=name)
+        else:
+            assert a[name].equals(b[name]), name
+
+
+def test_what_a_run_leaves(call: Callable, options: list, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    call(main, *options, *METHODS, "--out", "run")
+    run = tmp_path / "run"
+    rows = rows_of(run)
+    assert len(rows) == 80 * 3
+    assert rows.groupby("path")["method"].apply(sorted).map(tuple).unique().tolist() == [tuple(NAMES)]
+    assert (rows["status"] == "ok").all()
+    assert rows["error"].isna().all()
+    assert (rows["path"].str.split("/").str[0] == rows["label_name"]).all()
+    assert (rows["target"] == rows["prediction"]).all()
+    assert rows["probability"].between(1 / 8, 1).all()
+    assert rows["top1"].mean() >= 0.95
+    # Boxes are of the label's class, so a map of another class cannot be scored.
+    assert (rows["energy_in_box"].notna() == (rows["target"] == rows["label"])).all()
+
+    summary = json.loads((run / "summary.json").read_text())
+    assert (summary["n_images"], summary["n_failed"], summary["n_labelled"]) == (80, 0, 80)
+    assert list(summary["methods"]) == NAMES
+    for name, of_method in rows.groupby("method"):
+        for score in ("pointing_game", "energy_in_box"):
+            assert summary["methods"][name][score]["mean"] == pytest.approx(of_method[score].mean())
+
+    figures = sorted(path.name for path in (run / "figures").iterdir())
+    assert figures == ["00000_arrow_arrow_00000.png", "00001_circle_circle_00001.png"]
+    events = EventAccumulator(str(run / "tensorboard")).Reload()
+    assert events.Tags()["images"] == ["run/00000_arrow_arrow_00000", "run/00001_circle_circle_00001"]
+    with Image.open(run / "figures" / figures[0]) as image:
+        assert image.size == (events.Images("run/00000_arrow_arrow_00000")[0].width, image.height)
+        assert np.asarray(image).std() > 10
+
+    output = capsys.readouterr().out
+    assert "80 images; accuracy top-1" in output
+    assert "SmoothGrad(n_samples=2)" in output
+    assert "tensorboard --logdir run" in output
+
+
+def test_config_round_trip(call: Callable, options: list, tmp_path: Path) -> None:
+    call(main, *options, *METHODS, "--out", "first", "--trainer.limit_test_batches", 1, "--data.batch_size", 8)
+    call(main, "--config", "first/config.yaml", "--out", "second")
+    same_rows(rows_of(tmp_path / "first"), rows_of(tmp_path / "second"))
+
+
+def test_a_run_is_continued(call: Callable, options: list, tmp_path: Path) -> None:
+    options = [*options, *METHODS]
+    call(main, *options, "--out", "parts", "--data.batch_size", 7, "--trainer.limit_test_batches", 3)
+    part = rows_of(tmp_path / "parts")
+    assert len(part) == 21 * 3
+    before = set((tmp_path / "parts/results").iterdir())
+    call(main, *options, "--out", "parts", "--data.batch_size", 32)
+    assert before < set((tmp_path / "parts/results").iterdir())
+    call(main, *options, "--out", "whole")
+    same_rows(rows_of(tmp_path / "parts"), rows_of(tmp_path / "whole"))
+    assert len(rows_of(tmp_path / "whole")) == 80 * 3
+    # There is nothing left to do; the table is printed all the same.
+    after = set((tmp_path / "parts/results").iterdir())
+    call(main, *options, "--out", "parts")
+    assert set((tmp_path / "parts/results").iterdir()) == after
+
+
+def test_other_settings_into_the_same_run_are_refused(call: Callable, options: list) -> None:
+    call(main, *options, "--model.methods", "[GradCAM]", "--out", "run")
+    with pytest.raises(
+        ValueError, match=r"run holds a run of other settings: model\.target was 'predicted', is now 'label'"
+    ):
+        call(main, *options, "--model.methods", "[GradCAM]", "--model.target", "label", "--out", "run")
+
+
+def test_a_strangers_method(call: Callable, options: list, tmp_path: Path) -> None:
+    (tmp_path / "my_methods.py").write_text(
+        "from lightning_modules import AttributionMethod, ForwardPass\n"
+        "from torch import Tensor\n"
+        "\n"
+        "\n"
+        "class InputTimesGradient(AttributionMethod):\n"
+        "    def __init__(self, power: float = 1.0) -> None:\n"
+        "        self.power = power\n"
+        "\n"
+        "    def __call__(self, forward_pass: ForwardPass) -> Tensor:\n"
+        "        return forward_pass.images.detach() ** self.power * forward_pass.input_gradient()\n"
+    )
+    methods = "[GradCAM, {class_path: my_methods.InputTimesGradient, init_args: {power: 2}}]"
+    call(main, *options, "--model.methods", methods, "--out", "run")
+    rows = rows_of(tmp_path / "run")
+    assert set(rows["method"]) == {"GradCAM", "InputTimesGradient(power=2.0)"}
+    assert rows.groupby("method")["energy_in_box"].mean().between(0.01, 1).all()
+    call(main, *options, "--model.methods", "[GradCAM]", "--out", "one_method")
+    assert figure_width(tmp_path / "run") > figure_width(tmp_path / "one_method")
+
+
+def figure_width(run: Path) -> int:
+    with Image.open(next((run / "figures").iterdir())) as image:
+        return image.width
+
+
+def test_bad_files_leave_rows(call: Callable, shapes: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    folder = tmp_path / "images/star"
+    shutil.copytree(shapes / "val/star", folder)
+    (folder / "empty.png").write_bytes(b"")
+    (folder / "text.jpg").write_text("no image")
+    options = ["--model.weights", "shapes", "--model.methods", "[GradCAM]", "--trainer.accelerator", "cpu"]
+    call(main, "--data.root", "images", *options, "--out", "run")
+    rows = rows_of(tmp_path / "run").set_index("path")
+    assert len(rows) == 12
+    failed = rows[rows["status"] == "failed"]
+    assert failed["error"].to_dict() == {
+        "star/empty.png": "the file is empty",
+        "star/text.jpg": "not an image in a known format",
+    }
+    assert json.loads((tmp_path / "run/summary.json").read_text())["n_failed"] == 2
+    assert "12 images, of which 2 failed" in capsys.readouterr().out
+
+
+def test_a_flat_folder_without_labels(call: Callable, shapes: Path, tmp_path: Path) -> None:
+    shutil.copytree(shapes / "val/star", tmp_path / "flat")
+    options = ["--data.root", "flat", "--model.weights", "shapes", "--model.methods", "[GradCAM]"]
+    call(main, *options, "--model.target", "heart", "--trainer.accelerator", "cpu", "--out", "run")
+    rows = rows_of(tmp_path / "run")
+    assert (rows["label"] == -1).all()
+    assert rows["top1"].isna().all()
+    assert (rows["target"] == 4).all()
+    with pytest.raises(InputError, match=r"model\.target is label, but"):
+        call(main, *options, "--model.target", "label", "--trainer.accelerator", "cpu", "--out", "other")
+
+
+def test_bf16(call: Callable, options: list, tmp_path: Path) -> None:
+    options = [*options, "--model.methods", "[GradCAM]"]
+    call(main, *options, "--out", "exact")
+    call(main, *options, "--out", "fast", "--trainer.precision", "bf16-mixed")
+    exact, fast = rows_of(tmp_path / "exact"), rows_of(tmp_path / "fast")
+    assert (exact["prediction"] == fast["prediction"]).mean() > 0.97
+    assert (exact["energy_in_box"] - fast["energy_in_box"]).abs().mean() < 0.01
+    assert not exact["probability"].equals(fast["probability"])
+
+
+@pytest.mark.parametrize(
+    ("change", "error", "message"),
+    [
+        (["--model.target", "hart"], InputError, "no class 'hart'.*heart"),
+        (["--model.target", "8"], InputError, "classes 0 to 7"),
+        (["--model.weights", "shape"], InputError, "No weights are called 'shape'"),
+        (["--model.methods", "[]"], InputError, "model.methods is empty"),
+        (["--model.methods", "[GradCAM, GradCAM]"], InputError, "model.methods names GradCAM twice"),
+        (["--model.methods", "[{class_path: GradCAM, init_args: {layer: features.99}}]"], InputError, "features.99"),
+        (["--data.root", "nowhere"], DataError, "nowhere does not exist"),
+        (["--data.boxes", "nowhere"], DataError, "nowhere .data.boxes. does not exist"),
+        (["--data.batch_size", "0"], DataError, "data.batch_size"),
+    ],
+)
+def test_bad_input(call: Callable, options: list, change: list[str], error: type, message: str) -> None:
+    with pytest.raises(error, match=message):
+        call(main, *options, *change, "--out", "run")
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (["--model.methods", "[GradCan]"], "GradCan"),
+        (["--model.methods", "[nowhere.Method]"], "nowhere"),
+        (["--model.target_layer", "x"], "target_layer"),
+    ],
+)
+def test_typos_in_options(
+    call: Callable, options: list, change: list[str], message: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with pytest.raises(SystemExit, match="2"):
+        call(main, *options, *change, "--out", "run")
+    assert message in capsys.readouterr().err
+
+
+def test_an_error_is_one_line(run: Callable) -> None:
+    process = run("evaluate_attribution.py", "--data.root", "nowhere", "--model.weights", "shapes", "--out", "run")
+    assert process.returncode == 2
+    assert process.stderr.splitlines()[-1].startswith("error: The image folder nowhere does not exist")
+    assert "Traceback" not in process.stderr
+
+
+@pytest.mark.slow
+def test_two_processes_give_the_rows_of_one(run: Callable, options: list, tmp_path: Path) -> None:
+    """81 images do not divide by two processes; nothing is repeated and nothing is lost."""
+    images = tmp_path / "images"
+    shutil.copytree(options[1], images)
+    shutil.copy(next((images / "star").iterdir()), images / "star/one_more.JPEG")
+    options = ["--data.root", images, *options[2:], *METHODS]
+    for name, devices in (("one", 1), ("two", 2)):
+        process = run("evaluate_attribution.py", *options, "--trainer.devices", devices, "--out", name)
+        assert process.returncode == 0, process.stderr
+    one, two = rows_of(tmp_path / "one"), rows_of(tmp_path / "two")
+    assert len(one) == 81 * 3
+    same_rows(one, two)
+    figures = [sorted(path.name for path in (tmp_path / name / "figures").iterdir()) for name in ("one", "two")]
+    assert figures[0] == figures[1]
+    # Fewer images than processes: one has nothing to do, and waits for nobody.
+    (tmp_path / "single/star").mkdir(parents=True)
+    shutil.copy(images / "star/one_more.JPEG", tmp_path / "single/star")
+    few = ["--data.root", tmp_path / "single", *options[2:], "--trainer.devices", 2, "--out", "few"]
+    process = run("evaluate_attribution.py", *few)
+    assert process.returncode == 0, process.stderr
+    assert len(rows_of(tmp_path / "few")) == 3
+    tags = EventAccumulator(str(tmp_path / "two/tensorboard")).Reload().Tags()["images"]
+    assert [tag.removeprefix("two/") + ".png" for tag in tags] == figures[1]

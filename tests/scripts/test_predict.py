@@ -1,0 +1,44 @@
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from predict import main
+
+from datamodules import DataError
+from lightning_modules import InputError
+
+
+def test_files_and_folders(call: Callable, shapes: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    star = next((shapes / "val/star").iterdir())
+    code = call(main, star, shapes / "val/heart", "--weights", "shapes", "--top_k", 2, "--accelerator", "cpu")
+    assert code == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert sum("%" in line for line in lines) == 2 * 11
+    first = next(line for line in lines if "%" in line)
+    assert "star" in first
+    assert " 7 " in first
+
+
+def test_failures_are_reported_and_the_rest_is_done(
+    call: Callable, shapes: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "text.jpg").write_text("no image")
+    star = next((shapes / "val/star").iterdir())
+    options = ["--weights", "shapes", "--accelerator", "cpu", "--batch_size", 1]
+    code = call(main, "text.jpg", star, "http://127.0.0.1:1/x.jpg", *options)
+    output = capsys.readouterr().out
+    assert code == 1
+    assert "failed text.jpg: not an image in a known format" in output
+    assert "failed http://127.0.0.1:1/x.jpg: cannot be fetched" in output
+    assert sum("%" in line for line in output.splitlines()) == 5
+
+
+def test_bad_options(call: Callable, tmp_path: Path) -> None:
+    with pytest.raises(InputError, match="No weights are called 'nothing'"):
+        call(main, "x.jpg", "--weights", "nothing")
+    with pytest.raises(DataError, match="--top_k must be at least 1, got 0"):
+        call(main, "x.jpg", "--weights", "shapes", "--top_k", 0)
+    with pytest.raises(SystemExit, match="2"):
+        call(main)

@@ -1,0 +1,81 @@
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from torch import nn
+from train_classifier import main
+
+from lightning_modules import load_vgg16
+
+pytestmark = [
+    pytest.mark.filterwarnings("ignore:The number of training batches"),
+    pytest.mark.filterwarnings("ignore:Checkpoint directory"),
+    pytest.mark.filterwarnings("ignore:Experiment logs directory"),
+]
+SMALL = [
+    "--model.weights",
+    "random",
+    "--model.width",
+    0.05,
+    "--model.hidden_features",
+    16,
+    "--trainer.accelerator",
+    "cpu",
+]
+
+
+@pytest.fixture
+def colours(tmp_path: Path) -> Path:
+    """Folders of red and of blue images: learnt in a few steps."""
+    rng = np.random.default_rng(0)
+    for name, channel in (("red", 0), ("blue", 2)):
+        (tmp_path / "colours" / name).mkdir(parents=True)
+        for k in range(40):
+            pixels = rng.integers(0, 80, (40, 40, 3), dtype=np.uint8)
+            pixels[..., channel] += 150
+            Image.fromarray(pixels).save(tmp_path / "colours" / name / f"{k}.png")
+    return tmp_path / "colours"
+
+
+def test_from_scratch_on_an_own_folder(call: Callable, colours: Path, tmp_path: Path) -> None:
+    size = ["--data.input_size", 32, "--data.resize_size", 36, "--data.batch_size", 8, "--data.num_workers", 0]
+    options = ["--data.root", colours, *size, *SMALL, "--model.learning_rate", 0.01, "--seed_everything", 0]
+    call(main, *options, "--trainer.max_epochs", 2, "--out", "run")
+    network = load_vgg16(tmp_path / "run/vgg16.pth")
+    assert network.class_names == ["blue", "red"]
+    assert (network.input_size, network.resize_size, network.width) == (32, 36, 0.05)
+    assert not any(isinstance(module, nn.BatchNorm2d) for module in network.modules())
+    images = torch.rand(6, 3, 32, 32) * 0.3
+    images[:3, 0] += 0.6
+    images[3:, 2] += 0.6
+    assert network(images).argmax(1).tolist() == [1, 1, 1, 0, 0, 0]
+    # Lightning's own checkpoint, with its batch norms, loads to the same network.
+    best = next((tmp_path / "run/checkpoints").glob("epoch*.ckpt"))
+    torch.testing.assert_close(load_vgg16(best)(images), network(images))
+    # The same command again goes on from the last epoch: here there is nothing left to do.
+    call(main, *options, "--trainer.max_epochs", 2, "--out", "run")
+    torch.testing.assert_close(load_vgg16(tmp_path / "run/vgg16.pth")(images), network(images))
+    assert torch.load(tmp_path / "run/checkpoints/last.ckpt", weights_only=True)["epoch"] == 1
+
+
+def test_fine_tuning_keeps_the_features(call: Callable, shapes: Path, tmp_path: Path) -> None:
+    """From the embedded model to a part of its classes: the last layer is new, the rest is not."""
+    data = tmp_path / "data"
+    for name in ("heart", "star"):
+        (data / name).mkdir(parents=True)
+        for split in ("train", "val"):
+            for file in (shapes / split / name).iterdir():
+                (data / name / f"{split}_{file.name}").symlink_to(file)
+    size = ["--data.input_size", 112, "--data.resize_size", 128, "--data.batch_size", 4, "--data.num_workers", 0]
+    options = ["--data.root", data, *size, "--model.weights", "shapes", "--trainer.accelerator", "cpu"]
+    call(main, *options, "--trainer.max_epochs", 1, "--seed_everything", 0, "--out", "run")
+    before, after = load_vgg16("shapes"), load_vgg16(tmp_path / "run/vgg16.pth")
+    assert after.class_names == ["heart", "star"]
+    change = (after.features[0].weight - before.features[0].weight).abs().max()
+    assert 0 < change < 0.01
+    assert after.classifier[6].weight.shape == (2, 256)
