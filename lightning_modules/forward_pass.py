@@ -142,12 +142,9 @@ class ForwardPass:
         with self._relu_rule.guided():
             return self._gradient("guided input", self.images)
 
-    def at(self, images: Tensor) -> ForwardPass:
-        """A forward pass of the same model and targets at other images, ``(M, 3, H, W)`` with M a multiple of N.
-
-        Image ``i`` has the target of image ``i % N`` of this pass. No activations are kept.
-        """
-        return ForwardPass(self.model, images, self.target.repeat(len(images) // max(1, len(self.target))), layers=())
+    def at(self, images: Tensor, target: Tensor) -> ForwardPass:
+        """A forward pass of the same model at other images ``(M, 3, H, W)`` and targets ``(M,)``; keeps no activations."""
+        return ForwardPass(self.model, images, target, layers=())
 
     def _activation(self, layer: str | None) -> Tensor:
         name = layer or self.target_layer

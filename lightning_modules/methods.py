@@ -125,7 +125,7 @@ class SmoothGrad(AttributionMethod):
         clip: Whether the noisy pixels are clipped to [0, 1]. The paper does not clip.
         statistic: What is averaged over the copies: the signed gradients (the paper), their magnitudes, or their
             squares (as in Hooker et al., "A Benchmark for Interpretability Methods", NeurIPS 2019).
-        max_batch: Most images in one pass, if the batch itself is smaller: copies are grouped up to this number.
+        max_batch: Most noisy images in one pass, which bounds the memory. null = as many as the batch has, at least 32.
         seed: Seed of the noise.
 
     Raises:
@@ -140,11 +140,13 @@ class SmoothGrad(AttributionMethod):
         noise_level: float = 0.15,
         clip: bool = False,
         statistic: Literal["signed", "magnitude", "squared"] = "signed",
-        max_batch: int = 32,
+        max_batch: int | None = None,
         seed: int = 0,
     ) -> None:
-        if n_samples < 1 or max_batch < 1:
-            raise InputError(f"n_samples and max_batch must be at least 1, got {n_samples} and {max_batch}.")
+        if n_samples < 1:
+            raise InputError(f"n_samples must be at least 1, got {n_samples}.")
+        if max_batch is not None and max_batch < 1:
+            raise InputError(f"max_batch must be at least 1, got {max_batch}.")
         if not noise_level >= 0:
             raise InputError(f"noise_level must be at least 0, got {noise_level}.")
         self.n_samples = n_samples
@@ -156,30 +158,45 @@ class SmoothGrad(AttributionMethod):
 
     def __call__(self, forward_pass: ForwardPass) -> Tensor:
         images = forward_pass.images.detach()
-        n = len(images)
-        sigma = self.noise_level * (images.amax((1, 2, 3), keepdim=True) - images.amin((1, 2, 3), keepdim=True))
         generators = [
             torch.Generator(images.device).manual_seed(_seed_from(self.seed, key)) for key in forward_pass.keys
         ]
+        most = self.max_batch or max(32, len(images))
         total = torch.zeros_like(images)
-        copies = max(1, self.max_batch // max(1, n))
+        for first in range(0, len(images), most):
+            part = slice(first, first + most)
+            total[part] = self._sum(forward_pass, images[part], forward_pass.target[part], generators[part], most)
+        return total / self.n_samples
+
+    def _sum(
+        self,
+        forward_pass: ForwardPass,
+        images: Tensor,
+        target: Tensor,
+        generators: list[torch.Generator],
+        most: int,
+    ) -> Tensor:
+        """The sum over the copies, for so few images that at least one copy of all fits in a pass of ``most``."""
+        sigma = self.noise_level * (images.amax((1, 2, 3), keepdim=True) - images.amin((1, 2, 3), keepdim=True))
+        total = torch.zeros_like(images)
+        copies = most // len(images)
         for start in range(0, self.n_samples, copies):
             k = min(copies, self.n_samples - start)
             # Drawn copy by copy, so that the noise does not depend on how many share a pass.
             noisy = torch.cat([images + sigma * self._noise(images, generators) for _ in range(k)])
-            gradient = forward_pass.at(noisy.clamp(0, 1) if self.clip else noisy).input_gradient()
+            gradient = forward_pass.at(noisy.clamp(0, 1) if self.clip else noisy, target.repeat(k)).input_gradient()
             if self.statistic == "magnitude":
                 gradient = gradient.abs()
             elif self.statistic == "squared":
                 gradient = gradient.square()
-            total += gradient.unflatten(0, (k, n)).sum(0)
-        return total / self.n_samples
+            total += gradient.unflatten(0, (k, len(images))).sum(0)
+        return total
 
     @staticmethod
     def _noise(images: Tensor, generators: list[torch.Generator]) -> Tensor:
         options: dict[str, Any] = {"device": images.device, "dtype": images.dtype}
         noise = [torch.randn(images.shape[1:], generator=generator, **options) for generator in generators]
-        return torch.stack(noise) if noise else torch.zeros_like(images)
+        return torch.stack(noise)
 
 
 def _seed_from(seed: int, key: str) -> int:

@@ -190,8 +190,8 @@ class TestSmoothGrad:
         assert clipped.max() == 1
 
     def test_chunks_do_not_matter(self, shapes_network: VGG16) -> None:
-        forward_pass = ForwardPass(shapes_network, torch.rand(2, 3, 112, 112))
-        maps = [SmoothGrad(n_samples=5, max_batch=k)(forward_pass) for k in (1, 4, 100)]
+        forward_pass = ForwardPass(shapes_network, torch.rand(3, 3, 112, 112))
+        maps = [SmoothGrad(n_samples=5, max_batch=k)(forward_pass) for k in (None, 1, 2, 7, 100)]
         for other in maps[1:]:
             assert relative_error(other, maps[0]) < 1e-5
 

@@ -11,6 +11,7 @@ import torchvision
 from torch import nn
 from torchvision.models import VGG16_Weights
 
+from datamodules import ShapesDataModule, write_shapes
 from lightning_modules import VGG16, WeightsError, fold_batch_norm, load_vgg16, save_vgg16, vgg16
 from lightning_modules.vgg16 import EMBEDDED_WEIGHTS
 
@@ -82,6 +83,14 @@ class TestEmbeddedModel:
         assert shapes_network.class_names[:3] == ["arrow", "circle", "crescent"]
         assert (shapes_network.input_size, shapes_network.resize_size) == (112, 128)
         assert EMBEDDED_WEIGHTS.stat().st_size <= 6_000_000
+
+    def test_is_accurate_on_images_of_another_seed(self, shapes_network: VGG16, tmp_path: Path) -> None:
+        """Neither trained on nor used to choose the best epoch."""
+        write_shapes(tmp_path / "new", n_train=0, n_val=240, n_pairs=0, seed=1)
+        data = ShapesDataModule(str(tmp_path / "new"), 0, 240, 0, seed=1, num_workers=0)
+        data.setup("test")
+        right = [shapes_network(batch["image"]).argmax(1) == batch["label"] for batch in data.test_dataloader()]
+        assert torch.cat(right).float().mean() >= 0.97
 
 
 class TestFiles:
