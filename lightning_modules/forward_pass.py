@@ -143,7 +143,7 @@ class ForwardPass:
             return self._gradient("guided input", self.images)
 
     def at(self, images: Tensor, target: Tensor) -> ForwardPass:
-        """A forward pass of the same model at other images ``(M, 3, H, W)`` and targets ``(M,)``; keeps no activations."""
+        """A forward pass of the same model at other images ``(M, 3, H, W)``, targets ``(M,)``; keeps no activations."""
         return ForwardPass(self.model, images, target, layers=())
 
     def _activation(self, layer: str | None) -> Tensor:

@@ -129,10 +129,14 @@ class EvaluationCLI(RunCLI):
     """Runs an evaluating LightningModule over a folder of images, each exactly once, and continues what is unfinished.
 
     The module names its classes and image size by its ``network``, the number of figures by ``n_figures``, the columns
-    of its rows by ``schema``, and reduces them with ``summarize``. Its ``test_step`` returns ``rows`` and ``figures``.
+    of its rows by ``schema``, and reduces them with ``summarize``. Its ``test_step`` returns ``rows`` and ``figures``, which stand
+    under ``group`` in TensorBoard.
     """
 
-    def __init__(self, model_class: type[LightningModule], *, description: str, args: list[str] | None) -> None:
+    def __init__(
+        self, model_class: type[LightningModule], *, group: str, description: str, args: list[str] | None
+    ) -> None:
+        self.group = group
         super().__init__(
             model_class,
             ImageFolderDataModule,
@@ -151,7 +155,7 @@ class EvaluationCLI(RunCLI):
         parser.link_arguments("model.n_figures", "data.n_originals")
 
     def callbacks(self) -> list[Callback]:
-        return [RowWriter(self.out / "results"), FigureWriter(self.out / "figures", self.out.name)]
+        return [RowWriter(self.out / "results"), FigureWriter(self.out / "figures", self.group)]
 
     def evaluate(self) -> dict[str, Any] | None:
         """Tests the images that have no rows yet; on the first rank, returns the summary of all rows, also saved."""

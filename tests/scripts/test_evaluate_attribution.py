@@ -68,9 +68,9 @@ def test_what_a_run_leaves(call: Callable, options: list, tmp_path: Path, capsys
     figures = sorted(path.name for path in (run / "figures").iterdir())
     assert figures == ["00000_arrow_arrow_00000.png", "00001_circle_circle_00001.png"]
     events = EventAccumulator(str(run / "tensorboard")).Reload()
-    assert events.Tags()["images"] == ["run/00000_arrow_arrow_00000", "run/00001_circle_circle_00001"]
+    assert events.Tags()["images"] == ["attribution/00000_arrow_arrow_00000", "attribution/00001_circle_circle_00001"]
     with Image.open(run / "figures" / figures[0]) as image:
-        assert image.size == (events.Images("run/00000_arrow_arrow_00000")[0].width, image.height)
+        assert image.size == (events.Images("attribution/00000_arrow_arrow_00000")[0].width, image.height)
         assert np.asarray(image).std() > 10
 
     output = capsys.readouterr().out
@@ -242,4 +242,4 @@ def test_two_processes_give_the_rows_of_one(run: Callable, options: list, tmp_pa
     assert process.returncode == 0, process.stderr
     assert len(rows_of(tmp_path / "few")) == 3
     tags = EventAccumulator(str(tmp_path / "two/tensorboard")).Reload().Tags()["images"]
-    assert [tag.removeprefix("two/") + ".png" for tag in tags] == figures[1]
+    assert [tag.removeprefix("attribution/") + ".png" for tag in tags] == figures[1]
