@@ -129,8 +129,8 @@ class EvaluationCLI(RunCLI):
     """Runs an evaluating LightningModule over a folder of images, each exactly once, and continues what is unfinished.
 
     The module names its classes and image size by its ``network``, the number of figures by ``n_figures``, the columns
-    of its rows by ``schema``, and reduces them with ``summarize``. Its ``test_step`` returns ``rows`` and ``figures``, which stand
-    under ``group`` in TensorBoard.
+    of its rows by ``schema``, and reduces them with ``summarize``. Its ``test_step`` returns ``rows`` and ``figures``,
+    which stand under ``group`` in TensorBoard.
     """
 
     def __init__(
