@@ -17,6 +17,7 @@ from cleverhans.torch.attacks.fast_gradient_method import fast_gradient_method
 from cleverhans.torch.attacks.projected_gradient_descent import projected_gradient_descent
 from torch import Tensor, nn
 
+from lightning_modules.budgets import format_eps
 from lightning_modules.errors import InputError
 from lightning_modules.forward_pass import ForwardPass
 from lightning_modules.naming import NamedByOptions
@@ -186,6 +187,28 @@ class PGD(Attack):
             ).detach()
 
 
+def check_budget(attack: Attack, images: Tensor, adversarial: Tensor, eps: float) -> tuple[Tensor, Tensor]:
+    """The measured L∞ and L2 distances of each image, float64 ``(N,)``.
+
+    Raises:
+        InputError: If an attack gave images of another shape, outside [0, 1], or farther than ``eps`` beyond what
+            rounding explains: half a unit in the last place of each pixel that moved.
+    """
+    if adversarial.shape != images.shape:
+        raise InputError(f"The attack {attack!r} gave {tuple(adversarial.shape)} of images {tuple(images.shape)}.")
+    delta = (adversarial.double() - images.double()).flatten(1)
+    order = float(attack.norm)
+    distance = torch.linalg.vector_norm(delta, order, 1)
+    rounding = 2**-24 * (delta != 0).sum(1) ** (1 / order)
+    if not ((distance <= eps * (1 + 1e-6) + rounding).all() and _is_in_range(adversarial)):
+        raise InputError(
+            f"The attack {attack!r} left its bounds: with eps {format_eps(eps)} it moved an image by "
+            f"{float(distance.max()):.6g} (norm {attack.norm}), to pixels in [{float(adversarial.min()):.6g}, "
+            f"{float(adversarial.max()):.6g}]."
+        )
+    return torch.linalg.vector_norm(delta, torch.inf, 1), torch.linalg.vector_norm(delta, 2, 1)
+
+
 class _Link:
     """The model as cleverhans sees it: pixels -> logits, of which the gradient comes from a :class:`ForwardPass`.
 
@@ -264,8 +287,12 @@ def _check_norm(norm: str | int, known: Sequence[str | int]) -> None:
         raise InputError(f"norm must be one of {', '.join(map(str, known))}, got {norm!r}.")
 
 
+def _is_in_range(images: Tensor) -> bool:
+    return bool(((images >= CLIP_MIN) & (images <= CLIP_MAX)).all())
+
+
 def _check_images(images: Tensor) -> None:
-    if images.numel() and not (images.min() >= CLIP_MIN and images.max() <= CLIP_MAX):
+    if not _is_in_range(images):
         raise InputError(
             f"The images to attack must have pixels in [0, 1], got [{images.min():.3g}, {images.max():.3g}]. If they "
             "are normalized, leave that to the model: load_vgg16 does it inside."

@@ -46,8 +46,9 @@ def parse_sweep(eps: Sequence[str | float], norm: str | int) -> list[float]:
     values = [parse_eps(value) for value in eps]
     for text, value in zip(eps, values):
         if norm == "inf" and value > 1:
-            hint = f" Did you mean {text}/255?" if value <= 255 and "/" not in str(text) else ""
-            raise InputError(f"eps must be at most 1, the whole range of a pixel, got {text}.{hint}")
+            hint = f" Did you mean {value:g}/255?" if value <= 255 and "/" not in str(text) else ""
+            shown = text if isinstance(text, str) else f"{text:g}"
+            raise InputError(f"eps must be at most 1, the whole range of a pixel, got {shown}.{hint}")
         if values.count(value) > 1:
             raise InputError(f"The sweep has eps {text} twice.")
     sweep = sorted(value for value in values if value > 0)

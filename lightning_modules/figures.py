@@ -81,9 +81,9 @@ class ScaledMap:
         self.is_signed = attribution.shape[0] > 1 or bool((attribution < 0).any())
         alone = attribution.sum(0)
         strength = magnitude(attribution[None])[0]
-        self.scale = _percentile(alone.abs())
+        self.scale = percentile(alone.abs())
         self.alone = (alone / (self.scale or 1)).clamp(-1, 1).numpy()
-        self.magnitude = (strength / (_percentile(strength) or 1)).clamp(0, 1).numpy()
+        self.magnitude = (strength / (percentile(strength) or 1)).clamp(0, 1).numpy()
 
 
 def show_overlay(axes: Axes, pixels: np.ndarray, values: ScaledMap) -> None:
@@ -96,7 +96,7 @@ def show_overlay(axes: Axes, pixels: np.ndarray, values: ScaledMap) -> None:
     axes.set_axis_off()
 
 
-def _percentile(values: Tensor) -> float:
+def percentile(values: Tensor) -> float:
     """The percentile that is drawn as 1; the maximum where so few pixels are lit that it would be zero."""
     flat = values.flatten()
     return float(torch.quantile(flat, PERCENTILE / 100)) or float(flat.max())

@@ -11,7 +11,7 @@ import torch
 from matplotlib.figure import Figure
 from torch import Tensor
 
-from lightning_modules.attacks import CLIP_MAX, CLIP_MIN, FGSM, Attack
+from lightning_modules.attacks import FGSM, Attack, check_budget
 from lightning_modules.budgets import format_eps, parse_sweep
 from lightning_modules.class_names import find_class
 from lightning_modules.errors import InputError
@@ -39,7 +39,7 @@ image was wrong already or, if the attack is targeted, right already. ``smallest
 succeeds, null if none does. ``linf`` and ``l2`` are measured."""
 
 STEPS_ALONG = 25
-"""Points on the line from the image to the adversarial one, in the figures."""
+"""Points on the way from an image to the adversarial one, in the figures, beside those of the sweep."""
 
 
 class _Evaluated(NamedTuple):
@@ -220,7 +220,10 @@ class RobustnessModule(pl.LightningModule):
         return robustness_figure(
             Panel(images[i], before["prediction_name"], before["probability"]),
             Panel(adversarial[k][i], after["prediction_name"], after["probability"]),
-            self._along(images[i], adversarial[-1][i], evaluated, i),
+            self._along(
+                torch.stack([images[i], *(attacked[i] for attacked in adversarial)]),
+                [evaluated[j].logits[i] for j in (0, k + 1, -1)],
+            ),
             {name: (clean[i], evaluated[k + 1].maps[name][i]) for name, clean in evaluated[0].maps.items()},
             {name: (after[name + RANK_CORRELATION], after[name + TOP_OVERLAP]) for name in self.methods},
             eps=after["eps"],
@@ -229,17 +232,22 @@ class RobustnessModule(pl.LightningModule):
             subtitle=f"{label}{self.attack!r} {target}, eps {format_eps(after['eps'])}: {outcome}{note}",
         )
 
-    def _along(self, image: Tensor, last: Tensor, evaluated: Sequence[_Evaluated], i: int) -> dict[str, list[float]]:
-        """Probabilities of the two leading classes on the line from the image to its last adversarial one.
+    def _along(self, path: Tensor, leading: Sequence[Tensor]) -> tuple[list[float], dict[str, list[float]]]:
+        """Budgets, and the probabilities of the leading classes there on the way that the attack takes.
 
-        These are the class predicted first and the strongest other one at the end.
+        These are the class predicted first, and the strongest other one of each of the logits ``leading``. The way goes
+        straight from each image of ``path``, ``(1 + k, 3, H, W)``, to the next.
         """
-        first = int(evaluated[0].logits[i].argmax())
-        second = next(k for k in evaluated[-1].logits[i].topk(2).indices.tolist() if k != first)
-        steps = torch.linspace(0, 1, STEPS_ALONG, device=image.device)[:, None, None, None]
+        first = int(leading[0].argmax())
+        others = [next(k for k in logits.topk(2).indices.tolist() if k != first) for logits in leading[1:]]
+        knots = torch.tensor([0.0, *self.eps], device=path.device)
+        steps = torch.cat([torch.linspace(0, self.eps[-1], STEPS_ALONG, device=path.device), knots]).unique()
+        k = (torch.searchsorted(knots, steps, right=True) - 1).clamp_max(len(self.eps) - 1)
+        share = ((steps - knots[k]) / (knots[k + 1] - knots[k]))[:, None, None, None]
         with torch.no_grad():
-            probabilities = self.network(image + steps * (last - image)).float().softmax(1)
-        return {self.network.class_names[k]: probabilities[:, k].tolist() for k in (first, second)}
+            probabilities = self.network(path[k] + share * (path[k + 1] - path[k])).float().softmax(1)
+        names = self.network.class_names
+        return steps.tolist(), {names[k]: probabilities[:, k].tolist() for k in dict.fromkeys([first, *others])}
 
     @staticmethod
     def summarize(table: pa.Table) -> dict[str, Any]:
@@ -253,32 +261,6 @@ class RobustnessModule(pl.LightningModule):
 
     def _target_name(self) -> str:
         return self.network.class_names[self.target] if isinstance(self.target, int) else self.target
-
-
-def check_budget(attack: Attack, images: Tensor, adversarial: Tensor, eps: float) -> tuple[Tensor, Tensor]:
-    """The measured L∞ and L2 distances of each image, float64 ``(N,)``.
-
-    Raises:
-        InputError: If an attack gave images of another shape, outside [0, 1], or farther than ``eps`` beyond what
-            rounding explains: half a unit in the last place of each pixel that moved.
-    """
-    if adversarial.shape != images.shape:
-        raise InputError(f"The attack {attack!r} gave {tuple(adversarial.shape)} of images {tuple(images.shape)}.")
-    delta = (adversarial.double() - images.double()).flatten(1)
-    order = float(attack.norm)
-    distance = torch.linalg.vector_norm(delta, order, 1)
-    rounding = 2**-24 * (delta != 0).sum(1) ** (1 / order)
-    if not ((distance <= eps * (1 + 1e-6) + rounding).all() and _in_range(adversarial)):
-        raise InputError(
-            f"The attack {attack!r} left its bounds: with eps {format_eps(eps)} it moved an image by "
-            f"{float(distance.max()):.6g} (norm {attack.norm}), to pixels in [{float(adversarial.min()):.6g}, "
-            f"{float(adversarial.max()):.6g}]."
-        )
-    return torch.linalg.vector_norm(delta, torch.inf, 1), torch.linalg.vector_norm(delta, 2, 1)
-
-
-def _in_range(images: Tensor) -> bool:
-    return bool(((images >= CLIP_MIN) & (images <= CLIP_MAX)).all())
 
 
 def _parse_target(target: str | int | None, attack: Attack, class_names: Sequence[str]) -> str | int:

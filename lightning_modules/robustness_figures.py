@@ -11,7 +11,7 @@ from matplotlib.figure import Figure
 from torch import Tensor
 
 from lightning_modules.budgets import format_eps
-from lightning_modules.figures import ScaledMap, shorten, show_overlay
+from lightning_modules.figures import ScaledMap, percentile, shorten, show_overlay
 
 FIRST_COLOR, SECOND_COLOR, THIRD_COLOR = "#4477aa", "#cc6677", "#228833"
 
@@ -27,7 +27,7 @@ class Panel(NamedTuple):
 def robustness_figure(
     clean: Panel,
     adversarial: Panel,
-    along: Mapping[str, Sequence[float]],
+    along: tuple[Sequence[float], Mapping[str, Sequence[float]]],
     maps: Mapping[str, tuple[Tensor, Tensor]],
     similarities: Mapping[str, tuple[float | None, float | None]],
     *,
@@ -42,7 +42,7 @@ def robustness_figure(
     Args:
         clean: The image.
         adversarial: The adversarial image at ``eps``.
-        along: Class name -> its probability at equal steps from the image to the adversarial one at the largest eps.
+        along: Budgets from 0 to the largest, and class name -> its probabilities there; two or three classes.
         maps: Name -> its maps ``(C, h, w)`` of the clean and of the adversarial image.
         similarities: Name -> rank correlation of the two, and overlap of their top 15 %; None where undefined.
         eps: The budget that is shown.
@@ -56,7 +56,7 @@ def robustness_figure(
     figure.suptitle(title, x=0.03, y=0.98, ha="left", va="top", fontsize=13, fontweight="bold")
     figure.text(0.03, 0.905, subtitle, fontsize=11, va="center")
     delta = adversarial.pixels - clean.pixels
-    factor = _amplification(float(delta.abs().max()))
+    factor = _amplification(percentile(delta.abs()))
     for column, (name, pixels) in enumerate(
         (
             (_caption("image", clean), _pixels(clean.pixels)),
@@ -76,7 +76,7 @@ def robustness_figure(
             axes.set_title(text, fontsize=10)
     # Inside the three columns, with room for its labels.
     inner = grid[1, :3].subgridspec(2, 2, width_ratios=[0.06, 1], height_ratios=[1, 0.1], wspace=0, hspace=0)
-    _draw_along(figure.add_subplot(inner[0, 1]), along, eps, sweep)
+    _draw_along(figure.add_subplot(inner[0, 1]), *along, eps, sweep)
     return figure
 
 
@@ -86,7 +86,7 @@ def accuracy_figure(summary: Mapping[str, Any], title: str) -> Figure:
     methods = list(sweep[0]["methods"]) if sweep else []
     figure = Figure(figsize=(11 if methods else 6.5, 4.6), dpi=110)
     panels = figure.subplots(1, 2 if methods else 1, squeeze=False)[0]
-    figure.subplots_adjust(left=0.08 if methods else 0.12, right=0.97, bottom=0.19, top=0.8, wspace=0.2)
+    figure.subplots_adjust(left=0.08 if methods else 0.12, right=0.97, bottom=0.12, top=0.84, wspace=0.2)
     figure.suptitle(title, fontsize=12, fontweight="bold", x=0.02, ha="left")
     eps = [0.0, *(row["eps"] for row in sweep)]
     axes = panels[0]
@@ -115,11 +115,13 @@ def accuracy_figure(summary: Mapping[str, Any], title: str) -> Figure:
     return figure
 
 
-def _draw_along(axes: Axes, along: Mapping[str, Sequence[float]], eps: float, sweep: Sequence[float]) -> None:
-    for (name, values), color in zip(along.items(), (FIRST_COLOR, SECOND_COLOR)):
-        axes.plot(np.linspace(0, sweep[-1], len(values)), values, color=color, label=shorten(name))
+def _draw_along(
+    axes: Axes, budgets: Sequence[float], classes: Mapping[str, Sequence[float]], eps: float, sweep: Sequence[float]
+) -> None:
+    for (name, values), color in zip(classes.items(), (FIRST_COLOR, SECOND_COLOR, THIRD_COLOR)):
+        axes.plot(budgets, values, color=color, label=shorten(name))
     axes.axvline(eps, color="0.4", linestyle=":", linewidth=1.2)
-    axes.set_title("probability along the direction of attack (dotted: shown above)", fontsize=10)
+    axes.set_title("probabilities along the attack (dotted: shown above)", fontsize=10)
     _finish(axes, [0.0, *sweep], (-0.03, 1.03))
 
 
@@ -148,9 +150,9 @@ def _similarity(correlation: float | None, overlap: float | None) -> str:
     return f"rank corr. {correlation:.2f},\ntop 15 % in common {overlap:.0%}"
 
 
-def _amplification(largest: float) -> float:
-    """The factor that brings the largest change to half the range; whole numbers, since it is written down."""
-    return float(max(1, int(0.5 / largest))) if largest > 0 else 1.0
+def _amplification(change: float) -> float:
+    """The factor that brings a large change to half the range; whole numbers, since it is written down."""
+    return float(max(1, int(0.5 / change))) if change > 0 else 1.0
 
 
 def _pixels(image: Tensor) -> np.ndarray:

@@ -54,7 +54,7 @@ def print_summary(summary: dict[str, Any]) -> None:
     table = Table(title=f"Robustness; success is over the {summary['n_attacked']:,} images that could be fooled")
     methods = list(summary["sweep"][0]["methods"]) if summary["sweep"] else []
     for name in ("eps", "top-1", "top-5", "success", "L∞", "L2"):
-        table.add_column(name, justify="right")
+        table.add_column(name, justify="right", no_wrap=True)
     for name in methods:
         table.add_column(f"{name}: rank corr. / top 15 %", justify="right")
     table.add_row("0 (clean)", _share(summary["clean_acc"]), _share(summary["clean_acc_top5"]), "", "", "")
