@@ -19,7 +19,8 @@ def summarize_robustness(table: pa.Table) -> dict[str, Any]:
 
     ``clean_acc`` and each ``robust_acc`` are shares of the labelled images. ``attack_success_rate`` and
     ``median_smallest_eps`` are over the ``n_attacked`` images that were classified rightly (all, where they are
-    unlabelled) and could be fooled; the median is None where half of them or more withstand the whole sweep.
+    unlabelled) and could be fooled; the median is None where half of them or more withstand the whole sweep. The
+    similarities of a method are means over the ``n`` images of which neither map is empty.
     """
     frame = table.to_pandas()
     good = frame[frame["status"] == "ok"]
@@ -56,6 +57,7 @@ def _at_budget(eps: float, rows: pd.DataFrame, attacked: pd.DataFrame) -> dict[s
             name: {
                 "rank_correlation": _mean(rows[name + RANK_CORRELATION]),
                 "top_overlap": _mean(rows[name + TOP_OVERLAP]),
+                "n": int(rows[name + RANK_CORRELATION].count()),
             }
             for name in methods
         },

@@ -56,10 +56,12 @@ def print_summary(summary: dict[str, Any]) -> None:
     for name in ("eps", "top-1", "top-5", "success", "L∞", "L2"):
         table.add_column(name, justify="right", no_wrap=True)
     for name in methods:
-        table.add_column(f"{name}: rank corr. / top 15 %", justify="right")
+        table.add_column(f"{name}: rank corr. / top 15 % (images)", justify="right")
     table.add_row("0 (clean)", _share(summary["clean_acc"]), _share(summary["clean_acc_top5"]), "", "", "")
     for row in summary["sweep"]:
-        moved = [f"{_number(m['rank_correlation'])} / {_share(m['top_overlap'])}" for m in row["methods"].values()]
+        moved = [
+            f"{_number(m['rank_correlation'])} / {_share(m['top_overlap'])} ({m['n']})" for m in row["methods"].values()
+        ]
         shares = [_share(row[name]) for name in ("robust_acc", "robust_acc_top5", "attack_success_rate")]
         table.add_row(format_eps(row["eps"]), *shares, f"{row['linf']:.4f}", f"{row['l2']:.3f}", *moved)
     Console().print(table)
