@@ -1,15 +1,20 @@
 """VGG16 and what is computed from it."""
 
+from lightning_modules.attacks import FGSM, PGD, Attack
 from lightning_modules.attribution import AttributionModule
-from lightning_modules.callbacks import FigureWriter, RowWriter
+from lightning_modules.callbacks import FigureWriter, RowWriter, RunFigureWriter
 from lightning_modules.classifier import ClassifierModule, PredictionModule
 from lightning_modules.errors import InputError
 from lightning_modules.forward_pass import ForwardPass
 from lightning_modules.methods import AttributionMethod, GradCAM, GuidedBackprop, GuidedGradCAM, Saliency, SmoothGrad
+from lightning_modules.robustness import RobustnessModule
 from lightning_modules.vgg16 import VGG16, WeightsError, fold_batch_norm, load_vgg16, save_vgg16
 
 __all__ = [
+    "FGSM",
+    "PGD",
     "VGG16",
+    "Attack",
     "AttributionMethod",
     "AttributionModule",
     "ClassifierModule",
@@ -20,7 +25,9 @@ __all__ = [
     "GuidedGradCAM",
     "InputError",
     "PredictionModule",
+    "RobustnessModule",
     "RowWriter",
+    "RunFigureWriter",
     "Saliency",
     "SmoothGrad",
     "WeightsError",

@@ -9,10 +9,11 @@ from typing import Any
 
 import numpy as np
 import pytorch_lightning as pl
+from matplotlib.figure import Figure
 from PIL import Image
 from pytorch_lightning.loggers import TensorBoardLogger
 
-from lightning_modules.rows import write_part
+from lightning_modules.rows import read_rows, write_part
 
 
 class RowWriter(pl.Callback):
@@ -60,6 +61,29 @@ class RowWriter(pl.Callback):
         self.last_part = time.monotonic()
 
 
+class RunFigureWriter(pl.Callback):
+    """Writes the figures of the whole run, which the module's ``run_figures`` draws from all rows, at the end.
+
+    It stands after the :class:`RowWriter`, which waits for the rows of all ranks, and before the :class:`FigureWriter`,
+    which shows the files.
+
+    Args:
+        rows: Where the parts are.
+        folder: Where the files go.
+    """
+
+    def __init__(self, rows: Path, folder: Path) -> None:
+        self.rows = rows
+        self.folder = folder
+
+    def teardown(self, trainer: pl.Trainer, pl_module: Any, stage: str) -> None:
+        if not trainer.is_global_zero or not any(self.rows.glob("part-*.parquet")):
+            return
+        self.folder.mkdir(parents=True, exist_ok=True)
+        for name, figure in pl_module.run_figures(read_rows(self.rows)).items():
+            _save(figure, self.folder / f"{name}.png")
+
+
 class FigureWriter(pl.Callback):
     """Writes the figures that ``test_step`` returns to ``folder`` and shows the files in TensorBoard.
 
@@ -87,10 +111,7 @@ class FigureWriter(pl.Callback):
         for i, figure in outputs["figures"].items():
             self.folder.mkdir(parents=True, exist_ok=True)
             name = re.sub(r"[^\w.-]+", "_", Path(batch["path"][i]).with_suffix("").as_posix())[-80:]
-            path = self.folder / f"{int(batch['index'][i]):05d}_{name}.png"
-            aside = path.with_suffix(".tmp")
-            figure.savefig(aside, format="png")
-            aside.replace(path)
+            _save(figure, self.folder / f"{int(batch['index'][i]):05d}_{name}.png")
         if outputs["figures"]:
             self._show(trainer)
 
@@ -109,3 +130,10 @@ class FigureWriter(pl.Callback):
             for logger in trainer.loggers:
                 if isinstance(logger, TensorBoardLogger):
                     logger.experiment.add_image(f"{self.group}/{path.stem}", pixels, dataformats="HWC")
+
+
+def _save(figure: Figure, path: Path) -> None:
+    """Writes a figure aside and renames it, so that a file is either whole or not there."""
+    aside = path.with_suffix(".tmp")
+    figure.savefig(aside, format="png")
+    aside.replace(path)

@@ -61,24 +61,19 @@ def attribution_figure(
     _show_top(figure.add_subplot(grid[1, 0]), top)
     crop = _crop(original, view)
     for column, (name, attribution) in enumerate(maps.items(), start=1):
-        values = _scaled_map(attribution)
+        values = ScaledMap(attribution)
         axes = figure.add_subplot(grid[0, column])
         colors, lowest = (SIGNED_COLORS, -1) if values.is_signed else (MAGNITUDE_COLORS, 0)
         axes.imshow(values.alone, cmap=colors, vmin=lowest, vmax=1)
         axes.set_title(f"{name}\n1 = {values.scale:.2g}", fontsize=10)
         axes.set_axis_off()
         axes = figure.add_subplot(grid[1, column])
-        axes.imshow(crop, extent=(0, 1, 0, 1))
-        axes.imshow(
-            values.magnitude, cmap=MAGNITUDE_COLORS, vmin=0, vmax=1, alpha=0.75 * np.sqrt(values.magnitude),
-            extent=(0, 1, 0, 1),
-        )  # fmt: skip
-        axes.set_axis_off()
+        show_overlay(axes, crop, values)
     _add_scales(figure, grid, columns)
     return figure
 
 
-class _scaled_map:
+class ScaledMap:
     """A map ready to be drawn: alone in [-1, 1] or [0, 1], and its magnitude in [0, 1]."""
 
     def __init__(self, attribution: Tensor) -> None:
@@ -86,12 +81,22 @@ class _scaled_map:
         self.is_signed = attribution.shape[0] > 1 or bool((attribution < 0).any())
         alone = attribution.sum(0)
         strength = magnitude(attribution[None])[0]
-        self.scale = _percentile(alone.abs())
+        self.scale = percentile(alone.abs())
         self.alone = (alone / (self.scale or 1)).clamp(-1, 1).numpy()
-        self.magnitude = (strength / (_percentile(strength) or 1)).clamp(0, 1).numpy()
+        self.magnitude = (strength / (percentile(strength) or 1)).clamp(0, 1).numpy()
 
 
-def _percentile(values: Tensor) -> float:
+def show_overlay(axes: Axes, pixels: np.ndarray, values: ScaledMap) -> None:
+    """Draws the magnitude of a map over the pixels that it covers."""
+    axes.imshow(pixels, extent=(0, 1, 0, 1))
+    axes.imshow(
+        values.magnitude, cmap=MAGNITUDE_COLORS, vmin=0, vmax=1, alpha=0.75 * np.sqrt(values.magnitude),
+        extent=(0, 1, 0, 1),
+    )  # fmt: skip
+    axes.set_axis_off()
+
+
+def percentile(values: Tensor) -> float:
     """The percentile that is drawn as 1; the maximum where so few pixels are lit that it would be zero."""
     flat = values.flatten()
     return float(torch.quantile(flat, PERCENTILE / 100)) or float(flat.max())
@@ -123,13 +128,14 @@ def _outline(x: float, y: float, width: float, height: float, color: str, style:
 def _show_top(axes: Axes, top: Sequence[tuple[str, float]]) -> None:
     for row, (name, probability) in enumerate(top):
         axes.barh(row, probability, color="#4477aa", height=0.45)
-        axes.text(0.0, row - 0.38, f"{_shorten(name)}  {probability:.1%}", fontsize=9, va="center")
+        axes.text(0.0, row - 0.38, f"{shorten(name)}  {probability:.1%}", fontsize=9, va="center")
     axes.set_xlim(0, 1)
     axes.set_ylim(max(len(top), 5) - 0.4, -0.7)
     axes.set_axis_off()
 
 
-def _shorten(name: str, most: int = 26) -> str:
+def shorten(name: str, most: int = 26) -> str:
+    """The name, cut to ``most`` characters."""
     return name if len(name) <= most else name[: most - 1] + "…"
 
 

@@ -80,6 +80,7 @@ class ForwardPass:
             self.logits = _full_precision(logits.detach())
             self.target = self._check_target(target)
             self._activations = activations
+            self._attached_logits = logits
             self._score = _full_precision(logits.gather(1, self.target[:, None])).sum()
 
     def _check_target(self, target: Tensor | int | None) -> Tensor:
@@ -131,6 +132,16 @@ class ForwardPass:
     def input_gradient(self) -> Tensor:
         """Gradient of the target logit with respect to the pixels, ``(N, 3, H, W)``, signed."""
         return self._gradient("input", self.images)
+
+    def pull_back(self, cotangent: Tensor) -> Tensor:
+        """Gradient of ``(cotangent * logits).sum()`` with respect to the pixels, ``(N, 3, H, W)``; not kept.
+
+        Args:
+            cotangent: Gradient of some loss with respect to the logits, ``(N, n_classes)``.
+        """
+        with _gradients_enabled():
+            cotangent = cotangent.to(self._attached_logits.dtype)
+            return torch.autograd.grad(self._attached_logits, self.images, cotangent, retain_graph=True)[0]
 
     def guided_gradient(self) -> Tensor:
         """The same under the rule of Guided Backpropagation, ``(N, 3, H, W)``, signed.

@@ -6,7 +6,6 @@ Maps are raw: at the size of the input, one channel for a class activation map a
 from __future__ import annotations
 
 import hashlib
-import inspect
 from abc import ABC, abstractmethod
 from typing import Any, Literal
 
@@ -16,9 +15,10 @@ from torch.nn import functional as F
 
 from lightning_modules.errors import InputError
 from lightning_modules.forward_pass import ForwardPass
+from lightning_modules.naming import NamedByOptions
 
 
-class AttributionMethod(ABC):
+class AttributionMethod(NamedByOptions, ABC):
     """What an attribution method is: a call from a :class:`ForwardPass` to maps ``(N, 1 or 3, H, W)``.
 
     To add one, derive a class in a file of your own, keep each option of ``__init__`` as the attribute of its name, and
@@ -31,15 +31,6 @@ class AttributionMethod(ABC):
     @abstractmethod
     def __call__(self, forward_pass: ForwardPass) -> Tensor:
         """The maps of all images of the pass."""
-
-    def __repr__(self) -> str:
-        """The name in tables and figures: the class's, with the options that differ from their defaults."""
-        options = [
-            f"{name}={getattr(self, name)!r}"
-            for name, parameter in inspect.signature(type(self)).parameters.items()
-            if getattr(self, name, parameter.default) != parameter.default
-        ]
-        return type(self).__name__ + (f"({', '.join(options)})" if options else "")
 
 
 class Saliency(AttributionMethod):

@@ -105,6 +105,10 @@ class RunCLI(LightningCLI):
         bar = [] if config.get("enable_progress_bar") is False else [RichProgressBar(leave=True)]
         return self._instantiate_trainer(config, [*bar, *self.callbacks()])
 
+    def has_results(self) -> bool:
+        """Whether RUN holds something that other settings must not be mixed with."""
+        return True
+
     def save_config(self) -> None:
         """Writes ``RUN/config.yaml``, which ``--config`` reads back; refuses a RUN made with other settings.
 
@@ -113,7 +117,7 @@ class RunCLI(LightningCLI):
         """
         path = self.out / "config.yaml"
         text = self.parser.dump(self.config, skip_validation=True)
-        if path.exists():
+        if path.exists() and self.has_results():
             differences = _differences(yaml.safe_load(path.read_text()), yaml.safe_load(text))
             if differences:
                 raise RunError(
@@ -156,6 +160,10 @@ class EvaluationCLI(RunCLI):
 
     def callbacks(self) -> list[Callback]:
         return [RowWriter(self.out / "results"), FigureWriter(self.out / "figures", self.group)]
+
+    def has_results(self) -> bool:
+        # A run that was refused before its first batch leaves its settings alone; they may be corrected.
+        return any((self.out / "results").glob("part-*.parquet"))
 
     def evaluate(self) -> dict[str, Any] | None:
         """Tests the images that have no rows yet; on the first rank, returns the summary of all rows, also saved."""

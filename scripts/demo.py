@@ -33,7 +33,7 @@ def main(args: list[str] | None = None) -> None:
     start = time.monotonic()
     shapes = out / "shapes"
     write_shapes(shapes, n_train=0, n_val=160, n_pairs=48, seed=0)
-    for name in ("one_object", "two_objects"):
+    for name in ("one_object", "two_objects", "robustness"):
         shutil.rmtree(out / name, ignore_errors=True)
 
     first = [str(next((shapes / "val" / name).iterdir())) for name in ("crescent", "heart", "star")]
@@ -46,6 +46,11 @@ def main(args: list[str] | None = None) -> None:
             *("--model.weights", "shapes", "--model.target", "label", "--model.metrics", strict),
             *("--trainer.accelerator", "cpu", "--out", str(out / name)),
         )
+    run(
+        "evaluate_robustness.py",
+        *("--data.root", str(shapes / "val"), "--model.weights", "shapes", "--model.n_figures", "8"),
+        *("--trainer.accelerator", "cpu", "--out", str(out / "robustness")),
+    )
     print(
         f"\nThe demo took {time.monotonic() - start:.0f} s. Figures: {out}/*/figures\n"
         f"Look at everything: {Path(sys.executable).parent / 'tensorboard'} --logdir {out}"

@@ -10,12 +10,12 @@ import pytest
 ROOT = Path(__file__).parents[1]
 # Of lightning_modules, from the bottom up; a module imports only from layers below its own.
 LAYERS = [
-    {"errors", "maps"},
-    {"class_names", "vgg16", "figures"},
-    {"forward_pass"},
-    {"methods", "metrics", "rows"},
-    {"callbacks"},
-    {"attribution", "classifier"},
+    {"errors", "maps", "naming"},
+    {"budgets", "class_names", "vgg16", "figures"},
+    {"forward_pass", "robustness_figures"},
+    {"attacks", "methods", "metrics", "rows"},
+    {"callbacks", "robustness_summary"},
+    {"attribution", "classifier", "robustness"},
 ]
 
 

@@ -8,5 +8,15 @@ from lightning_modules.metrics.localization import (
     energy_in_box,
     pointing_game,
 )
+from lightning_modules.metrics.similarity import rank_correlation, top_overlap
 
-__all__ = ["AttributionMetric", "EnergyInBox", "PointingGame", "boxes_to_mask", "energy_in_box", "pointing_game"]
+__all__ = [
+    "AttributionMetric",
+    "EnergyInBox",
+    "PointingGame",
+    "boxes_to_mask",
+    "energy_in_box",
+    "pointing_game",
+    "rank_correlation",
+    "top_overlap",
+]

@@ -1,0 +1,65 @@
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+from scipy.stats import spearmanr
+
+from lightning_modules import InputError
+from lightning_modules.metrics import rank_correlation, top_overlap
+
+
+def test_rank_correlation_is_scipys() -> None:
+    a = torch.rand(4, 1, 9, 7)
+    b = a + 0.3 * torch.randn(4, 1, 9, 7)
+    # Ties, as Grad-CAM has them.
+    a[1:3] = a[1:3].mul(4).round()
+    b[2] = (b[2] - 0.6).clamp_min(0)
+    ours = rank_correlation(a, b)
+    expected = [
+        spearmanr(x.clamp_min(0).flatten().numpy(), y.clamp_min(0).flatten().numpy()).statistic for x, y in zip(a, b)
+    ]
+    np.testing.assert_allclose(ours, expected, rtol=1e-12)
+
+
+def test_maps_of_three_channels_are_compared_by_their_magnitude() -> None:
+    a = torch.randn(2, 3, 5, 5)
+    b = a.abs().sum(1, keepdim=True)
+    torch.testing.assert_close(rank_correlation(a, b), torch.ones(2).double())
+    torch.testing.assert_close(rank_correlation(a, 1 / b), -torch.ones(2).double())
+    torch.testing.assert_close(top_overlap(a, b), torch.ones(2).double())
+
+
+def test_overlap_without_ties_counts_common_pixels() -> None:
+    a, b = torch.rand(2, 6, 1, 20, 20)
+    ours = top_overlap(a, b, share=0.15)
+    for i in range(6):
+        tops = [set(x[i].flatten().argsort(descending=True)[:60].tolist()) for x in (a, b)]
+        assert float(ours[i]) == pytest.approx(len(tops[0] & tops[1]) / 60)
+
+
+def test_overlap_with_ties_by_hand() -> None:
+    # Of ten pixels the top 30 % are three: 9 and 8, and a quarter of each of the four ones.
+    a = torch.tensor([9.0, 8, 1, 1, 1, 1, 0, 0, 0, 0]).view(1, 1, 2, 5)
+    b = torch.tensor([9.0, 0, 8, 7, 0, 0, 0, 0, 0, 0]).view(1, 1, 2, 5)
+    assert float(top_overlap(a, a, 0.3)) == pytest.approx(1)
+    assert float(top_overlap(a, b, 0.3)) == pytest.approx((1 + 0.25 + 0.25) / 3)
+
+
+def test_same_map_and_degenerate_maps() -> None:
+    maps = torch.rand(4, 1, 8, 8)
+    maps[1], maps[2], maps[3, 0, 0, 0] = 0, 0.5, torch.nan
+    for score in (rank_correlation(maps, maps), top_overlap(maps, maps)):
+        assert score[0] == pytest.approx(1)
+        assert score[1:].isnan().all()
+    # Also where only one of the two is empty.
+    assert rank_correlation(maps[:1], maps[1:2]).isnan().all()
+    assert top_overlap(maps[:1], maps[1:2]).isnan().all()
+
+
+def test_bad_input() -> None:
+    maps = torch.rand(1, 1, 4, 4)
+    with pytest.raises(InputError, match=r"share must lie in \(0, 1\], got 15"):
+        top_overlap(maps, maps, share=15)
+    with pytest.raises(InputError, match="of one size"):
+        rank_correlation(maps, maps[..., :2])
