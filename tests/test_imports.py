@@ -11,10 +11,11 @@ ROOT = Path(__file__).parents[1]
 # Of lightning_modules, from the bottom up; a module imports only from layers below its own.
 LAYERS = [
     {"errors", "maps"},
-    {"class_names", "vgg16", "figures"},
+    {"class_names", "vgg16", "figures", "comparison_figures"},
     {"forward_pass"},
-    {"methods", "metrics", "rows"},
-    {"callbacks"},
+    {"methods", "rows"},
+    {"metrics"},
+    {"callbacks", "attribution_summary"},
     {"attribution", "classifier"},
 ]
 

@@ -63,7 +63,7 @@ def test_what_a_run_leaves(call: Callable, options: list, tmp_path: Path, capsys
     assert list(summary["methods"]) == NAMES
     for name, of_method in rows.groupby("method"):
         for score in ("pointing_game", "energy_in_box"):
-            assert summary["methods"][name][score]["mean"] == pytest.approx(of_method[score].mean())
+            assert summary["methods"][name]["scores"][score]["mean"] == pytest.approx(of_method[score].mean())
 
     figures = sorted(path.name for path in (run / "figures").iterdir())
     assert figures == ["00000_arrow_arrow_00000.png", "00001_circle_circle_00001.png"]
