@@ -9,6 +9,8 @@ install: .venv/installed
 .venv/installed: setup.cfg pyproject.toml constraints.txt
 	$(PYTHON) -m venv .venv
 	$(BIN)/pip install --quiet --constraint constraints.txt --editable '.[dev]'
+	# An oracle of the tests. It pins an old requests, of which it needs nothing.
+	$(BIN)/pip install --quiet --constraint constraints.txt --no-deps torchattacks
 	touch $@
 
 demo: install

@@ -173,9 +173,9 @@ class ImageDataset(Dataset):
         path = self.listing.path(index)
         try:
             image = decode_image(self.listing.root / path)
-            boxes, box_labels = self._read_boxes(path, image)
-        except (DecodingError, AnnotationError) as error:
+        except DecodingError as error:
             return {"failed": (printable(path), str(error))}
+        boxes, box_labels, box_error = self._read_boxes(path, image)
         return {
             "image": self.transform(image),
             "label": int(self.listing.labels[index]),
@@ -183,27 +183,31 @@ class ImageDataset(Dataset):
             "path": printable(path),
             "boxes": boxes,
             "box_labels": box_labels,
+            "box_error": box_error,
             "original": self._original(image) if index < self.n_originals else None,
         }
 
-    def _read_boxes(self, path: str, image: Image.Image) -> tuple[Tensor, Tensor]:
+    def _read_boxes(self, path: str, image: Image.Image) -> tuple[Tensor, Tensor, str | None]:
+        """Boxes ``(K, 4)`` in what the model sees, their labels ``(K,)``, and what was wrong with the annotation."""
         empty = torch.zeros(0, 4), torch.zeros(0, dtype=torch.long)
         if self.boxes is None:
-            return empty
+            return *empty, None
         # ILSVRC keeps the annotations of train in class folders, those of val in one flat folder.
         candidates = [(self.boxes / path).with_suffix(".xml"), self.boxes / f"{Path(path).stem}.xml"]
         file = next((candidate for candidate in candidates if candidate.exists()), None)
         if file is None:
-            return empty
-        annotation = read_annotation(file)
-        if (annotation.width, annotation.height) != image.size:
-            raise AnnotationError(
-                f"{file} is of an image of {annotation.width} × {annotation.height} pixels, this one has "
-                f"{image.width} × {image.height}"
-            )
+            return *empty, None
+        try:
+            annotation = read_annotation(file)
+        except AnnotationError as error:
+            return *empty, str(error)
+        size = annotation.width, annotation.height
+        if size != image.size:
+            return *empty, f"{file} is of an image of {size[0]} × {size[1]} pixels, not {image.width} × {image.height}"
         labels = [self.label_table.get(name, -1) for name in annotation.names]
         boxes = torch.tensor(annotation.boxes, dtype=torch.float32).reshape(-1, 4)
-        return self.transform.move_boxes(boxes, *image.size), torch.tensor(labels, dtype=torch.long)
+        moved = self.transform.move_boxes(boxes, *image.size)
+        return moved, torch.tensor(labels, dtype=torch.long), "; ".join(annotation.problems) or None
 
     def _original(self, image: Image.Image) -> Original:
         scale = min(1.0, ORIGINAL_SIZE / max(image.size))
@@ -222,12 +226,12 @@ def collate(samples: Sequence[dict[str, Any]]) -> dict[str, Any]:
     """Samples -> batch: ``image`` float32 ``(N, 3, H, W)`` and so on; N counts the images that did not fail.
 
     The batch holds ``image``, ``label`` and ``index`` (long ``(N,)``), ``path``, ``boxes`` (N of ``(K, 4)``),
-    ``box_labels`` (N of ``(K,)``, -1 = unknown), ``original`` (N of :class:`Original` or None), and ``failed``, a list
-    of (path, error).
+    ``box_labels`` (N of ``(K,)``, -1 = unknown), ``box_error`` (N of str or None), ``original`` (N of
+    :class:`Original` or None), and ``failed``, a list of (path, error).
     """
     good = [sample for sample in samples if "failed" not in sample]
     batch: dict[str, Any] = {
-        name: [sample[name] for sample in good] for name in ("path", "boxes", "box_labels", "original")
+        name: [sample[name] for sample in good] for name in ("path", "boxes", "box_labels", "box_error", "original")
     }
     batch["image"] = torch.stack([s["image"] for s in good]) if good else torch.zeros(0, 3, 1, 1)
     for name in ("label", "index"):

@@ -102,6 +102,7 @@ class ImageSourcesDataset(Dataset):
             "path": name,
             "boxes": torch.zeros(0, 4),
             "box_labels": torch.zeros(0, dtype=torch.long),
+            "box_error": None,
             "original": None,
         }
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import functools
+import math
 from dataclasses import dataclass
 from pathlib import Path
 from xml.etree import ElementTree
@@ -39,12 +40,14 @@ class Annotation:
     """The objects of one image: ``names[i]`` (a class name or WordNet id) fills ``boxes[i]``.
 
     Boxes are (left, top, right, bottom) in pixels of an image of ``width`` × ``height``, right and bottom exclusive.
+    ``problems`` says what was wrong with boxes that had to be left out or clipped.
     """
 
     width: int
     height: int
     names: tuple[str, ...]
     boxes: tuple[tuple[float, float, float, float], ...]
+    problems: tuple[str, ...] = ()
 
 
 def read_annotation(path: Path) -> Annotation:
@@ -52,23 +55,34 @@ def read_annotation(path: Path) -> Annotation:
 
     The files count pixels from 0 and include the last one, so 1 is added to ``xmax`` and ``ymax``.
 
+    A box that is malformed or lies outside the image is left out, one that reaches beyond it is clipped; both are told
+    in ``problems``.
+
     Raises:
-        AnnotationError: If the file cannot be read, is malformed, or has a box with no area.
+        AnnotationError: If the file cannot be read, or is malformed outside the objects.
     """
     try:
         root = ElementTree.parse(path).getroot()
-        size = [int(_text(root, f"size/{side}")) for side in ("width", "height")]
-        names: list[str] = []
-        boxes: list[tuple[float, float, float, float]] = []
-        for element in root.iter("object"):
-            left, top, right, bottom = (float(_text(element, f"bndbox/{k}")) for k in _CORNERS)
-            if not (left <= right and top <= bottom):
-                raise ValueError(f"a box has xmin {left:g}, ymin {top:g}, xmax {right:g}, ymax {bottom:g}")
-            names.append(_text(element, "name"))
-            boxes.append((left, top, right + 1, bottom + 1))
+        width, height = (_number(root, f"size/{side}") for side in ("width", "height"))
     except (OSError, ValueError, ElementTree.ParseError) as error:
         raise AnnotationError(f"{path}: {error}") from error
-    return Annotation(size[0], size[1], tuple(names), tuple(boxes))
+    objects, problems = [], []
+    for element in root.iter("object"):
+        try:
+            left, top, right, bottom = (_number(element, f"bndbox/{corner}") for corner in _CORNERS)
+            box = max(left, 0.0), max(top, 0.0), min(right + 1, width), min(bottom + 1, height)
+            shown = f"xmin {left:g}, ymin {top:g}, xmax {right:g}, ymax {bottom:g}"
+            if right < left or bottom < top:
+                raise ValueError(f"a box has {shown}")
+            if box[0] >= box[2] or box[1] >= box[3]:
+                raise ValueError(f"a box lies outside the image: {shown}")
+            objects.append((_text(element, "name"), box))
+            if box != (left, top, right + 1, bottom + 1):
+                problems.append(f"{path}: a box was clipped to the image: {shown}")
+        except ValueError as error:
+            problems.append(f"{path}: {error}")
+    names, boxes = zip(*objects) if objects else ((), ())
+    return Annotation(int(width), int(height), names, boxes, tuple(problems))
 
 
 def write_annotation(path: Path, annotation: Annotation) -> None:
@@ -93,3 +107,10 @@ def _text(element: ElementTree.Element, path: str) -> str:
     if text is None or not text.strip():
         raise ValueError(f"<{path.replace('/', '><')}> is missing or empty")
     return text.strip()
+
+
+def _number(element: ElementTree.Element, path: str) -> float:
+    number = float(_text(element, path))
+    if not math.isfinite(number):
+        raise ValueError(f"<{path.replace('/', '><')}> is {number}")
+    return number

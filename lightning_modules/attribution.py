@@ -10,13 +10,15 @@ import pytorch_lightning as pl
 from matplotlib.figure import Figure
 from torch import Tensor
 
+from lightning_modules.attribution_summary import summarize_attribution
 from lightning_modules.class_names import find_class
+from lightning_modules.comparison_figures import comparison_figure, curves_figure
 from lightning_modules.errors import InputError
 from lightning_modules.figures import attribution_figure
 from lightning_modules.forward_pass import ForwardPass
 from lightning_modules.methods import AttributionMethod, GradCAM, GuidedBackprop, GuidedGradCAM, SmoothGrad
-from lightning_modules.metrics import AttributionMetric, EnergyInBox, PointingGame
-from lightning_modules.rows import IMAGE_FIELDS, image_columns, summarize_images
+from lightning_modules.metrics import AttributionMetric, EnergyInBox, PointingGame, WeightRandomization
+from lightning_modules.rows import IMAGE_FIELDS, image_columns
 from lightning_modules.vgg16 import load_vgg16
 
 
@@ -48,7 +50,11 @@ class AttributionModule(pl.LightningModule):
         metrics = [PointingGame(), EnergyInBox()] if metrics is None else metrics
         self.methods = _by_name("model.methods", [(repr(method), method) for method in methods])
         # Not a ModuleDict: the rows are the truth, so the metrics' own states are not used here.
-        self.metrics = _by_name("model.metrics", [(metric.name, metric) for metric in metrics])
+        self.metrics = list(metrics)
+        self.columns = list(
+            _by_name("model.metrics", [(f"the score {name}", name) for m in metrics for name in m.columns]).values()
+        )
+        self.curves = [name for metric in metrics for name in metric.curves]
         if not self.methods:
             raise InputError("model.methods is empty: name at least one attribution method.")
         self.network = load_vgg16(weights)
@@ -58,9 +64,14 @@ class AttributionModule(pl.LightningModule):
 
     @property
     def schema(self) -> pa.Schema:
-        """Columns of the rows: those of the image, the target, the method, and a score for each metric."""
+        """Columns of the rows: those of the image, the target, the method, and its scores.
+
+        ``degenerate`` says that the map is constant or not finite: it shows nothing.
+        """
         fields = [*IMAGE_FIELDS, pa.field("target", pa.int64()), pa.field("method", pa.string())]
-        return pa.schema(fields + [pa.field(name, pa.float64()) for name in self.metrics])
+        fields += [pa.field("degenerate", pa.bool_())]
+        fields += [pa.field(name, pa.float64()) for name in self.columns]
+        return pa.schema(fields + [pa.field(name, pa.list_(pa.float32())) for name in self.curves])
 
     def test_step(self, batch: dict[str, Any], batch_idx: int) -> dict[str, Any]:
         """Computes a batch; returns its ``rows`` and ``figures``."""
@@ -76,14 +87,23 @@ class AttributionModule(pl.LightningModule):
         images = image_columns(forward_pass, batch, self.network.class_names)
         rows = []
         for name, attribution in maps.items():
-            scores = {
-                metric_name: metric.score(attribution, forward_pass, batch).tolist()
-                for metric_name, metric in self.metrics.items()
-            }
+            scores = self._score(attribution, forward_pass, batch, self.methods[name])
             for i, image in enumerate(images):
                 row = {**image, "target": int(forward_pass.target[i]), "method": name}
-                rows.append(row | {key: None if v[i] != v[i] else v[i] for key, v in scores.items()})
+                rows.append(row | {column: values[i] for column, values in scores.items()})
         return {"rows": rows + failed, "figures": self._draw(forward_pass, batch, maps, images)}
+
+    def _score(
+        self, attribution: Tensor, forward_pass: ForwardPass, batch: Mapping[str, Any], method: AttributionMethod
+    ) -> dict[str, list]:
+        """What the rows say of a batch's maps: a list of N values for each column, None where there is none."""
+        flat = attribution.flatten(1)
+        shows_something = flat.isfinite().all(1) & (flat.amax(1) > flat.amin(1))
+        columns: dict[str, list] = {"degenerate": (~shows_something).tolist()}
+        for metric in self.metrics:
+            for name, values in metric.score(attribution, forward_pass, batch, method).items():
+                columns[name] = [_without_nan(value) for value in values.tolist()]
+        return columns
 
     def _draw(
         self,
@@ -115,20 +135,30 @@ class AttributionModule(pl.LightningModule):
 
     @staticmethod
     def summarize(table: pa.Table) -> dict[str, Any]:
-        """Summary of a run's rows: counts, accuracy, and for each method the mean of each score.
+        """Summary of a run's rows, see :func:`summarize_attribution`."""
+        return summarize_attribution(table)
 
-        A score counts the images that it could score: ``{"methods": {"GradCAM": {"energy_in_box": {"mean", "n"}}}}``.
-        """
-        frame = table.to_pandas()
-        scores = table.column_names[table.column_names.index("method") + 1 :]
-        methods = {
-            str(method): {
-                name: {"mean": float(rows[name].mean()) if rows[name].count() else None, "n": int(rows[name].count())}
-                for name in scores
-            }
-            for method, rows in frame.dropna(subset=["method"]).groupby("method", sort=False)
-        }
-        return {**summarize_images(frame), "methods": methods}
+    def run_figures(self, table: pa.Table) -> dict[str, Figure]:
+        """Figures of the whole run, from its rows: the methods' scores side by side, and their curves."""
+        methods = summarize_attribution(table)["methods"]
+        if not methods:
+            return {}
+        figures = {}
+        if any(score["n"] for of_method in methods.values() for score in of_method["scores"].values()):
+            figures["scores"] = comparison_figure(methods)
+        layers = next((m.layers_of(self.network) for m in self.metrics if isinstance(m, WeightRandomization)), None)
+        for name in self.curves:
+            curves = {method: of["curves"][name] for method, of in methods.items() if of["curves"][name]}
+            if not curves:
+                continue
+            title = name.removesuffix("_curve").replace("_", " ")
+            if name.startswith("randomization") and layers:
+                figures[name] = curves_figure(
+                    curves, title, "randomized from the output down to", "likeness to the trained network's map", layers
+                )
+            else:
+                figures[name] = curves_figure(curves, title, "share of the pixels", "probability of the target")
+        return figures
 
     def _targets(self, batch: Mapping[str, Any]) -> Tensor | int | None:
         if self.target == "predicted":
@@ -150,6 +180,13 @@ def _by_name(option: str, named: Sequence[tuple[str, Any]]) -> dict[str, Any]:
         twice = next(name for name in names if names.count(name) > 1)
         raise InputError(f"{option} names {twice} twice.")
     return table
+
+
+def _without_nan(value: Any) -> Any:
+    """NaN, also in a list, as None: not scored."""
+    if isinstance(value, list):
+        return [_without_nan(item) for item in value]
+    return None if value != value else value
 
 
 def _check_map(name: str, attribution: Tensor, images: Tensor) -> None:

@@ -26,7 +26,10 @@ IMAGE_FIELDS = [
     pa.field("top1", pa.bool_()),
     pa.field("top5", pa.bool_()),
 ]
-"""What every row says of its image. ``label`` is -1, and ``top1`` and ``top5`` are null, where it is unlabelled."""
+"""What every row says of its image. ``label`` is -1, and ``top1`` and ``top5`` are null, where it is unlabelled.
+
+``error`` says why ``status`` is "failed", or what is wrong with the boxes of an image that is "ok".
+"""
 
 
 def image_columns(forward_pass: ForwardPass, batch: Mapping[str, Any], names: Sequence[str]) -> list[dict[str, Any]]:
@@ -37,6 +40,7 @@ def image_columns(forward_pass: ForwardPass, batch: Mapping[str, Any], names: Se
         {
             "path": path,
             "status": "ok",
+            "error": error,
             "label": label,
             "label_name": names[label] if label >= 0 else None,
             "prediction": ranks[0],
@@ -45,7 +49,9 @@ def image_columns(forward_pass: ForwardPass, batch: Mapping[str, Any], names: Se
             "top1": ranks[0] == label if label >= 0 else None,
             "top5": label in ranks if label >= 0 else None,
         }
-        for path, label, ranks, probability in zip(batch["path"], batch["label"].tolist(), best, probabilities)
+        for path, error, label, ranks, probability in zip(
+            batch["path"], batch["box_error"], batch["label"].tolist(), best, probabilities
+        )
     ]
 
 
@@ -84,6 +90,7 @@ def summarize_images(frame: pd.DataFrame) -> dict[str, Any]:
     summary: dict[str, Any] = {
         "n_images": len(images),
         "n_failed": len(images) - len(good),
+        "n_box_errors": int(good["error"].notna().sum()),
         "n_labelled": int((good["label"] >= 0).sum()),
     }
     for name in ("top1", "top5"):

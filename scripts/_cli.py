@@ -20,7 +20,7 @@ from pytorch_lightning.cli import LightningArgumentParser, LightningCLI
 from pytorch_lightning.loggers import TensorBoardLogger
 
 from datamodules import DataError, ImageFolderDataModule
-from lightning_modules import FigureWriter, InputError, RowWriter
+from lightning_modules import FigureWriter, InputError, RowWriter, RunFigureWriter
 from lightning_modules.rows import done_paths, read_rows
 
 SPLIT = frozenset(
@@ -134,7 +134,7 @@ class EvaluationCLI(RunCLI):
 
     The module names its classes and image size by its ``network``, the number of figures by ``n_figures``, the columns
     of its rows by ``schema``, and reduces them with ``summarize``. Its ``test_step`` returns ``rows`` and ``figures``,
-    which stand under ``group`` in TensorBoard.
+    its ``run_figures`` draws those of the whole run; all stand under ``group`` in TensorBoard.
     """
 
     def __init__(
@@ -159,7 +159,9 @@ class EvaluationCLI(RunCLI):
         parser.link_arguments("model.n_figures", "data.n_originals")
 
     def callbacks(self) -> list[Callback]:
-        return [RowWriter(self.out / "results"), FigureWriter(self.out / "figures", self.group)]
+        rows, figures = self.out / "results", self.out / "figures"
+        # Those of the whole run are drawn when the rows are whole, and before the figures are shown.
+        return [RowWriter(rows), RunFigureWriter(rows, figures), FigureWriter(figures, self.group)]
 
     def has_results(self) -> bool:
         # A run that was refused before its first batch leaves its settings alone; they may be corrected.

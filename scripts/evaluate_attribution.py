@@ -22,18 +22,33 @@ def main(args: list[str] | None = None) -> None:
 
 
 def print_summary(summary: dict) -> None:
-    """Prints a table of the methods' scores, each a mean over the images that could be scored."""
-    scores = list(dict.fromkeys(name for row in summary["methods"].values() for name in row))
-    table = Table(title="Attribution, mean over images (number scored)")
-    table.add_column("method")
+    """Prints a table of the methods' scores, each a mean over the maps that could be scored, with its 95 % interval."""
+    methods = summary["methods"]
+    scores = list(next(iter(methods.values()))["scores"]) if methods else []
+    table = Table(title="Attribution: mean and 95 % interval of each score")
+    table.add_column("score", no_wrap=True)
+    for method in methods:
+        table.add_column(method, justify="right")
+    table.add_column("maps scored", justify="right")
     for name in scores:
-        table.add_column(name, justify="right")
-    for method, row in summary["methods"].items():
-        cells = [f"{cell['mean']:.3f} ({cell['n']})" if cell["n"] else "- (0)" for cell in row.values()]
-        table.add_row(method, *cells)
-    Console().print(table)
-    if scores and not any(cell["n"] for row in summary["methods"].values() for cell in row.values()):
-        print("No image could be scored. Scores need boxes of the target class: name their folder with --data.boxes.")
+        rows = [of_method["scores"][name] for of_method in methods.values()]
+        counts = sorted({row["n"] for row in rows})
+        table.add_row(name, *map(_cell, rows), "-".join(str(n) for n in {counts[0]: 0, counts[-1]: 0}))
+    table.add_row("degenerate maps", *(str(of_method["n_degenerate"]) for of_method in methods.values()), "")
+    console = Console()
+    console = console if console.is_terminal else Console(width=120)
+    console.print(table)
+    if scores and not any(of_method["scores"][name]["n"] for of_method in methods.values() for name in scores):
+        print("No image could be scored. These scores need boxes of the target class: name their folder, --data.boxes.")
+    for method in summary["failing_randomization"]:
+        print(f"{method} fails the sanity check: its maps hardly change when the network forgets what it has learnt.")
+
+
+def _cell(score: dict) -> str:
+    """Mean ± half the interval, as wide as its longer side."""
+    if not score["n"]:
+        return "-"
+    return f"{score['mean']:.3f} ± {max(score['high'] - score['mean'], score['mean'] - score['low']):.3f}"
 
 
 if __name__ == "__main__":

@@ -15,7 +15,7 @@ from pytorch_lightning.cli import LightningArgumentParser
 from rich.console import Console
 from rich.table import Table
 
-from lightning_modules import RobustnessModule, RunFigureWriter
+from lightning_modules import RobustnessModule
 from lightning_modules.budgets import format_eps
 
 
@@ -27,7 +27,7 @@ class LabelCheck(Callback):
 
 
 class RobustnessCLI(EvaluationCLI):
-    """An evaluation with figures of the whole run."""
+    """An evaluation that has FGSM as its attack unless told otherwise, and checks the labels first."""
 
     def add_arguments_to_parser(self, parser: LightningArgumentParser) -> None:
         super().add_arguments_to_parser(parser)
@@ -35,13 +35,11 @@ class RobustnessCLI(EvaluationCLI):
         parser.set_defaults({"model.attack": {"class_path": "lightning_modules.FGSM"}})
 
     def callbacks(self) -> list[Callback]:
-        rows, figures = super().callbacks()
-        # Drawn when the rows are whole, before the figures are shown.
-        return [LabelCheck(), rows, RunFigureWriter(self.out / "results", self.out / "figures"), figures]
+        return [LabelCheck(), *super().callbacks()]
 
 
 def main(args: list[str] | None = None) -> None:
-    cli = RobustnessCLI(RobustnessModule, description=__doc__, args=args)
+    cli = RobustnessCLI(RobustnessModule, group="robustness", description=__doc__, args=args)
     summary = cli.evaluate()
     if summary is not None:
         print_summary(summary)

@@ -11,10 +11,11 @@ ROOT = Path(__file__).parents[1]
 # Of lightning_modules, from the bottom up; a module imports only from layers below its own.
 LAYERS = [
     {"errors", "maps", "naming"},
-    {"budgets", "class_names", "vgg16", "figures"},
+    {"budgets", "class_names", "vgg16", "figures", "comparison_figures"},
     {"forward_pass", "robustness_figures"},
-    {"attacks", "methods", "metrics", "rows"},
-    {"callbacks", "robustness_summary"},
+    {"attacks", "methods", "rows"},
+    {"metrics"},
+    {"callbacks", "attribution_summary", "robustness_summary"},
     {"attribution", "classifier", "robustness"},
 ]
 

@@ -1,22 +1,52 @@
 """Scores of attribution maps: pure functions, and torchmetrics classes over them."""
 
 from lightning_modules.metrics.base import AttributionMetric
+from lightning_modules.metrics.causal import (
+    AverageDrop,
+    InsertionDeletion,
+    area_under_curve,
+    probability_curve,
+    rise_blur,
+)
 from lightning_modules.metrics.localization import (
+    ClassDiscrimination,
     EnergyInBox,
+    LocalizationError,
     PointingGame,
     boxes_to_mask,
+    class_discrimination,
     energy_in_box,
+    localization_box,
     pointing_game,
+)
+from lightning_modules.metrics.randomization import (
+    WeightRandomization,
+    cascade,
+    structural_similarity,
+    weighted_layers,
 )
 from lightning_modules.metrics.similarity import rank_correlation, top_overlap
 
 __all__ = [
     "AttributionMetric",
+    "AverageDrop",
+    "ClassDiscrimination",
     "EnergyInBox",
+    "InsertionDeletion",
+    "LocalizationError",
     "PointingGame",
+    "WeightRandomization",
+    "area_under_curve",
     "boxes_to_mask",
+    "cascade",
+    "class_discrimination",
     "energy_in_box",
+    "localization_box",
     "pointing_game",
+    "probability_curve",
     "rank_correlation",
+    "rise_blur",
+    "structural_similarity",
     "top_overlap",
+    "weighted_layers",
 ]

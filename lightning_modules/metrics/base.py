@@ -11,19 +11,23 @@ from torch import Tensor
 from torchmetrics import Metric
 
 from lightning_modules.forward_pass import ForwardPass
+from lightning_modules.methods import AttributionMethod
 
 Batch = Mapping[str, Any]
 
 
 class AttributionMetric(Metric, ABC):
-    """The mean over images of a score of their maps; a subclass says what the score of each image is.
+    """Scores each map of a batch; a subclass says how, under one or several columns.
 
-    ``score`` gives the values that stand in the rows; ``update`` and ``compute`` take their mean, exactly, over
+    ``score`` gives the values that stand in the rows; ``update`` and ``compute`` take their means, exactly, over
     batches and devices, without the images that were not scored.
     """
 
-    name: str
-    """The column in the rows."""
+    columns: tuple[str, ...]
+    """Names of the scores: columns of numbers in the rows."""
+
+    curves: tuple[str, ...] = ()
+    """Names of what has several numbers for each map: columns of lists in the rows."""
 
     full_state_update = False
     total: Tensor
@@ -31,24 +35,29 @@ class AttributionMetric(Metric, ABC):
 
     def __init__(self) -> None:
         super().__init__()
-        self.add_state("total", torch.zeros((), dtype=torch.float64), dist_reduce_fx="sum")
-        self.add_state("count", torch.zeros((), dtype=torch.long), dist_reduce_fx="sum")
+        n = len(self.columns)
+        self.add_state("total", torch.zeros(n, dtype=torch.float64), dist_reduce_fx="sum")
+        self.add_state("count", torch.zeros(n, dtype=torch.long), dist_reduce_fx="sum")
 
     @abstractmethod
-    def score(self, attribution: Tensor, forward_pass: ForwardPass, batch: Batch) -> Tensor:
-        """The score of each map, ``(N,)``; NaN where an image cannot be scored.
+    def score(
+        self, attribution: Tensor, forward_pass: ForwardPass, batch: Batch, method: AttributionMethod
+    ) -> dict[str, Tensor]:
+        """The scores of each map: ``(N,)`` for each column, NaN where one cannot be scored; ``(N, K)`` for each curve.
 
         Args:
             attribution: Maps ``(N, C, H, W)``.
             forward_pass: The pass that they explain.
-            batch: The batch, with its boxes.
+            batch: The batch, with its ``boxes`` (N of ``(K, 4)``) and ``box_labels`` (N of ``(K,)``).
+            method: The method that made the maps.
         """
 
-    def update(self, attribution: Tensor, forward_pass: ForwardPass, batch: Batch) -> None:
-        scores = self.score(attribution, forward_pass, batch).double()
-        self.total += scores.nansum()
-        self.count += scores.isfinite().sum()
+    def update(self, attribution: Tensor, forward_pass: ForwardPass, batch: Batch, method: AttributionMethod) -> None:
+        scores = self.score(attribution, forward_pass, batch, method)
+        values = torch.stack([scores[name].double() for name in self.columns]).to(self.total.device)
+        self.total += values.nansum(1)
+        self.count += values.isfinite().sum(1)
 
-    def compute(self) -> Tensor:
-        """Mean score of the images scored so far; NaN if there are none."""
-        return self.total / self.count
+    def compute(self) -> dict[str, Tensor]:
+        """Mean of each column over the maps scored so far; NaN if there are none."""
+        return dict(zip(self.columns, self.total / self.count))

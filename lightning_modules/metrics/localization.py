@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-
+import numpy as np
 import torch
+from scipy import ndimage
 from torch import Tensor
+from torchvision.ops import box_iou
 
 from lightning_modules.errors import InputError
 from lightning_modules.forward_pass import ForwardPass
 from lightning_modules.maps import magnitude
+from lightning_modules.methods import AttributionMethod
 from lightning_modules.metrics.base import AttributionMetric, Batch
 
 
@@ -65,16 +67,58 @@ def energy_in_box(attribution: Tensor, masks: Tensor) -> Tensor:
     return share.nan_to_num(nan=0.0, posinf=0.0)
 
 
+def localization_box(attribution: Tensor, threshold: float = 0.15) -> Tensor:
+    """The box around the largest connected part of the map above a share of its maximum: ``(N, 4)``.
+
+    Pixels touch at their sides, not at their corners. Of parts of the same size the first in reading order counts. A
+    map that is zero everywhere or not finite has an empty box, (0, 0, 0, 0).
+
+    Args:
+        attribution: Maps ``(N, C, H, W)``.
+        threshold: Share of the maximum, in (0, 1).
+
+    Reference: Selvaraju et al., "Grad-CAM", ICCV 2017, section 4.1.
+    """
+    strength = magnitude(attribution).detach().cpu().numpy()
+    boxes = np.zeros((len(strength), 4), np.float32)
+    for row, values in zip(boxes, strength):
+        if not (np.isfinite(values).all() and values.max() > 0):
+            continue
+        parts, _ = ndimage.label(values >= threshold * values.max())
+        # Label 0 is what lies below the threshold.
+        largest = int(np.bincount(parts.ravel())[1:].argmax())
+        y, x = ndimage.find_objects(parts)[largest]
+        row[:] = x.start, y.start, x.stop, y.stop
+    return torch.from_numpy(boxes).to(attribution.device)
+
+
+def class_discrimination(attribution: Tensor, target: Tensor, others: Tensor) -> Tensor:
+    """The share of the energy on the objects that lies on those of the target class, in [0, 1]; float ``(N,)``.
+
+    0.5 is a map that does not tell the classes apart, if their objects are of one size. Where objects of both overlap,
+    the pixels count for neither. A map with no energy on either tells nothing: 0.5.
+
+    Args:
+        attribution: Maps ``(N, C, H, W)``.
+        target: Where the objects of the target class are, bool ``(N, H, W)``.
+        others: Where those of other classes are, bool ``(N, H, W)``.
+    """
+    strength = magnitude(attribution).nan_to_num(0, 0, 0)
+    on_target = (strength * (target & ~others)).sum((1, 2))
+    on_others = (strength * (others & ~target)).sum((1, 2))
+    return (on_target / (on_target + on_others)).nan_to_num(nan=0.5)
+
+
 class PointingGame(AttributionMetric):
     """Share of maps whose maximum hits an object of the target class: see :func:`pointing_game`.
 
-    Images without a box of the target class are not scored.
+    As in TorchRay, a maximum near the object hits too. Images without a box of the target class are not scored.
 
     Args:
         tolerance: How far beside the box, in pixels of the input, still counts as a hit.
     """
 
-    name = "pointing_game"
+    columns = ("pointing_game",)
 
     def __init__(self, tolerance: float = 15.0) -> None:
         super().__init__()
@@ -82,9 +126,11 @@ class PointingGame(AttributionMetric):
             raise InputError(f"tolerance must be at least 0 pixels, got {tolerance}.")
         self.tolerance = tolerance
 
-    def score(self, attribution: Tensor, forward_pass: ForwardPass, batch: Batch) -> Tensor:
-        masks, has_box = _target_masks(forward_pass, batch, self.tolerance)
-        return pointing_game(attribution, masks).where(has_box, torch.nan)
+    def score(
+        self, attribution: Tensor, forward_pass: ForwardPass, batch: Batch, method: AttributionMethod
+    ) -> dict[str, Tensor]:
+        masks = object_masks(forward_pass, batch, self.tolerance)
+        return {"pointing_game": pointing_game(attribution, masks).where(_any(masks), torch.nan)}
 
 
 class EnergyInBox(AttributionMetric):
@@ -93,19 +139,85 @@ class EnergyInBox(AttributionMetric):
     Images without a box of the target class are not scored.
     """
 
-    name = "energy_in_box"
+    columns = ("energy_in_box",)
 
-    def score(self, attribution: Tensor, forward_pass: ForwardPass, batch: Batch) -> Tensor:
-        masks, has_box = _target_masks(forward_pass, batch)
-        return energy_in_box(attribution, masks).where(has_box, torch.nan)
+    def score(
+        self, attribution: Tensor, forward_pass: ForwardPass, batch: Batch, method: AttributionMethod
+    ) -> dict[str, Tensor]:
+        masks = object_masks(forward_pass, batch)
+        return {"energy_in_box": energy_in_box(attribution, masks).where(_any(masks), torch.nan)}
 
 
-def _target_masks(forward_pass: ForwardPass, batch: Batch, margin: float = 0.0) -> tuple[Tensor, Tensor]:
-    """Where the objects of the target class are, bool ``(N, H, W)``, and whether there are any, bool ``(N,)``."""
+class LocalizationError(AttributionMetric):
+    """Share of images where the map's box, or the class, is wrong, as in ILSVRC's localization task.
+
+    An image is right when the box of :func:`localization_box` has an IoU of at least ``iou`` with any box of the
+    label's class **and** the label is among the 1 or 5 most probable classes. Images without a label or a box of it
+    are not scored. The paper explains the predicted classes; here it is the map of the pass's target
+    that is judged, so explain the label to judge the localization alone.
+
+    Args:
+        threshold: Share of the map's maximum above which a pixel belongs to the object, in (0, 1).
+        iou: Intersection over union from which a box counts as found, in (0, 1].
+
+    Reference: Selvaraju et al., "Grad-CAM", ICCV 2017, section 4.1.
+    """
+
+    columns = ("localization_error_top1", "localization_error_top5")
+
+    def __init__(self, threshold: float = 0.15, iou: float = 0.5) -> None:
+        super().__init__()
+        if not 0 < threshold < 1 or not 0 < iou <= 1:
+            raise InputError(f"threshold must lie in (0, 1) and iou in (0, 1], got {threshold} and {iou}.")
+        self.threshold = threshold
+        self.iou = iou
+
+    def score(
+        self, attribution: Tensor, forward_pass: ForwardPass, batch: Batch, method: AttributionMethod
+    ) -> dict[str, Tensor]:
+        found = localization_box(attribution, self.threshold)
+        label = batch["label"].to(found.device)
+        right, scored = [], []
+        for box, boxes, labels, own in zip(found, batch["boxes"], batch["box_labels"], label):
+            wanted = boxes.to(found.device)[labels.to(found.device) == own]
+            scored.append(bool(own >= 0 and len(wanted)))
+            right.append(bool(len(wanted) and (box_iou(box[None], wanted) >= self.iou).any()))
+        best = forward_pass.logits.topk(min(5, forward_pass.logits.shape[1])).indices
+        in_top1, in_top5 = best[:, 0] == label, (best == label[:, None]).any(1)
+        is_right, is_scored = torch.tensor(right, device=found.device), torch.tensor(scored, device=found.device)
+        return {
+            name: (~(is_right & in_top)).float().where(is_scored, torch.nan)
+            for name, in_top in zip(self.columns, (in_top1, in_top5))
+        }
+
+
+class ClassDiscrimination(AttributionMetric):
+    """How far the map of a class lies on that class's object rather than another's: see :func:`class_discrimination`.
+
+    Only images with boxes of the target class and of another class are scored.
+    """
+
+    columns = ("class_discrimination",)
+
+    def score(
+        self, attribution: Tensor, forward_pass: ForwardPass, batch: Batch, method: AttributionMethod
+    ) -> dict[str, Tensor]:
+        target, others = object_masks(forward_pass, batch), object_masks(forward_pass, batch, of_target=False)
+        share = class_discrimination(attribution, target, others)
+        return {"class_discrimination": share.where(_any(target) & _any(others), torch.nan)}
+
+
+def object_masks(forward_pass: ForwardPass, batch: Batch, margin: float = 0.0, of_target: bool = True) -> Tensor:
+    """Where the objects of the target class are, or those of known other classes: bool ``(N, H, W)``."""
     height, width = forward_pass.images.shape[2:]
-    boxes: Sequence[Tensor] = [
-        boxes.to(forward_pass.images.device)[labels.to(target.device) == target]
-        for boxes, labels, target in zip(batch["boxes"], batch["box_labels"], forward_pass.target)
-    ]
-    masks = torch.stack([boxes_to_mask(k, height, width, margin) for k in boxes])
-    return masks, masks.flatten(1).any(1)
+    device = forward_pass.images.device
+    masks = []
+    for boxes, labels, target in zip(batch["boxes"], batch["box_labels"], forward_pass.target):
+        labels = labels.to(device)
+        wanted = labels == target if of_target else (labels != target) & (labels >= 0)
+        masks.append(boxes_to_mask(boxes.to(device)[wanted], height, width, margin))
+    return torch.stack(masks)
+
+
+def _any(masks: Tensor) -> Tensor:
+    return masks.flatten(1).any(1)

@@ -177,7 +177,19 @@ class TestBoxes:
         (tmp_path / "boxes").mkdir()
         write_annotation(tmp_path / "boxes/a.xml", Annotation(100, 40, (), ()))
         (batch,) = batches(tmp_path / "images", boxes=str(tmp_path / "boxes"))
-        assert "a.xml is of an image of 100 × 40 pixels, this one has 50 × 40" in batch["failed"][0][1]
+        assert batch["failed"] == []
+        assert "a.xml is of an image of 100 × 40 pixels, not 50 × 40" in batch["box_error"][0]
+        assert len(batch["boxes"][0]) == 0
+
+    def test_malformed_annotation_is_told_and_not_fatal(self, tmp_path: Path) -> None:
+        make_images(tmp_path / "images", "cat/a.png", "cat/b.png")
+        (tmp_path / "boxes").mkdir()
+        (tmp_path / "boxes/a.xml").write_text("<annotation>")
+        write_annotation(tmp_path / "boxes/b.xml", self.annotation)
+        (batch,) = batches(tmp_path / "images", boxes=str(tmp_path / "boxes"))
+        assert "a.xml: no element found" in batch["box_error"][0]
+        assert batch["box_error"][1] is None
+        assert [len(boxes) for boxes in batch["boxes"]] == [0, 2]
 
 
 class TestTraining:

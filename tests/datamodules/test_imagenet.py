@@ -48,9 +48,7 @@ def test_round_trip(tmp_path: Path) -> None:
     [
         ("</annotation>", "", "no element found"),
         ("<width>500</width>", "", "<size><width> is missing"),
-        ("<xmin>111</xmin>", "<xmin>left</xmin>", "could not convert"),
-        ("<xmax>441</xmax>", "<xmax>11</xmax>", "xmin 111, ymin 108, xmax 11, ymax 193"),
-        ("<name>n01751748</name>", "<name/>", "<name> is missing or empty"),
+        ("<width>500</width>", "<width>inf</width>", "<size><width> is inf"),
     ],
 )
 def test_malformed(tmp_path: Path, old: str, new: str, message: str) -> None:
@@ -58,6 +56,36 @@ def test_malformed(tmp_path: Path, old: str, new: str, message: str) -> None:
     (tmp_path / "x.xml").write_text(OFFICIAL.replace(old, new))
     with pytest.raises(AnnotationError, match=rf"x\.xml: .*{message}"):
         read_annotation(tmp_path / "x.xml")
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "message"),
+    [
+        ("<xmin>111</xmin>", "<xmin>left</xmin>", "could not convert"),
+        ("<xmin>111</xmin>", "<xmin>nan</xmin>", "<bndbox><xmin> is nan"),
+        ("<xmax>441</xmax>", "<xmax>11</xmax>", "a box has xmin 111, ymin 108, xmax 11, ymax 193"),
+        ("<name>n01751748</name>", "<name/>", "<name> is missing or empty"),
+        ("<xmin>111</xmin>", "<xmin>502</xmin>", "a box has"),
+        ("<width>500</width>", "<width>90</width>", "a box lies outside the image: xmin 111"),
+    ],
+)
+def test_bad_box_is_left_out_and_told(tmp_path: Path, old: str, new: str, message: str) -> None:
+    good = "<object><name>dog</name><bndbox><xmin>1</xmin><ymin>2</ymin><xmax>3</xmax><ymax>4</ymax></bndbox></object>"
+    text = OFFICIAL.replace(old, new).replace("</annotation>", good + "</annotation>")
+    (tmp_path / "x.xml").write_text(text)
+    annotation = read_annotation(tmp_path / "x.xml")
+    assert annotation.names == ("dog",)
+    assert annotation.boxes == ((1, 2, 4, 5),)
+    (problem,) = annotation.problems
+    assert "x.xml: " in problem
+    assert message in problem
+
+
+def test_box_beyond_the_border_is_clipped_and_told(tmp_path: Path) -> None:
+    (tmp_path / "x.xml").write_text(OFFICIAL.replace("<xmin>111<", "<xmin>-5<").replace("<xmax>441<", "<xmax>600<"))
+    annotation = read_annotation(tmp_path / "x.xml")
+    assert annotation.boxes == ((0, 108, 500, 194),)
+    assert "was clipped to the image: xmin -5, ymin 108, xmax 600" in annotation.problems[0]
 
 
 def test_missing_file(tmp_path: Path) -> None:

@@ -5,8 +5,7 @@ from pathlib import Path
 import pandas as pd
 import pyarrow as pa
 
-from lightning_modules import AttributionModule
-from lightning_modules.rows import IMAGE_FIELDS, done_paths, read_rows, write_part
+from lightning_modules.rows import IMAGE_FIELDS, done_paths, read_rows, summarize_images, write_part
 
 SCHEMA = pa.schema([*IMAGE_FIELDS, pa.field("target", pa.int64()), pa.field("method", pa.string())]).append(
     pa.field("score", pa.float64())
@@ -38,23 +37,17 @@ def test_round_trip_in_the_order_of_paths(tmp_path: Path) -> None:
     assert len(pd.read_parquet(next(tmp_path.glob("*.parquet")))) > 0
 
 
-def test_summary(tmp_path: Path) -> None:
+def test_summary_of_images(tmp_path: Path) -> None:
     write_part(tmp_path, rows("b", 0, 0, 1.0, None) + rows("d", -1, 0, None, None), SCHEMA, rank=0)
     write_part(tmp_path, failed("c") + rows("a", 1, 0, 0.25, 0.5), SCHEMA, rank=1)
-    assert AttributionModule.summarize(read_rows(tmp_path)) == {
+    assert summarize_images(read_rows(tmp_path).to_pandas()) == {
         "n_images": 4,
         "n_failed": 1,
+        "n_box_errors": 0,
         "n_labelled": 2,
         "top1": 0.5,
         "top5": 1.0,
-        "methods": {
-            "Method0": {"score": {"mean": 0.625, "n": 2}},
-            "Method1": {"score": {"mean": 0.5, "n": 1}},
-        },
     }
-
-
-def test_summary_of_failures_alone(tmp_path: Path) -> None:
-    write_part(tmp_path, failed("c"), SCHEMA, rank=0)
-    summary = AttributionModule.summarize(read_rows(tmp_path))
-    assert (summary["n_images"], summary["n_failed"], summary["top1"], summary["methods"]) == (1, 1, None, {})
+    write_part(tmp_path / "failures", failed("c"), SCHEMA, rank=0)
+    summary = summarize_images(read_rows(tmp_path / "failures").to_pandas())
+    assert (summary["n_images"], summary["n_failed"], summary["top1"]) == (1, 1, None)

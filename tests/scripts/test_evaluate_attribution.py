@@ -63,12 +63,12 @@ def test_what_a_run_leaves(call: Callable, options: list, tmp_path: Path, capsys
     assert list(summary["methods"]) == NAMES
     for name, of_method in rows.groupby("method"):
         for score in ("pointing_game", "energy_in_box"):
-            assert summary["methods"][name][score]["mean"] == pytest.approx(of_method[score].mean())
+            assert summary["methods"][name]["scores"][score]["mean"] == pytest.approx(of_method[score].mean())
 
     figures = sorted(path.name for path in (run / "figures").iterdir())
-    assert figures == ["00000_arrow_arrow_00000.png", "00001_circle_circle_00001.png"]
+    assert figures == ["00000_arrow_arrow_00000.png", "00001_circle_circle_00001.png", "scores.png"]
     events = EventAccumulator(str(run / "tensorboard")).Reload()
-    assert events.Tags()["images"] == ["attribution/00000_arrow_arrow_00000", "attribution/00001_circle_circle_00001"]
+    assert events.Tags()["images"] == [f"attribution/{name.removesuffix('.png')}" for name in figures]
     with Image.open(run / "figures" / figures[0]) as image:
         assert image.size == (events.Images("attribution/00000_arrow_arrow_00000")[0].width, image.height)
         assert np.asarray(image).std() > 10

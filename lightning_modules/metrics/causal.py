@@ -1,0 +1,166 @@
+"""Does the network need the pixels that the map marks? Insertion and deletion, average drop, increase in confidence."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import numpy as np
+import torch
+from scipy.ndimage import gaussian_filter
+from torch import Tensor
+from torch.nn import functional as F
+
+from lightning_modules.errors import InputError
+from lightning_modules.forward_pass import ForwardPass
+from lightning_modules.maps import magnitude
+from lightning_modules.methods import AttributionMethod
+from lightning_modules.metrics.base import AttributionMetric, Batch
+from lightning_modules.vgg16 import IMAGENET_MEAN
+
+Predict = Callable[[Tensor, Tensor], Tensor]
+"""(images ``(M, 3, H, W)``, targets ``(M,)``) -> probability of the target, ``(M,)``."""
+
+
+def probability_curve(
+    predict: Predict, start: Tensor, finish: Tensor, attribution: Tensor, target: Tensor, step: int, max_batch: int = 64
+) -> Tensor:
+    """Probability of the target as pixels of ``start`` become those of ``finish``, most important first: ``(N, K)``.
+
+    ``K = ceil(H W / step) + 1``, from no pixel to all. Steps of several images share a batch. Pixels of the same
+    importance go in the order of ``flip(argsort)``, last in reading order first; what is not finite counts as 0.
+
+    Args:
+        predict: Gives the probability of the target.
+        start: Images ``(N, 3, H, W)`` to begin with.
+        finish: Images ``(N, 3, H, W)`` to end with.
+        attribution: Maps ``(N, C, H, W)``.
+        target: long ``(N,)``.
+        step: Pixels that change at once.
+        max_batch: Most images in one forward pass.
+
+    Reference: Petsiuk, Das & Saenko, "RISE: Randomized Input Sampling for Explanation", BMVC 2018.
+    """
+    n, _, height, width = start.shape
+    order = magnitude(attribution).nan_to_num(0, 0, 0).flatten(1).argsort(dim=1, stable=True).flip(1)
+    # rank[pixel] is when the pixel's turn comes.
+    rank = order.argsort(1).view(n, 1, height, width)
+    n_points = -(-height * width // step) + 1
+    image, point = torch.arange(n).repeat_interleave(n_points), torch.arange(n_points).repeat(n)
+    probabilities = []
+    for i, k in zip(image.split(max_batch), point.split(max_batch)):
+        i, k = i.to(start.device), k.to(start.device)
+        mixed = torch.where(rank[i] < (k * step).view(-1, 1, 1, 1), finish[i], start[i])
+        probabilities.append(predict(mixed, target[i]))
+    return torch.cat(probabilities).view(n, n_points)
+
+
+def area_under_curve(curve: Tensor) -> Tensor:
+    """Area under curves ``(N, K)`` over [0, 1] by the trapezoid rule, ``(N,)``.
+
+    Example:
+        >>> area_under_curve(torch.tensor([[0.0, 1.0, 1.0]]))
+        tensor([0.7500])
+    """
+    return torch.trapezoid(curve, dx=1.0, dim=1) / (curve.shape[1] - 1)
+
+
+def rise_blur(images: Tensor, mean: Tensor, size: int = 11, sigma: float = 5.0) -> Tensor:
+    """RISE's blurred image, from which insertion starts: ``(N, 3, H, W)``.
+
+    The kernel is RISE's own: scipy's ``gaussian_filter`` of an impulse in an 11 × 11 image, which with reflected
+    borders is nearly flat. RISE pads normalized images with zeros, that is, with the mean.
+
+    Args:
+        images: Pixels in [0, 1], ``(N, 3, H, W)``.
+        mean: What the network subtracts, ``(3, 1, 1)``.
+        size: Side of the kernel in pixels, odd.
+        sigma: Standard deviation in pixels.
+    """
+    impulse = np.zeros((size, size))
+    impulse[size // 2, size // 2] = 1
+    kernel = torch.from_numpy(gaussian_filter(impulse, sigma)).to(images)
+    kernel = kernel.expand(images.shape[1], 1, size, size)
+    return F.conv2d(images - mean, kernel, padding=size // 2, groups=images.shape[1]) + mean
+
+
+class InsertionDeletion(AttributionMetric):
+    """Area under the probability of the target as the marked pixels appear in a blurred image, or leave the image.
+
+    A map that finds what the network needs has high insertion and low deletion. Both curves stand in the rows.
+
+    Args:
+        step: Pixels that change at once. null = eight rows of the image: 224·8 at 224 px, 29 points a curve.
+        max_batch: Most images in one forward pass.
+
+    Reference: Petsiuk, Das & Saenko, "RISE: Randomized Input Sampling for Explanation", BMVC 2018. RISE follows the
+    predicted class; here it is the pass's target.
+    """
+
+    columns = ("insertion", "deletion")
+    curves = ("insertion_curve", "deletion_curve")
+
+    def __init__(self, step: int | None = None, max_batch: int = 64) -> None:
+        super().__init__()
+        if (step is not None and step < 1) or max_batch < 1:
+            raise InputError(f"step and max_batch must be at least 1, got {step} and {max_batch}.")
+        self.step = step
+        self.max_batch = max_batch
+
+    def score(
+        self, attribution: Tensor, forward_pass: ForwardPass, batch: Batch, method: AttributionMethod
+    ) -> dict[str, Tensor]:
+        images = forward_pass.images.detach()
+        mean = _mean_of(forward_pass)
+        step = self.step or 8 * images.shape[3]
+        scores: dict[str, Tensor] = {}
+        ends = {"insertion": (rise_blur(images, mean), images), "deletion": (images, mean.expand_as(images))}
+        for name, (start, finish) in ends.items():
+            curve = probability_curve(
+                _predict(forward_pass), start, finish, attribution, forward_pass.target, step, self.max_batch
+            )
+            scores |= {name: area_under_curve(curve), f"{name}_curve": curve}
+        return scores
+
+
+class AverageDrop(AttributionMetric):
+    r"""How the probability of the target changes when only what the map marks is shown.
+
+    The map, scaled to [0, 1], fades the image to the network's mean. With ``Y`` the probability before and ``O`` after:
+
+    .. math:: \text{average_drop} = \frac{\max(0, Y - O)}{Y}, \quad \text{increase_in_confidence} = [O > Y]
+
+    Both in [0, 1] (the paper gives percent). The paper multiplies image and map without saying where zero lies; here,
+    as in the peers' code, it is where the network's normalization puts it.
+
+    Reference: Chattopadhay et al., "Grad-CAM++: Generalized Gradient-based Visual Explanations", WACV 2018.
+    """
+
+    columns = ("average_drop", "increase_in_confidence")
+
+    def score(
+        self, attribution: Tensor, forward_pass: ForwardPass, batch: Batch, method: AttributionMethod
+    ) -> dict[str, Tensor]:
+        images, mean = forward_pass.images.detach(), _mean_of(forward_pass)
+        strength = magnitude(attribution).nan_to_num(0, 0, 0)[:, None]
+        mask = strength / strength.amax((2, 3), keepdim=True).clamp_min(torch.finfo(strength.dtype).tiny)
+        predict = _predict(forward_pass)
+        before = forward_pass.probabilities.gather(1, forward_pass.target[:, None])[:, 0]
+        after = predict(mean + mask * (images - mean), forward_pass.target)
+        drop = (before - after).clamp_min(0) / before.clamp_min(torch.finfo(before.dtype).tiny)
+        return {"average_drop": drop, "increase_in_confidence": (after > before).float()}
+
+
+def _mean_of(forward_pass: ForwardPass) -> Tensor:
+    """What the network subtracts from the pixels, ``(3, 1, 1)``: its own ``mean``, or ImageNet's."""
+    mean = getattr(forward_pass.model, "mean", None)
+    return torch.as_tensor(IMAGENET_MEAN if mean is None else mean).to(forward_pass.images).view(-1, 1, 1)
+
+
+def _predict(forward_pass: ForwardPass) -> Predict:
+    def predict(images: Tensor, target: Tensor) -> Tensor:
+        with torch.no_grad():
+            logits = forward_pass.model(images.contiguous(memory_format=torch.channels_last))
+        logits = logits.float() if logits.dtype in (torch.float16, torch.bfloat16) else logits
+        return logits.softmax(1).gather(1, target[:, None])[:, 0]
+
+    return predict

@@ -1,0 +1,171 @@
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+from scipy.ndimage import gaussian_filter
+from torch import Tensor, nn
+
+from lightning_modules import VGG16, ForwardPass, GradCAM, InputError
+from lightning_modules.metrics import AverageDrop, InsertionDeletion, area_under_curve, probability_curve, rise_blur
+from lightning_modules.vgg16 import IMAGENET_MEAN
+
+BATCH = {"boxes": [], "box_labels": []}
+
+
+def slow_curve(predict, start: np.ndarray, finish: np.ndarray, saliency: np.ndarray, step: int) -> list[float]:
+    """RISE's loop for one image: ``flip(argsort)``, pixels set step by step."""
+    height, width = saliency.shape
+    order = np.flip(np.argsort(saliency.ravel(), kind="stable"))
+    image, scores = start.copy(), []
+    for i in range((height * width + step - 1) // step + 1):
+        scores.append(float(predict(torch.from_numpy(image)[None])))
+        for pixel in order[step * i : step * (i + 1)]:
+            image[:, pixel // width, pixel % width] = finish[:, pixel // width, pixel % width]
+    return scores
+
+
+def slow_blur(image: np.ndarray) -> np.ndarray:
+    """RISE's convolution of one normalized image padded with zeros, in loops."""
+    impulse = np.zeros((11, 11))
+    impulse[5, 5] = 1
+    kernel = gaussian_filter(impulse, 5)
+    _, height, width = image.shape
+    out = np.zeros_like(image)
+    for y in range(height):
+        for x in range(width):
+            for dy in range(-5, 6):
+                for dx in range(-5, 6):
+                    if 0 <= y + dy < height and 0 <= x + dx < width:
+                        out[:, y, x] += kernel[dy + 5, dx + 5] * image[:, y + dy, x + dx]
+    return out
+
+
+def weighted_sum(images: Tensor, target: Tensor | None = None) -> Tensor:
+    """Stands for a network: a sum in which no two pixels weigh the same."""
+    weights = torch.arange(images[0].numel(), dtype=images.dtype).view(images.shape[1:])
+    return (images * weights).sum((1, 2, 3)) / weights.sum()
+
+
+class TestProbabilityCurve:
+    @pytest.mark.parametrize("step", [1, 4, 7, 30, 100])
+    @pytest.mark.parametrize("max_batch", [1, 5, 64])
+    def test_against_the_loop(self, step: int, max_batch: int) -> None:
+        start, finish = torch.rand(2, 3, 5, 6, dtype=torch.float64), torch.rand(2, 3, 5, 6, dtype=torch.float64)
+        saliency = torch.rand(2, 1, 5, 6).double()
+        saliency[1] = (saliency[1] * 3).round()  # ties everywhere
+        curve = probability_curve(
+            weighted_sum, start, finish, saliency, torch.zeros(2, dtype=torch.long), step, max_batch
+        )
+        expected = [
+            slow_curve(weighted_sum, start[i].numpy(), finish[i].numpy(), saliency[i, 0].numpy(), step)
+            for i in range(2)
+        ]
+        np.testing.assert_allclose(curve, expected, rtol=1e-12)
+
+    def test_images_share_batches(self) -> None:
+        sizes = []
+
+        def predict(images: Tensor, target: Tensor) -> Tensor:
+            sizes.append(len(images))
+            return images.mean((1, 2, 3))
+
+        images = torch.rand(3, 3, 8, 8)
+        probability_curve(predict, images, images, images, torch.zeros(3, dtype=torch.long), step=8, max_batch=10)
+        assert sizes == [10, 10, 7]
+
+    def test_not_finite_counts_as_nothing(self) -> None:
+        start, finish = torch.zeros(1, 3, 2, 2), torch.ones(1, 3, 2, 2)
+        saliency = torch.tensor([[torch.nan, 2.0], [1.0, torch.inf]]).view(1, 1, 2, 2)
+        curve = probability_curve(weighted_sum, start, finish, saliency, torch.zeros(1, dtype=torch.long), 1)
+        # First 2, then 1, then from the last: the infinite one, then the missing one.
+        order = [1, 2, 3, 0]
+        weights = torch.arange(12.0).view(3, 4).sum(0) / 66
+        torch.testing.assert_close(curve[0], torch.cat([torch.zeros(1), weights[order].cumsum(0)]))
+
+
+def test_area() -> None:
+    curve = torch.rand(4, 9, dtype=torch.float64)
+    rise = (curve.sum(1) - curve[:, 0] / 2 - curve[:, -1] / 2) / (curve.shape[1] - 1)
+    torch.testing.assert_close(area_under_curve(curve), rise)
+    assert area_under_curve(torch.ones(1, 5)).item() == 1
+
+
+def test_blur_is_rises() -> None:
+    image = torch.rand(1, 3, 13, 9, dtype=torch.float64)
+    mean = torch.tensor(IMAGENET_MEAN, dtype=torch.float64).view(3, 1, 1)
+    expected = slow_blur((image - mean)[0].numpy()) + mean.numpy()
+    np.testing.assert_allclose(rise_blur(image, mean)[0], expected, rtol=1e-10)
+    # Nearly flat: in the middle of a large image it is close to the mean of the 11 × 11 pixels around.
+    large = torch.rand(1, 3, 31, 31, dtype=torch.float64)
+    around = large[0, :, 10:21, 10:21].mean((1, 2))
+    assert (rise_blur(large, mean)[0, :, 15, 15] - around).abs().max() < 0.02
+
+
+class MeanOfLeftHalf(nn.Module):
+    """Two classes; the logit of the second grows with the brightness of the left half."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        left = x[..., : x.shape[3] // 2].mean((1, 2, 3))
+        return torch.stack([torch.zeros_like(left), 20 * (left - 0.7)], 1)
+
+
+@pytest.fixture
+def setting() -> tuple[ForwardPass, Tensor, Tensor]:
+    forward_pass = ForwardPass(MeanOfLeftHalf().eval(), torch.full((2, 3, 32, 32), 0.9), 1)
+    left = torch.zeros(2, 1, 32, 32)
+    left[..., :16] = 1
+    return forward_pass, left, 1 - left
+
+
+class TestMetrics:
+    def test_the_right_map_wins(self, setting: tuple[ForwardPass, Tensor, Tensor]) -> None:
+        forward_pass, left, right = setting
+        metric = InsertionDeletion()
+        good, bad = (metric.score(m, forward_pass, BATCH, GradCAM()) for m in (left, right))
+        assert good["insertion"].shape == (2,)
+        assert good["insertion_curve"].shape == (2, 5)
+        assert (good["insertion"] > bad["insertion"]).all()
+        assert (good["deletion"] < bad["deletion"] - 0.3).all()
+        # Both curves end where the other kind would begin.
+        full = forward_pass.probabilities[:, 1]
+        torch.testing.assert_close(good["insertion_curve"][:, -1], full)
+        torch.testing.assert_close(good["deletion_curve"][:, 0], full)
+
+    def test_average_drop(self, setting: tuple[ForwardPass, Tensor, Tensor]) -> None:
+        forward_pass, left, right = setting
+        kept = AverageDrop().score(3 * left, forward_pass, BATCH, GradCAM())
+        assert kept["average_drop"].tolist() == [0, 0]
+        lost = AverageDrop().score(right, forward_pass, BATCH, GradCAM())
+        mean = sum(IMAGENET_MEAN) / 3
+        before, after = (torch.tensor(20 * (v - 0.7)).sigmoid() for v in (0.9, mean))
+        torch.testing.assert_close(lost["average_drop"], ((before - after) / before).expand(2))
+        assert lost["increase_in_confidence"].tolist() == [0, 0]
+        # Another class: what is hidden speaks against it, so its probability rises.
+        other = ForwardPass(MeanOfLeftHalf().eval(), torch.full((1, 3, 32, 32), 0.9), 0)
+        gained = AverageDrop().score(right[:1], other, BATCH, GradCAM())
+        assert gained["increase_in_confidence"].tolist() == [1]
+        assert gained["average_drop"].tolist() == [0]
+
+    def test_map_of_nothing_hides_everything(self, setting: tuple[ForwardPass, Tensor, Tensor]) -> None:
+        forward_pass, left, right = setting
+        nothing = AverageDrop().score(torch.zeros_like(left), forward_pass, BATCH, GradCAM())
+        torch.testing.assert_close(
+            nothing["average_drop"], AverageDrop().score(right, forward_pass, BATCH, GradCAM())["average_drop"]
+        )
+
+    def test_scores_do_not_depend_on_the_batch(self, shapes_network: VGG16) -> None:
+        images, maps = torch.rand(3, 3, 112, 112), torch.rand(3, 1, 112, 112)
+        for metric in (InsertionDeletion(max_batch=11), AverageDrop()):
+            together = metric.score(maps, ForwardPass(shapes_network, images, 1), BATCH, GradCAM())
+            for k in range(3):
+                alone = metric.score(
+                    maps[k : k + 1], ForwardPass(shapes_network, images[k : k + 1], 1), BATCH, GradCAM()
+                )
+                for name in together:
+                    torch.testing.assert_close(alone[name][0], together[name][k], rtol=1e-5, atol=1e-6)
+
+    @pytest.mark.parametrize("options", [{"step": 0}, {"max_batch": 0}])
+    def test_bad_options(self, options: dict) -> None:
+        with pytest.raises(InputError, match="at least 1"):
+            InsertionDeletion(**options)
