@@ -84,9 +84,9 @@ class FGSM(Attack):
     ``∇L / ‖∇L‖`` for 2, and the pixel of the largest magnitude (or the largest, in equal parts) for 1. None of them
     depends on the budget, so one gradient, which cleverhans computes, serves a whole sweep.
 
-    It equals cleverhans called once for each budget but for two of its traps: it adds 1e-12 below the root of the norm
-    2, so a step along a gradient shorter than 1e-6 falls short of the budget (and by how much depends on the size of
-    the batch, as it differentiates the batch's mean); and its norm 1 fails on a gradient of zeros.
+    It equals cleverhans called once for each budget but for two of its traps: in the norm 2 it divides by no length
+    below 1e-6, so a step along a shorter gradient falls short of the budget (and by how much depends on the size of the
+    batch, as it differentiates the batch's mean); and its norm 1 fails on a gradient of zeros.
 
     Args:
         norm: The norm that the budget limits: inf, 2 or 1.
@@ -240,7 +240,7 @@ class _Logits(torch.autograd.Function):
     """The logits of a forward pass as a function of its pixels, up to a positive factor on each image's gradient.
 
     The factor is a power of two that brings the largest entry near 1. It changes no direction, not by a bit, and keeps
-    a small gradient above the 1e-12 that cleverhans adds where it divides by a length.
+    a small gradient above the 1e-6 that cleverhans divides by at least.
     """
 
     @staticmethod

@@ -170,6 +170,18 @@ def test_equals_foolbox(shapes_network: VGG16, big_images: Tensor, labels: Tenso
         assert differing_signs(ours, reference, big_images) < 1e-4
 
 
+@pytest.mark.slow
+def test_equals_the_oracles_on_the_full_size_network(random_vgg16: VGG16, big_images: Tensor) -> None:
+    images = F.interpolate(big_images[:2], (224, 224), mode="bilinear")
+    target = random_vgg16(images).argmax(1)
+    sweep = FGSM().sweep(ForwardPass(random_vgg16, images), target, SWEEP[::3])
+    model = foolbox.PyTorchModel(random_vgg16, bounds=(0, 1), device="cpu")
+    _, theirs, _ = foolbox.attacks.FGSM()(model, images, target, epsilons=SWEEP[::3])
+    for eps, ours, reference in zip(SWEEP[::3], sweep.adversarial, theirs):
+        assert differing_signs(ours, reference, images) < 1e-4
+        assert differing_signs(ours, torchattacks.FGSM(random_vgg16, eps)(images, target), images) < 1e-4
+
+
 def differing_signs(ours: Tensor, reference: Tensor, images: Tensor) -> float:
     assert (ours != images).float().mean() > 0.9
     return float(((ours - images).sign() != (reference - images).sign()).float().mean())
