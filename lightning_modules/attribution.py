@@ -18,7 +18,7 @@ from lightning_modules.figures import attribution_figure
 from lightning_modules.forward_pass import ForwardPass
 from lightning_modules.methods import AttributionMethod, GradCAM, GuidedBackprop, GuidedGradCAM, SmoothGrad
 from lightning_modules.metrics import AttributionMetric, EnergyInBox, PointingGame, WeightRandomization
-from lightning_modules.rows import IMAGE_FIELDS, image_columns
+from lightning_modules.rows import IMAGE_FIELDS, failed_rows, image_columns
 from lightning_modules.vgg16 import load_vgg16
 
 
@@ -58,6 +58,9 @@ class AttributionModule(pl.LightningModule):
         if not self.methods:
             raise InputError("model.methods is empty: name at least one attribution method.")
         self.network = load_vgg16(weights)
+        for metric in metrics:
+            if isinstance(metric, WeightRandomization):
+                metric.layers_of(self.network)  # refuses unknown layers before the first batch
         self.target = target if target in ("predicted", "label") else find_class(target, self.network.class_names)
         self.n_figures = n_figures
         self.layers = sorted({method.layer or self.network.target_layer for method in methods})
@@ -75,7 +78,7 @@ class AttributionModule(pl.LightningModule):
 
     def test_step(self, batch: dict[str, Any], batch_idx: int) -> dict[str, Any]:
         """Computes a batch; returns its ``rows`` and ``figures``."""
-        failed = [{"path": path, "status": "failed", "error": error, "label": None} for path, error in batch["failed"]]
+        failed = failed_rows(batch)
         if not len(batch["image"]):
             return {"rows": failed, "figures": {}}
         forward_pass = ForwardPass(

@@ -20,7 +20,7 @@ from lightning_modules.methods import AttributionMethod, GradCAM
 from lightning_modules.metrics import rank_correlation, top_overlap
 from lightning_modules.robustness_figures import Panel, accuracy_figure, robustness_figure
 from lightning_modules.robustness_summary import RANK_CORRELATION, TOP_OVERLAP, summarize_robustness
-from lightning_modules.rows import IMAGE_FIELDS, image_columns
+from lightning_modules.rows import IMAGE_FIELDS, failed_rows, image_columns
 from lightning_modules.vgg16 import load_vgg16
 
 ATTACK_FIELDS = [
@@ -123,7 +123,7 @@ class RobustnessModule(pl.LightningModule):
 
     def test_step(self, batch: dict[str, Any], batch_idx: int) -> dict[str, Any]:
         """Attacks a batch; returns its ``rows`` and ``figures``."""
-        failed = [{"path": path, "status": "failed", "error": error, "label": None} for path, error in batch["failed"]]
+        failed = failed_rows(batch)
         if not len(batch["image"]):
             return {"rows": failed, "figures": {}}
         images = batch["image"]

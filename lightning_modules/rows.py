@@ -55,6 +55,11 @@ def image_columns(forward_pass: ForwardPass, batch: Mapping[str, Any], names: Se
     ]
 
 
+def failed_rows(batch: Mapping[str, Any]) -> list[dict[str, Any]]:
+    """The rows of what a batch met and could not read: one for each (path, error) of ``failed``."""
+    return [{"path": path, "status": "failed", "error": error} for path, error in batch["failed"]]
+
+
 def write_part(folder: Path, rows: Sequence[Mapping[str, Any]], schema: pa.Schema, rank: int) -> Path:
     """Writes rows as a new part, aside and then renamed, so that a part is either whole or not there."""
     folder.mkdir(parents=True, exist_ok=True)

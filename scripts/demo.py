@@ -33,7 +33,7 @@ def main(args: list[str] | None = None) -> None:
     start = time.monotonic()
     shapes = out / "shapes"
     write_shapes(shapes, n_train=0, n_val=160, n_pairs=48, seed=0)
-    for name in ("one_object", "two_objects", "robustness"):
+    for name in ("one_object", "two_objects", "scores", "robustness"):
         shutil.rmtree(out / name, ignore_errors=True)
 
     first = [str(next((shapes / "val" / name).iterdir())) for name in ("crescent", "heart", "star")]
@@ -46,6 +46,15 @@ def main(args: list[str] | None = None) -> None:
             *("--model.weights", "shapes", "--model.target", "label", "--model.metrics", strict),
             *("--trainer.accelerator", "cpu", "--out", str(out / name)),
         )
+    run(
+        "evaluate_attribution.py",
+        *("--data.root", str(shapes / "pairs"), "--data.boxes", str(shapes / "annotations/pairs")),
+        *("--model.weights", "shapes", "--model.target", "label", "--model.n_figures", "0"),
+        *("--model.methods", "[GradCAM, GuidedBackprop, GuidedGradCAM, Saliency]"),
+        *("--model.metrics", "[ClassDiscrimination, AverageDrop, InsertionDeletion, WeightRandomization]"),
+        *("--data.batch_size", "24", "--trainer.limit_test_batches", "1"),
+        *("--trainer.accelerator", "cpu", "--out", str(out / "scores")),
+    )
     run(
         "evaluate_robustness.py",
         *("--data.root", str(shapes / "val"), "--model.weights", "shapes", "--model.n_figures", "8"),

@@ -186,6 +186,11 @@ def test_bf16(call: Callable, options: list, tmp_path: Path) -> None:
         (["--model.methods", "[]"], InputError, "model.methods is empty"),
         (["--model.methods", "[GradCAM, GradCAM]"], InputError, "model.methods names GradCAM twice"),
         (["--model.methods", "[{class_path: GradCAM, init_args: {layer: features.99}}]"], InputError, "features.99"),
+        (
+            ["--model.metrics", "[{class_path: WeightRandomization, init_args: {layers: [features.1]}}]"],
+            InputError,
+            "cannot randomize 'features.1'",
+        ),
         (["--data.root", "nowhere"], DataError, "nowhere does not exist"),
         (["--data.boxes", "nowhere"], DataError, "nowhere .data.boxes. does not exist"),
         (["--data.batch_size", "0"], DataError, "data.batch_size"),
