@@ -1,15 +1,18 @@
 """VGG16 and what is computed from it."""
 
+from lightning_modules.activation_maximization import ActivationMaximizationModule
 from lightning_modules.attribution import AttributionModule
 from lightning_modules.callbacks import FigureWriter, RowWriter
 from lightning_modules.classifier import ClassifierModule, PredictionModule
 from lightning_modules.errors import InputError
 from lightning_modules.forward_pass import ForwardPass
 from lightning_modules.methods import AttributionMethod, GradCAM, GuidedBackprop, GuidedGradCAM, Saliency, SmoothGrad
+from lightning_modules.synthesis_callbacks import ImageWriter, SheetWriter, SynthesisProgress
 from lightning_modules.vgg16 import VGG16, WeightsError, fold_batch_norm, load_vgg16, save_vgg16
 
 __all__ = [
     "VGG16",
+    "ActivationMaximizationModule",
     "AttributionMethod",
     "AttributionModule",
     "ClassifierModule",
@@ -18,11 +21,14 @@ __all__ = [
     "GradCAM",
     "GuidedBackprop",
     "GuidedGradCAM",
+    "ImageWriter",
     "InputError",
     "PredictionModule",
     "RowWriter",
     "Saliency",
+    "SheetWriter",
     "SmoothGrad",
+    "SynthesisProgress",
     "WeightsError",
     "fold_batch_norm",
     "load_vgg16",

@@ -5,8 +5,6 @@ Maps are raw: at the size of the input, one channel for a class activation map a
 
 from __future__ import annotations
 
-import hashlib
-import inspect
 from abc import ABC, abstractmethod
 from typing import Any, Literal
 
@@ -16,6 +14,7 @@ from torch.nn import functional as F
 
 from lightning_modules.errors import InputError
 from lightning_modules.forward_pass import ForwardPass
+from lightning_modules.naming import name_with_options, seed_from
 
 
 class AttributionMethod(ABC):
@@ -34,12 +33,7 @@ class AttributionMethod(ABC):
 
     def __repr__(self) -> str:
         """The name in tables and figures: the class's, with the options that differ from their defaults."""
-        options = [
-            f"{name}={getattr(self, name)!r}"
-            for name, parameter in inspect.signature(type(self)).parameters.items()
-            if getattr(self, name, parameter.default) != parameter.default
-        ]
-        return type(self).__name__ + (f"({', '.join(options)})" if options else "")
+        return name_with_options(self)
 
 
 class Saliency(AttributionMethod):
@@ -159,7 +153,7 @@ class SmoothGrad(AttributionMethod):
         n = len(images)
         sigma = self.noise_level * (images.amax((1, 2, 3), keepdim=True) - images.amin((1, 2, 3), keepdim=True))
         generators = [
-            torch.Generator(images.device).manual_seed(_seed_from(self.seed, key)) for key in forward_pass.keys
+            torch.Generator(images.device).manual_seed(seed_from(self.seed, key)) for key in forward_pass.keys
         ]
         total = torch.zeros_like(images)
         copies = max(1, self.max_batch // max(1, n))
@@ -180,8 +174,3 @@ class SmoothGrad(AttributionMethod):
         options: dict[str, Any] = {"device": images.device, "dtype": images.dtype}
         noise = [torch.randn(images.shape[1:], generator=generator, **options) for generator in generators]
         return torch.stack(noise) if noise else torch.zeros_like(images)
-
-
-def _seed_from(seed: int, key: str) -> int:
-    """A seed of 63 bits from a run's seed and an image's key."""
-    return int.from_bytes(hashlib.sha256(f"{seed}\0{key}".encode()).digest()[:8], "big") >> 1

@@ -119,24 +119,52 @@ class RunCLI(LightningCLI):
             path.write_text(text)
 
 
-class EvaluationCLI(RunCLI):
-    """Runs an evaluating LightningModule over a folder of images, each exactly once, and continues what is unfinished.
+class TestCLI(RunCLI):
+    """Runs a LightningModule's test loop over everything that has no rows yet, each exactly once.
 
-    The module names its classes and image size by its ``network``, the number of figures by ``n_figures``, the columns
-    of its rows by ``schema``, and reduces them with ``summarize``. Its ``test_step`` returns ``rows`` and ``figures``.
+    The module gives the columns of its rows by ``schema`` and reduces them with ``summarize``. Its ``test_step``
+    returns ``rows`` and ``figures``. The data module skips what is in its ``done``.
     """
 
-    def __init__(self, model_class: type[LightningModule], *, description: str, args: list[str] | None) -> None:
+    def __init__(
+        self,
+        model_class: type[LightningModule],
+        data_class: type[LightningDataModule],
+        *,
+        description: str,
+        args: list[str] | None,
+    ) -> None:
         super().__init__(
             model_class,
-            ImageFolderDataModule,
+            data_class,
             description=description,
             args=args,
-            # The data module shares the images out itself: Lightning's sampler repeats some where they do not divide.
+            # The data module shares the work out itself: Lightning's sampler repeats some where it does not divide.
             use_distributed_sampler=False,
             enable_checkpointing=False,
             enable_model_summary=False,
         )
+
+    def evaluate(self) -> dict[str, Any] | None:
+        """Tests what has no rows yet; on the first rank, returns the summary of all rows, also saved."""
+        self.save_config()
+        self.datamodule.done = done_paths(self.out / "results")
+        self.trainer.test(self.model, self.datamodule, verbose=False)
+        if not self.trainer.is_global_zero:
+            return None
+        summary = self.model.summarize(read_rows(self.out / "results"))
+        (self.out / "summary.json").write_text(json.dumps(summary, indent=2) + "\n")
+        return summary
+
+
+class EvaluationCLI(TestCLI):
+    """Runs an evaluating LightningModule over a folder of images.
+
+    The module names its classes and image size by its ``network``, and the number of figures by ``n_figures``.
+    """
+
+    def __init__(self, model_class: type[LightningModule], *, description: str, args: list[str] | None) -> None:
+        super().__init__(model_class, ImageFolderDataModule, description=description, args=args)
 
     def add_arguments_to_parser(self, parser: LightningArgumentParser) -> None:
         super().add_arguments_to_parser(parser)
@@ -146,17 +174,6 @@ class EvaluationCLI(RunCLI):
 
     def callbacks(self) -> list[Callback]:
         return [RowWriter(self.out / "results"), FigureWriter(self.out / "figures", self.out.name)]
-
-    def evaluate(self) -> dict[str, Any] | None:
-        """Tests the images that have no rows yet; on the first rank, returns the summary of all rows, also saved."""
-        self.save_config()
-        self.datamodule.done = done_paths(self.out / "results")
-        self.trainer.test(self.model, self.datamodule, verbose=False)
-        if not self.trainer.is_global_zero:
-            return None
-        summary = self.model.summarize(read_rows(self.out / "results"))
-        (self.out / "summary.json").write_text(json.dumps(summary, indent=2) + "\n")
-        return summary
 
     def print_outcome(self, summary: dict[str, Any]) -> None:
         """Prints how many images there were, how well they were classified, and where to look."""

@@ -33,7 +33,7 @@ def main(args: list[str] | None = None) -> None:
     start = time.monotonic()
     shapes = out / "shapes"
     write_shapes(shapes, n_train=0, n_val=160, n_pairs=48, seed=0)
-    for name in ("one_object", "two_objects"):
+    for name in ("one_object", "two_objects", "maximized", "ablation"):
         shutil.rmtree(out / name, ignore_errors=True)
 
     first = [str(next((shapes / "val" / name).iterdir())) for name in ("crescent", "heart", "star")]
@@ -44,6 +44,15 @@ def main(args: list[str] | None = None) -> None:
             "evaluate_attribution.py",
             *("--data.root", str(shapes / split), "--data.boxes", str(shapes / "annotations" / split)),
             *("--model.weights", "shapes", "--model.target", "label", "--model.metrics", strict),
+            *("--trainer.accelerator", "cpu", "--out", str(out / name)),
+        )
+    for name, options in (
+        ("maximized", ("--data.classes", "all")),
+        ("ablation", ("--data.classes", "[circle, heart]", "--model.ablation", "true")),
+    ):
+        run(
+            "maximize_activation.py",
+            *("--model.weights", "shapes", *options, "--model.steps", "128"),
             *("--trainer.accelerator", "cpu", "--out", str(out / name)),
         )
     print(

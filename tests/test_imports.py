@@ -10,12 +10,12 @@ import pytest
 ROOT = Path(__file__).parents[1]
 # Of lightning_modules, from the bottom up; a module imports only from layers below its own.
 LAYERS = [
-    {"errors", "maps"},
-    {"class_names", "vgg16", "figures"},
+    {"errors", "maps", "naming"},
+    {"class_names", "vgg16", "figures", "synthesis", "synthesis_figures"},
     {"forward_pass"},
     {"methods", "metrics", "rows"},
-    {"callbacks"},
-    {"attribution", "classifier"},
+    {"callbacks", "synthesis_callbacks"},
+    {"activation_maximization", "attribution", "classifier"},
 ]
 
 
