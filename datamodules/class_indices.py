@@ -43,7 +43,8 @@ def parse_units(
     """What the user wrote as units, in that order, each once.
 
     Args:
-        wanted: Class indices, names, WordNet ids; ``layer:channel``; ``all``, or ``layer:all``; or a list of these.
+        wanted: Class names, WordNet ids or indices (a name goes before an index); ``layer:channel``; ``all``, or
+            ``layer:all``; or a list of these.
         class_names: Names of the network's classes.
         channels: How many channels each layer has.
         layer: The layer that bare numbers and ``all`` count the channels of. None = they count classes.

@@ -61,7 +61,8 @@ class ActivationMaximizationModule(pl.LightningModule):
         learning_rate: Of Adam, above 0.
         warm_up: Share of the steps, in [0, 1], over which the penalties grow from nothing to their weights.
         image_size: Height and width in pixels of the images. null = what the network was trained on.
-        images_per_pass: Images that share a forward pass. A GPU is faster with more; another number gives other images.
+        images_per_pass: Images that share a forward pass, at least 1. A GPU is faster with more; another number gives
+            other images.
         fresh_shift: Farthest shift in pixels of the crops on which the finished image is judged; the optimization never
             saw them.
         n_fresh: How many such crops, at least 1.
@@ -138,13 +139,11 @@ class ActivationMaximizationModule(pl.LightningModule):
 
     def _passes(self, batch: dict[str, Any]) -> Iterator[tuple[Objective, list[int]]]:
         """The images of a batch that share a forward pass, by their numbers, and the objective that they share."""
-        by_layer: dict[str | None, list[int]] = {}
+        by_layer: dict[Any, list[int]] = {}
         for i, layer in enumerate(batch["layer"]):
             by_layer.setdefault(layer, []).append(i)
         for layer, members in by_layer.items():
-            objective = self.objective if layer == self.objective.layer else Channel(str(layer))
-            if layer is None and self.objective.layer is not None:
-                objective = LogitMargin()
+            objective = self.objective if layer == self.objective.layer else Channel(layer)
             for start in range(0, len(members), self.images_per_pass):
                 yield objective, members[start : start + self.images_per_pass]
 

@@ -51,7 +51,8 @@ class MaximizationCLI(TestCLI):
         return [
             SynthesisProgress(self._get(self.config, "model.n_figures")),
             ImageWriter(images),
-            RowWriter(rows),
+            # Images take long, so rows do not wait for each other.
+            RowWriter(rows, seconds_per_part=5.0),
             SheetWriter(rows, images, figures),
             FigureWriter(figures, self.out.name),
         ]

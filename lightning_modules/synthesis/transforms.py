@@ -140,8 +140,10 @@ def gaussian_blur(images: Tensor, sigma: float) -> Tensor:
     offsets = range(-radius, radius + 1)
     weights = [math.exp(-0.5 * (k / sigma) ** 2) for k in offsets]
     for dim, positions in zip((2, 3), _grid(images)):
-        blurred = [w / sum(weights) * _sample(images, dim, positions + k) for k, w in zip(offsets, weights)]
-        images = torch.stack(blurred).sum(0)
+        blurred = torch.zeros_like(images)
+        for k, weight in zip(offsets, weights):
+            blurred = blurred + weight / sum(weights) * _sample(images, dim, positions + k)
+        images = blurred
     return images
 
 
