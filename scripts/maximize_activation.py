@@ -31,12 +31,13 @@ from lightning_modules.synthesis import layer_channels
 
 MOST_ROWS = 32
 COLUMNS = {
-    "activation": "activation",
-    "activation_shifted": "shifted",
-    "probability": "probability",
-    "probability_shifted": "shifted",
-    "total_variation": "total variation",
+    "activation": ("activation", ".2f"),
+    "activation_shifted": ("shifted", ".2f"),
+    "probability": ("p", ".4f"),
+    "probability_shifted": ("p shifted", ".4f"),
+    "total_variation": ("TV", ".4f"),
 }
+"""Column of the rows -> what it is called in the terminal, and its format."""
 
 
 class MaximizationCLI(TestCLI):
@@ -91,13 +92,18 @@ def print_rows(rows: list[dict[str, Any]]) -> None:
     if len(good) > MOST_ROWS:
         title = f"The {MOST_ROWS} of {len(good)} images that hold least under fresh shifts"
         good = sorted(good, key=_strength)[:MOST_ROWS]
-    table = Table("image", "variant", title=title)
-    for name in (*COLUMNS.values(), "seconds"):
-        table.add_column(name, justify="right")
+    table = Table("image", title=title)
+    for name in (*(name for name, _ in COLUMNS.values()), "seconds"):
+        table.add_column(name, justify="right", no_wrap=True)
+    several_variants, several_seeds = (len({row[name] for row in good}) > 1 for name in ("variant", "seed"))
     for row in good:
-        cells = ["-" if row[name] is None else f"{row[name]:.4f}" for name in COLUMNS]
-        label = f"{row['name']}, seed {row['seed']}"
-        table.add_row(escape(label), row["variant"], *cells, f"{row['seconds']:.1f}")
+        cells = ["-" if row[name] is None else format(row[name], form) for name, (_, form) in COLUMNS.items()]
+        label = row["name"]
+        if several_seeds:
+            label += f", seed {row['seed']}"
+        if several_variants:
+            label += f": {row['variant']}"
+        table.add_row(escape(label), *cells, f"{row['seconds']:.1f}")
     Console().print(table)
     for row in rows:
         if row["status"] != "ok":
@@ -112,11 +118,12 @@ def _strength(row: dict[str, Any]) -> float:
 def print_summary(summary: dict[str, Any]) -> None:
     """Prints for each variant the mean of each number, and the least where that is what counts."""
     table = Table("variant", "n", title="Mean over images (least)")
-    for name in COLUMNS.values():
+    for name, _ in COLUMNS.values():
         table.add_column(name, justify="right")
     for variant, numbers in summary["variants"].items():
         cells = [
-            f"{numbers[name]['mean']:.4f} ({numbers[name]['min']:.4f})" if name in numbers else "-" for name in COLUMNS
+            f"{numbers[name]['mean']:{form}} ({numbers[name]['min']:{form}})" if name in numbers else "-"
+            for name, (_, form) in COLUMNS.items()
         ]
         table.add_row(variant, str(numbers["n"]), *cells)
     Console().print(table)
