@@ -47,12 +47,12 @@ def main(args: list[str] | None = None) -> None:
             *("--trainer.accelerator", "cpu", "--out", str(out / name)),
         )
     for name, options in (
-        ("maximized", ("--data.classes", "all")),
-        ("ablation", ("--data.classes", "[circle, heart]", "--model.ablation", "true")),
+        ("maximized", ("--data.classes", "all", "--model.steps", "192")),
+        ("ablation", ("--data.classes", "[circle, heart]", "--model.steps", "128", "--model.ablation", "true")),
     ):
         run(
             "maximize_activation.py",
-            *("--model.weights", "shapes", *options, "--model.steps", "128"),
+            *("--model.weights", "shapes", *options),
             *("--trainer.accelerator", "cpu", "--out", str(out / name)),
         )
     print(

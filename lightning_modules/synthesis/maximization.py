@@ -30,7 +30,7 @@ class Recipe:
         transforms: What the image goes through, in this order and anew at each step, before the network sees it.
         steps: Steps of Adam, at least 1.
         learning_rate: Of Adam, above 0.
-        warm_up: Share of the steps, in [0, 1], over which the penalties grow from nothing to their weights. From noise,
+        warm_up: Share of the steps, in [0, 1], over which the penalties grow, as its square, from nothing to their weights. From noise,
             which has little of the objective and much total variation, they would otherwise lead to a grey image.
 
     Raises:
@@ -114,7 +114,7 @@ def maximize(
                 views = transform(views, drawn)
             output = respond(network, views.contiguous(memory_format=torch.channels_last), objective.layer)
             activation = objective(output.to(like.dtype), target)
-            ramp = min(1.0, step / (recipe.warm_up * recipe.steps)) if recipe.warm_up else 1.0
+            ramp = min(1.0, step / (recipe.warm_up * recipe.steps)) ** 2 if recipe.warm_up else 1.0
             penalty = torch.stack([torch.zeros_like(activation), *(r(images) for r in recipe.regularizers)]).sum(0)
             # Each image's parameters change its own loss alone, so the gradient of the sum is every image's own.
             (parameters.grad,) = torch.autograd.grad((ramp * penalty - activation).sum(), parameters)

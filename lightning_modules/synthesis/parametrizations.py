@@ -49,7 +49,7 @@ class PixelImage(Parametrization):
         std: Standard deviation of the noise to start from, before the sigmoid, at least 0.
     """
 
-    def __init__(self, std: float = 0.1) -> None:
+    def __init__(self, std: float = 0.2) -> None:
         self.std = _checked_std(std)
 
     def start(self, size: Size, generator: torch.Generator) -> Tensor:
@@ -81,7 +81,7 @@ class FourierImage(Parametrization):
     of its code, Lucid.
     """
 
-    def __init__(self, std: float = 0.1, decay: float = 1.0, decorrelate_colors: bool = True) -> None:
+    def __init__(self, std: float = 0.2, decay: float = 1.0, decorrelate_colors: bool = True) -> None:
         self.std = _checked_std(std)
         if not decay >= 0:
             raise InputError(f"FourierImage.decay must be at least 0, got {decay}.")
