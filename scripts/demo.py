@@ -48,7 +48,7 @@ def main(args: list[str] | None = None) -> None:
         )
     for name, options in (
         ("maximized", ("--data.classes", "all", "--model.steps", "192")),
-        ("ablation", ("--data.classes", "[circle, heart]", "--model.steps", "128", "--model.ablation", "true")),
+        ("ablation", ("--data.classes", "[crescent, star]", "--model.steps", "128", "--model.ablation", "true")),
     ):
         run(
             "maximize_activation.py",
