@@ -30,9 +30,9 @@ class Recipe:
         transforms: What the image goes through, in this order and anew at each step, before the network sees it.
         steps: Steps of Adam, at least 1.
         learning_rate: Of Adam, above 0.
-        warm_up: Share of the steps, in [0, 1], over which the penalties grow, as the square of the step, from nothing to
-            their weights. From noise, which has little of the objective and much total variation, they would otherwise
-            lead to a grey image.
+        warm_up: Share of the steps, in [0, 1], over which the penalties grow, as the square of the step, from nothing
+            to their weights. From noise, which has little of the objective and much total variation, they would
+            otherwise lead to a grey image.
 
     Raises:
         InputError: If ``steps``, ``learning_rate`` or ``warm_up`` is out of its range.
