@@ -1,5 +1,6 @@
 """Where images, labels and boxes come from."""
 
+from datamodules.class_indices import ClassIndexDataModule
 from datamodules.decoding import DecodingError, Preprocess, decode_image
 from datamodules.image_folder import DataError, ImageFolderDataModule, Listing, Original, list_folder
 from datamodules.image_sources import ImageSourcesDataModule
@@ -7,6 +8,7 @@ from datamodules.shapes import SHAPE_NAMES, ShapesDataModule, write_shapes
 
 __all__ = [
     "SHAPE_NAMES",
+    "ClassIndexDataModule",
     "DataError",
     "DecodingError",
     "ImageFolderDataModule",

@@ -1,5 +1,6 @@
 """VGG16 and what is computed from it."""
 
+from lightning_modules.activation_maximization import ActivationMaximizationModule
 from lightning_modules.attacks import FGSM, PGD, Attack
 from lightning_modules.attribution import AttributionModule
 from lightning_modules.callbacks import FigureWriter, RowWriter, RunFigureWriter
@@ -8,12 +9,14 @@ from lightning_modules.errors import InputError
 from lightning_modules.forward_pass import ForwardPass
 from lightning_modules.methods import AttributionMethod, GradCAM, GuidedBackprop, GuidedGradCAM, Saliency, SmoothGrad
 from lightning_modules.robustness import RobustnessModule
+from lightning_modules.synthesis_callbacks import ImageWriter, SheetWriter, SynthesisProgress
 from lightning_modules.vgg16 import VGG16, WeightsError, fold_batch_norm, load_vgg16, save_vgg16
 
 __all__ = [
     "FGSM",
     "PGD",
     "VGG16",
+    "ActivationMaximizationModule",
     "Attack",
     "AttributionMethod",
     "AttributionModule",
@@ -23,13 +26,16 @@ __all__ = [
     "GradCAM",
     "GuidedBackprop",
     "GuidedGradCAM",
+    "ImageWriter",
     "InputError",
     "PredictionModule",
     "RobustnessModule",
     "RowWriter",
     "RunFigureWriter",
     "Saliency",
+    "SheetWriter",
     "SmoothGrad",
+    "SynthesisProgress",
     "WeightsError",
     "fold_batch_norm",
     "load_vgg16",

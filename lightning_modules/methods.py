@@ -5,7 +5,6 @@ Maps are raw: at the size of the input, one channel for a class activation map a
 
 from __future__ import annotations
 
-import hashlib
 from abc import ABC, abstractmethod
 from typing import Any, Literal
 
@@ -15,7 +14,7 @@ from torch.nn import functional as F
 
 from lightning_modules.errors import InputError
 from lightning_modules.forward_pass import ForwardPass
-from lightning_modules.naming import NamedByOptions
+from lightning_modules.naming import NamedByOptions, seed_from
 
 
 class AttributionMethod(NamedByOptions, ABC):
@@ -150,7 +149,7 @@ class SmoothGrad(AttributionMethod):
     def __call__(self, forward_pass: ForwardPass) -> Tensor:
         images = forward_pass.images.detach()
         generators = [
-            torch.Generator(images.device).manual_seed(_seed_from(self.seed, key)) for key in forward_pass.keys
+            torch.Generator(images.device).manual_seed(seed_from(self.seed, key)) for key in forward_pass.keys
         ]
         most = self.max_batch or max(32, len(images))
         total = torch.zeros_like(images)
@@ -188,8 +187,3 @@ class SmoothGrad(AttributionMethod):
         options: dict[str, Any] = {"device": images.device, "dtype": images.dtype}
         noise = [torch.randn(images.shape[1:], generator=generator, **options) for generator in generators]
         return torch.stack(noise)
-
-
-def _seed_from(seed: int, key: str) -> int:
-    """A seed of 63 bits from a run's seed and an image's key."""
-    return int.from_bytes(hashlib.sha256(f"{seed}\0{key}".encode()).digest()[:8], "big") >> 1

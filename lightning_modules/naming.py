@@ -1,7 +1,8 @@
-"""How objects with options are called in tables and figures."""
+"""Names of configured objects, and seeds that follow from names."""
 
 from __future__ import annotations
 
+import hashlib
 import inspect
 
 
@@ -9,6 +10,13 @@ class NamedByOptions:
     """Whose ``repr`` is the class's name with the options that differ from their defaults.
 
     Each option of ``__init__`` has to be kept as the attribute of its name.
+
+    Example:
+        >>> class Blur(NamedByOptions):
+        ...     def __init__(self, sigma: float = 1.0) -> None:
+        ...         self.sigma = sigma
+        >>> Blur(), Blur(2.0)
+        (Blur, Blur(sigma=2.0))
     """
 
     def __repr__(self) -> str:
@@ -18,3 +26,9 @@ class NamedByOptions:
             if getattr(self, name, parameter.default) != parameter.default
         ]
         return type(self).__name__ + (f"({', '.join(options)})" if options else "")
+
+
+def seed_from(*parts: object) -> int:
+    """A seed of 63 bits from what is to decide it, such as a run's seed and an image's key."""
+    text = "\0".join(str(part) for part in parts)
+    return int.from_bytes(hashlib.sha256(text.encode()).digest()[:8], "big") >> 1

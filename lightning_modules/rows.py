@@ -77,7 +77,8 @@ def read_rows(folder: Path, columns: Sequence[str] | None = None) -> pa.Table:
     if not parts:
         return pa.table({name: [] for name in columns or ["path"]})
     table = pa.concat_tables([pq.read_table(part, columns=columns) for part in parts])
-    return table.sort_by([(name, "ascending") for name in ("path", "method", "eps") if name in table.column_names])
+    keys = [name for name in ("path", "method", "eps", "variant") if name in table.column_names]
+    return table.sort_by([(name, "ascending") for name in keys])
 
 
 def done_paths(folder: Path) -> set[str]:

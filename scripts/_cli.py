@@ -129,46 +129,41 @@ class RunCLI(LightningCLI):
             path.write_text(text)
 
 
-class EvaluationCLI(RunCLI):
-    """Runs an evaluating LightningModule over a folder of images, each exactly once, and continues what is unfinished.
+class TestCLI(RunCLI):
+    """Runs a LightningModule's test loop over everything that has no rows yet, each exactly once.
 
-    The module names its classes and image size by its ``network``, the number of figures by ``n_figures``, the columns
-    of its rows by ``schema``, and reduces them with ``summarize``. Its ``test_step`` returns ``rows`` and ``figures``,
-    its ``run_figures`` draws those of the whole run; all stand under ``group`` in TensorBoard.
+    The module gives the columns of its rows by ``schema`` and reduces them with ``summarize``. Its ``test_step``
+    returns ``rows`` and ``figures``, which stand under ``group`` in TensorBoard. The data module skips what is in its
+    ``done``.
     """
 
     def __init__(
-        self, model_class: type[LightningModule], *, group: str, description: str, args: list[str] | None
+        self,
+        model_class: type[LightningModule],
+        data_class: type[LightningDataModule],
+        *,
+        group: str,
+        description: str,
+        args: list[str] | None,
     ) -> None:
         self.group = group
         super().__init__(
             model_class,
-            ImageFolderDataModule,
+            data_class,
             description=description,
             args=args,
-            # The data module shares the images out itself: Lightning's sampler repeats some where they do not divide.
+            # The data module shares the work out itself: Lightning's sampler repeats some where it does not divide.
             use_distributed_sampler=False,
             enable_checkpointing=False,
             enable_model_summary=False,
         )
-
-    def add_arguments_to_parser(self, parser: LightningArgumentParser) -> None:
-        super().add_arguments_to_parser(parser)
-        for name in ("class_names", "input_size", "resize_size"):
-            parser.link_arguments("model", f"data.{name}", partial(_of_network, name=name), apply_on="instantiate")
-        parser.link_arguments("model.n_figures", "data.n_originals")
-
-    def callbacks(self) -> list[Callback]:
-        rows, figures = self.out / "results", self.out / "figures"
-        # Those of the whole run are drawn when the rows are whole, and before the figures are shown.
-        return [RowWriter(rows), RunFigureWriter(rows, figures), FigureWriter(figures, self.group)]
 
     def has_results(self) -> bool:
         # A run that was refused before its first batch leaves its settings alone; they may be corrected.
         return any((self.out / "results").glob("part-*.parquet"))
 
     def evaluate(self) -> dict[str, Any] | None:
-        """Tests the images that have no rows yet; on the first rank, returns the summary of all rows, also saved."""
+        """Tests what has no rows yet; on the first rank, returns the summary of all rows, also saved."""
         self.save_config()
         # TensorFloat-32 rounds to three digits, and differently in batches of other sizes: whoever wants speed asks for
         # bf16-mixed, and whoever asks for 32-true gets it.
@@ -180,6 +175,30 @@ class EvaluationCLI(RunCLI):
         summary = self.model.summarize(read_rows(self.out / "results"))
         (self.out / "summary.json").write_text(json.dumps(summary, indent=2) + "\n")
         return summary
+
+
+class EvaluationCLI(TestCLI):
+    """Runs an evaluating LightningModule over a folder of images.
+
+    The module names its classes and image size by its ``network``, and the number of figures by ``n_figures``; its
+    ``run_figures`` draws those of the whole run.
+    """
+
+    def __init__(
+        self, model_class: type[LightningModule], *, group: str, description: str, args: list[str] | None
+    ) -> None:
+        super().__init__(model_class, ImageFolderDataModule, group=group, description=description, args=args)
+
+    def add_arguments_to_parser(self, parser: LightningArgumentParser) -> None:
+        super().add_arguments_to_parser(parser)
+        for name in ("class_names", "input_size", "resize_size"):
+            parser.link_arguments("model", f"data.{name}", partial(_of_network, name=name), apply_on="instantiate")
+        parser.link_arguments("model.n_figures", "data.n_originals")
+
+    def callbacks(self) -> list[Callback]:
+        rows, figures = self.out / "results", self.out / "figures"
+        # Those of the whole run are drawn when the rows are whole, and before the figures are shown.
+        return [RowWriter(rows), RunFigureWriter(rows, figures), FigureWriter(figures, self.group)]
 
     def print_outcome(self, summary: dict[str, Any]) -> None:
         """Prints how many images there were, how well they were classified, and where to look."""

@@ -33,7 +33,7 @@ def main(args: list[str] | None = None) -> None:
     start = time.monotonic()
     shapes = out / "shapes"
     write_shapes(shapes, n_train=0, n_val=160, n_pairs=48, seed=0)
-    for name in ("one_object", "two_objects", "scores", "robustness"):
+    for name in ("one_object", "two_objects", "scores", "robustness", "maximized", "ablation"):
         shutil.rmtree(out / name, ignore_errors=True)
 
     first = [str(next((shapes / "val" / name).iterdir())) for name in ("crescent", "heart", "star")]
@@ -60,6 +60,15 @@ def main(args: list[str] | None = None) -> None:
         *("--data.root", str(shapes / "val"), "--model.weights", "shapes", "--model.n_figures", "8"),
         *("--trainer.accelerator", "cpu", "--out", str(out / "robustness")),
     )
+    for name, options in (
+        ("maximized", ("--data.classes", "all", "--model.steps", "192")),
+        ("ablation", ("--data.classes", "[crescent, star]", "--model.steps", "128", "--model.ablation", "true")),
+    ):
+        run(
+            "maximize_activation.py",
+            *("--model.weights", "shapes", *options),
+            *("--trainer.accelerator", "cpu", "--out", str(out / name)),
+        )
     print(
         f"\nThe demo took {time.monotonic() - start:.0f} s. Figures: {out}/*/figures\n"
         f"Look at everything: {Path(sys.executable).parent / 'tensorboard'} --logdir {out}"

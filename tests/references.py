@@ -72,3 +72,17 @@ def bilinear(image: np.ndarray, height: int, width: int) -> np.ndarray:
             bottom = image[y1, x0] * (1 - (x - x0)) + image[y1, x1] * (x - x0)
             out[i, j] = top * (1 - (y - y0)) + bottom * (y - y0)
     return out
+
+
+def total_variation_in_loops(image: np.ndarray) -> float:
+    """Anisotropic total variation of an image ``(C, H, W)`` for each of its values."""
+    channels, height, width = image.shape
+    total = 0.0
+    for c in range(channels):
+        for i in range(height):
+            for j in range(width):
+                if i + 1 < height:
+                    total += abs(image[c, i + 1, j] - image[c, i, j])
+                if j + 1 < width:
+                    total += abs(image[c, i, j + 1] - image[c, i, j])
+    return total / image.size

@@ -1,0 +1,268 @@
+"""Activation maximization: images of what a network takes for a class, or of what excites a channel."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pytorch_lightning as pl
+import torch
+from matplotlib.figure import Figure
+from torch import Tensor
+
+from lightning_modules.errors import InputError
+from lightning_modules.synthesis import (
+    VARIANTS,
+    Channel,
+    FourierImage,
+    LogitMargin,
+    Objective,
+    Parametrization,
+    Progress,
+    RandomRotation,
+    RandomScale,
+    RandomShift,
+    Recipe,
+    Regularizer,
+    TotalVariation,
+    Transform,
+    generators,
+    maximize,
+    respond,
+    total_variation,
+)
+from lightning_modules.synthesis_callbacks import SynthesisProgress
+from lightning_modules.synthesis_figures import growth_figure
+from lightning_modules.vgg16 import load_vgg16
+
+N_SNAPSHOTS = 7
+NUMBERS = ("activation", "activation_shifted", "probability", "probability_shifted", "total_variation")
+
+
+class ActivationMaximizationModule(pl.LightningModule):
+    """Optimizes an image for each unit of a batch, to the end, in one test step.
+
+    An image follows from the settings, its unit and its seed alone: hundreds of steps amplify a difference of one
+    rounding into another image, so a forward pass never holds more or fewer than ``images_per_pass``.
+
+    Args:
+        weights: IMAGENET1K_V1 (torchvision's, downloaded once), shapes (the small embedded model), random (seeded,
+            untrained), or the path of a .pth or .ckpt file.
+        objective: What is maximized, by name or import path. null = LogitMargin of the class against all others. Units
+            given as layer:channel are maximized by Channel, unless this objective is of their layer.
+        parametrization: What is optimized, by name or import path. null = FourierImage.
+        regularizers: Penalties of the image, by name or import path. null = TotalVariation; [] = none.
+        transforms: What the network sees the image through, in order, by name or import path. null = a random shift,
+            scale, rotation and smaller shift; [] = none.
+        steps: Steps of Adam, at least 1.
+        learning_rate: Of Adam, above 0.
+        warm_up: Share of the steps, in [0, 1], over which the penalties grow from nothing to their weights.
+        image_size: Height and width in pixels of the images. null = what the network was trained on.
+        images_per_pass: Images that share a forward pass, at least 1. A GPU is faster with more; another number gives
+            other images.
+        fresh_shift: Farthest shift in pixels of the crops on which the finished image is judged; the optimization never
+            saw them.
+        n_fresh: How many such crops, at least 1.
+        ablation: Whether each image is made four times: with neither, with the regularizers only, with the transforms
+            only, and with both.
+        n_figures: Images, from the first on, of which a figure shows how they grew.
+    """
+
+    def __init__(
+        self,
+        weights: str = "IMAGENET1K_V1",
+        objective: Objective | None = None,
+        parametrization: Parametrization | None = None,
+        regularizers: Sequence[Regularizer] | None = None,
+        transforms: Sequence[Transform] | None = None,
+        steps: int = 512,
+        learning_rate: float = 0.05,
+        warm_up: float = 0.5,
+        image_size: int | None = None,
+        images_per_pass: int = 1,
+        fresh_shift: int = 16,
+        n_fresh: int = 32,
+        ablation: bool = False,
+        n_figures: int = 16,
+    ) -> None:
+        super().__init__()
+        for name, value, least in (
+            ("steps", steps, 1),
+            ("image_size", image_size, 32),
+            ("images_per_pass", images_per_pass, 1),
+            ("fresh_shift", fresh_shift, 0),
+            ("n_fresh", n_fresh, 1),
+            ("n_figures", n_figures, 0),
+        ):
+            if value is not None and value < least:
+                raise InputError(f"model.{name} must be at least {least}, got {value}.")
+        regularizers = [TotalVariation()] if regularizers is None else list(regularizers)
+        if transforms is None:
+            transforms = [RandomShift(8), RandomScale(0.9, 1.1), RandomRotation(10), RandomShift(4)]
+        both = Recipe(parametrization or FourierImage(), regularizers, transforms, steps, learning_rate, warm_up)
+        self.recipes = both.ablated() if ablation else {VARIANTS[-1]: both}
+        self.network = load_vgg16(weights)
+        self.objective = objective or LogitMargin()
+        size = image_size or self.network.input_size
+        self.size = (size, size)
+        self.images_per_pass = images_per_pass
+        self.fresh = RandomShift(fresh_shift)
+        self.n_fresh = n_fresh
+        self.n_figures = n_figures
+
+    @property
+    def schema(self) -> pa.Schema:
+        """Columns of the rows: one for each image made."""
+        text = ("path", "status", "error", "variant", "image", "name", "layer", "prediction_name")
+        whole = ("target", "seed", "prediction", "steps")
+        fields = [*((name, pa.string()) for name in text), *((name, pa.int64()) for name in whole)]
+        return pa.schema([*fields, *((name, pa.float64()) for name in (*NUMBERS, "seconds"))])
+
+    @property
+    def ablation_legend(self) -> str:
+        """What the names of an ablation's variants stand for."""
+        both = self.recipes[VARIANTS[-1]]
+        return f"TV: {both.regularizers}\nshifts: {both.transforms}"
+
+    def test_step(self, batch: dict[str, Any], batch_idx: int) -> dict[str, Any]:
+        """Optimizes a batch; returns its ``rows``, ``figures`` and ``images``: file name -> uint8 ``(H, W, 3)``."""
+        outputs: dict[str, Any] = {"rows": [], "images": {}, "figures": {}}
+        for objective, members in self._passes(batch):
+            for variant, recipe in self.recipes.items():
+                self._make(batch, members, objective, variant, recipe, outputs)
+        # What belongs to one unit stands together, so that a part of the rows has all of it or nothing.
+        outputs["rows"].sort(key=lambda row: row["path"])
+        return outputs
+
+    def _passes(self, batch: dict[str, Any]) -> Iterator[tuple[Objective, list[int]]]:
+        """The images of a batch that share a forward pass, by their numbers, and the objective that they share."""
+        by_layer: dict[Any, list[int]] = {}
+        for i, layer in enumerate(batch["layer"]):
+            by_layer.setdefault(layer, []).append(i)
+        for layer, members in by_layer.items():
+            objective = self.objective if layer == self.objective.layer else Channel(layer)
+            for start in range(0, len(members), self.images_per_pass):
+                yield objective, members[start : start + self.images_per_pass]
+
+    def _make(
+        self,
+        batch: dict[str, Any],
+        members: list[int],
+        objective: Objective,
+        variant: str,
+        recipe: Recipe,
+        outputs: dict[str, Any],
+    ) -> None:
+        """Optimizes the images ``members`` by ``recipe`` and adds what they give to ``outputs``."""
+        start = time.monotonic()
+        # A pass is filled up, so that an image is the same in a full one and in the last of a run.
+        filled = (members + members[-1:] * self.images_per_pass)[: self.images_per_pass]
+        keys = [f"{int(batch['seed'][i])}|{batch['layer'][i]}|{int(batch['target'][i])}" for i in filled]
+        target = batch["target"][filled]
+        growths = [_Growth(recipe.steps) if int(batch["index"][i]) < self.n_figures else None for i in members]
+        files = [_file(batch["path"][i], variant if len(self.recipes) > 1 else None) for i in members]
+        names = [file.removesuffix(".png") for file in files]
+
+        def on_step(progress: Progress) -> None:
+            for i, growth in enumerate(growths):
+                if growth is not None:
+                    growth.add(progress, i)
+            for callback in self.trainer.callbacks:  # type: ignore[attr-defined]
+                if isinstance(callback, SynthesisProgress):
+                    callback.on_synthesis_step(self.trainer, names, progress, recipe.steps)
+
+        images = maximize(self.network, objective, target, recipe, self.size, keys, on_step)
+        seconds = (time.monotonic() - start) / len(members)
+        for position, i in enumerate(members):
+            pixels = _to_uint8(images[position])
+            row = {
+                "path": batch["path"][i],
+                "variant": variant,
+                "name": batch["name"][i],
+                "layer": batch["layer"][i],
+                "target": int(batch["target"][i]),
+                "seed": int(batch["seed"][i]),
+                "steps": recipe.steps,
+                "seconds": seconds,
+            }
+            judged = self._judge(pixels, objective, target[position : position + 1], keys[position])
+            outputs["rows"].append(row | judged | ({"image": files[position]} if judged["status"] == "ok" else {}))
+            if judged["status"] == "ok":
+                outputs["images"][files[position]] = pixels
+                growth = growths[position]
+                if growth is not None and variant == VARIANTS[-1]:
+                    outputs["figures"][i] = growth.draw(f"{batch['name'][i]}, seed {row['seed']}")
+
+    @torch.no_grad()
+    def _judge(self, pixels: np.ndarray, objective: Objective, target: Tensor, key: str) -> dict[str, Any]:
+        """The numbers of a finished image, read from the 8 bits that are saved."""
+        like = next(self.network.parameters())
+        image = torch.from_numpy(pixels).to(like).permute(2, 0, 1)[None] / 255
+        crops = [self.fresh(image, generators([key], f"fresh {k}")) for k in range(self.n_fresh)]
+        views = torch.cat([image, *crops])
+        logits = self.network(views).float()
+        output = logits if objective.layer is None else respond(self.network, views, objective.layer).float()
+        activation = objective(output, target.to(logits.device).expand(len(views)))
+        if not activation.isfinite().all():
+            return {"status": "failed", "error": f"the activation is {float(activation[0])}"}
+        probabilities = logits.softmax(1)
+        prediction = int(probabilities[0].argmax())
+        numbers = {"activation": activation}
+        if objective.layer is None:
+            numbers["probability"] = probabilities[:, int(target)]
+        judged = {name: float(values[0]) for name, values in numbers.items()}
+        judged |= {f"{name}_shifted": float(values[1:].mean()) for name, values in numbers.items()}
+        return judged | {
+            "status": "ok",
+            "prediction": prediction,
+            "prediction_name": self.network.class_names[prediction],
+            "total_variation": float(total_variation(image)),
+        }
+
+    @staticmethod
+    def summarize(table: pa.Table) -> dict[str, Any]:
+        """Summary of a run's rows: counts, and for each variant the mean, least and greatest of each number."""
+        frame = table.to_pandas()
+        good = frame[frame["status"] == "ok"]
+        variants = {}
+        for variant in [name for name in VARIANTS if (good["variant"] == name).any()]:
+            rows = good[good["variant"] == variant]
+            columns = {name: rows[name].dropna() for name in (*NUMBERS, "seconds")}
+            variants[variant] = {"n": len(rows)} | {
+                name: {"mean": float(values.mean()), "min": float(values.min()), "max": float(values.max())}
+                for name, values in columns.items()
+                if len(values)
+            }
+        return {"n_images": len(frame), "n_failed": len(frame) - len(good), "variants": variants}
+
+
+class _Growth:
+    """What an image's figure needs: its numbers at each step, and snapshots of it."""
+
+    def __init__(self, steps: int) -> None:
+        # Each snapshot after half the steps of the next: most happens early.
+        self.at = sorted({max(1, round(steps / 2**k)) for k in range(N_SNAPSHOTS)})
+        self.snapshots: dict[int, np.ndarray] = {}
+        self.numbers: list[tuple[Tensor, Tensor]] = []
+
+    def add(self, progress: Progress, i: int) -> None:
+        self.numbers.append((progress.activation[i], total_variation(progress.images[i : i + 1])[0]))
+        if progress.step in self.at:
+            self.snapshots[progress.step] = _to_uint8(progress.images[i])
+
+    def draw(self, title: str) -> Figure:
+        activation, variation = (torch.stack(column).tolist() for column in zip(*self.numbers))
+        return growth_figure(self.snapshots, activation, variation, title)
+
+
+def _to_uint8(image: Tensor) -> np.ndarray:
+    finite = image.detach().float().nan_to_num(0.5)
+    return (finite * 255).round().byte().permute(1, 2, 0).cpu().numpy()
+
+
+def _file(path: str, variant: str | None) -> str:
+    stem = path.removesuffix(".png")
+    return f"{stem}_{variant.replace(' ', '_')}.png" if variant else f"{stem}.png"

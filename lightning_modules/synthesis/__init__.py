@@ -1,0 +1,48 @@
+"""What activation maximization is composed of: parametrizations, objectives, regularizers, transforms."""
+
+from lightning_modules.synthesis.maximization import VARIANTS, Progress, Recipe, generators, maximize
+from lightning_modules.synthesis.objectives import (
+    Channel,
+    ClassLogit,
+    LogitMargin,
+    Objective,
+    layer_channels,
+    respond,
+)
+from lightning_modules.synthesis.parametrizations import FourierImage, Parametrization, PixelImage
+from lightning_modules.synthesis.regularizers import L2, Regularizer, TotalVariation, total_variation
+from lightning_modules.synthesis.transforms import (
+    GaussianBlur,
+    RandomRotation,
+    RandomScale,
+    RandomShift,
+    Transform,
+    shift,
+)
+
+__all__ = [
+    "L2",
+    "VARIANTS",
+    "Channel",
+    "ClassLogit",
+    "FourierImage",
+    "GaussianBlur",
+    "LogitMargin",
+    "Objective",
+    "Parametrization",
+    "PixelImage",
+    "Progress",
+    "RandomRotation",
+    "RandomScale",
+    "RandomShift",
+    "Recipe",
+    "Regularizer",
+    "TotalVariation",
+    "Transform",
+    "generators",
+    "layer_channels",
+    "maximize",
+    "respond",
+    "shift",
+    "total_variation",
+]

@@ -1,0 +1,142 @@
+"""Gradient ascent from noise to images that a network responds to."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+
+import torch
+from torch import Tensor, nn
+
+from lightning_modules.errors import InputError
+from lightning_modules.naming import seed_from
+from lightning_modules.synthesis.objectives import Objective, respond
+from lightning_modules.synthesis.parametrizations import Parametrization, Size
+from lightning_modules.synthesis.regularizers import Regularizer
+from lightning_modules.synthesis.transforms import Transform
+
+VARIANTS = ("neither", "TV only", "shifts only", "both")
+"""What an ablation compares, in order: without regularizers and transforms, with the one or the other, with both."""
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """How images are made.
+
+    Attributes:
+        parametrization: What is optimized.
+        regularizers: Penalties of the image itself, subtracted from the objective.
+        transforms: What the image goes through, in this order and anew at each step, before the network sees it.
+        steps: Steps of Adam, at least 1.
+        learning_rate: Of Adam, above 0.
+        warm_up: Share of the steps, in [0, 1], over which the penalties grow, as the square of the step, from nothing
+            to their weights. From noise, which has little of the objective and much total variation, they would
+            otherwise lead to a grey image.
+
+    Raises:
+        InputError: If ``steps``, ``learning_rate`` or ``warm_up`` is out of its range.
+    """
+
+    parametrization: Parametrization
+    regularizers: Sequence[Regularizer]
+    transforms: Sequence[Transform]
+    steps: int
+    learning_rate: float
+    warm_up: float = 0.0
+
+    def ablated(self) -> dict[str, Recipe]:
+        """This recipe without regularizers and transforms, with only the one or the other, and as it is."""
+        bare = replace(self, regularizers=[], transforms=[])
+        return dict(zip(VARIANTS, (bare, replace(self, transforms=[]), replace(self, regularizers=[]), self)))
+
+    def __post_init__(self) -> None:
+        if self.steps < 1:
+            raise InputError(f"steps must be at least 1, got {self.steps}.")
+        if not self.learning_rate > 0:
+            raise InputError(f"learning_rate must be above 0, got {self.learning_rate}.")
+        if not 0 <= self.warm_up <= 1:
+            raise InputError(f"warm_up must lie in [0, 1], got {self.warm_up}.")
+
+
+@dataclass(frozen=True)
+class Progress:
+    """Where an optimization stands after a step.
+
+    Attributes:
+        step: Steps done.
+        images: The images so far, ``(N, 3, H, W)`` in [0, 1], detached.
+        activation: The objective of each image under the transforms of this step, ``(N,)``, without penalties.
+    """
+
+    step: int
+    images: Tensor
+    activation: Tensor
+
+
+def maximize(
+    network: nn.Module,
+    objective: Objective,
+    target: Tensor,
+    recipe: Recipe,
+    size: Size,
+    keys: Sequence[str],
+    on_step: Callable[[Progress], None] | None = None,
+) -> Tensor:
+    """Optimizes an image for each target.
+
+    The network is not changed; no parameter gets a gradient. It works under ``torch.inference_mode`` too. All that is
+    random about an image follows from its key and the number of the step.
+
+    Args:
+        network: Maps pixels in [0, 1] to logits; in eval mode.
+        objective: What is maximized.
+        target: The class or channel of each image, long ``(N,)``.
+        recipe: How.
+        size: Height and width in pixels of the images.
+        keys: What is drawn for each image follows from its key.
+        on_step: Called after each step.
+
+    Returns:
+        The images, ``(N, 3, H, W)`` in [0, 1], in the dtype of the network's parameters.
+    """
+    like = next(network.parameters())
+    with torch.inference_mode(False), torch.enable_grad(), _repeatable():
+        # A clone, since autograd cannot keep a tensor that was made under inference mode.
+        target = target.to(like.device).clone()
+        start = [recipe.parametrization.start(size, generator) for generator in generators(keys, 0)]
+        parameters = torch.cat(start).to(like).requires_grad_()
+        optimizer = torch.optim.Adam([parameters], lr=recipe.learning_rate)
+        for step in range(1, recipe.steps + 1):
+            images = recipe.parametrization.pixels(parameters, size)
+            views = images
+            drawn = generators(keys, step)
+            for transform in recipe.transforms:
+                views = transform(views, drawn)
+            output = respond(network, views.contiguous(memory_format=torch.channels_last), objective.layer)
+            activation = objective(output.to(like.dtype), target)
+            ramp = min(1.0, step / (recipe.warm_up * recipe.steps)) ** 2 if recipe.warm_up else 1.0
+            penalty = torch.stack([torch.zeros_like(activation), *(r(images) for r in recipe.regularizers)]).sum(0)
+            # Each image's parameters change its own loss alone, so the gradient of the sum is every image's own.
+            (parameters.grad,) = torch.autograd.grad((ramp * penalty - activation).sum(), parameters)
+            optimizer.step()
+            if on_step is not None:
+                on_step(Progress(step, images.detach(), activation.detach()))
+        return recipe.parametrization.pixels(parameters, size).detach()
+
+
+def generators(keys: Sequence[str], step: int | str) -> list[torch.Generator]:
+    """A generator on the CPU for each image, seeded by its key and the step."""
+    return [torch.Generator().manual_seed(seed_from(key, step)) for key in keys]
+
+
+@contextmanager
+def _repeatable() -> Iterator[None]:
+    # cuDNN may otherwise take convolutions whose sums differ from run to run, and hundreds of steps amplify that.
+    cudnn = torch.backends.cudnn
+    before = cudnn.deterministic, cudnn.benchmark
+    cudnn.deterministic, cudnn.benchmark = True, False
+    try:
+        yield
+    finally:
+        cudnn.deterministic, cudnn.benchmark = before

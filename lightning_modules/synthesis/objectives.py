@@ -1,0 +1,136 @@
+"""What is maximized: objectives over a network's logits, or over the output of one of its layers."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from typing import Any, Literal
+
+import torch
+from torch import Tensor, nn
+
+from lightning_modules.errors import InputError
+from lightning_modules.naming import NamedByOptions
+
+
+class Objective(NamedByOptions, ABC):
+    """What an objective is: a call from a layer's output and the units wanted to a number for each image.
+
+    To add one, derive a class in a file of your own, keep each option of ``__init__`` as the attribute of its name, and
+    name the class on the command line by its import path.
+    """
+
+    layer: str | None = None
+    """The layer whose output is judged; None = the logits. The units are then its channels, or the classes."""
+
+    @abstractmethod
+    def __call__(self, output: Tensor, target: Tensor) -> Tensor:
+        """How much each image has of what is wanted, ``(N,)``.
+
+        Args:
+            output: What the layer gives: ``(N, C, h, w)``, or ``(N, C)`` as the logits are.
+            target: The class or channel wanted in each image, long ``(N,)``.
+        """
+
+
+class ClassLogit(Objective):
+    """The logit of the class, before the softmax, so that other classes cannot be pushed down instead.
+
+    Reference: Simonyan, Vedaldi & Zisserman, "Deep Inside Convolutional Networks", ICLR 2014 workshop.
+    """
+
+    def __call__(self, output: Tensor, target: Tensor) -> Tensor:
+        return output.gather(1, target[:, None])[:, 0]
+
+
+class LogitMargin(Objective):
+    """The logit of the class minus the others: what sets the class apart from them.
+
+    Args:
+        others: What is subtracted: the mean of the other logits, or their softmax-like maximum, ``logsumexp``, which
+            gives the log odds of the class.
+    """
+
+    def __init__(self, others: Literal["mean", "logsumexp"] = "logsumexp") -> None:
+        self.others = others
+
+    def __call__(self, output: Tensor, target: Tensor) -> Tensor:
+        wanted = torch.zeros_like(output, dtype=torch.bool).scatter_(1, target[:, None], True)
+        if self.others == "mean":
+            others = output.masked_fill(wanted, 0).sum(1) / (output.shape[1] - 1)
+        else:
+            others = output.masked_fill(wanted, -torch.inf).logsumexp(1)
+        return output[wanted] - others
+
+
+class Channel(Objective):
+    """The mean of a channel over its positions; of a layer without positions, the unit itself.
+
+    Args:
+        layer: Name of the layer, such as features.28.
+    """
+
+    def __init__(self, layer: str) -> None:
+        self.layer = layer
+
+    def __call__(self, output: Tensor, target: Tensor) -> Tensor:
+        units = output.flatten(2).mean(2) if output.ndim > 2 else output
+        return units.gather(1, target[:, None])[:, 0]
+
+
+class _Reached(Exception):
+    def __init__(self, output: Any) -> None:
+        self.output = output
+
+
+def respond(network: nn.Module, images: Tensor, layer: str | None) -> Tensor:
+    """The output of ``layer`` for ``images``; None = of the network.
+
+    The pass ends at the layer, so what lies above costs nothing, and an in-place ReLU that follows cannot overwrite the
+    output.
+
+    Raises:
+        InputError: If there is no such layer.
+    """
+    if layer is None:
+        return network(images)
+
+    def stop(module: nn.Module, args: Any, output: Any) -> None:
+        raise _Reached(output)
+
+    modules = dict(network.named_modules())
+    if layer not in modules:
+        raise InputError(f"The network has no layer {layer!r}; it has {', '.join(filter(None, modules))}.")
+    handle = modules[layer].register_forward_hook(stop)
+    try:
+        network(images)
+    except _Reached as reached:
+        return reached.output
+    finally:
+        handle.remove()
+    raise InputError(f"The network has the layer {layer!r}, but does not use it.")
+
+
+def layer_channels(network: nn.Module, size: int) -> dict[str, int]:
+    """How many channels each layer gives, by its name, in the order of the forward pass.
+
+    Args:
+        network: Layers are its innermost modules.
+        size: Height and width in pixels of an image that it takes.
+    """
+    channels: dict[str, int] = {}
+    handles = []
+    for name, module in network.named_modules():
+        if next(module.children(), None) is None:
+
+            def count(module: nn.Module, args: Any, output: Any, name: str = name) -> None:
+                channels[name] = int(output.shape[1])
+
+            handles.append(module.register_forward_hook(count))
+    try:
+        parameter = next(network.parameters())
+        with torch.no_grad():
+            network(torch.zeros(1, 3, size, size, device=parameter.device, dtype=parameter.dtype))
+    finally:
+        for handle in handles:
+            handle.remove()
+    return channels

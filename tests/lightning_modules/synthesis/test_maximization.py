@@ -1,0 +1,124 @@
+from __future__ import annotations
+
+import copy
+from dataclasses import replace
+
+import pytest
+import torch
+from torch import Tensor
+
+from lightning_modules import VGG16, InputError
+from lightning_modules.synthesis import (
+    VARIANTS,
+    Channel,
+    ClassLogit,
+    FourierImage,
+    LogitMargin,
+    PixelImage,
+    Progress,
+    RandomRotation,
+    RandomScale,
+    RandomShift,
+    Recipe,
+    TotalVariation,
+    generators,
+    maximize,
+)
+from tests.references import TinyNet
+
+RECIPE = Recipe(FourierImage(), [TotalVariation()], [RandomShift(), RandomScale(), RandomRotation()], 40, 0.05, 0.5)
+
+
+def make(network: VGG16, targets: list[int], recipe: Recipe = RECIPE) -> Tensor:
+    keys = [f"0|{k}" for k in targets]
+    return maximize(network, LogitMargin(), torch.tensor(targets), recipe, (112, 112), keys)
+
+
+@pytest.mark.parametrize("penalties", [[], [TotalVariation(0)]])
+@pytest.mark.parametrize("transforms", [[], [RandomShift(0)]])
+def test_without_penalties_and_transforms_it_is_plain_ascent(penalties: list, transforms: list) -> None:
+    """Adam on the logit, written out, of a network that is differentiated by autograd alone."""
+    net = TinyNet()
+    recipe = Recipe(PixelImage(std=0.5), penalties, transforms, 5, 0.1)
+    image = maximize(net, ClassLogit(), torch.tensor([2]), recipe, (4, 5), ["a"])
+
+    z = PixelImage(std=0.5).start((4, 5), generators(["a"], 0)[0]).double()
+    first, second = torch.zeros_like(z), torch.zeros_like(z)
+    for step in range(1, 6):
+        z.requires_grad_()
+        (gradient,) = torch.autograd.grad(net(z.sigmoid())[0, 2], z)
+        first, second = 0.9 * first + 0.1 * gradient, 0.999 * second + 0.001 * gradient**2
+        update = first / (1 - 0.9**step) / ((second / (1 - 0.999**step)).sqrt() + 1e-8)
+        z = (z + 0.1 * update).detach()
+    torch.testing.assert_close(image, z.sigmoid(), rtol=0, atol=1e-12)
+
+
+def test_one_class_alone_equals_it_on_another_day_and_other_classes_do_not(shapes_network: VGG16) -> None:
+    first, again, other = (make(shapes_network, [k]) for k in (3, 3, 4))
+    assert torch.equal(first, again)
+    assert (first - other).abs().max() > 0.1
+
+
+def test_place_and_neighbours_in_a_pass_do_not_matter(shapes_network: VGG16) -> None:
+    """Only how many share a pass may: that changes the sums, and the steps amplify it."""
+    together = make(shapes_network, [0, 1, 2, 3])
+    other = make(shapes_network, [3, 5, 5, 0])
+    assert (other[0] - together[3]).abs().max() <= 1e-4
+    assert (other[3] - together[0]).abs().max() <= 1e-4
+
+
+def test_threads_do_not_matter(shapes_network: VGG16) -> None:
+    threads = torch.get_num_threads()
+    try:
+        torch.set_num_threads(1)
+        one = make(shapes_network, [3])
+        torch.set_num_threads(2)
+        two = make(shapes_network, [3])
+    finally:
+        torch.set_num_threads(threads)
+    assert (one - two).abs().max() <= 1e-4
+
+
+def test_progress(shapes_network: VGG16) -> None:
+    seen: list[Progress] = []
+    recipe = replace(RECIPE, steps=12, transforms=[], regularizers=[])
+    maximize(shapes_network, ClassLogit(), torch.tensor([1]), recipe, (48, 64), ["a"], seen.append)
+    assert [progress.step for progress in seen] == list(range(1, 13))
+    assert seen[0].images.shape == (1, 3, 48, 64)
+    assert not seen[0].images.requires_grad
+    assert seen[-1].activation > seen[0].activation
+
+
+def test_the_network_is_left_alone_also_in_inference_mode(shapes_network: VGG16) -> None:
+    before = copy.deepcopy(shapes_network.state_dict())
+    cudnn = torch.backends.cudnn.deterministic, torch.backends.cudnn.benchmark
+    with torch.inference_mode():
+        image = maximize(
+            shapes_network, Channel("features.28"), torch.tensor([5]), replace(RECIPE, steps=2), (64, 64), ["a"]
+        )
+    assert image.min() >= 0
+    assert image.max() <= 1
+    assert all(torch.equal(tensor, before[name]) for name, tensor in shapes_network.state_dict().items())
+    assert all(parameter.grad is None for parameter in shapes_network.parameters())
+    assert cudnn == (torch.backends.cudnn.deterministic, torch.backends.cudnn.benchmark)
+
+
+def test_ablated() -> None:
+    recipes = RECIPE.ablated()
+    assert tuple(recipes) == VARIANTS
+    contents = {name: (bool(recipe.regularizers), bool(recipe.transforms)) for name, recipe in recipes.items()}
+    assert list(contents.values()) == [(False, False), (True, False), (False, True), (True, True)]
+    assert recipes["both"] == RECIPE
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"steps": 0}, "steps must be at least 1, got 0"),
+        ({"learning_rate": 0.0}, "learning_rate must be above 0"),
+        ({"warm_up": 1.5}, r"warm_up must lie in \[0, 1\], got 1.5"),
+    ],
+)
+def test_bad_recipes(options: dict, message: str) -> None:
+    with pytest.raises(InputError, match=message):
+        replace(RECIPE, **options)

@@ -1,0 +1,95 @@
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from lightning_modules.rows import read_rows
+
+SCRIPT = Path(__file__).parents[2] / "scripts" / "maximize_activation.py"
+
+
+def run(out: Path, *options: str) -> subprocess.CompletedProcess:
+    command = [sys.executable, str(SCRIPT), "--model.weights", "shapes", "--model.steps", "12"]
+    command += ["--trainer.accelerator", "cpu", "--out", str(out), *options]
+    return subprocess.run(command, capture_output=True, text=True, timeout=250)
+
+
+def images(out: Path) -> dict[str, bytes]:
+    return {path.name: path.read_bytes() for path in (out / "images").glob("*.png")}
+
+
+@pytest.fixture(scope="module")
+def whole(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A run over five classes in one process."""
+    out = tmp_path_factory.mktemp("whole")
+    result = run(out, "--data.classes", "[0, 1, 2, 3, 4]")
+    assert result.returncode == 0, result.stderr
+    assert "5 images" in result.stdout
+    return out
+
+
+def test_what_a_run_leaves(whole: Path) -> None:
+    assert {path.name for path in whole.iterdir()} == {
+        "config.yaml", "figures", "images", "results", "summary.json", "tensorboard"
+    }  # fmt: skip
+    assert len(images(whole)) == 5
+    assert {path.name for path in (whole / "figures").iterdir()} == {
+        "contact_sheet_both_000.png",
+        *(f"{k:05d}_{name.removesuffix('.png')}.png" for k, name in enumerate(sorted(images(whole)))),
+    }
+
+
+def test_tensorboard_shows_how_it_grew(whole: Path) -> None:
+    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+    events = EventAccumulator(str(whole / "tensorboard"), size_guidance={"images": 0})
+    events.Reload()
+    curves, pictures = events.Tags()["scalars"], events.Tags()["images"]
+    assert {"activation/0003_cross_seed0", "total_variation/0003_cross_seed0"} <= set(curves)
+    assert [point.step for point in events.Scalars("activation/0003_cross_seed0")] == [1, 8, 12]
+    assert [point.step for point in events.Images("growing/0003_cross_seed0")] == [8, 12]
+    assert any(name.endswith("contact_sheet_both_000") for name in pictures)
+
+
+@pytest.mark.slow
+def test_two_processes_give_the_same_images(whole: Path, tmp_path: Path) -> None:
+    result = run(tmp_path, "--data.classes", "[0, 1, 2, 3, 4]", "--trainer.devices", "2", "--data.batch_size", "1")
+    assert result.returncode == 0, result.stderr
+    assert images(tmp_path) == images(whole)
+    assert len(list((tmp_path / "results").glob("*.parquet"))) >= 2
+    assert read_rows(tmp_path / "results")["path"].to_pylist() == read_rows(whole / "results")["path"].to_pylist()
+
+
+@pytest.mark.slow
+def test_interrupted_and_continued(whole: Path, tmp_path: Path) -> None:
+    options = ("--data.classes", "[0, 1, 2, 3, 4]")
+    first = run(tmp_path, *options, "--data.batch_size", "2", "--trainer.limit_test_batches", "1")
+    assert "2 images" in first.stdout, first.stderr
+    before = {path: path.stat().st_mtime_ns for path in (tmp_path / "images").iterdir()}
+    second = run(tmp_path, *options)
+    assert "5 images" in second.stdout, second.stderr
+    assert images(tmp_path) == images(whole)
+    assert all(path.stat().st_mtime_ns == time for path, time in before.items())
+    assert len(read_rows(tmp_path / "results")) == 5
+    other = run(tmp_path, "--data.classes", "[0]")
+    assert other.returncode == 2
+    assert "data.classes was [0, 1, 2, 3, 4], is now [0]" in other.stderr
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (("--data.classes", "[heat]"), "'heat', which is no class of the network. Did you mean one of: heart?"),
+        (("--data.classes", "features.99:0"), "'features.99', which the network does not have; it has features.0, "),
+        (("--model.steps", "0"), "model.steps must be at least 1, got 0."),
+    ],
+)
+def test_bad_input(tmp_path: Path, options: tuple[str, ...], message: str) -> None:
+    result = run(tmp_path / "run", *options)
+    assert result.returncode == 2
+    assert message in result.stderr
+    assert not (tmp_path / "run").exists()
