@@ -11,7 +11,7 @@ import pytorch_lightning as pl
 import torch
 from torch.utils.data import DataLoader, Dataset
 
-from datamodules.image_folder import DataError, label_table
+from datamodules.listing import DataError, label_table
 
 
 class Unit(NamedTuple):

@@ -15,7 +15,8 @@ import urllib3
 from torch.utils.data import DataLoader, Dataset
 
 from datamodules.decoding import EXTENSIONS, DecodingError, Preprocess, decode_image
-from datamodules.image_folder import DataError, collate, printable
+from datamodules.image_folder import collate
+from datamodules.listing import DataError, printable
 
 MAX_BYTES = 50_000_000
 """Largest download, in bytes."""

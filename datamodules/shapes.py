@@ -13,8 +13,9 @@ import numpy as np
 from PIL import Image, ImageDraw
 from pytorch_lightning.utilities import rank_zero_info
 
-from datamodules.image_folder import DataError, ImageFolderDataModule
+from datamodules.image_folder import ImageFolderDataModule
 from datamodules.imagenet import Annotation, write_annotation
+from datamodules.listing import DataError
 
 INPUT_SIZE = 112
 RESIZE_SIZE = 128

@@ -132,6 +132,41 @@ def test_a_strangers_method(call: Callable, options: list, tmp_path: Path) -> No
     assert figure_width(tmp_path / "run") > figure_width(tmp_path / "one_method")
 
 
+def test_a_strangers_metric_and_those_of_ours(call: Callable, options: list, tmp_path: Path) -> None:
+    (tmp_path / "my_metrics.py").write_text(
+        "from lightning_modules.maps import magnitude\n"
+        "from lightning_modules.metrics import AttributionMetric\n"
+        "\n"
+        "\n"
+        "class Sparseness(AttributionMetric):\n"
+        "    columns = ('sparseness',)\n"
+        "\n"
+        "    def score(self, attribution, forward_pass, batch, method):\n"
+        "        strength = magnitude(attribution).flatten(1)\n"
+        "        return {'sparseness': 1 - strength.mean(1) / strength.amax(1)}\n"
+    )
+    randomization = "{class_path: WeightRandomization, init_args: {layers: [classifier.6, features.28]}}"
+    metrics = (
+        "[my_metrics.Sparseness, LocalizationError, ClassDiscrimination, AverageDrop, "
+        f"{{class_path: InsertionDeletion, init_args: {{step: 3000}}}}, {randomization}]"
+    )
+    methods = "[GradCAM, GuidedBackprop]"
+    few = ["--trainer.limit_test_batches", 1, "--data.batch_size", 8]
+    call(main, *options, "--model.methods", methods, "--model.metrics", metrics, *few, "--out", "run")
+    rows = rows_of(tmp_path / "run")
+    assert rows["sparseness"].between(0.3, 1).all()
+    assert rows["class_discrimination"].isna().all()
+    assert rows["insertion_curve"].map(len).unique().tolist() == [6]
+    assert rows["randomization_ssim_curve"].map(len).unique().tolist() == [2]
+    assert not rows["degenerate"].any()
+    of_cam = json.loads((tmp_path / "run/summary.json").read_text())["methods"]["GradCAM"]
+    for name in ("sparseness", "insertion", "average_drop", "localization_error_top1", "randomization_correlation"):
+        score = of_cam["scores"][name]
+        assert score["low"] <= score["mean"] <= score["high"], name
+    figures = {path.stem for path in (tmp_path / "run/figures").iterdir()}
+    assert {"scores", "insertion_curve", "deletion_curve", "randomization_ssim_curve"} <= figures
+
+
 def figure_width(run: Path) -> int:
     with Image.open(next((run / "figures").iterdir())) as image:
         return image.width
