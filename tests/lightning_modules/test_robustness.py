@@ -144,7 +144,7 @@ def test_failed_and_empty_batches(shapes: Path) -> None:
     module = RobustnessModule("shapes")
     batch = next(batches(shapes, 2)) | {"failed": [("x.png", "the file is empty")]}
     outcome = module.test_step(batch, 0)
-    assert outcome["rows"][-1] == {"path": "x.png", "status": "failed", "error": "the file is empty", "label": None}
+    assert outcome["rows"][-1] == {"path": "x.png", "status": "failed", "error": "the file is empty"}
     assert len(outcome["rows"]) == 2 * 5 + 1
     empty = {"image": torch.zeros(0, 3, 1, 1), "failed": batch["failed"]}
     assert module.test_step(empty, 0) == {"rows": outcome["rows"][-1:], "figures": {}}
