@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import textwrap
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
@@ -92,8 +93,12 @@ def growth_figure(
 
 def _grid(rows: int, columns: int, title: str, margin: float) -> tuple[Figure, np.ndarray]:
     """A figure of square places with room for a title and a caption each, and ``margin`` inches at the left."""
-    cell_width, cell_height, top = 1.9, 2.4, 0.3 + 0.2 * title.count("\n")
-    width, height = margin + columns * cell_width + 0.2, rows * cell_height + top + 0.1
+    cell_width, cell_height = 1.9, 2.4
+    width = margin + columns * cell_width + 0.2
+    # An inch holds about nine of the title's letters.
+    title = "\n".join(textwrap.fill(line, int(9 * width)) for line in title.splitlines())
+    top = 0.3 + 0.2 * title.count("\n")
+    height = rows * cell_height + top + 0.1
     figure = Figure(figsize=(width, height), dpi=110)
     axes: Any = figure.subplots(rows, columns, squeeze=False)
     figure.subplots_adjust(

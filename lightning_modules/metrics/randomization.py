@@ -17,7 +17,7 @@ from lightning_modules.metrics.base import AttributionMetric, Batch
 from lightning_modules.metrics.similarity import rank_correlation
 
 PASSING_CORRELATION = 0.5
-"""A method fails when its maps of the random and of the trained network correlate more than this, on average."""
+"""A method fails when its maps stay more alike than this to the trained network's, on average over the cascade."""
 
 
 def weighted_layers(model: nn.Module) -> list[str]:
@@ -76,9 +76,10 @@ def structural_similarity(a: Tensor, b: Tensor) -> Tensor:
 class WeightRandomization(AttributionMetric):
     """How alike the maps stay when the network forgets what it has learnt, layer by layer from the output down.
 
-    ``randomization_correlation`` and ``randomization_ssim`` compare, at the end of the cascade, the map of the trained
-    network with that of a random one; the curves give every step. A method that explains the network must change;
-    one whose mean rank correlation stays above 0.5 is reported as failing.
+    The curves compare, at each step of the cascade, the map with that of the trained network, by rank correlation and
+    by SSIM; ``randomization_correlation`` and ``randomization_ssim`` are their means over the steps at which both
+    maps show something. A method that explains the network must change at once, for its output is random from the
+    first step on; one whose mean rank correlation stays above 0.5 is reported as failing.
 
     Each step makes the maps anew, so this costs as many evaluations as there are layers (16 in VGG16).
 
@@ -120,5 +121,6 @@ class WeightRandomization(AttributionMetric):
             ).detach()
             correlation.append(rank_correlation(attribution, changed))
             similarity.append(structural_similarity(attribution, changed))
-        curves = {self.curves[0]: torch.stack(correlation, 1), self.curves[1]: torch.stack(similarity, 1)}
-        return {**curves, self.columns[0]: correlation[-1], self.columns[1]: similarity[-1]}
+        curves = torch.stack(correlation, 1), torch.stack(similarity, 1)
+        means = (curve.nanmean(1) for curve in curves)
+        return {**dict(zip(self.curves, curves)), **dict(zip(self.columns, means))}

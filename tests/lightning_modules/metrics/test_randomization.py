@@ -1,13 +1,16 @@
 from __future__ import annotations
 
 import copy
+from pathlib import Path
 
 import pytest
 import torch
 from torch import Tensor
 
-from lightning_modules import VGG16, AttributionMethod, ForwardPass, GradCAM, InputError, Saliency
+from datamodules import ShapesDataModule
+from lightning_modules import VGG16, AttributionMethod, ForwardPass, GradCAM, GuidedBackprop, InputError, Saliency
 from lightning_modules.metrics import WeightRandomization, cascade, structural_similarity, weighted_layers
+from lightning_modules.metrics.randomization import PASSING_CORRELATION
 
 BATCH = {"boxes": [], "box_labels": []}
 
@@ -80,9 +83,23 @@ class TestMetric:
         torch.testing.assert_close(ignoring["randomization_correlation"], torch.ones(2, dtype=torch.float64))
         torch.testing.assert_close(ignoring["randomization_ssim"], torch.ones(2))
         assert explaining["randomization_correlation"].max() < 0.7
-        assert torch.equal(
-            explaining["randomization_correlation"], explaining["randomization_correlation_curve"][:, -1]
+        torch.testing.assert_close(
+            explaining["randomization_correlation"], explaining["randomization_correlation_curve"].mean(1)
         )
+
+    def test_guided_backprop_fails_and_grad_cam_passes(self, shapes: Path, shapes_network: VGG16) -> None:
+        """As the literature found."""
+        data = ShapesDataModule(str(shapes), 64, 80, 60, batch_size=8, num_workers=0)
+        data.setup("test")
+        batch = next(iter(data.test_dataloader()))
+        forward_pass = ForwardPass(shapes_network, batch["image"], batch["label"])
+        metric = WeightRandomization()
+        means = {}
+        for method in (GradCAM(), GuidedBackprop()):
+            scores = metric.score(method(forward_pass), forward_pass, batch, method)
+            means[repr(method)] = float(scores["randomization_correlation"].nanmean())
+        assert means["GuidedBackprop"] > PASSING_CORRELATION
+        assert means["GradCAM"] < 0.3
 
     def test_does_not_depend_on_the_batch(self, shapes_network: VGG16) -> None:
         images = torch.rand(2, 3, 112, 112)

@@ -1,0 +1,67 @@
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor
+
+from datamodules import ShapesDataModule
+from lightning_modules import AttributionMethod, AttributionModule, ForwardPass, GradCAM, InputError, Saliency
+
+
+@pytest.fixture
+def batch(shapes: Path) -> dict[str, Any]:
+    data = ShapesDataModule(str(shapes), 64, 80, 60, batch_size=4, num_workers=0, n_originals=1)
+    data.setup("test")
+    return next(iter(data.test_dataloader()))
+
+
+def test_rows_and_figures_of_a_batch(batch: dict[str, Any]) -> None:
+    module = AttributionModule("shapes", [GradCAM(), Saliency()], target="heart")
+    batch["failed"] = [("x.png", "the file is empty")]
+    outputs = module.test_step(batch, 0)
+    assert [row["method"] for row in outputs["rows"][:-1]] == ["GradCAM"] * 4 + ["Saliency"] * 4
+    assert {row["target"] for row in outputs["rows"][:-1]} == {4}
+    assert outputs["rows"][-1] == {"path": "x.png", "status": "failed", "error": "the file is empty"}
+    assert list(outputs["figures"]) == [0]
+    assert set(outputs["rows"][0]) <= set(module.schema.names)
+
+
+def test_batch_of_failures_alone(batch: dict[str, Any]) -> None:
+    module = AttributionModule("shapes", [GradCAM()])
+    empty = {**batch, "image": batch["image"][:0], "failed": [("x.png", "the file is empty")]}
+    assert module.test_step(empty, 0)["figures"] == {}
+
+
+def test_one_forward_serves_all_methods(batch: dict[str, Any], monkeypatch: pytest.MonkeyPatch) -> None:
+    module = AttributionModule("shapes", [GradCAM(), Saliency(), GradCAM("features.22")], [])
+    calls = []
+    handle = module.network.register_forward_hook(lambda *_: calls.append(1))
+    module.test_step(batch, 0)
+    handle.remove()
+    assert len(calls) == 1
+
+
+@pytest.mark.parametrize("shape", [(4, 1, 7, 7), (4, 112, 112), (1, 1, 112, 112)])
+def test_map_of_another_shape_is_refused(batch: dict[str, Any], shape: tuple[int, ...]) -> None:
+    class Wrong(AttributionMethod):
+        def __call__(self, forward_pass: ForwardPass) -> Tensor:
+            return torch.zeros(shape)
+
+    message = rf"Wrong gave a map of shape \({shape[0]}, .*N = 4, H = 112, W = 112"
+    with pytest.raises(InputError, match=message):
+        AttributionModule("shapes", [Wrong()]).test_step(batch, 0)
+
+
+@pytest.mark.parametrize("value", [0.0, 3.0, torch.nan, torch.inf])
+def test_degenerate_maps_are_counted_and_miss(batch: dict[str, Any], value: float) -> None:
+    class Constant(AttributionMethod):
+        def __call__(self, forward_pass: ForwardPass) -> Tensor:
+            return torch.full_like(forward_pass.images[:, :1], value)
+
+    batch["box_labels"] = [torch.zeros_like(labels) for labels in batch["box_labels"]]
+    rows = AttributionModule("shapes", [Constant()], target=0).test_step({**batch, "original": [None] * 4}, 0)["rows"]
+    assert all(row["degenerate"] for row in rows)
+    assert [row["pointing_game"] for row in rows] == [0.0] * 4
