@@ -40,7 +40,7 @@ class TotalVariation(Regularizer):
     it to a power; here the power is 1.
     """
 
-    def __init__(self, weight: float = 250.0) -> None:
+    def __init__(self, weight: float = 350.0) -> None:
         super().__init__(weight)
 
     def __call__(self, images: Tensor) -> Tensor:
