@@ -122,8 +122,7 @@ class VGG16(nn.Module):
                 continue
             if module.bias is not None:
                 nn.init.zeros_(module.bias)
-        for parameter in self.classifier[-1].parameters():
-            nn.init.normal_(parameter, 0, 0.01, generator=generator)
+        nn.init.normal_(self.get_parameter("classifier.6.weight"), 0, 0.01, generator=generator)
         return self
 
     def freeze(self) -> VGG16:
