@@ -26,10 +26,11 @@ class TrainCLI(RunCLI):
         parser.link_arguments("data", "model.resize_size", _resize_size, apply_on="instantiate")
 
     def callbacks(self) -> list[Callback]:
-        self.checkpoints = ModelCheckpoint(
-            self.out / "checkpoints", filename="{epoch}", monitor="val/accuracy", mode="max", save_last=True
-        )
-        return [self.checkpoints, EarlyStopping("val/accuracy", mode="max", patience=self.config["patience"])]
+        folder = self.out / "checkpoints"
+        self.checkpoints = ModelCheckpoint(folder, filename="{epoch}", monitor="val/accuracy", mode="max")
+        # The save_last of the best's callback is of the last best epoch; a run goes on from the last of all.
+        last = ModelCheckpoint(folder, filename="last", enable_version_counter=False)
+        return [self.checkpoints, last, EarlyStopping("val/accuracy", mode="max", patience=self.config["patience"])]
 
 
 def _class_names(data: LightningDataModule) -> list[str]:
