@@ -16,6 +16,7 @@ from lightning_modules.comparison_figures import comparison_figure, curves_figur
 from lightning_modules.errors import InputError
 from lightning_modules.figures import attribution_figure
 from lightning_modules.forward_pass import ForwardPass
+from lightning_modules.maps import shows_something
 from lightning_modules.methods import AttributionMethod, GradCAM, GuidedBackprop, GuidedGradCAM, SmoothGrad
 from lightning_modules.metrics import AttributionMetric, EnergyInBox, PointingGame, WeightRandomization
 from lightning_modules.rows import IMAGE_FIELDS, failed_rows, image_columns
@@ -100,9 +101,7 @@ class AttributionModule(pl.LightningModule):
         self, attribution: Tensor, forward_pass: ForwardPass, batch: Mapping[str, Any], method: AttributionMethod
     ) -> dict[str, list]:
         """What the rows say of a batch's maps: a list of N values for each column, None where there is none."""
-        flat = attribution.flatten(1)
-        shows_something = flat.isfinite().all(1) & (flat.amax(1) > flat.amin(1))
-        columns: dict[str, list] = {"degenerate": (~shows_something).tolist()}
+        columns: dict[str, list] = {"degenerate": (~shows_something(attribution.flatten(1))).tolist()}
         for metric in self.metrics:
             for name, values in metric.score(attribution, forward_pass, batch, method).items():
                 columns[name] = [_without_nan(value) for value in values.tolist()]

@@ -11,3 +11,8 @@ def magnitude(attribution: Tensor) -> Tensor:
     Of one channel this is the map with its negative part cut off; of several, the sum of the channels' magnitudes.
     """
     return attribution[:, 0].clamp_min(0) if attribution.shape[1] == 1 else attribution.abs().sum(1)
+
+
+def shows_something(flat: Tensor) -> Tensor:
+    """Which maps, flattened to ``(N, n)``, are finite and not constant: bool ``(N,)``."""
+    return flat.isfinite().all(1) & (flat.amax(1) > flat.amin(1))

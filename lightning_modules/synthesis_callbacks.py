@@ -12,6 +12,7 @@ from PIL import Image
 from pytorch_lightning.callbacks import RichProgressBar
 from pytorch_lightning.loggers import TensorBoardLogger
 
+from lightning_modules.figures import shorten
 from lightning_modules.rows import read_rows
 from lightning_modules.synthesis import VARIANTS, Progress, total_variation
 from lightning_modules.synthesis_figures import Tile, ablation_figure, contact_sheet
@@ -154,7 +155,7 @@ class SheetWriter(pl.Callback):
         shifted = f"{after:.2f}" if measure == "activation" else f"{after:.1%}"
         caption = f"{text}, shifted {shifted}\nTV {row['total_variation']:.4f}"
         pixels = np.asarray(Image.open(self.images / row["image"]).convert("RGB"))
-        name = row["name"] if len(row["name"]) <= 22 else row["name"][:21] + "…"
+        name = shorten(row["name"], 22)
         return Tile(pixels, f"{name}, seed {row['seed']}" if row["seed"] else name, caption)
 
 

@@ -10,7 +10,7 @@ from torchvision.ops import box_iou
 
 from lightning_modules.errors import InputError
 from lightning_modules.forward_pass import ForwardPass
-from lightning_modules.maps import magnitude
+from lightning_modules.maps import magnitude, shows_something
 from lightning_modules.methods import AttributionMethod
 from lightning_modules.metrics.base import AttributionMetric, Batch
 
@@ -46,9 +46,8 @@ def pointing_game(attribution: Tensor, masks: Tensor) -> Tensor:
     Reference: Zhang et al., "Top-down Neural Attention by Excitation Backprop", ECCV 2016.
     """
     flat = magnitude(attribution).flatten(1)
-    points_somewhere = flat.isfinite().all(1) & (flat.amax(1) > flat.amin(1))
     hit = masks.flatten(1).gather(1, flat.nan_to_num().argmax(1, keepdim=True))[:, 0]
-    return (hit & points_somewhere).float()
+    return (hit & shows_something(flat)).float()
 
 
 def energy_in_box(attribution: Tensor, masks: Tensor) -> Tensor:

@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 from lightning_modules.errors import InputError
-from lightning_modules.maps import magnitude
+from lightning_modules.maps import magnitude, shows_something
 
 
 def rank_correlation(a: Tensor, b: Tensor) -> Tensor:
@@ -65,7 +65,7 @@ def _flat_magnitudes(a: Tensor, b: Tensor) -> tuple[Tensor, Tensor, Tensor]:
     flat = [magnitude(x).flatten(1) for x in (a, b)]
     if flat[0].shape != flat[1].shape:
         raise InputError(f"The maps must be of one size, got {tuple(a.shape)} and {tuple(b.shape)}.")
-    usable = torch.stack([x.isfinite().all(1) & (x.amax(1) > x.amin(1)) for x in flat]).all(0)
+    usable = shows_something(flat[0]) & shows_something(flat[1])
     return flat[0].nan_to_num(), flat[1].nan_to_num(), usable
 
 
