@@ -14,6 +14,7 @@ from matplotlib.figure import Figure
 from torch import Tensor
 
 from lightning_modules.errors import InputError
+from lightning_modules.halving import is_out_of_memory
 from lightning_modules.synthesis import (
     VARIANTS,
     Channel,
@@ -132,7 +133,15 @@ class ActivationMaximizationModule(pl.LightningModule):
         outputs: dict[str, Any] = {"rows": [], "images": {}, "figures": {}}
         for objective, members in self._passes(batch):
             for variant, recipe in self.recipes.items():
-                self._make(batch, members, objective, variant, recipe, outputs)
+                try:
+                    self._make(batch, members, objective, variant, recipe, outputs)
+                except RuntimeError as error:
+                    if not is_out_of_memory(error):
+                        raise
+                    raise InputError(
+                        f"The device's memory does not suffice for {self.images_per_pass} images at a time. Fewer, "
+                        "model.images_per_pass, are other images, so this is yours to choose."
+                    ) from error
         # What belongs to one unit stands together, so that a part of the rows has all of it or nothing.
         outputs["rows"].sort(key=lambda row: row["path"])
         return outputs

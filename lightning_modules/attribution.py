@@ -16,6 +16,7 @@ from lightning_modules.comparison_figures import comparison_figure, curves_figur
 from lightning_modules.errors import InputError
 from lightning_modules.figures import attribution_figure
 from lightning_modules.forward_pass import ForwardPass
+from lightning_modules.halving import in_halves_if_need_be
 from lightning_modules.maps import shows_something
 from lightning_modules.methods import AttributionMethod, GradCAM, GuidedBackprop, GuidedGradCAM, SmoothGrad
 from lightning_modules.metrics import AttributionMetric, EnergyInBox, PointingGame, WeightRandomization
@@ -79,6 +80,9 @@ class AttributionModule(pl.LightningModule):
 
     def test_step(self, batch: dict[str, Any], batch_idx: int) -> dict[str, Any]:
         """Computes a batch; returns its ``rows`` and ``figures``."""
+        return in_halves_if_need_be(self._explain, batch)
+
+    def _explain(self, batch: dict[str, Any]) -> dict[str, Any]:
         failed = failed_rows(batch)
         if not len(batch["image"]):
             return {"rows": failed, "figures": {}}

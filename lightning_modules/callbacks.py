@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 import time
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +14,7 @@ from matplotlib.figure import Figure
 from PIL import Image
 from pytorch_lightning.loggers import TensorBoardLogger
 
-from lightning_modules.rows import read_rows, write_part
+from lightning_modules.rows import part_name, read_rows, write_part
 
 
 class RowWriter(pl.Callback):
@@ -30,6 +31,7 @@ class RowWriter(pl.Callback):
         self.rows_per_part = rows_per_part
         self.seconds_per_part = seconds_per_part
         self.rows: list[dict[str, Any]] = []
+        self.part: Path | None = None
         self.last_part = time.monotonic()
 
     def on_test_batch_end(
@@ -52,12 +54,17 @@ class RowWriter(pl.Callback):
         trainer.strategy.barrier()
 
     def on_exception(self, trainer: pl.Trainer, pl_module: pl.LightningModule, exception: BaseException) -> None:
-        self._write(trainer, pl_module)
+        # Where the disk is full, this fails as well; then the first error should be told.
+        with suppress(OSError):
+            self._write(trainer, pl_module)
 
     def _write(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         if self.rows:
-            write_part(self.folder, self.rows, pl_module.schema, trainer.global_rank)
-        self.rows = []
+            # A signal may come at any point here, after which the rows are written once more: to the same part.
+            self.part = self.part or self.folder / part_name(trainer.global_rank)
+            write_part(self.part, self.rows, pl_module.schema)
+            self.rows = []
+        self.part = None
         self.last_part = time.monotonic()
 
 

@@ -16,6 +16,7 @@ from lightning_modules.budgets import format_eps, parse_sweep
 from lightning_modules.class_names import find_class
 from lightning_modules.errors import InputError
 from lightning_modules.forward_pass import ForwardPass
+from lightning_modules.halving import in_halves_if_need_be
 from lightning_modules.methods import AttributionMethod, GradCAM
 from lightning_modules.metrics import rank_correlation, top_overlap
 from lightning_modules.robustness_figures import Panel, accuracy_figure, robustness_figure
@@ -123,6 +124,9 @@ class RobustnessModule(pl.LightningModule):
 
     def test_step(self, batch: dict[str, Any], batch_idx: int) -> dict[str, Any]:
         """Attacks a batch; returns its ``rows`` and ``figures``."""
+        return in_halves_if_need_be(self._evaluate_batch, batch)
+
+    def _evaluate_batch(self, batch: dict[str, Any]) -> dict[str, Any]:
         failed = failed_rows(batch)
         if not len(batch["image"]):
             return {"rows": failed, "figures": {}}

@@ -12,6 +12,7 @@ import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from lightning_modules.errors import InputError
 from lightning_modules.forward_pass import ForwardPass
 
 IMAGE_FIELDS = [
@@ -60,25 +61,46 @@ def failed_rows(batch: Mapping[str, Any]) -> list[dict[str, Any]]:
     return [{"path": path, "status": "failed", "error": error} for path, error in batch["failed"]]
 
 
-def write_part(folder: Path, rows: Sequence[Mapping[str, Any]], schema: pa.Schema, rank: int) -> Path:
-    """Writes rows as a new part, aside and then renamed, so that a part is either whole or not there."""
-    folder.mkdir(parents=True, exist_ok=True)
-    path = folder / f"part-{time.time_ns()}-{rank:04d}.parquet"
+def part_name(rank: int) -> str:
+    """The name of a new part: by the time, and the process that writes it."""
+    return f"part-{time.time_ns()}-{rank:04d}.parquet"
+
+
+def write_part(path: Path, rows: Sequence[Mapping[str, Any]], schema: pa.Schema) -> None:
+    """Writes rows as a part, aside and then renamed, so that a part is either whole or not there."""
+    path.parent.mkdir(parents=True, exist_ok=True)
     aside = path.with_suffix(".tmp")
     columns = {name: [row.get(name) for row in rows] for name in schema.names}
-    pq.write_table(pa.table(columns, schema=schema), aside)
-    os.replace(aside, path)
-    return path
+    with aside.open("wb") as file:
+        pq.write_table(pa.table(columns, schema=schema), file)
+        file.flush()
+        os.fsync(file.fileno())  # before the name: a machine that loses power must not leave an empty part
+    aside.replace(path)
 
 
 def read_rows(folder: Path, columns: Sequence[str] | None = None) -> pa.Table:
-    """All rows of a run, in the order of their paths, so that what is computed of them does not depend on the parts."""
+    """All rows of a run, in the order of their paths, so that what is computed of them does not depend on the parts.
+
+    Raises:
+        InputError: If a part is damaged.
+    """
     parts = sorted(folder.glob("part-*.parquet"))
     if not parts:
         return pa.table({name: [] for name in columns or ["path"]})
-    table = pa.concat_tables([pq.read_table(part, columns=columns) for part in parts])
+    table = pa.concat_tables([_read_part(part, columns) for part in parts])
     keys = [name for name in ("path", "method", "eps", "variant") if name in table.column_names]
     return table.sort_by([(name, "ascending") for name in keys])
+
+
+def _read_part(path: Path, columns: Sequence[str] | None) -> pa.Table:
+    try:
+        # As a file of its own: in a folder named key=value, pyarrow would add a column.
+        with pq.ParquetFile(path) as file:
+            return file.read(columns)
+    except pa.ArrowInvalid as error:
+        raise InputError(
+            f"{path} is damaged ({error}). Delete it: the same command computes the images that it held again."
+        ) from error
 
 
 def done_paths(folder: Path) -> set[str]:

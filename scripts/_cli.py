@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import logging
 import os
@@ -13,7 +14,9 @@ from pathlib import Path
 from typing import Any
 
 import torch
-import yaml
+from _provenance import device_names, git_commit, seeds, versions, weights_sha256
+from _run import RunError, RunFolder, write_text
+from _stopping import StopOnSignal, Stopped
 from pytorch_lightning import LightningDataModule, LightningModule, Trainer
 from pytorch_lightning.callbacks import Callback, RichProgressBar
 from pytorch_lightning.cli import LightningArgumentParser, LightningCLI
@@ -23,22 +26,6 @@ from datamodules import DataError, ImageFolderDataModule
 from lightning_modules import FigureWriter, InputError, RowWriter, RunFigureWriter
 from lightning_modules.rows import done_paths, read_rows
 
-SPLIT = frozenset(
-    (
-        "config",
-        "out",
-        "data.batch_size",
-        "data.num_workers",
-        "trainer.accelerator",
-        "trainer.devices",
-        "trainer.limit_test_batches",
-        "trainer.num_nodes",
-        "trainer.strategy",
-    )
-)
-"""Options that decide how the work is split or how much of it is done, never a number."""
-
-
 # Lightning's advertisement, and its warnings about things that are chosen here, not by the user.
 logging.getLogger("pytorch_lightning.utilities.rank_zero").addFilter(lambda record: "litlogger" not in record.msg)
 for message in (
@@ -47,10 +34,6 @@ for message in (
     "Total length of `DataLoader` across ranks is zero",  # a run that is complete, or has fewer images than devices
 ):
     warnings.filterwarnings("ignore", message)
-
-
-class RunError(ValueError):
-    """A RUN that cannot be used as asked; the message says why."""
 
 
 class RunCLI(LightningCLI):
@@ -105,28 +88,13 @@ class RunCLI(LightningCLI):
         bar = [] if config.get("enable_progress_bar") is False else [RichProgressBar(leave=True)]
         return self._instantiate_trainer(config, [*bar, *self.callbacks()])
 
-    def has_results(self) -> bool:
-        """Whether RUN holds something that other settings must not be mixed with."""
-        return True
-
-    def save_config(self) -> None:
-        """Writes ``RUN/config.yaml``, which ``--config`` reads back; refuses a RUN made with other settings.
-
-        Raises:
-            RunError: If RUN holds the results of settings that give other numbers.
-        """
-        path = self.out / "config.yaml"
-        text = self.parser.dump(self.config, skip_validation=True)
-        if path.exists() and self.has_results():
-            differences = _differences(yaml.safe_load(path.read_text()), yaml.safe_load(text))
-            if differences:
-                raise RunError(
-                    f"{self.out} holds a run of other settings: {'; '.join(differences)}. Give this one another --out, "
-                    "or delete that folder."
-                )
-        elif self.trainer.is_global_zero:
-            self.out.mkdir(parents=True, exist_ok=True)
-            path.write_text(text)
+    @property
+    def settings(self) -> str:
+        """All options, as ``--config`` reads them back."""
+        # Without what would delete the results of whoever repeats them.
+        config = self.config.clone()
+        config.pop("overwrite", None)
+        return self.parser.dump(config, skip_validation=True)
 
 
 class TestCLI(RunCLI):
@@ -158,23 +126,77 @@ class TestCLI(RunCLI):
             enable_model_summary=False,
         )
 
-    def has_results(self) -> bool:
-        # A run that was refused before its first batch leaves its settings alone; they may be corrected.
-        return any((self.out / "results").glob("part-*.parquet"))
+    def add_arguments_to_parser(self, parser: LightningArgumentParser) -> None:
+        super().add_arguments_to_parser(parser)
+        parser.add_argument("--overwrite", action="store_true", help="Delete what an earlier run left in RUN first.")
+        parser.add_argument("--strict", action="store_true", help="Exit with 1 if any image failed.")
+
+    def callbacks(self) -> list[Callback]:
+        self.run_folder = RunFolder(self.out)
+        self.guard = RunGuard(self.run_folder)
+        return [self.guard, StopOnSignal()]
 
     def evaluate(self) -> dict[str, Any] | None:
         """Tests what has no rows yet; on the first rank, returns the summary of all rows, also saved."""
-        self.save_config()
         # TensorFloat-32 rounds to three digits, and differently in batches of other sizes: whoever wants speed asks for
         # bf16-mixed, and whoever asks for 32-true gets it.
         torch.backends.cudnn.allow_tf32 = False
-        self.datamodule.done = done_paths(self.out / "results")
-        self.trainer.test(self.model, self.datamodule, verbose=False)
-        if not self.trainer.is_global_zero:
-            return None
-        summary = self.model.summarize(read_rows(self.out / "results"))
-        (self.out / "summary.json").write_text(json.dumps(summary, indent=2) + "\n")
+        data, results = self.datamodule, self.out / "results"
+        data.read_done, data.listing_file = partial(done_paths, results), self.out / "listing.arrow"
+        try:
+            if self.trainer.is_global_zero:
+                self._open_run()
+            self.trainer.test(self.model, data, verbose=False)
+            return self._close_run() if self.trainer.is_global_zero else None
+        finally:
+            self.run_folder.unlock()
+
+    def _open_run(self) -> None:
+        """Locks RUN and makes sure that what it holds, if anything, came from the same settings and inputs."""
+        run = self.run_folder
+        run.lock()
+        if self.config["overwrite"]:
+            run.clear()
+        run.remove_unfinished()
+        # A run that was refused before its first batch leaves its settings alone; they may be corrected.
+        fixed = run.has_rows()
+        self.inputs = {"weights_sha256": weights_sha256(self.model.network), "data": getattr(self.datamodule, "fingerprint", dict)()}
+        run.settle("config.yaml", self.settings, fixed=fixed)
+        run.settle("inputs.json", json.dumps(self.inputs, indent=2) + "\n", fixed=fixed)
+        run.begin_session()
+
+    def _close_run(self) -> dict[str, Any]:
+        """Writes ``summary.json``: of all rows, and of what produced them."""
+        run, summary = self.run_folder, self.model.summarize(read_rows(self.out / "results"))
+        run.end_session()
+        produced_by = {
+            **self.inputs,
+            "seeds": {"data": self._get(self.config, "data.seed"), **seeds(self.model)},
+            "git_commit": git_commit(),
+            "versions": versions(),
+            "devices": self.guard.devices,
+            "sessions": run.n_sessions(),
+            "wall_time_s": round(run.wall_time(), 3),
+        }
+        write_text(self.out / "summary.json", json.dumps({**summary, "produced_by": produced_by}, indent=2) + "\n")
         return summary
+
+    def exit_code(self, summary: dict[str, Any] | None) -> int:
+        """1 if images failed and that was asked to count, else 0."""
+        return int(self.config["strict"] and summary is not None and summary["n_failed"] > 0)
+
+
+class RunGuard(Callback):
+    """Holds RUN for each process that writes it, and learns their devices."""
+
+    def __init__(self, run: RunFolder) -> None:
+        self.run = run
+        self.devices: list[str] = []
+
+    def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
+        if not trainer.is_global_zero:  # which has it already, or there would be no other
+            self.run.share()
+        self.devices = device_names(trainer.strategy.root_device)
 
 
 class EvaluationCLI(TestCLI):
@@ -198,13 +220,17 @@ class EvaluationCLI(TestCLI):
     def callbacks(self) -> list[Callback]:
         rows, figures = self.out / "results", self.out / "figures"
         # Those of the whole run are drawn when the rows are whole, and before the figures are shown.
-        return [RowWriter(rows), RunFigureWriter(rows, figures), FigureWriter(figures, self.group)]
+        return [
+            RowWriter(rows),
+            RunFigureWriter(rows, figures),
+            FigureWriter(figures, self.group),
+            *super().callbacks(),
+        ]
 
     def print_outcome(self, summary: dict[str, Any]) -> None:
         """Prints how many images there were, how well they were classified, and where to look."""
         line = f"{summary['n_images']:,} images"
-        if summary["n_failed"]:
-            line += f", of which {summary['n_failed']:,} failed (status and error in the rows)"
+        line += failures(summary)
         if summary["top1"] is not None:
             line += f"; accuracy top-1 {summary['top1']:.1%}, top-5 {summary['top5']:.1%}"
         print(f"{line}\nRows, summary, figures: {self.out}\nLook at it: tensorboard --logdir {self.out}")
@@ -214,22 +240,30 @@ def _of_network(model: Any, name: str) -> Any:
     return getattr(model.network, name)
 
 
-def _differences(before: Any, now: Any, prefix: str = "") -> list[str]:
-    """What differs between two configurations, apart from how the work is split."""
-    if isinstance(before, dict) and isinstance(now, dict):
-        return [
-            line
-            for key in sorted(before.keys() | now.keys())
-            if f"{prefix}{key}" not in SPLIT
-            for line in _differences(before.get(key), now.get(key), f"{prefix}{key}.")
-        ]
-    return [] if before == now else [f"{prefix[:-1]} was {before!r}, is now {now!r}"]
+def failures(summary: dict[str, Any]) -> str:
+    """How many failed, to be said after how many there were."""
+    return f", of which {summary['n_failed']:,} failed (status and error in the rows)" if summary["n_failed"] else ""
 
 
-def run_main(main: Callable[[], Any]) -> None:
-    """Runs a script's ``main``; an error of the user's input is printed as a line, with exit code 2."""
+def run_main(main: Callable[[], int | None]) -> None:
+    """Runs a script's ``main`` and exits with what it returns.
+
+    An error of the user's input is printed as a line, with exit code 2, and so is one of the file system. A run that
+    was stopped by a signal exits with 128 + the signal's number, as shells have it.
+    """
     try:
         sys.exit(main())
     except (DataError, InputError, RunError) as error:
         print(f"error: {error}", file=sys.stderr)
         sys.exit(2)
+    except OSError as error:
+        if error.errno not in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EACCES, errno.EPERM):
+            raise
+        print(f"error: {error}. What was written is whole; the same command goes on from there.", file=sys.stderr)
+        sys.exit(2)
+    except Stopped as stopped:
+        if stopped.rank == 0:
+            print(f"{stopped}. What was computed is written; the same command goes on from there.", file=sys.stderr)
+            sys.exit(128 + stopped.signum)
+        # Lightning kills the first process, which may still be writing, when another one fails.
+        sys.exit(0)

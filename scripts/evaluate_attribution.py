@@ -13,12 +13,13 @@ from rich.table import Table
 from lightning_modules import AttributionModule
 
 
-def main(args: list[str] | None = None) -> None:
+def main(args: list[str] | None = None) -> int:
     cli = EvaluationCLI(AttributionModule, group="attribution", description=__doc__, args=args)
     summary = cli.evaluate()
     if summary is not None:
         print_summary(summary)
         cli.print_outcome(summary)
+    return cli.exit_code(summary)
 
 
 def print_summary(summary: dict) -> None:

@@ -38,13 +38,14 @@ class RobustnessCLI(EvaluationCLI):
         return [LabelCheck(), *super().callbacks()]
 
 
-def main(args: list[str] | None = None) -> None:
+def main(args: list[str] | None = None) -> int:
     cli = RobustnessCLI(RobustnessModule, group="robustness", description=__doc__, args=args)
     summary = cli.evaluate()
     if summary is not None:
         print_summary(summary)
         print_gradients(summary, getattr(cli.model.attack, "unsaturate", None))
         cli.print_outcome(summary)
+    return cli.exit_code(summary)
 
 
 def print_summary(summary: dict[str, Any]) -> None:

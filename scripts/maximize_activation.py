@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from _cli import TestCLI, run_main
+from _cli import TestCLI, failures, run_main
 from pytorch_lightning.callbacks import Callback
 from pytorch_lightning.cli import LightningArgumentParser
 from rich.console import Console
@@ -56,6 +56,7 @@ class MaximizationCLI(TestCLI):
             RowWriter(rows, seconds_per_part=5.0),
             SheetWriter(rows, images, figures),
             FigureWriter(figures, self.group),
+            *super().callbacks(),
         ]
 
 
@@ -71,7 +72,7 @@ def _layer(model: Any) -> str | None:
     return model.objective.layer
 
 
-def main(args: list[str] | None = None) -> None:
+def main(args: list[str] | None = None) -> int:
     cli = MaximizationCLI(
         ActivationMaximizationModule, ClassIndexDataModule, group="maximization", description=__doc__, args=args
     )
@@ -80,11 +81,9 @@ def main(args: list[str] | None = None) -> None:
         rows = read_rows(cli.out / "results").to_pylist()
         print_rows(rows)
         print_summary(summary)
-        failed = (
-            f", of which {summary['n_failed']:,} failed (status and error in the rows)" if summary["n_failed"] else ""
-        )
-        print(f"{summary['n_images']:,} images{failed}\nImages, rows, summary, figures: {cli.out}")
+        print(f"{summary['n_images']:,} images{failures(summary)}\nImages, rows, summary, figures: {cli.out}")
         print(f"Look at it: tensorboard --logdir {cli.out}")
+    return cli.exit_code(summary)
 
 
 def print_rows(rows: list[dict[str, Any]]) -> None:

@@ -8,6 +8,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from _cli import RunCLI, run_main
+from _run import RunFolder
 from pytorch_lightning import LightningDataModule
 from pytorch_lightning.callbacks import Callback, EarlyStopping, ModelCheckpoint
 from pytorch_lightning.cli import LightningArgumentParser
@@ -57,7 +58,9 @@ def main(args: list[str] | None = None) -> None:
         args=args,
         max_epochs=10,
     )
-    cli.save_config()
+    if cli.trainer.is_global_zero:
+        cli.out.mkdir(parents=True, exist_ok=True)
+        RunFolder(cli.out).settle("config.yaml", cli.settings, fixed=True)
     last = cli.out / "checkpoints" / "last.ckpt"
     cli.trainer.fit(cli.model, cli.datamodule, ckpt_path=str(last) if last.exists() else None, weights_only=True)
     if cli.trainer.is_global_zero:

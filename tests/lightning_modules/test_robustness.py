@@ -16,7 +16,7 @@ from datamodules import ShapesDataModule
 from lightning_modules import FGSM, PGD, Attack, ForwardPass, GradCAM, InputError, RobustnessModule
 from lightning_modules.metrics import rank_correlation, top_overlap
 from lightning_modules.robustness_summary import summarize_robustness
-from lightning_modules.rows import read_rows, write_part
+from lightning_modules.rows import part_name, read_rows, write_part
 
 EPS = ["1/255", "2/255", "4/255", "8/255"]
 
@@ -267,8 +267,8 @@ def test_summary_by_hand(tmp_path: Path) -> None:
             if eps and path != "a":
                 row |= {"GradCAM.rank_correlation": 0.5 if path == "b" else 1.0, "GradCAM.top_overlap": 0.25}
             rows.append(row)
-    write_part(tmp_path, rows[5:], schema, rank=0)
-    write_part(tmp_path, rows[:5], schema, rank=1)
+    write_part(tmp_path / part_name(0), rows[5:], schema)
+    write_part(tmp_path / part_name(1), rows[:5], schema)
     table = read_rows(tmp_path)
     assert table["eps"].to_pylist()[:4] == [0, 1 / 255, 2 / 255, 0]
     summary = summarize_robustness(table)
@@ -305,7 +305,9 @@ def test_summary_by_hand(tmp_path: Path) -> None:
 
 def test_summary_of_failures_alone(tmp_path: Path) -> None:
     module = RobustnessModule("shapes")
-    write_part(tmp_path, [{"path": "d", "status": "failed", "error": "the file is empty"}], module.schema, rank=0)
+    write_part(
+        tmp_path / part_name(0), [{"path": "d", "status": "failed", "error": "the file is empty"}], module.schema
+    )
     summary = module.summarize(read_rows(tmp_path))
     assert (summary["n_images"], summary["n_failed"], summary["clean_acc"], summary["sweep"]) == (1, 1, None, [])
     assert set(module.run_figures(read_rows(tmp_path))) == {"accuracy_over_eps"}

@@ -5,7 +5,7 @@ from pathlib import Path
 import pandas as pd
 import pyarrow as pa
 
-from lightning_modules.rows import IMAGE_FIELDS, done_paths, read_rows, summarize_images, write_part
+from lightning_modules.rows import IMAGE_FIELDS, done_paths, part_name, read_rows, summarize_images, write_part
 
 SCHEMA = pa.schema([*IMAGE_FIELDS, pa.field("target", pa.int64()), pa.field("method", pa.string())]).append(
     pa.field("score", pa.float64())
@@ -24,8 +24,8 @@ def failed(path: str) -> list[dict]:
 
 
 def test_round_trip_in_the_order_of_paths(tmp_path: Path) -> None:
-    write_part(tmp_path, rows("b", 0, 0, 1.0, None), SCHEMA, rank=0)
-    write_part(tmp_path, failed("c") + rows("a", 1, 0, 0.25, 0.5), SCHEMA, rank=1)
+    write_part(tmp_path / part_name(0), rows("b", 0, 0, 1.0, None), SCHEMA)
+    write_part(tmp_path / part_name(1), failed("c") + rows("a", 1, 0, 0.25, 0.5), SCHEMA)
     (tmp_path / "part-1-0000.tmp").write_text("a part that was cut off")
     table = read_rows(tmp_path)
     assert table.schema.equals(SCHEMA)
@@ -38,8 +38,8 @@ def test_round_trip_in_the_order_of_paths(tmp_path: Path) -> None:
 
 
 def test_summary_of_images(tmp_path: Path) -> None:
-    write_part(tmp_path, rows("b", 0, 0, 1.0, None) + rows("d", -1, 0, None, None), SCHEMA, rank=0)
-    write_part(tmp_path, failed("c") + rows("a", 1, 0, 0.25, 0.5), SCHEMA, rank=1)
+    write_part(tmp_path / part_name(0), rows("b", 0, 0, 1.0, None) + rows("d", -1, 0, None, None), SCHEMA)
+    write_part(tmp_path / part_name(1), failed("c") + rows("a", 1, 0, 0.25, 0.5), SCHEMA)
     assert summarize_images(read_rows(tmp_path).to_pandas()) == {
         "n_images": 4,
         "n_failed": 1,
@@ -48,6 +48,6 @@ def test_summary_of_images(tmp_path: Path) -> None:
         "top1": 0.5,
         "top5": 1.0,
     }
-    write_part(tmp_path / "failures", failed("c"), SCHEMA, rank=0)
+    write_part(tmp_path / "failures" / part_name(0), failed("c"), SCHEMA)
     summary = summarize_images(read_rows(tmp_path / "failures").to_pandas())
     assert (summary["n_images"], summary["n_failed"], summary["top1"]) == (1, 1, None)

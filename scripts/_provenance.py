@@ -1,0 +1,85 @@
+"""What produced a result: the code, the libraries, the weights, the devices."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import platform
+import subprocess
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+
+PACKAGES = (
+    *("vgg-lens", "torch", "torchvision", "pytorch-lightning", "torchmetrics", "cleverhans"),
+    *("numpy", "pillow", "scipy", "pandas", "pyarrow"),
+)
+
+
+def versions() -> dict[str, str | None]:
+    """Versions of Python and the packages that numbers depend on; None = not installed as a package."""
+    found: dict[str, str | None] = {"python": platform.python_version(), "cuda": torch.version.cuda}
+    for name in PACKAGES:
+        try:
+            found[name] = version(name)
+        except PackageNotFoundError:
+            found[name] = None
+    return found
+
+
+def git_commit() -> str | None:
+    """The commit of this code, with ``+changes`` if files differ from it; None outside a git checkout."""
+    git = ("git", "-C", str(Path(__file__).resolve().parent))
+    try:
+        commit = subprocess.run([*git, "rev-parse", "HEAD"], capture_output=True, text=True, check=True)
+        changes = subprocess.run(
+            [*git, "status", "--porcelain", "--untracked-files=no"], capture_output=True, text=True, check=True
+        )
+    except (OSError, subprocess.CalledProcessError):
+        return None
+    return commit.stdout.strip() + ("+changes" if changes.stdout.strip() else "")
+
+
+def weights_sha256(network: nn.Module) -> str:
+    """SHA-256 over the names, shapes and values of a network's weights and buffers.
+
+    Example:
+        >>> weights_sha256(nn.ReLU())[:8]
+        'e3b0c442'
+    """
+    digest = hashlib.sha256()
+    for name, tensor in sorted(network.state_dict().items()):
+        digest.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}\n".encode())
+        digest.update(tensor.detach().cpu().contiguous().flatten().view(torch.uint8).numpy())
+    return digest.hexdigest()
+
+
+def device_names(device: torch.device) -> list[str]:
+    """The devices of all processes of the run, by rank."""
+    name = torch.cuda.get_device_name(device) if device.type == "cuda" else _cpu_name()
+    if not (torch.distributed.is_available() and torch.distributed.is_initialized()):
+        return [name]
+    names: list[Any] = [None] * torch.distributed.get_world_size()
+    torch.distributed.all_gather_object(names, name)
+    return names
+
+
+def seeds(owner: Any) -> dict[str, int]:
+    """The seeds of what draws random numbers among the attributes of ``owner``: methods, metrics, an attack."""
+    found: dict[str, int] = {}
+    for value in vars(owner).values():
+        parts = value.values() if isinstance(value, dict) else value if isinstance(value, list) else [value]
+        found |= {repr(part): part.seed for part in parts if isinstance(getattr(part, "seed", None), int)}
+    return found
+
+
+def _cpu_name() -> str:
+    try:
+        lines = Path("/proc/cpuinfo").read_text().splitlines()
+        model = next(line.partition(":")[2].strip() for line in lines if line.startswith("model name"))
+    except (OSError, StopIteration):
+        model = platform.processor() or platform.machine()
+    return f"{model}, {os.cpu_count()} CPUs"

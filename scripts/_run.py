@@ -1,0 +1,186 @@
+"""The folder of a run: who writes it, what it was made from, and whether it may be continued."""
+
+from __future__ import annotations
+
+import errno
+import fcntl
+import json
+import os
+import shutil
+import socket
+import time
+import warnings
+from collections.abc import Mapping
+from pathlib import Path
+from typing import IO, Any
+
+import yaml
+
+SPLIT = frozenset(
+    (
+        "config",
+        "out",
+        "overwrite",
+        "strict",
+        "data.batch_size",
+        "data.num_workers",
+        "trainer.accelerator",
+        "trainer.devices",
+        "trainer.limit_test_batches",
+        "trainer.num_nodes",
+        "trainer.strategy",
+    )
+)
+"""Options that decide how the work is split or how much of it is done, never a number."""
+
+LEFT = (
+    *("results", "figures", "images", "tensorboard"),
+    *("summary.json", "inputs.json", "sessions.json", "listing.arrow", "config.yaml"),
+)
+"""What a run leaves in its folder; nothing else is ever deleted."""
+
+WAIT_S = 15.0
+"""How long a lock is waited for: the other processes of a run whose first was killed notice it after their batch."""
+
+
+class RunError(ValueError):
+    """A RUN that cannot be used as asked; the message says why."""
+
+
+class RunFolder:
+    """The folder that holds all that a run leaves, locked against other runs while one writes it.
+
+    Args:
+        path: The folder; made when it is locked.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self._lock: IO[str] | None = None
+
+    def lock(self) -> None:
+        """Takes the folder for this run alone; its first process calls this, before the others start.
+
+        Raises:
+            RunError: If another run writes it.
+        """
+        self.path.mkdir(parents=True, exist_ok=True)
+        self._take(fcntl.LOCK_EX)
+        if self._lock is not None:
+            self._lock.truncate(0)
+            self._lock.write(f"process {os.getpid()} on {socket.gethostname()}, since {time.strftime('%F %T')}")
+            self._lock.flush()
+        self.share()
+
+    def share(self) -> None:
+        """Takes part in the run that has the folder: it is in use until each of its processes has ended."""
+        self._take(fcntl.LOCK_SH)
+
+    def unlock(self) -> None:
+        if self._lock is not None:
+            self._lock.close()
+        self._lock = None
+
+    def _take(self, kind: int) -> None:
+        # Record locks: they end with the process, however it ends, and are not inherited by the workers that it forks.
+        path = self.path / ".lock"
+        if self._lock is None:
+            self._lock = path.open("a+")
+        end = time.monotonic() + WAIT_S
+        while True:
+            try:
+                return fcntl.lockf(self._lock, kind | fcntl.LOCK_NB)
+            except OSError as error:
+                if error.errno not in (errno.EACCES, errno.EAGAIN):
+                    warnings.warn(
+                        f"{path} cannot be locked ({error.strerror}): start no second run there.", stacklevel=2
+                    )
+                    return self.unlock()
+            if time.monotonic() > end:
+                holder = path.read_text() or "another process"
+                self.unlock()
+                raise RunError(
+                    f"{self.path} is being written by {holder}. Wait for it, or give this run another --out."
+                )
+            time.sleep(0.2)
+
+    def has_rows(self) -> bool:
+        return any((self.path / "results").glob("part-*.parquet"))
+
+    def clear(self) -> None:
+        """Deletes what an earlier run left."""
+        for name in LEFT:
+            path = self.path / name
+            if path.is_dir() and not path.is_symlink():
+                shutil.rmtree(path)
+            else:
+                path.unlink(missing_ok=True)
+
+    def remove_unfinished(self) -> None:
+        """Deletes what a killed run was about to write."""
+        for folder in (self.path, *(self.path / name for name in ("results", "figures", "images"))):
+            for path in folder.glob("*.tmp"):
+                path.unlink()
+
+    def settle(self, name: str, text: str, *, fixed: bool) -> None:
+        """Writes settings, YAML or JSON, to a file; or, where they are ``fixed``, compares them with what it holds.
+
+        Raises:
+            RunError: If they differ; names each difference.
+        """
+        path = self.path / name
+        if not (fixed and path.exists()):
+            write_text(path, text)
+        elif differences := _differences(yaml.safe_load(path.read_text()), yaml.safe_load(text)):
+            raise RunError(
+                f"{self.path} holds a run of other settings: {'; '.join(differences)}. Give this one another --out, or "
+                "start over with --overwrite."
+            )
+
+    def begin_session(self) -> None:
+        """Notes that a process began to add to the run."""
+        self._write_sessions([*self._sessions(), {"began": time.time_ns()}])
+
+    def end_session(self) -> None:
+        *before, last = self._sessions()
+        self._write_sessions([*before, {**last, "ended": time.time_ns()}])
+
+    def wall_time(self) -> float:
+        """Seconds that the run took, over all its sessions; one that was killed ended with its last part."""
+        parts = [int(path.name.split("-")[1]) for path in (self.path / "results").glob("part-*.parquet")]
+        sessions = self._sessions()
+        limits = [session["began"] for session in sessions[1:]] + [time.time_ns()]
+        total = 0
+        for session, limit in zip(sessions, limits):
+            last = max((part for part in parts if session["began"] <= part <= limit), default=session["began"])
+            total += session.get("ended", last) - session["began"]
+        return total / 1e9
+
+    def n_sessions(self) -> int:
+        return len(self._sessions())
+
+    def _sessions(self) -> list[dict[str, int]]:
+        path = self.path / "sessions.json"
+        return json.loads(path.read_text()) if path.exists() else []
+
+    def _write_sessions(self, sessions: list[dict[str, int]]) -> None:
+        write_text(self.path / "sessions.json", json.dumps(sessions))
+
+
+def write_text(path: Path, text: str) -> None:
+    """Writes a file aside and renames it, so that it is either whole or as it was."""
+    aside = path.with_name(f"{path.name}.tmp")
+    aside.write_text(text)
+    aside.replace(path)
+
+
+def _differences(before: Any, now: Any, prefix: str = "") -> list[str]:
+    """What differs between two settings, apart from how the work is split."""
+    if isinstance(before, Mapping) and isinstance(now, Mapping):
+        return [
+            line
+            for key in sorted(before.keys() | now.keys())
+            if f"{prefix}{key}" not in SPLIT
+            for line in _differences(before.get(key), now.get(key), f"{prefix}{key}.")
+        ]
+    return [] if before == now else [f"{prefix[:-1]} was {before!r}, is now {now!r}"]

@@ -1,0 +1,111 @@
+"""Runs of the scripts in processes of their own that start fast: forked from one that has imported everything."""
+
+from __future__ import annotations
+
+import importlib
+import multiprocessing
+import os
+import signal
+import socket
+import sys
+from collections.abc import Mapping, Sequence
+from multiprocessing import forkserver
+from multiprocessing.context import ForkServerProcess
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+SCRIPTS = Path(__file__).parents[2] / "scripts"
+SERVER = multiprocessing.get_context("forkserver")
+SERVER.set_forkserver_preload(["evaluate_attribution", "evaluate_robustness", "maximize_activation"])
+
+
+def _start_server() -> None:
+    # The server finds what it imports beforehand by its environment alone, and ignores what it does not find.
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("PYTHONPATH", os.pathsep.join([str(SCRIPTS.parent), str(SCRIPTS)]))
+        patch.setenv("OMP_NUM_THREADS", "1")
+        forkserver.ensure_running()
+
+
+class Run:
+    """A script that runs in ``world`` processes, as torchrun starts them.
+
+    Args:
+        script: Its name.
+        args: Its options.
+        folder: Where it runs, and where what it prints goes.
+        world: Number of processes; 1 leaves the number of devices to the script.
+        rows_per_part: Rows after which a part is written, so that a small run has several parts.
+    """
+
+    def __init__(
+        self, script: str, args: Sequence[object], folder: Path, world: int = 1, rows_per_part: int = 8192
+    ) -> None:
+        _start_server()
+        self.log = folder / "output.txt"
+        self.log.write_text("")
+        common = script, [str(arg) for arg in args], str(folder), str(self.log), rows_per_part
+        self.processes: list[ForkServerProcess] = [
+            SERVER.Process(target=_run, args=(*common, environment)) for environment in _environments(world)
+        ]
+        for process in self.processes:
+            process.start()
+
+    def wait(self, timeout: float = 120) -> list[int | None]:
+        """Waits for all processes; returns their exit codes."""
+        for process in self.processes:
+            process.join(timeout)
+            if process.is_alive():
+                self.kill(signal.SIGKILL)
+                raise TimeoutError(f"still running after {timeout} s: {self.output()}")
+        return [process.exitcode for process in self.processes]
+
+    def kill(self, signum: int) -> None:
+        """Sends a signal to all processes and their workers, as a terminal, SLURM or a crashing machine does."""
+        for process in self.processes:
+            try:
+                os.killpg(process.pid or 0, signum)
+            except ProcessLookupError:
+                pass  # it has ended, or has not begun: then there is nothing to stop
+            process.join(0)
+
+    def output(self) -> str:
+        return self.log.read_text()
+
+
+def _environments(world: int) -> list[Mapping[str, str]]:
+    if world == 1:
+        return [{}]
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    common = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port, "WORLD_SIZE": world, "LOCAL_WORLD_SIZE": world}
+    common |= {"GROUP_RANK": 0, "TORCHELASTIC_RUN_ID": "test"}
+    return [
+        {name: str(value) for name, value in {**common, "RANK": rank, "LOCAL_RANK": rank}.items()}
+        for rank in range(world)
+    ]
+
+
+def _run(
+    script: str, args: list[str], folder: str, log: str, rows_per_part: int, environment: Mapping[str, str]
+) -> None:
+    os.setsid()
+    multiprocessing.set_start_method("fork", force=True)  # for its workers, as in a script that was started by hand
+    file = os.open(log, os.O_WRONLY | os.O_APPEND)
+    os.dup2(file, 1)
+    os.dup2(file, 2)
+    os.chdir(folder)
+    os.environ |= environment
+    sys.argv = [str(SCRIPTS / f"{script}.py"), *args]
+
+    import torch  # noqa: PLC0415 (here, not in the process that collects the tests)
+
+    from lightning_modules.callbacks import RowWriter  # noqa: PLC0415
+
+    torch.set_num_threads(1)
+    RowWriter.__init__.__defaults__ = (rows_per_part, 60.0)  # type: ignore[attr-defined]
+    module: Any = importlib.import_module(script)
+    module.run_main(module.main)
