@@ -133,8 +133,8 @@ class TestCLI(RunCLI):
     """Runs a LightningModule's test loop over everything that has no rows yet, each exactly once.
 
     The module gives the columns of its rows by ``schema`` and reduces them with ``summarize``. Its ``test_step``
-    returns ``rows`` and ``figures``, which stand under ``group`` in TensorBoard. The data module skips what is in its
-    ``done``.
+    returns ``rows`` and ``figures``, which stand under ``group`` in TensorBoard. The data module skips what its
+    ``read_done`` names.
     """
 
     def __init__(
@@ -168,7 +168,8 @@ class TestCLI(RunCLI):
         # TensorFloat-32 rounds to three digits, and differently in batches of other sizes: whoever wants speed asks for
         # bf16-mixed, and whoever asks for 32-true gets it.
         torch.backends.cudnn.allow_tf32 = False
-        self.datamodule.done = done_paths(self.out / "results")
+        self.datamodule.read_done = partial(done_paths, self.out / "results")
+        self.datamodule.listing_file = self.out / "listing.arrow"
         self.trainer.test(self.model, self.datamodule, verbose=False)
         if not self.trainer.is_global_zero:
             return None
