@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import os
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +12,7 @@ import numpy as np
 import pyarrow as pa
 import pytorch_lightning as pl
 import torch
-from torch.utils.data import DataLoader, Dataset, Sampler
+from torch.utils.data import DataLoader, Dataset
 from torchvision.transforms import v2
 
 from datamodules.decoding import Preprocess
@@ -25,7 +25,8 @@ from datamodules.listing import (
     load_listing,
     save_listing,
 )
-from datamodules.samples import SampleReader, collate
+from datamodules.samples import SampleReader, collate, failed
+from datamodules.surviving_loader import SurvivingLoader
 
 
 class ImageDataset(Dataset):
@@ -42,18 +43,9 @@ class ImageDataset(Dataset):
         path = self.listing.path(index)
         return self.reader.read(self.listing.root / path, path, int(self.listing.labels[index]), index)
 
-
-class ArraySampler(Sampler[int]):
-    """Gives the numbers of an array, in order. A million of them as a list would take 40 megabytes."""
-
-    def __init__(self, indices: np.ndarray) -> None:
-        self.indices = indices
-
-    def __len__(self) -> int:
-        return len(self.indices)
-
-    def __iter__(self) -> Iterator[int]:
-        return map(int, self.indices)
+    def failure(self, index: int, error: str) -> dict[str, Any]:
+        """The sample that stands for an image of which no worker can say what is wrong."""
+        return failed(self.listing.path(index), error)
 
 
 class ImageFolderDataModule(pl.LightningDataModule):
@@ -162,26 +154,29 @@ class ImageFolderDataModule(pl.LightningDataModule):
     def val_dataloader(self) -> DataLoader:
         return self._loader(ImageDataset(self.val_listing, SampleReader(self.preprocess)))
 
-    def test_dataloader(self) -> DataLoader:
+    def test_dataloader(self) -> SurvivingLoader:
         reader = SampleReader(self.preprocess, self.boxes, self.class_names, self.n_originals)
         # Lightning's own sampler repeats images where they do not divide evenly; this one neither repeats nor pads.
         rank, world = (self.trainer.global_rank, self.trainer.world_size) if self.trainer else (0, 1)
-        return self._loader(ImageDataset(self.listing, reader), sampler=ArraySampler(self.listing.todo()[rank::world]))
+        indices = self.listing.todo()[rank::world]
+        return SurvivingLoader(ImageDataset(self.listing, reader), indices, rank=rank, **self._loading())
 
-    def _loader(self, dataset: ImageDataset, **options: Any) -> DataLoader:
+    def _loading(self) -> dict[str, Any]:
+        """Options that all loaders have in common."""
         workers = self.num_workers
         if workers is None:
             devices = self.trainer.num_devices if self.trainer else 1
             workers = max(1, min(8, len(os.sched_getaffinity(0)) // devices))
-        return DataLoader(
-            dataset,
-            batch_size=self.batch_size,
-            num_workers=workers,
-            collate_fn=collate,
-            pin_memory=torch.cuda.is_available(),
-            persistent_workers=workers > 0,
-            **options,
-        )
+        return {
+            "batch_size": self.batch_size,
+            "num_workers": workers,
+            "collate_fn": collate,
+            "pin_memory": torch.cuda.is_available(),
+        }
+
+    def _loader(self, dataset: ImageDataset, **options: Any) -> DataLoader:
+        loading = self._loading()
+        return DataLoader(dataset, persistent_workers=loading["num_workers"] > 0, **loading, **options)
 
     def _list_for_training(self) -> tuple[Listing, Listing]:
         names = self.class_names or self.train_class_names()
