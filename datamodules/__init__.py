@@ -2,9 +2,10 @@
 
 from datamodules.class_indices import ClassIndexDataModule
 from datamodules.decoding import DecodingError, Preprocess, decode_image
-from datamodules.image_folder import ImageFolderDataModule, Original
+from datamodules.image_folder import ImageFolderDataModule
 from datamodules.image_sources import ImageSourcesDataModule
 from datamodules.listing import DataError, Listing, list_folder
+from datamodules.samples import Original
 from datamodules.shapes import SHAPE_NAMES, ShapesDataModule, write_shapes
 
 __all__ = [

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import difflib
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple, cast
 
 import pytorch_lightning as pl
@@ -118,6 +118,9 @@ class ClassIndexDataModule(pl.LightningDataModule):
         class_names: Names of the network's classes, in the order of its outputs.
         channels: How many channels each of the network's layers has.
         layer: The layer whose channels bare numbers name. null = they name classes.
+
+    Attributes:
+        read_done: Gives the paths, as rows hold them, of images that need not be made again.
     """
 
     def __init__(
@@ -138,7 +141,12 @@ class ClassIndexDataModule(pl.LightningDataModule):
         # First one image of every unit: what is left of an interrupted run then covers all that it can.
         self.items = [(unit, seed + k) for k in range(n_images) for unit in units]
         self.batch_size = batch_size
+        self.read_done: Callable[[], set[str]] = set
         self.done: set[str] = set()
+
+    def setup(self, stage: str) -> None:
+        # Not later: once all ranks are set up, the first may write rows that the others must not take into account.
+        self.done = self.read_done()
 
     def test_dataloader(self) -> DataLoader:
         samples = [

@@ -6,7 +6,6 @@ import io
 import os
 import warnings
 from dataclasses import dataclass
-from pathlib import Path
 
 import numpy as np
 import torch
@@ -118,16 +117,3 @@ class Preprocess:
         left, top, right, bottom = self.view(*image.size)
         size = [min(side, self.input_size) for side in (width, height)]
         return image.resize((size[0], size[1]), Image.Resampling.BILINEAR, box=(left, top, right, bottom))
-
-
-def list_images(folder: Path) -> list[str]:
-    """Names of the images in ``folder``, by extension and sorted; hidden files are left out.
-
-    Example:
-        >>> list_images(Path(__file__).parent)
-        []
-    """
-    with os.scandir(folder) as entries:
-        return sorted(
-            e.name for e in entries if os.path.splitext(e.name)[1].lower() in EXTENSIONS and not e.name.startswith(".")
-        )

@@ -4,132 +4,48 @@ from __future__ import annotations
 
 import hashlib
 import os
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
 import pytorch_lightning as pl
 import torch
-from PIL import Image
-from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 from torchvision.transforms import v2
 
-from datamodules.decoding import DecodingError, Preprocess, decode_image
-from datamodules.imagenet import AnnotationError, read_annotation
-from datamodules.listing import DataError, Listing, class_folders, label_table, list_folder, printable
-
-ORIGINAL_SIZE = 1024
-"""Originals that travel with a batch are reduced to at most this many pixels a side: they are for figures."""
-
-
-class Original(NamedTuple):
-    """An image before resize and crop, for figures: what the user recognizes.
-
-    Attributes:
-        pixels: uint8 ``(H, W, 3)``, reduced to at most 1,024 pixels a side. An array, since tensors of a batch are
-            moved to the GPU, where figures have no use for them.
-        view: What the model saw of it: (left, top, right, bottom) in its pixels.
-    """
-
-    pixels: np.ndarray
-    view: tuple[float, float, float, float]
+from datamodules.decoding import Preprocess
+from datamodules.listing import (
+    DataError,
+    Listing,
+    class_folders,
+    hash_files,
+    list_folder,
+    load_listing,
+    save_listing,
+)
+from datamodules.samples import SampleReader, collate, failed
+from datamodules.surviving_loader import SurvivingLoader
 
 
 class ImageDataset(Dataset):
-    """The images of a listing as dicts, one sample each; a file that fails gives ``{"failed": (path, error)}``.
+    """The images of a listing as dicts, one sample each; see :class:`~datamodules.samples.SampleReader`."""
 
-    Args:
-        listing: The images.
-        transform: RGB image -> float32 ``(3, H, W)`` in [0, 1].
-        boxes: Folder of ILSVRC's XML annotations, or None.
-        class_names: Names of the network's classes, to label the boxes by.
-        n_originals: For the first so many images, the sample carries the original pixels too.
-    """
-
-    def __init__(
-        self,
-        listing: Listing,
-        transform: Any,
-        boxes: Path | None = None,
-        class_names: Sequence[str] | None = None,
-        n_originals: int = 0,
-    ) -> None:
+    def __init__(self, listing: Listing, reader: SampleReader) -> None:
         self.listing = listing
-        self.transform = transform
-        self.boxes = boxes
-        self.label_table = label_table(class_names or [])
-        self.n_originals = n_originals
+        self.reader = reader
 
     def __len__(self) -> int:
         return len(self.listing)
 
     def __getitem__(self, index: int) -> dict[str, Any]:
         path = self.listing.path(index)
-        try:
-            image = decode_image(self.listing.root / path)
-        except DecodingError as error:
-            return {"failed": (printable(path), str(error))}
-        boxes, box_labels, box_error = self._read_boxes(path, image)
-        return {
-            "image": self.transform(image),
-            "label": int(self.listing.labels[index]),
-            "index": index,
-            "path": printable(path),
-            "boxes": boxes,
-            "box_labels": box_labels,
-            "box_error": box_error,
-            "original": self._original(image) if index < self.n_originals else None,
-        }
+        return self.reader.read(self.listing.root / path, path, int(self.listing.labels[index]), index)
 
-    def _read_boxes(self, path: str, image: Image.Image) -> tuple[Tensor, Tensor, str | None]:
-        """Boxes ``(K, 4)`` in what the model sees, their labels ``(K,)``, and what was wrong with the annotation."""
-        empty = torch.zeros(0, 4), torch.zeros(0, dtype=torch.long)
-        if self.boxes is None:
-            return *empty, None
-        # ILSVRC keeps the annotations of train in class folders, those of val in one flat folder.
-        candidates = [(self.boxes / path).with_suffix(".xml"), self.boxes / f"{Path(path).stem}.xml"]
-        file = next((candidate for candidate in candidates if candidate.exists()), None)
-        if file is None:
-            return *empty, None
-        try:
-            annotation = read_annotation(file)
-        except AnnotationError as error:
-            return *empty, str(error)
-        size = annotation.width, annotation.height
-        if size != image.size:
-            return *empty, f"{file} is of an image of {size[0]} × {size[1]} pixels, not {image.width} × {image.height}"
-        labels = [self.label_table.get(name, -1) for name in annotation.names]
-        boxes = torch.tensor(annotation.boxes, dtype=torch.float32).reshape(-1, 4)
-        moved = self.transform.move_boxes(boxes, *image.size)
-        return moved, torch.tensor(labels, dtype=torch.long), "; ".join(annotation.problems) or None
-
-    def _original(self, image: Image.Image) -> Original:
-        scale = min(1.0, ORIGINAL_SIZE / max(image.size))
-        reduced = image.resize((max(1, round(image.width * scale)), max(1, round(image.height * scale))))
-        x, y = reduced.width / image.width, reduced.height / image.height
-        left, top, right, bottom = self.transform.view(*image.size)
-        return Original(np.array(reduced), (left * x, top * y, right * x, bottom * y))
-
-
-def collate(samples: Sequence[dict[str, Any]]) -> dict[str, Any]:
-    """Samples -> batch: ``image`` float32 ``(N, 3, H, W)`` and so on; N counts the images that did not fail.
-
-    The batch holds ``image``, ``label`` and ``index`` (long ``(N,)``), ``path``, ``boxes`` (N of ``(K, 4)``),
-    ``box_labels`` (N of ``(K,)``, -1 = unknown), ``box_error`` (N of str or None), ``original`` (N of
-    :class:`Original` or None), and ``failed``, a list of (path, error).
-    """
-    good = [sample for sample in samples if "failed" not in sample]
-    batch: dict[str, Any] = {
-        name: [sample[name] for sample in good] for name in ("path", "boxes", "box_labels", "box_error", "original")
-    }
-    batch["image"] = torch.stack([s["image"] for s in good]) if good else torch.zeros(0, 3, 1, 1)
-    for name in ("label", "index"):
-        batch[name] = torch.tensor([sample[name] for sample in good], dtype=torch.long)
-    batch["failed"] = [sample["failed"] for sample in samples if "failed" in sample]
-    return batch
+    def failure(self, index: int, error: str) -> dict[str, Any]:
+        """The sample that stands for an image of which no worker can say what is wrong."""
+        return failed(self.listing.path(index), error)
 
 
 class ImageFolderDataModule(pl.LightningDataModule):
@@ -149,6 +65,11 @@ class ImageFolderDataModule(pl.LightningDataModule):
         resize_size: Length in pixels of the shorter side before the centre crop.
         n_originals: For the first so many images the batch carries the original pixels, for figures.
         min_crop: Smallest share of an image's area that the random crops of training keep, in (0, 1].
+
+    Attributes:
+        read_done: Gives the paths, as rows hold them, of images that testing leaves out.
+        listing_file: Where the first process of all writes the list of images, for all to read it. None = each process
+            lists the folder itself.
     """
 
     def __init__(
@@ -176,15 +97,39 @@ class ImageFolderDataModule(pl.LightningDataModule):
         self.preprocess = Preprocess(resize_size, input_size)
         self.n_originals = n_originals
         self.min_crop = min_crop
-        self.done: set[str] = set()
+        self.test_root = self.root
+        # The list is made once, by the first process of all.
+        self.prepare_data_per_node = False
+        self.read_done: Callable[[], set[str]] = set
+        self.listing_file: Path | None = None
+        self._listed: Listing | None = None
         # There may be fewer images left than devices.
         self.allow_zero_length_dataloader_with_multiple_devices = True
+
+    def prepare_data(self) -> None:
+        if self.listing_file is not None:
+            save_listing(self._list().without(self.read_done()), self.listing_file)
+            self._listed = load_listing(self.listing_file)  # takes no memory of its own
 
     def setup(self, stage: str) -> None:
         if stage == "fit":
             self.train_listing, self.val_listing = self._list_for_training()
+        elif self.listing_file is not None:
+            self.listing = load_listing(self.listing_file)
         else:
-            self.listing = list_folder(self.root, self.class_names)
+            self.listing = list_folder(self.test_root, self.class_names).without(self.read_done())
+
+    def fingerprint(self) -> dict[str, Any]:
+        """What tells the images to be tested, and the files of their boxes, from others: counts and hashes of names."""
+        found = self._list().fingerprint()
+        if self.boxes is not None:
+            found["n_boxes"], found["boxes_sha256"] = hash_files(self.boxes, [".xml"])
+        return found
+
+    def _list(self) -> Listing:
+        if self._listed is None:
+            self._listed = list_folder(self.test_root, self.class_names)
+        return self._listed
 
     def train_class_names(self) -> list[str]:
         """The names of the class folders that :meth:`train_dataloader` reads, in order."""
@@ -204,34 +149,34 @@ class ImageFolderDataModule(pl.LightningDataModule):
                 v2.ToDtype(torch.float32, scale=True),
             ]
         )
-        return self._loader(ImageDataset(self.train_listing, augment), shuffle=True, drop_last=True)
+        return self._loader(ImageDataset(self.train_listing, SampleReader(augment)), shuffle=True, drop_last=True)
 
     def val_dataloader(self) -> DataLoader:
-        return self._loader(ImageDataset(self.val_listing, self.preprocess))
+        return self._loader(ImageDataset(self.val_listing, SampleReader(self.preprocess)))
 
-    def test_dataloader(self) -> DataLoader:
-        dataset = ImageDataset(self.listing, self.preprocess, self.boxes, self.class_names, self.n_originals)
-        todo: Iterable[int] = range(len(dataset))
-        if self.done:
-            todo = [i for i in todo if printable(self.listing.path(i)) not in self.done]
-        # Lightning's own sampler repeats images where they do not divide evenly; this one neither repeats nor pads.
+    def test_dataloader(self) -> SurvivingLoader:
+        reader = SampleReader(self.preprocess, self.boxes, self.class_names, self.n_originals)
+        # Lightning's own sampler repeats images where they do not divide evenly; this neither repeats nor pads.
         rank, world = (self.trainer.global_rank, self.trainer.world_size) if self.trainer else (0, 1)
-        return self._loader(dataset, sampler=list(todo)[rank::world])
+        indices = self.listing.todo(rank, world)
+        return SurvivingLoader(ImageDataset(self.listing, reader), indices, rank=rank, **self._loading())
 
-    def _loader(self, dataset: ImageDataset, **options: Any) -> DataLoader:
+    def _loading(self) -> dict[str, Any]:
+        """Options that all loaders have in common."""
         workers = self.num_workers
         if workers is None:
             devices = self.trainer.num_devices if self.trainer else 1
             workers = max(1, min(8, len(os.sched_getaffinity(0)) // devices))
-        return DataLoader(
-            dataset,
-            batch_size=self.batch_size,
-            num_workers=workers,
-            collate_fn=collate,
-            pin_memory=torch.cuda.is_available(),
-            persistent_workers=workers > 0,
-            **options,
-        )
+        return {
+            "batch_size": self.batch_size,
+            "num_workers": workers,
+            "collate_fn": collate,
+            "pin_memory": torch.cuda.is_available(),
+        }
+
+    def _loader(self, dataset: ImageDataset, **options: Any) -> DataLoader:
+        loading = self._loading()
+        return DataLoader(dataset, persistent_workers=loading["num_workers"] > 0, **loading, **options)
 
     def _list_for_training(self) -> tuple[Listing, Listing]:
         names = self.class_names or self.train_class_names()
@@ -242,7 +187,7 @@ class ImageFolderDataModule(pl.LightningDataModule):
         listing = list_folder(self.root, names)
         held_out = np.array([hashlib.sha256(path.as_py()).digest()[0] < 256 // 5 for path in listing.paths], dtype=bool)
         parts = [
-            Listing(listing.root, listing.paths.filter(pa.array(mask)), listing.labels[mask])
+            Listing(listing.root, listing.paths.filter(pa.array(mask)), listing.labels[mask], listing.done[mask])
             for mask in (~held_out, held_out)
         ]
         if not all(len(part) for part in parts):

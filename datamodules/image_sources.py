@@ -10,13 +10,12 @@ from typing import Any
 
 import pytorch_lightning as pl
 import requests
-import torch
 import urllib3
 from torch.utils.data import DataLoader, Dataset
 
-from datamodules.decoding import EXTENSIONS, DecodingError, Preprocess, decode_image
-from datamodules.image_folder import collate
-from datamodules.listing import DataError, printable
+from datamodules.decoding import EXTENSIONS, DecodingError, Preprocess
+from datamodules.listing import DataError
+from datamodules.samples import SampleReader, collate, failed
 
 MAX_BYTES = 50_000_000
 """Largest download, in bytes."""
@@ -80,32 +79,22 @@ def _is_address(source: str) -> bool:
 
 
 class ImageSourcesDataset(Dataset):
-    """Files and addresses as samples, in the order given; see :class:`~datamodules.image_folder.ImageDataset`."""
+    """Files and addresses as samples, in the order given; see :class:`~datamodules.samples.SampleReader`."""
 
     def __init__(self, sources: Sequence[str], transform: Preprocess) -> None:
         self.sources = list(sources)
-        self.transform = transform
+        self.reader = SampleReader(transform)
 
     def __len__(self) -> int:
         return len(self.sources)
 
     def __getitem__(self, index: int) -> dict[str, Any]:
         source = self.sources[index]
-        name = printable(source)
         try:
-            image = decode_image(download(source) if _is_address(source) else source)
+            content = download(source) if _is_address(source) else source
         except DecodingError as error:
-            return {"failed": (name, str(error))}
-        return {
-            "image": self.transform(image),
-            "label": -1,
-            "index": index,
-            "path": name,
-            "boxes": torch.zeros(0, 4),
-            "box_labels": torch.zeros(0, dtype=torch.long),
-            "box_error": None,
-            "original": None,
-        }
+            return failed(source, str(error))
+        return self.reader.read(content, source, label=-1, index=index)
 
 
 class ImageSourcesDataModule(pl.LightningDataModule):

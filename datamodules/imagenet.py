@@ -50,7 +50,7 @@ class Annotation:
     problems: tuple[str, ...] = ()
 
 
-def read_annotation(path: Path) -> Annotation:
+def read_annotation(path: Path, content: bytes | None = None) -> Annotation:
     """Reads an annotation in the XML layout of ILSVRC (that of Pascal VOC).
 
     The files count pixels from 0 and include the last one, so 1 is added to ``xmax`` and ``ymax``.
@@ -58,11 +58,15 @@ def read_annotation(path: Path) -> Annotation:
     A box that is malformed or lies outside the image is left out, one that reaches beyond it is clipped; both are told
     in ``problems``.
 
+    Args:
+        path: The file.
+        content: What it holds, if it has been read already; ``path`` is then its name in messages.
+
     Raises:
         AnnotationError: If the file cannot be read, or is malformed outside the objects.
     """
     try:
-        root = ElementTree.parse(path).getroot()
+        root = ElementTree.fromstring(path.read_bytes() if content is None else content)
         width, height = (_number(root, f"size/{side}") for side in ("width", "height"))
     except (OSError, ValueError, ElementTree.ParseError) as error:
         raise AnnotationError(f"{path}: {error}") from error

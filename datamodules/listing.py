@@ -2,17 +2,24 @@
 
 from __future__ import annotations
 
+import hashlib
 import itertools
 import os
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Collection, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
 
-from datamodules.decoding import list_images
+from datamodules.decoding import EXTENSIONS
 from datamodules.imagenet import imagenet_class_names, imagenet_classes
+
+_CHUNK = 1 << 12
+"""So many names at most are Python objects at a time: a million of them would take a hundred megabytes."""
+
+_NO_NAMES = pa.array([], pa.large_binary())
 
 
 class DataError(ValueError):
@@ -25,17 +32,87 @@ class Listing:
 
     The order goes round the classes: the first image of each, then the second of each. So the first images of a run,
     those with figures, show different classes, and a run over the first batches is a sample of all classes.
+
+    Attributes:
+        done: Which images have their rows already, bool ``(N,)``.
+        file: Where :func:`save_listing` wrote it. Such a listing is mapped into memory, which all processes share, and
+            is pickled as its file's name.
     """
 
     root: Path
     paths: pa.Array
     labels: np.ndarray
+    done: np.ndarray
+    file: Path | None = None
 
     def __len__(self) -> int:
         return len(self.paths)
 
+    def __reduce__(self) -> Any:
+        return super().__reduce__() if self.file is None else (load_listing, (self.file,))
+
     def path(self, index: int) -> str:
         return os.fsdecode(self.paths[index].as_py())
+
+    def todo(self, rank: int = 0, world: int = 1) -> np.ndarray:
+        """The indices of the images that have no rows yet, of the share of one process among ``world``.
+
+        What is done is left out of each share, not of what is shared out: so a continued run has the same batches, to
+        the last bit, as one that was never interrupted.
+        """
+        mine = np.arange(rank, len(self), world)
+        return mine[~self.done[mine]]
+
+    def without(self, done: Collection[str]) -> Listing:
+        """The listing with the images of these :func:`printable` paths marked as done."""
+        if not done:
+            return self
+        mask = np.empty(len(self), dtype=bool)
+        for start in range(0, len(self), _CHUNK):
+            chunk = self.paths.slice(start, _CHUNK)
+            mask[start : start + len(chunk)] = [printable(path) in done for path in chunk.to_pylist()]
+        return replace(self, done=mask)
+
+    def fingerprint(self) -> dict[str, Any]:
+        """What tells this listing from another: the number of images, and a hash of their paths and labels."""
+        sha256 = hashlib.sha256(self.labels.astype(np.int64).tobytes())
+        _hash_names(sha256, self.paths)
+        return {"n_images": len(self), "sha256": sha256.hexdigest()}
+
+
+def save_listing(listing: Listing, file: Path) -> None:
+    """Writes an Arrow file, aside and then renamed, so that it is either whole or not there."""
+    table = pa.table(
+        {"path": listing.paths, "label": listing.labels, "done": listing.done},
+        metadata={"root": os.fsencode(listing.root)},
+    )
+    write_arrow(table, file)
+
+
+def load_listing(file: Path) -> Listing:
+    """Maps what :func:`save_listing` wrote into memory: it is read as it is needed, and shared between processes."""
+    table = read_arrow(file)
+    root = Path(os.fsdecode(table.schema.metadata[b"root"]))
+    columns = [table[name].combine_chunks() for name in ("path", "label", "done")]
+    return Listing(root, columns[0], columns[1].to_numpy(), columns[2].to_numpy(zero_copy_only=False), file)
+
+
+def write_arrow(table: pa.Table, file: Path) -> None:
+    """Writes a table aside and renames it, so that it is either whole or not there."""
+    file.parent.mkdir(parents=True, exist_ok=True)
+    aside = file.with_name(f"{file.name}.{os.getpid()}.part")
+    try:
+        # In one piece: several could not be mapped as one array.
+        with pa.OSFile(str(aside), "wb") as sink, pa.ipc.new_file(sink, table.schema) as writer:
+            writer.write_table(table.combine_chunks())
+        os.replace(aside, file)
+    finally:
+        aside.unlink(missing_ok=True)
+
+
+def read_arrow(file: Path) -> pa.Table:
+    """Maps a table into memory."""
+    return pa.ipc.open_file(pa.memory_map(str(file))).read_all()
 
 
 def list_folder(root: str | Path, class_names: Sequence[str] | None = None) -> Listing:
@@ -54,26 +131,47 @@ def list_folder(root: str | Path, class_names: Sequence[str] | None = None) -> L
     if not root.is_dir():
         raise DataError(f"The image folder {root} {'is not a folder' if root.exists() else 'does not exist'}.")
     folders = class_folders(root)
-    loose = list_images(root)
-    if loose and folders:
+    loose = list_files(root)
+    if len(loose) and folders:
         raise DataError(
-            f"{root} holds images ({loose[0]}, ...) beside folders ({folders[0]}, ...). It should hold either one "
-            "folder for each class, or images alone."
+            f"{root} holds images ({os.fsdecode(loose[0].as_py())}, ...) beside folders ({folders[0]}, ...). It should "
+            "hold either one folder for each class, or images alone."
         )
-    if loose:
-        return Listing(root, pa.array(map(os.fsencode, loose), pa.large_binary()), np.full(len(loose), -1))
-    files = [[f"{folder}/{name}" for name in list_images(root / folder)] for folder in folders]
-    if not any(files):
+    if len(loose):
+        return Listing(root, loose, np.full(len(loose), -1), np.zeros(len(loose), bool))
+    files = [list_files(root, folder) for folder in folders]
+    if not any(len(names) for names in files):
         raise DataError(
             f"{root} holds no images: neither {root}/*.JPEG nor {root}/CLASS/*.JPEG. If the images lie deeper, name "
             "the folder right above the class folders."
         )
     # Every folder is matched, also an empty one: a wrong root should be noticed.
     labels = list(range(len(folders))) if class_names is None else match_labels(folders, class_names)
-    pairs = [pair for row in itertools.zip_longest(*(zip(f, itertools.repeat(k)) for f, k in zip(files, labels)))
-             for pair in row if pair is not None]  # fmt: skip
-    paths = pa.array((os.fsencode(path) for path, _ in pairs), pa.large_binary())
-    return Listing(root, paths, np.fromiter((label for _, label in pairs), np.int64, len(pairs)))
+    sizes = [len(names) for names in files]
+    # Round the classes: by the position in the class, and within a position by the class.
+    order = np.argsort(np.concatenate([np.arange(size) for size in sizes]), kind="stable")
+    paths = pa.concat_arrays(files).take(pa.array(order))
+    return Listing(root, paths, np.repeat(labels, sizes)[order], np.zeros(len(order), bool))
+
+
+def list_files(root: Path, folder: str = "", extensions: Collection[str] = EXTENSIONS) -> pa.Array:
+    """Paths, relative to ``root``, of the files in ``root/folder``, as sorted bytes; hidden files are left out.
+
+    Example:
+        >>> list_files(Path(__file__).parent, extensions=[".csv"]).to_pylist()
+        [b'imagenet_classes.csv']
+    """
+    wanted = {os.fsencode(extension) for extension in extensions}
+    prefix = os.fsencode(f"{folder}/" if folder else "")
+    with os.scandir(os.fsencode(root / folder)) as entries:
+        names = (
+            prefix + entry.name
+            for entry in entries
+            if os.path.splitext(entry.name)[1].lower() in wanted and not entry.name.startswith(b".")
+        )
+        chunks = iter(lambda: pa.array(itertools.islice(names, _CHUNK), pa.large_binary()), _NO_NAMES)
+        found = pa.concat_arrays([_NO_NAMES, *chunks])
+    return found.sort()
 
 
 def class_folders(root: Path) -> list[str]:
@@ -117,6 +215,22 @@ def _some(names: Sequence[str], most: int = 12) -> str:
     return ", ".join(names[:most]) + (f", ... ({len(names)} in all)" if len(names) > most else "")
 
 
-def printable(path: str) -> str:
+def hash_files(root: Path, extensions: Collection[str]) -> tuple[int, str]:
+    """How many files of these extensions lie in ``root`` and in the folders in it, and a hash of their names."""
+    sha256, n = hashlib.sha256(), 0
+    for folder in ("", *class_folders(root)):
+        names = list_files(root, folder, extensions)
+        _hash_names(sha256, names)
+        n += len(names)
+    return n, sha256.hexdigest()
+
+
+def _hash_names(sha256: Any, names: pa.Array) -> None:
+    for start in range(0, len(names), _CHUNK):
+        for name in names.slice(start, _CHUNK).to_pylist():
+            sha256.update(name + b"\0")
+
+
+def printable(path: str | bytes) -> str:
     """The path as valid Unicode: bytes that are not UTF-8 are written as escapes (``\\xff``)."""
     return os.fsencode(path).decode("utf-8", "backslashreplace")

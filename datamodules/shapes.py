@@ -176,20 +176,13 @@ class ShapesDataModule(ImageFolderDataModule):
         )
         if split not in ("val", "pairs"):
             raise DataError(f"data.split must be val or pairs, got {split!r}.")
-        self.split = split
+        self.test_root, self.boxes = self.root / split, self.root / "annotations" / split
+        self.prepare_data_per_node = True
         self.settings = {"n_train": n_train, "n_val": n_val, "n_pairs": n_pairs, "seed": seed, "version": 1}
 
     def prepare_data(self) -> None:
         write_shapes(self.root, **self.settings)
-
-    def setup(self, stage: str) -> None:
-        if stage != "fit":
-            base = self.root
-            self.root, self.boxes = base / self.split, base / "annotations" / self.split
-            super().setup(stage)
-            self.root = base
-        else:
-            super().setup(stage)
+        super().prepare_data()
 
 
 def write_shapes(root: Path, n_train: int, n_val: int, n_pairs: int, seed: int, version: int = 1) -> None:

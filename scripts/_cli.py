@@ -31,7 +31,7 @@ logging.getLogger("pytorch_lightning.utilities.rank_zero").addFilter(lambda reco
 for message in (
     "`isinstance.treespec, LeafSpec.` is deprecated",
     ".*does not have many workers",
-    "Total length of `DataLoader` across ranks is zero",  # a run that is complete, or has fewer images than devices
+    "Total length of `.*` across ranks is zero",  # a run that is complete, or has fewer images than devices
 ):
     warnings.filterwarnings("ignore", message)
 
@@ -101,8 +101,8 @@ class TestCLI(RunCLI):
     """Runs a LightningModule's test loop over everything that has no rows yet, each exactly once.
 
     The module gives the columns of its rows by ``schema`` and reduces them with ``summarize``. Its ``test_step``
-    returns ``rows`` and ``figures``, which stand under ``group`` in TensorBoard. The data module skips what is in its
-    ``done``.
+    returns ``rows`` and ``figures``, which stand under ``group`` in TensorBoard. The data module skips what its
+    ``read_done`` names.
     """
 
     def __init__(
@@ -160,7 +160,7 @@ class TestCLI(RunCLI):
         run.remove_unfinished()
         # A run that was refused before its first batch leaves its settings alone; they may be corrected.
         fixed = run.has_rows()
-        self.inputs = {"weights_sha256": weights_sha256(self.model.network), "data": getattr(self.datamodule, "fingerprint", dict)()}
+        self.inputs = {"weights_sha256": weights_sha256(self.model.network), "data": self.datamodule.fingerprint()}
         run.settle("config.yaml", self.settings, fixed=fixed)
         run.settle("inputs.json", json.dumps(self.inputs, indent=2) + "\n", fixed=fixed)
         run.begin_session()

@@ -86,7 +86,8 @@ def test_devices_share_the_units_exactly(world: int) -> None:
     paths = []
     for rank in range(world):
         data = ClassIndexDataModule("all", class_names=[f"c{k}" for k in range(7)], batch_size=2)
-        data.done = {"0003_c3_seed0.png"}
+        data.read_done = lambda: {"0003_c3_seed0.png"}
+        data.setup("test")
         data.trainer = type("FakeTrainer", (), {"global_rank": rank, "world_size": world})()
         paths += [path for batch in data.test_dataloader() for path in batch["path"]]
     assert sorted(paths) == [f"{k:04d}_c{k}_seed0.png" for k in (0, 1, 2, 4, 5, 6)]

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from datamodules import DataError, ImageFolderDataModule
+from datamodules import DataError, ImageFolderDataModule, image_folder
 from datamodules.imagenet import Annotation, write_annotation
 from tests.images import make_images
 
@@ -65,8 +65,8 @@ class TestBatches:
         paths = []
         for rank in range(world):
             data = ImageFolderDataModule(str(tmp_path), num_workers=0)
+            data.read_done = lambda: {"cat/3.png"}
             data.setup("test")
-            data.done = {"cat/3.png"}
             data.trainer = type("FakeTrainer", (), {"global_rank": rank, "world_size": world, "num_devices": 1})()
             paths += [path for batch in data.test_dataloader() for path in batch["path"]]
         assert sorted(paths) == [f"cat/{k}.png" for k in (0, 1, 2, 4, 5, 6)]
@@ -141,3 +141,53 @@ class TestTraining:
         make_images(tmp_path, "a.png")
         with pytest.raises(DataError, match="no class folders to train on"):
             ImageFolderDataModule(str(tmp_path)).train_class_names()
+
+
+class TestListingOnce:
+    def module(self, tmp_path: Path, rank: int, world: int = 2) -> ImageFolderDataModule:
+        data = ImageFolderDataModule(str(tmp_path / "images"), num_workers=0)
+        data.listing_file = tmp_path / "run/listing.arrow"
+        data.read_done = lambda: {"cat/3.png"}
+        data.trainer = type("FakeTrainer", (), {"global_rank": rank, "world_size": world, "num_devices": 1})()
+        return data
+
+    def test_the_first_process_lists_for_all(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        make_images(tmp_path / "images", *(f"cat/{k}.png" for k in range(7)))
+        first = self.module(tmp_path, rank=0)
+        assert not first.prepare_data_per_node
+        before = first.fingerprint()
+        first.prepare_data()
+        make_images(tmp_path / "images", "cat/later.png")
+        second = self.module(tmp_path, rank=1)
+        second.read_done = None  # type: ignore[assignment]
+        monkeypatch.setattr(image_folder, "list_folder", None)
+        paths = []
+        for data in (first, second):
+            data.setup("test")
+            assert data.listing.file == data.listing_file
+            paths += [path for batch in data.test_dataloader() for path in batch["path"]]
+        assert sorted(paths) == [f"cat/{k}.png" for k in (0, 1, 2, 4, 5, 6)]
+        assert first.fingerprint() == before
+
+    def test_a_listing_of_before_is_not_taken_for_the_folder(self, tmp_path: Path) -> None:
+        make_images(tmp_path / "images", "cat/1.png")
+        before = self.module(tmp_path, rank=0)
+        before.prepare_data()
+        make_images(tmp_path / "images", "cat/2.png")
+        now = self.module(tmp_path, rank=0)
+        assert now.fingerprint() != before.fingerprint()
+        now.prepare_data()
+        now.setup("test")
+        assert len(now.listing) == 2
+
+    def test_fingerprint_covers_the_boxes(self, tmp_path: Path) -> None:
+        make_images(tmp_path / "images", "cat/a.png")
+        (tmp_path / "boxes/cat").mkdir(parents=True)
+        data = ImageFolderDataModule(str(tmp_path / "images"), boxes=str(tmp_path / "boxes"))
+        found = [data.fingerprint()]
+        for name in ("a.xml", "cat/a.xml"):
+            (tmp_path / "boxes" / name).touch()
+            found.append(data.fingerprint())
+        assert [f["n_boxes"] for f in found] == [0, 1, 2]
+        assert len({f["boxes_sha256"] for f in found}) == 3
+        assert len({f["sha256"] for f in found}) == 1

@@ -1,12 +1,17 @@
 from __future__ import annotations
 
+import json
+import os
+import pickle
+import sys
+import tracemalloc
 from pathlib import Path
 
 import pytest
 
 from datamodules import DataError, list_folder
 from datamodules.imagenet import imagenet_class_names
-from datamodules.listing import match_labels
+from datamodules.listing import load_listing, match_labels, save_listing
 from tests.images import make_images
 
 
@@ -82,3 +87,70 @@ def test_ambiguous_names_of_imagenet_are_apart() -> None:
     names = imagenet_class_names()
     assert len(set(names)) == 1000
     assert match_labels(names, names) == list(range(1000))
+
+
+def test_order_goes_round_classes_of_different_sizes(tmp_path: Path) -> None:
+    sizes = {"a": 3, "b": 0, "c": 7, "d": 1, "e": 5}
+    for name, size in sizes.items():
+        (tmp_path / name).mkdir()
+        for k in range(size):
+            (tmp_path / name / f"{k}.png").touch()
+    expected = [(f"{name}/{k}.png", i) for k in range(7) for i, (name, n) in enumerate(sizes.items()) if k < n]
+    assert listed(tmp_path) == expected
+
+
+def test_saved_listing(tmp_path: Path) -> None:
+    make_images(tmp_path / "images", "cat/a.png", "cat/b c.png", "dog/a.png")
+    os.rename(tmp_path / "images/dog/a.png", os.fsencode(tmp_path / "images/dog") + b"/\xff\n.png")
+    listing = list_folder(tmp_path / "images").without({"cat/a.png", "dog/\\xff\n.png"})
+    save_listing(listing, tmp_path / "run/listing.arrow")
+    assert [file.name for file in (tmp_path / "run").iterdir()] == ["listing.arrow"]
+    loaded = load_listing(tmp_path / "run/listing.arrow")
+    assert loaded.root == listing.root
+    assert loaded.paths.to_pylist() == [b"cat/a.png", b"dog/\xff\n.png", b"cat/b c.png"]
+    assert loaded.path(1) == "dog/\udcff\n.png"
+    assert loaded.labels.tolist() == [0, 1, 0]
+    assert loaded.todo().tolist() == [2]
+    assert [loaded.todo(rank, 2).tolist() for rank in (0, 1)] == [[2], []]
+    assert loaded.fingerprint() == listing.fingerprint()
+    # A worker that is sent the listing opens the file; it gets no copy.
+    sent = pickle.dumps(loaded)
+    assert len(sent) < 1000
+    assert pickle.loads(sent).paths.equals(loaded.paths)
+
+
+def test_fingerprint(tmp_path: Path) -> None:
+    def of(*names: str, class_names: list[str] | None = None) -> dict:
+        folder = tmp_path / str(len(list(tmp_path.iterdir())))
+        return list_folder(make_images(folder, *names), class_names).fingerprint()
+
+    base = of("cat/a.png", "dog/b.png")
+    assert base == of("dog/b.png", "cat/a.png")
+    assert base["n_images"] == 2
+    others = [of("cat/a.png", "dog/c.png"), of("cat/a.png"), of("cat/a.png", "dog/b.png", class_names=["dog", "cat"])]
+    assert len({json.dumps(found) for found in [base, *others]}) == 4
+
+
+@pytest.mark.parametrize("n_folders", [1, 40])
+def test_listing_takes_little_memory(tmp_path: Path, n_folders: int) -> None:
+    """Less than the paths would take as strings, however many there are: 1.3 million have to fit."""
+    n = 20_000
+    for k in range(n):
+        folder = tmp_path / f"n{k % n_folders:08d}"
+        folder.mkdir(exist_ok=True)
+        (folder / f"ILSVRC2012_val_{k:08d}.JPEG").touch()
+    root = tmp_path if n_folders > 1 else folder
+    tracemalloc.start()
+    try:
+        listing = list_folder(root)
+        listed_peak = tracemalloc.get_traced_memory()[1]
+        tracemalloc.reset_peak()
+        save_listing(listing.without({"x"}), tmp_path / "listing.arrow")
+        loaded = load_listing(tmp_path / "listing.arrow")
+        assert loaded.fingerprint()["n_images"] == n
+        saved_peak = tracemalloc.get_traced_memory()[1]
+    finally:
+        tracemalloc.stop()
+    assert len(listing) == n
+    per_image = sys.getsizeof(f"n{0:08d}/ILSVRC2012_val_{0:08d}.JPEG") + 8
+    assert max(listed_peak, saved_peak) < n * per_image * 0.4

@@ -12,6 +12,11 @@ import pytest
 ROOT = Path(__file__).parents[2]
 
 
+def environment(*folders: Path) -> dict[str, str]:
+    """Of a process that imports from these folders."""
+    return {**os.environ, "PYTHONPATH": os.pathsep.join(map(str, folders)), "COLUMNS": "200"}
+
+
 @pytest.fixture
 def call(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Callable[..., Any]:
     """Calls the ``main`` of a script in this process, from an empty folder."""
@@ -32,7 +37,6 @@ def run(tmp_path: Path) -> Callable[..., subprocess.CompletedProcess]:
 
     def run(name: str, *args: object) -> subprocess.CompletedProcess:
         command = [sys.executable, str(ROOT / "scripts" / name), *map(str, args)]
-        environment = {**os.environ, "PYTHONPATH": str(ROOT), "COLUMNS": "200"}
-        return subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True, timeout=250)
+        return subprocess.run(command, cwd=tmp_path, env=environment(ROOT), capture_output=True, text=True, timeout=250)
 
     return run

@@ -9,6 +9,7 @@ import signal
 import socket
 import sys
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from multiprocessing import forkserver
 from multiprocessing.context import ForkServerProcess
 from pathlib import Path
@@ -65,10 +66,8 @@ class Run:
     def kill(self, signum: int) -> None:
         """Sends a signal to all processes and their workers, as a terminal, SLURM or a crashing machine does."""
         for process in self.processes:
-            try:
+            with suppress(ProcessLookupError):  # it has ended, or has not begun: then there is nothing to stop
                 os.killpg(process.pid or 0, signum)
-            except ProcessLookupError:
-                pass  # it has ended, or has not begun: then there is nothing to stop
             process.join(0)
 
     def output(self) -> str:
@@ -101,9 +100,9 @@ def _run(
     os.environ |= environment
     sys.argv = [str(SCRIPTS / f"{script}.py"), *args]
 
-    import torch  # noqa: PLC0415 (here, not in the process that collects the tests)
+    import torch
 
-    from lightning_modules.callbacks import RowWriter  # noqa: PLC0415
+    from lightning_modules.callbacks import RowWriter
 
     torch.set_num_threads(1)
     RowWriter.__init__.__defaults__ = (rows_per_part, 60.0)  # type: ignore[attr-defined]
