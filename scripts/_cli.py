@@ -70,9 +70,7 @@ class RunCLI(LightningCLI):
         any_data: bool = False,
         **trainer_defaults: Any,
     ) -> None:
-        # A class that the user names by its import path may lie in the folder they work in.
-        if os.getcwd() not in sys.path:
-            sys.path.append(os.getcwd())
+        import_from_here()
         super().__init__(
             model_class,
             data_class,
@@ -208,6 +206,12 @@ class EvaluationCLI(TestCLI):
         if summary["top1"] is not None:
             line += f"; accuracy top-1 {summary['top1']:.1%}, top-5 {summary['top5']:.1%}"
         print(f"{line}\nRows, summary, figures: {self.out}\nLook at it: tensorboard --logdir {self.out}")
+
+
+def import_from_here() -> None:
+    """Lets what the user names by its import path lie in the folder they work in."""
+    if os.getcwd() not in sys.path:
+        sys.path.append(os.getcwd())
 
 
 def _of_network(model: Any, name: str) -> Any:
