@@ -11,7 +11,7 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torchvision.models import WeightsEnum, get_model_weights
+from torchvision.models import WeightsEnum, get_model_weights, list_models
 from torchvision.transforms import InterpolationMode
 
 from lightning_modules.errors import InputError
@@ -167,9 +167,10 @@ def _find(path: str) -> Any:
     """
     module_name, _, name = path.rpartition(".")
     if not module_name:
+        hint = f" Did you mean torchvision.models.{path}?" if path in list_models() else ""
         raise InputError(
             f"model.network is {path!r}: neither vgg16 nor an import path such as torchvision.models.resnet50 or "
-            "my_file.MyNet (my_file.py in the folder you work in)."
+            f"my_file.MyNet (my_file.py in the folder you work in).{hint}"
         )
     try:
         module = importlib.import_module(module_name)

@@ -14,10 +14,12 @@ from typing import Any
 
 import torch
 import yaml
+from _parser import HelpfulParser
 from pytorch_lightning import LightningDataModule, LightningModule, Trainer
 from pytorch_lightning.callbacks import Callback, RichProgressBar
 from pytorch_lightning.cli import LightningArgumentParser, LightningCLI
 from pytorch_lightning.loggers import TensorBoardLogger
+from pytorch_lightning.utilities.exceptions import MisconfigurationException
 
 from datamodules import DataError, ImageFolderDataModule
 from lightning_modules import FigureWriter, InputError, RowWriter, RunFigureWriter
@@ -78,6 +80,7 @@ class RunCLI(LightningCLI):
             trainer_defaults=trainer_defaults,
             seed_everything_default=False,
             subclass_mode_data=any_data,
+            parser_class=HelpfulParser,
             parser_kwargs={"description": description},
             args=args,
             run=False,
@@ -101,7 +104,10 @@ class RunCLI(LightningCLI):
         logger = TensorBoardLogger(str(self.out), name="", version="tensorboard")
         config["logger"] = logger if config.get("logger") in (None, True) else config["logger"]
         bar = [] if config.get("enable_progress_bar") is False else [RichProgressBar(leave=True)]
-        return self._instantiate_trainer(config, [*bar, *self.callbacks()])
+        try:
+            return self._instantiate_trainer(config, [*bar, *self.callbacks()])
+        except ValueError as error:  # Lightning's MisconfigurationException is no ValueError; see run_main
+            raise RunError(f"The trainer's options do not fit together or this machine: {error}") from error
 
     def has_results(self) -> bool:
         """Whether RUN holds something that other settings must not be mixed with."""
@@ -113,6 +119,8 @@ class RunCLI(LightningCLI):
         Raises:
             RunError: If RUN holds the results of settings that give other numbers.
         """
+        if self.out.exists() and not self.out.is_dir():
+            raise RunError(f"--out should be a folder, but {self.out} is a file.")
         path = self.out / "config.yaml"
         text = self.parser.dump(self.config, skip_validation=True)
         if path.exists() and self.has_results():
@@ -234,6 +242,12 @@ def run_main(main: Callable[[], Any]) -> None:
     """Runs a script's ``main``; an error of the user's input is printed as a line, with exit code 2."""
     try:
         sys.exit(main())
-    except (DataError, InputError, RunError) as error:
-        print(f"error: {error}", file=sys.stderr)
-        sys.exit(2)
+    except (DataError, InputError, RunError, MisconfigurationException) as error:
+        message = str(error)
+    except ValueError as error:
+        # jsonargparse wraps what is raised while it passes a value from one part to the next.
+        if not isinstance(error.__cause__, DataError | InputError):
+            raise
+        message = str(error.__cause__)
+    print(f"error: {message}", file=sys.stderr)
+    sys.exit(2)

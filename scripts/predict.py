@@ -8,7 +8,7 @@ from __future__ import annotations
 from typing import Any
 
 from _cli import import_from_here, run_main
-from jsonargparse import ArgumentParser
+from _parser import HelpfulParser
 from pytorch_lightning import Trainer
 from rich.console import Console
 from rich.markup import escape
@@ -21,7 +21,7 @@ from lightning_modules.vgg16 import WEIGHTS_HELP
 
 
 def main(args: list[str] | None = None) -> int:
-    parser = ArgumentParser(description=__doc__)
+    parser = HelpfulParser(description=__doc__)
     parser.add_argument("images", nargs="+", type=str, help="Image files, folders, or http(s) addresses.")
     parser.add_argument("--weights", type=str, default="IMAGENET1K_V1", help=f"{WEIGHTS_HELP}.")
     parser.add_argument(
@@ -36,8 +36,9 @@ def main(args: list[str] | None = None) -> int:
     parser.add_argument("--num_workers", type=int, default=0, help="Processes that read images; 0 = this one.")
     parser.add_argument("--accelerator", type=str, default="auto", help="Lightning's name of it: auto, cpu, gpu, ...")
     options = parser.parse_args(args)
-    if options.top_k < 1:
-        raise DataError(f"--top_k must be at least 1, got {options.top_k}.")
+    for name, least in (("top_k", 1), ("batch_size", 1), ("num_workers", 0)):
+        if getattr(options, name) < least:
+            raise DataError(f"--{name} must be at least {least}, got {getattr(options, name)}.")
     import_from_here()
     network = load_network(options.network, options.weights)
     data = ImageSourcesDataModule(
@@ -57,7 +58,8 @@ def main(args: list[str] | None = None) -> int:
     )
     batches: list[Any] = trainer.predict(PredictionModule(network), data) or []
     console = Console()
-    console.print(_table(batches, network.class_names, options.top_k))
+    if any(batch["path"] for batch in batches):
+        console.print(_table(batches, network.class_names, options.top_k))
     failed = [failure for batch in batches for failure in batch["failed"]]
     for path, error in failed:
         console.print(f"[red]failed[/red] {escape(path)}: {escape(error)}", highlight=False, soft_wrap=True)
