@@ -59,7 +59,8 @@ class ImageFolderDataModule(pl.LightningDataModule):
             not exist, a fifth of the images, chosen by the hash of their paths, is held out for validation.
         boxes: Folder of box annotations in ILSVRC's XML layout, ``boxes/<class>/<name>.xml`` or ``boxes/<name>.xml``.
         batch_size: Images in a batch, on each device.
-        num_workers: Processes that decode images, for each device. null = the CPUs divided by the devices, at most 8.
+        num_workers: Processes that decode images, for each device; 0 = the main one decodes. null = the CPUs divided
+            by the devices, at most 8.
         class_names: Names of the network's classes, in the order of its outputs. null numbers the class folders.
         input_size: Height and width in pixels of what the model sees.
         resize_size: Length in pixels of the shorter side before the centre crop.
@@ -87,6 +88,8 @@ class ImageFolderDataModule(pl.LightningDataModule):
         super().__init__()
         if batch_size < 1:
             raise DataError(f"data.batch_size must be at least 1, got {batch_size}.")
+        if num_workers is not None and num_workers < 0:
+            raise DataError(f"data.num_workers must be at least 0, got {num_workers}.")
         if boxes is not None and not Path(boxes).expanduser().is_dir():
             raise DataError(f"The folder of box annotations {boxes} (data.boxes) does not exist.")
         self.root = Path(root).expanduser()

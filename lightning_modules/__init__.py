@@ -8,9 +8,11 @@ from lightning_modules.classifier import ClassifierModule, PredictionModule
 from lightning_modules.errors import InputError
 from lightning_modules.forward_pass import ForwardPass
 from lightning_modules.methods import AttributionMethod, GradCAM, GuidedBackprop, GuidedGradCAM, Saliency, SmoothGrad
+from lightning_modules.networks import load_network, normalized
 from lightning_modules.robustness import RobustnessModule
 from lightning_modules.synthesis_callbacks import ImageWriter, SheetWriter, SynthesisProgress
-from lightning_modules.vgg16 import VGG16, WeightsError, fold_batch_norm, load_vgg16, save_vgg16
+from lightning_modules.vgg16 import VGG16, fold_batch_norm, load_vgg16, save_vgg16
+from lightning_modules.weight_files import WeightsError
 
 __all__ = [
     "FGSM",
@@ -38,6 +40,8 @@ __all__ = [
     "SynthesisProgress",
     "WeightsError",
     "fold_batch_norm",
+    "load_network",
     "load_vgg16",
+    "normalized",
     "save_vgg16",
 ]

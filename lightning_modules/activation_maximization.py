@@ -15,6 +15,7 @@ from torch import Tensor
 
 from lightning_modules.errors import InputError
 from lightning_modules.halving import is_out_of_memory
+from lightning_modules.networks import load_network
 from lightning_modules.synthesis import (
     VARIANTS,
     Channel,
@@ -37,7 +38,6 @@ from lightning_modules.synthesis import (
 )
 from lightning_modules.synthesis_callbacks import SynthesisProgress
 from lightning_modules.synthesis_figures import growth_figure
-from lightning_modules.vgg16 import load_vgg16
 
 N_SNAPSHOTS = 7
 NUMBERS = ("activation", "activation_shifted", "probability", "probability_shifted", "total_variation")
@@ -52,6 +52,9 @@ class ActivationMaximizationModule(pl.LightningModule):
     Args:
         weights: IMAGENET1K_V1 (torchvision's, downloaded once), shapes (the small embedded model), random (seeded,
             untrained), or the path of a .pth or .ckpt file.
+        network: vgg16, or the import path of what makes another network from pixels in [0, 1] to logits, such as
+            torchvision.models.resnet50 or my_file.MyNet; with arguments, {class_path: ..., init_args: {...}}. weights
+            is then the name of torchvision's for it, random, own (its code loads them itself), or a state dict's path.
         objective: What is maximized, by name or import path. null = LogitMargin of the class against all others. Units
             given as layer:channel are maximized by Channel, unless this objective is of their layer.
         parametrization: What is optimized, by name or import path. null = FourierImage.
@@ -75,6 +78,7 @@ class ActivationMaximizationModule(pl.LightningModule):
     def __init__(
         self,
         weights: str = "IMAGENET1K_V1",
+        network: str | dict[str, Any] = "vgg16",
         objective: Objective | None = None,
         parametrization: Parametrization | None = None,
         regularizers: Sequence[Regularizer] | None = None,
@@ -105,7 +109,7 @@ class ActivationMaximizationModule(pl.LightningModule):
             transforms = [RandomShift(8), RandomScale(0.9, 1.1), RandomRotation(10), RandomShift(4)]
         both = Recipe(parametrization or FourierImage(), regularizers, transforms, steps, learning_rate, warm_up)
         self.recipes = both.ablated() if ablation else {VARIANTS[-1]: both}
-        self.network = load_vgg16(weights)
+        self.network = load_network(network, weights)
         self.objective = objective or LogitMargin()
         size = image_size or self.network.input_size
         self.size = (size, size)

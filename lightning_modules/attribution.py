@@ -18,10 +18,17 @@ from lightning_modules.figures import attribution_figure
 from lightning_modules.forward_pass import ForwardPass
 from lightning_modules.halving import in_halves_if_need_be
 from lightning_modules.maps import shows_something
-from lightning_modules.methods import AttributionMethod, GradCAM, GuidedBackprop, GuidedGradCAM, SmoothGrad
+from lightning_modules.methods import (
+    AttributionMethod,
+    GradCAM,
+    GuidedBackprop,
+    GuidedGradCAM,
+    SmoothGrad,
+    layers_of_methods,
+)
 from lightning_modules.metrics import AttributionMetric, EnergyInBox, PointingGame, WeightRandomization
+from lightning_modules.networks import load_network
 from lightning_modules.rows import IMAGE_FIELDS, failed_rows, image_columns
-from lightning_modules.vgg16 import load_vgg16
 
 
 class AttributionModule(pl.LightningModule):
@@ -30,6 +37,9 @@ class AttributionModule(pl.LightningModule):
     Args:
         weights: IMAGENET1K_V1 (torchvision's, downloaded once), shapes (the small embedded model), random (seeded,
             untrained), or the path of a .pth or .ckpt file.
+        network: vgg16, or the import path of what makes another network from pixels in [0, 1] to logits, such as
+            torchvision.models.resnet50 or my_file.MyNet; with arguments, {class_path: ..., init_args: {...}}. weights
+            is then the name of torchvision's for it, random, own (its code loads them itself), or a state dict's path.
         methods: Attribution methods, by name or import path. null = GradCAM, GuidedBackprop, GuidedGradCAM and
             SmoothGrad.
         metrics: Scores of the maps, by name or import path. null = PointingGame and EnergyInBox, which need boxes.
@@ -40,6 +50,7 @@ class AttributionModule(pl.LightningModule):
     def __init__(
         self,
         weights: str = "IMAGENET1K_V1",
+        network: str | dict[str, Any] = "vgg16",
         methods: Sequence[AttributionMethod] | None = None,
         metrics: Sequence[AttributionMetric] | None = None,
         target: str | int = "predicted",
@@ -59,13 +70,13 @@ class AttributionModule(pl.LightningModule):
         self.curves = [name for metric in metrics for name in metric.curves]
         if not self.methods:
             raise InputError("model.methods is empty: name at least one attribution method.")
-        self.network = load_vgg16(weights)
+        self.network = load_network(network, weights)
         for metric in metrics:
             if isinstance(metric, WeightRandomization):
                 metric.layers_of(self.network)  # refuses unknown layers before the first batch
         self.target = target if target in ("predicted", "label") else find_class(target, self.network.class_names)
         self.n_figures = n_figures
-        self.layers = sorted({method.layer or self.network.target_layer for method in methods})
+        self.layers = layers_of_methods(self.network, methods)
 
     @property
     def schema(self) -> pa.Schema:

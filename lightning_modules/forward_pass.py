@@ -73,7 +73,7 @@ class ForwardPass:
             self.images = images.detach().clone(memory_format=torch.channels_last).requires_grad_()
             if layers is None:
                 layers = [default] if default else []
-            with _record(model, layers) as activations, _RuleOnReLU(self._relu_rule, activations):
+            with _record(model, layers) as activations, _RuleOnReLU(self._relu_rule):
                 logits = model(self.images)
             if logits.ndim != 2:
                 raise InputError(f"The model should give logits (N, n_classes), got {tuple(logits.shape)}.")
@@ -204,11 +204,13 @@ def _record(model: nn.Module, layers: Sequence[str]) -> Iterator[dict[str, Tenso
         raise InputError(f"{type(model).__name__} has no layer {unknown[0]!r}; it has {_layer_names(model)}.")
     activations: dict[str, Tensor] = {}
 
-    def keep(name: str) -> Callable[[nn.Module, Any, Any], None]:
-        def hook(module: nn.Module, args: Any, output: Any) -> None:
+    def keep(name: str) -> Callable[[nn.Module, Any, Any], Tensor]:
+        def hook(module: nn.Module, args: Any, output: Any) -> Tensor:
             if not isinstance(output, Tensor):
                 raise InputError(f"Layer {name!r} gives a {type(output).__name__}, not a tensor; name another layer.")
+            # The layers after it get a copy: one that works in place would overwrite what is kept.
             activations[name] = output
+            return output.clone()
 
         return hook
 
@@ -260,10 +262,9 @@ class _RuleOnReLU(TorchFunctionMode):
     _INPLACE = frozenset((torch.relu_, Tensor.relu_))
     _FUNCTIONS = frozenset((F.relu, torch.relu, Tensor.relu)) | _INPLACE
 
-    def __init__(self, rule: _ReLURule, kept: dict[str, Tensor]) -> None:
+    def __init__(self, rule: _ReLURule) -> None:
         super().__init__()
         self.rule = rule
-        self.kept = kept
 
     def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         kwargs = kwargs or {}
@@ -271,7 +272,4 @@ class _RuleOnReLU(TorchFunctionMode):
             return func(*args, **kwargs)
         x = args[0] if args else kwargs["input"]
         inplace = func in self._INPLACE or kwargs.get("inplace", args[1] if len(args) > 1 else False)
-        # A ReLU in place would overwrite the activation that is kept of the layer before it.
-        if any(x is activation for activation in self.kept.values()):
-            inplace = False
         return _RuledReLU.apply(x, self.rule, inplace)

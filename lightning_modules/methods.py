@@ -5,7 +5,9 @@ Maps are raw: at the size of the input, one channel for a class activation map a
 
 from __future__ import annotations
 
+import inspect
 from abc import ABC, abstractmethod
+from collections.abc import Sequence
 from typing import Any, Literal
 
 import torch
@@ -15,6 +17,7 @@ from torch.nn import functional as F
 from lightning_modules.errors import InputError
 from lightning_modules.forward_pass import ForwardPass
 from lightning_modules.naming import NamedByOptions, seed_from
+from lightning_modules.networks import candidate_layers
 
 
 class AttributionMethod(NamedByOptions, ABC):
@@ -30,6 +33,35 @@ class AttributionMethod(NamedByOptions, ABC):
     @abstractmethod
     def __call__(self, forward_pass: ForwardPass) -> Tensor:
         """The maps of all images of the pass."""
+
+
+def layers_of_methods(network: Any, methods: Sequence[AttributionMethod]) -> list[str]:
+    """Names of the layers of which the methods need the activations.
+
+    Args:
+        network: Has a ``target_layer`` (or None) and an ``input_size`` in pixels.
+        methods: Of which those with an option ``layer`` read a layer.
+
+    Raises:
+        InputError: If the network has no such layer, or a method leaves it to a network that names none; lists those
+            that it could be.
+    """
+    needed = []
+    for method in methods:
+        layer = method.layer or network.target_layer
+        if layer is None and "layer" not in inspect.signature(type(method)).parameters:
+            continue  # it reads no layer
+        if layer not in dict(network.named_modules()):
+            name = type(method).__name__
+            why = f"has no layer {layer!r}" if layer else "does not say which layer to look at (target_layer)"
+            layers = [f"{at} {c}×{h}×{w}" for at, (c, h, w) in candidate_layers(network, network.input_size).items()]
+            raise InputError(
+                f"{name} needs a layer, and {type(network).__name__} {why}. Name one by "
+                f"{{class_path: {name}, init_args: {{layer: ...}}}}; layers with positions, the last first: "
+                f"{', '.join(layers[:-25:-1])}{', ...' if len(layers) > 24 else ''}."
+            )
+        needed.append(layer)
+    return sorted(set(needed))
 
 
 class Saliency(AttributionMethod):

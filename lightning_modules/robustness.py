@@ -17,12 +17,12 @@ from lightning_modules.class_names import find_class
 from lightning_modules.errors import InputError
 from lightning_modules.forward_pass import ForwardPass
 from lightning_modules.halving import in_halves_if_need_be
-from lightning_modules.methods import AttributionMethod, GradCAM
+from lightning_modules.methods import AttributionMethod, GradCAM, layers_of_methods
 from lightning_modules.metrics import rank_correlation, top_overlap
+from lightning_modules.networks import load_network
 from lightning_modules.robustness_figures import Panel, accuracy_figure, robustness_figure
 from lightning_modules.robustness_summary import RANK_CORRELATION, TOP_OVERLAP, summarize_robustness
 from lightning_modules.rows import IMAGE_FIELDS, failed_rows, image_columns
-from lightning_modules.vgg16 import load_vgg16
 
 ATTACK_FIELDS = [
     pa.field("target", pa.int64()),
@@ -60,6 +60,9 @@ class RobustnessModule(pl.LightningModule):
     Args:
         weights: IMAGENET1K_V1 (torchvision's, downloaded once), shapes (the small embedded model), random (seeded,
             untrained), or the path of a .pth or .ckpt file.
+        network: vgg16, or the import path of what makes another network from pixels in [0, 1] to logits, such as
+            torchvision.models.resnet50 or my_file.MyNet; with arguments, {class_path: ..., init_args: {...}}. weights
+            is then the name of torchvision's for it, random, own (its code loads them itself), or a state dict's path.
         eps: Budgets in pixel units: numbers in [0, 1], or fractions such as 4/255. Those of norm 2 and 1 may exceed 1.
         attack: The attack, by name (FGSM, PGD) or import path. null = FGSM.
         target: The class to lead away from: label (the folder's) or predicted; or, if the attack is targeted, to lead
@@ -72,6 +75,7 @@ class RobustnessModule(pl.LightningModule):
     def __init__(
         self,
         weights: str = "IMAGENET1K_V1",
+        network: str | dict[str, Any] = "vgg16",
         eps: Sequence[str | float] = ("1/255", "2/255", "4/255", "8/255"),
         attack: Attack | None = None,
         target: str | int | None = None,
@@ -87,10 +91,10 @@ class RobustnessModule(pl.LightningModule):
         self.methods = {repr(method): method for method in methods}
         if len(self.methods) < len(methods):
             raise InputError(f"model.methods names a method twice: {', '.join(map(repr, methods))}.")
-        self.network = load_vgg16(weights)
+        self.network = load_network(network, weights)
         self.target = _parse_target(target, self.attack, self.network.class_names)
         self.n_figures = n_figures
-        self.layers = sorted({method.layer or self.network.target_layer for method in methods})
+        self.layers = layers_of_methods(self.network, methods)
 
     @property
     def schema(self) -> pa.Schema:

@@ -2,13 +2,9 @@
 
 from __future__ import annotations
 
-import hashlib
-import pickle
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
-from urllib.error import URLError
-from urllib.parse import urlparse
 
 import torch
 from torch import Tensor, nn
@@ -17,6 +13,14 @@ from torchvision.models import VGG16_Weights
 from torchvision.models.vgg import cfgs, make_layers
 
 from lightning_modules.errors import InputError
+from lightning_modules.weight_files import (
+    WeightsError,
+    check_fit,
+    check_tensors,
+    download,
+    first_line,
+    read_tensors,
+)
 
 IMAGENET_MEAN = (0.485, 0.456, 0.406)
 IMAGENET_STD = (0.229, 0.224, 0.225)
@@ -25,10 +29,6 @@ WEIGHTS_HELP = (
     "IMAGENET1K_V1 (torchvision's, downloaded once), shapes (the small embedded model), random (seeded, untrained), "
     "or the path of a .pth or .ckpt file"
 )
-
-
-class WeightsError(InputError):
-    """The weights asked for cannot be had; the message says why and what to do."""
 
 
 class VGG16(nn.Module):
@@ -153,7 +153,7 @@ def load_vgg16(weights: str | Path = "IMAGENET1K_V1", *, seed: int = 0) -> VGG16
     if name == "shapes":
         return _from_file(EMBEDDED_WEIGHTS)
     if name == "IMAGENET1K_V1":
-        return _from_file(_download(VGG16_Weights.IMAGENET1K_V1))
+        return _from_file(download(VGG16_Weights.IMAGENET1K_V1))
     if name in VGG16_Weights.__members__:
         raise WeightsError(
             f"The weights {name} are of the features alone: their classifier is NaN, so they predict nothing. "
@@ -192,54 +192,27 @@ def imagenet_class_names() -> list[str]:
     return list(VGG16_Weights.IMAGENET1K_V1.meta["categories"])
 
 
-def _download(entry: VGG16_Weights) -> Path:
-    """The local file of torchvision's weights, downloaded if need be, its SHA-256 checked against the file's name."""
-    path = Path(torch.hub.get_dir(), "checkpoints", Path(urlparse(entry.url).path).name)
-    if not path.exists():
-        try:
-            entry.get_state_dict(progress=True, check_hash=True, weights_only=True)
-        except URLError as error:
-            raise WeightsError(
-                f"{entry.name} could not be downloaded from {entry.url} ({error.reason}). Without a network, fetch "
-                f"that file elsewhere and put it at {path}, or pass its path as the weights."
-            ) from error
-        except (OSError, RuntimeError) as error:
-            raise WeightsError(f"{entry.name} could not be downloaded to {path}: {error}") from error
-    with path.open("rb") as file:
-        digest = hashlib.file_digest(file, "sha256").hexdigest()
-    expected = path.stem.rpartition("-")[2]
-    if not digest.startswith(expected):
-        raise WeightsError(
-            f"{path} is damaged or not what its name says: its SHA-256 begins with {digest[: len(expected)]}, not "
-            f"{expected}. Delete it; it is then downloaded again."
-        )
-    return path
-
-
 def _from_file(path: Path) -> VGG16:
     description, state = _read(path)
     try:
         network = VGG16(**description) if description else VGG16(imagenet_class_names())
     except (TypeError, ValueError, RuntimeError) as error:
-        raise WeightsError(f"{path} describes a VGG16 that cannot be built: {_first_line(error)}") from error
-    _check_state(path, state, network)
+        raise WeightsError(f"{path} describes a VGG16 that cannot be built: {first_line(error)}") from error
+    check_fit(
+        path,
+        state,
+        network,
+        f"a VGG16 of {len(network.class_names)} classes in torchvision's layout",
+        "Only checkpoints of train_classifier.py may have other classes, widths or batch norms; weights of another "
+        "network need its import path, model.network.",
+    )
     network.load_state_dict(state)
     return fold_batch_norm(network.eval()).freeze()
 
 
 def _read(path: Path) -> tuple[Mapping[str, Any], dict[str, Tensor]]:
     """The description of the architecture (empty in a bare state dict) and the state dict that a file holds."""
-    try:
-        content = torch.load(path, map_location="cpu", weights_only=True)
-    except pickle.UnpicklingError as error:
-        raise WeightsError(
-            f"{path} is not a file of tensors alone, or it is damaged: {_first_line(error)} It was not executed. If "
-            "you trust it, save its state dict anew: torch.save(model.state_dict(), 'new.pth')."
-        ) from error
-    except Exception as error:  # torch.load raises whatever the bytes provoke: EOFError, KeyError, RuntimeError, ...
-        raise WeightsError(f"{path} is not a PyTorch file, or it is damaged: {_first_line(error)}") from error
-    if not isinstance(content, Mapping):
-        raise WeightsError(f"{path} holds a {type(content).__name__}, not a state dict (names -> tensors).")
+    content = read_tensors(path)
     description = content.get("vgg16", {})
     state = content.get("state_dict", content) if description else content
     if not description and "state_dict" in content:
@@ -247,41 +220,4 @@ def _read(path: Path) -> tuple[Mapping[str, Any], dict[str, Tensor]]:
             f"{path} is a checkpoint of something else: it does not say which VGG16 it holds. Checkpoints of "
             "train_classifier.py do; from another source, save the bare state dict in torchvision's layout."
         )
-    if not isinstance(state, Mapping) or not state or not all(isinstance(v, Tensor) for v in state.values()):
-        raise WeightsError(f"{path} is not a state dict: it should map names such as features.0.weight to tensors.")
-    # A LightningModule's checkpoint holds the network under its attribute's name.
-    return description, {name.removeprefix("network."): tensor for name, tensor in state.items()}
-
-
-def _check_state(path: Path, state: Mapping[str, Tensor], network: VGG16) -> None:
-    """Refuses a state dict that does not fit ``network`` in every name and shape, or that is not finite."""
-    expected = network.state_dict()
-    problems = []
-    if missing := [name for name in expected if name not in state]:
-        problems.append(f"missing: {_some(missing)}")
-    if surplus := [name for name in state if name not in expected]:
-        problems.append(f"surplus: {_some(surplus)}")
-    problems += [
-        f"{name} has shape {tuple(state[name].shape)}, not {tuple(tensor.shape)}"
-        for name, tensor in expected.items()
-        if name in state and state[name].shape != tensor.shape
-    ][:3]
-    if problems:
-        raise WeightsError(
-            f"{path} does not hold a VGG16 of {len(network.class_names)} classes in torchvision's layout; "
-            + "; ".join(problems)
-            + ". Only checkpoints of train_classifier.py may have other classes, widths or batch norms."
-        )
-    if broken := [name for name, tensor in state.items() if not torch.isfinite(tensor).all()]:
-        raise WeightsError(
-            f"{path} has NaN or infinite weights in {_some(broken)}. torchvision's IMAGENET1K_FEATURES file is like "
-            "that: it has no usable classifier. Use IMAGENET1K_V1."
-        )
-
-
-def _some(names: Sequence[str]) -> str:
-    return ", ".join(names[:4]) + (f" and {len(names) - 4} more" if len(names) > 4 else "")
-
-
-def _first_line(error: Exception) -> str:
-    return (str(error).strip().splitlines() or [type(error).__name__])[0]
+    return description, check_tensors(path, state)

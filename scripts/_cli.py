@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from _parser import HelpfulParser
 from _provenance import device_names, git_commit, seeds, versions, weights_sha256
 from _run import RunError, RunFolder, write_text
 from _stopping import StopOnSignal, Stopped
@@ -21,6 +22,7 @@ from pytorch_lightning import LightningDataModule, LightningModule, Trainer
 from pytorch_lightning.callbacks import Callback, RichProgressBar
 from pytorch_lightning.cli import LightningArgumentParser, LightningCLI
 from pytorch_lightning.loggers import TensorBoardLogger
+from pytorch_lightning.utilities.exceptions import MisconfigurationException
 
 from datamodules import DataError, ImageFolderDataModule
 from lightning_modules import FigureWriter, InputError, RowWriter, RunFigureWriter
@@ -34,6 +36,10 @@ for message in (
     "Total length of `.*` across ranks is zero",  # a run that is complete, or has fewer images than devices
 ):
     warnings.filterwarnings("ignore", message)
+
+
+OF_THE_DISK = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EACCES, errno.EPERM)
+"""Errors of the file system that are the user's to mend."""
 
 
 class RunCLI(LightningCLI):
@@ -53,9 +59,7 @@ class RunCLI(LightningCLI):
         any_data: bool = False,
         **trainer_defaults: Any,
     ) -> None:
-        # A class that the user names by its import path may lie in the folder they work in.
-        if os.getcwd() not in sys.path:
-            sys.path.append(os.getcwd())
+        import_from_here()
         super().__init__(
             model_class,
             data_class,
@@ -63,6 +67,7 @@ class RunCLI(LightningCLI):
             trainer_defaults=trainer_defaults,
             seed_everything_default=False,
             subclass_mode_data=any_data,
+            parser_class=HelpfulParser,
             parser_kwargs={"description": description},
             args=args,
             run=False,
@@ -86,7 +91,10 @@ class RunCLI(LightningCLI):
         logger = TensorBoardLogger(str(self.out), name="", version="tensorboard")
         config["logger"] = logger if config.get("logger") in (None, True) else config["logger"]
         bar = [] if config.get("enable_progress_bar") is False else [RichProgressBar(leave=True)]
-        return self._instantiate_trainer(config, [*bar, *self.callbacks()])
+        try:
+            return self._instantiate_trainer(config, [*bar, *self.callbacks()])
+        except ValueError as error:  # Lightning's MisconfigurationException is no ValueError; see run_main
+            raise RunError(f"The trainer's options do not fit together or this machine: {error}") from error
 
     @property
     def settings(self) -> str:
@@ -236,6 +244,12 @@ class EvaluationCLI(TestCLI):
         print(f"{line}\nRows, summary, figures: {self.out}\nLook at it: tensorboard --logdir {self.out}")
 
 
+def import_from_here() -> None:
+    """Lets what the user names by its import path lie in the folder they work in."""
+    if os.getcwd() not in sys.path:
+        sys.path.append(os.getcwd())
+
+
 def _of_network(model: Any, name: str) -> Any:
     return getattr(model.network, name)
 
@@ -253,17 +267,21 @@ def run_main(main: Callable[[], int | None]) -> None:
     """
     try:
         sys.exit(main())
-    except (DataError, InputError, RunError) as error:
-        print(f"error: {error}", file=sys.stderr)
-        sys.exit(2)
-    except OSError as error:
-        if error.errno not in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EACCES, errno.EPERM):
+    except (DataError, InputError, RunError, MisconfigurationException) as error:
+        message = str(error)
+    except ValueError as error:
+        # jsonargparse wraps what is raised while it passes a value from one part to the next.
+        if not isinstance(error.__cause__, DataError | InputError):
             raise
-        print(f"error: {error}. What was written is whole; the same command goes on from there.", file=sys.stderr)
-        sys.exit(2)
+        message = str(error.__cause__)
+    except OSError as error:
+        if error.errno not in OF_THE_DISK:
+            raise
+        message = f"{error}. What was written is whole; the same command goes on from there."
     except Stopped as stopped:
-        if stopped.rank == 0:
-            print(f"{stopped}. What was computed is written; the same command goes on from there.", file=sys.stderr)
-            sys.exit(128 + stopped.signum)
-        # Lightning kills the first process, which may still be writing, when another one fails.
-        sys.exit(0)
+        if stopped.rank:  # Lightning kills the first process, which may still be writing, when another one fails
+            sys.exit(0)
+        print(f"{stopped}. What was computed is written; the same command goes on from there.", file=sys.stderr)
+        sys.exit(128 + stopped.signum)
+    print(f"error: {message}", file=sys.stderr)
+    sys.exit(2)

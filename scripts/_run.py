@@ -58,13 +58,18 @@ class RunFolder:
         self.path = path
         self._lock: IO[str] | None = None
 
+    def make(self) -> None:
+        if self.path.exists() and not self.path.is_dir():
+            raise RunError(f"--out should be a folder, but {self.path} is a file.")
+        self.path.mkdir(parents=True, exist_ok=True)
+
     def lock(self) -> None:
         """Takes the folder for this run alone; its first process calls this, before the others start.
 
         Raises:
             RunError: If another run writes it.
         """
-        self.path.mkdir(parents=True, exist_ok=True)
+        self.make()
         self._take(fcntl.LOCK_EX)
         if self._lock is not None:
             self._lock.truncate(0)

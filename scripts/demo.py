@@ -13,7 +13,7 @@ import time
 from pathlib import Path
 
 from _cli import run_main
-from jsonargparse import ArgumentParser
+from _parser import HelpfulParser
 
 from datamodules import write_shapes
 
@@ -27,7 +27,7 @@ def run(script: str, *options: str) -> None:
 
 
 def main(args: list[str] | None = None) -> None:
-    parser = ArgumentParser(description=__doc__)
+    parser = HelpfulParser(description=__doc__)
     parser.add_argument("--out", type=str, default="runs/demo", help="Folder for everything that the demo leaves.")
     out = Path(parser.parse_args(args).out)
     start = time.monotonic()

@@ -72,11 +72,13 @@ def print_gradients(summary: dict[str, Any], unsaturate: bool | None) -> None:
     """Says how many images only look robust, and what to do about it."""
     if not summary["n_saturated"] and not summary["n_vanished"]:
         return
-    print(
-        f"The network is so sure of {summary['n_saturated']:,} images that float32 rounds their probability to 1; the "
-        f"gradient of {summary['n_vanished']:,} vanished, so the attack left them as they were."
-    )
-    if unsaturate is False:
+    if summary["n_saturated"]:
+        print(
+            f"The network is so sure of {summary['n_saturated']:,} images that float32 rounds their probability to 1."
+        )
+    if summary["n_vanished"]:
+        print(f"The gradient of {summary['n_vanished']:,} images vanished, so the attack left them as they were.")
+    if summary["n_saturated"] and unsaturate is False:
         print("They look more robust than they are. The remedy: --model.attack.unsaturate true")
 
 

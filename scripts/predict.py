@@ -7,30 +7,40 @@ from __future__ import annotations
 
 from typing import Any
 
-from _cli import run_main
-from jsonargparse import ArgumentParser
+from _cli import import_from_here, run_main
+from _parser import HelpfulParser
 from pytorch_lightning import Trainer
 from rich.console import Console
 from rich.markup import escape
 from rich.table import Column, Table
 
 from datamodules import DataError, ImageSourcesDataModule
-from lightning_modules import PredictionModule, load_vgg16
+from lightning_modules import PredictionModule, load_network
+from lightning_modules.networks import NETWORK_WEIGHTS_HELP
 from lightning_modules.vgg16 import WEIGHTS_HELP
 
 
 def main(args: list[str] | None = None) -> int:
-    parser = ArgumentParser(description=__doc__)
+    parser = HelpfulParser(description=__doc__)
     parser.add_argument("images", nargs="+", type=str, help="Image files, folders, or http(s) addresses.")
     parser.add_argument("--weights", type=str, default="IMAGENET1K_V1", help=f"{WEIGHTS_HELP}.")
+    parser.add_argument(
+        "--network",
+        type=str | dict[str, Any],
+        default="vgg16",
+        help="vgg16, or the import path of what makes another network from pixels in [0, 1] to logits, such as "
+        f"torchvision.models.resnet50 or my_file.MyNet. Then --weights is {NETWORK_WEIGHTS_HELP}.",
+    )
     parser.add_argument("--top_k", type=int, default=5, help="Classes to print for each image, at least 1.")
     parser.add_argument("--batch_size", type=int, default=16, help="Images in a batch.")
     parser.add_argument("--num_workers", type=int, default=0, help="Processes that read images; 0 = this one.")
     parser.add_argument("--accelerator", type=str, default="auto", help="Lightning's name of it: auto, cpu, gpu, ...")
     options = parser.parse_args(args)
-    if options.top_k < 1:
-        raise DataError(f"--top_k must be at least 1, got {options.top_k}.")
-    network = load_vgg16(options.weights)
+    for name, least in (("top_k", 1), ("batch_size", 1), ("num_workers", 0)):
+        if getattr(options, name) < least:
+            raise DataError(f"--{name} must be at least {least}, got {getattr(options, name)}.")
+    import_from_here()
+    network = load_network(options.network, options.weights)
     data = ImageSourcesDataModule(
         options.images,
         batch_size=options.batch_size,
@@ -48,7 +58,8 @@ def main(args: list[str] | None = None) -> int:
     )
     batches: list[Any] = trainer.predict(PredictionModule(network), data) or []
     console = Console()
-    console.print(_table(batches, network.class_names, options.top_k))
+    if any(batch["path"] for batch in batches):
+        console.print(_table(batches, network.class_names, options.top_k))
     failed = [failure for batch in batches for failure in batch["failed"]]
     for path, error in failed:
         console.print(f"[red]failed[/red] {escape(path)}: {escape(error)}", highlight=False, soft_wrap=True)

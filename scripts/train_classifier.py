@@ -59,8 +59,9 @@ def main(args: list[str] | None = None) -> None:
         max_epochs=10,
     )
     if cli.trainer.is_global_zero:
-        cli.out.mkdir(parents=True, exist_ok=True)
-        RunFolder(cli.out).settle("config.yaml", cli.settings, fixed=True)
+        run = RunFolder(cli.out)
+        run.make()
+        run.settle("config.yaml", cli.settings, fixed=True)
     last = cli.out / "checkpoints" / "last.ckpt"
     cli.trainer.fit(cli.model, cli.datamodule, ckpt_path=str(last) if last.exists() else None, weights_only=True)
     if cli.trainer.is_global_zero:

@@ -11,8 +11,9 @@ ROOT = Path(__file__).parents[1]
 # Of lightning_modules, from the bottom up; a module imports only from layers below its own.
 LAYERS = [
     {"errors", "maps", "naming"},
-    {"budgets", "class_names", "halving", "vgg16", "figures", "comparison_figures", "synthesis", "synthesis_figures"},
-    {"forward_pass", "robustness_figures"},
+    {"weight_files", "halving"},
+    {"budgets", "class_names", "vgg16", "figures", "comparison_figures", "synthesis", "synthesis_figures"},
+    {"forward_pass", "networks", "robustness_figures"},
     {"attacks", "methods", "rows"},
     {"metrics"},
     {"callbacks", "attribution_summary", "robustness_summary", "synthesis_callbacks"},

@@ -123,7 +123,8 @@ def layer_channels(network: nn.Module, size: int) -> dict[str, int]:
         if next(module.children(), None) is None:
 
             def count(module: nn.Module, args: Any, output: Any, name: str = name) -> None:
-                channels[name] = int(output.shape[1])
+                if isinstance(output, Tensor) and output.ndim > 1:
+                    channels[name] = int(output.shape[1])
 
             handles.append(module.register_forward_hook(count))
     try:
