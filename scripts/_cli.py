@@ -14,6 +14,7 @@ from typing import Any
 
 import torch
 import yaml
+from _memory import keep_freed_memory
 from pytorch_lightning import LightningDataModule, LightningModule, Trainer
 from pytorch_lightning.callbacks import Callback, RichProgressBar
 from pytorch_lightning.cli import LightningArgumentParser, LightningCLI
@@ -228,6 +229,7 @@ def _differences(before: Any, now: Any, prefix: str = "") -> list[str]:
 
 def run_main(main: Callable[[], Any]) -> None:
     """Runs a script's ``main``; an error of the user's input is printed as a line, with exit code 2."""
+    keep_freed_memory()
     try:
         sys.exit(main())
     except (DataError, InputError, RunError) as error:
