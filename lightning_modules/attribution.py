@@ -77,6 +77,8 @@ class AttributionModule(pl.LightningModule):
         self.target = target if target in ("predicted", "label") else find_class(target, self.network.class_names)
         self.n_figures = n_figures
         self.layers = layers_of_methods(self.network, methods)
+        wanting = [method.needs_input_gradient for method in methods] + [m.needs_input_gradient for m in metrics]
+        self.input_gradients = any(wanting)
 
     @property
     def schema(self) -> pa.Schema:
@@ -98,7 +100,12 @@ class AttributionModule(pl.LightningModule):
         if not len(batch["image"]):
             return {"rows": failed, "figures": {}}
         forward_pass = ForwardPass(
-            self.network, batch["image"], self._targets(batch), layers=self.layers, keys=batch["path"]
+            self.network,
+            batch["image"],
+            self._targets(batch),
+            layers=self.layers,
+            keys=batch["path"],
+            input_gradients=self.input_gradients,
         )
         maps = {name: method(forward_pass).detach() for name, method in self.methods.items()}
         for name, attribution in maps.items():

@@ -10,10 +10,9 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.nn import functional as F
-from torch.overrides import TorchFunctionMode
 
 from lightning_modules.errors import InputError
+from lightning_modules.relu_rule import ReLURule, RuleOnReLU
 
 
 class ForwardPass:
@@ -33,6 +32,9 @@ class ForwardPass:
             has such an attribute.
         keys: A string for each image, such as its path, from which methods seed their noise. None takes a hash of the
             pixels.
+        input_gradients: Whether gradients with respect to the pixels may be asked for. Otherwise nothing is kept of
+            what runs before the first of ``layers``, so that the pass costs little more than a bare forward: enough
+            for Grad-CAM.
 
     Attributes:
         logits: ``(N, n_classes)``, detached, at least float32.
@@ -56,6 +58,7 @@ class ForwardPass:
         *,
         layers: Sequence[str] | None = None,
         keys: Sequence[str] | None = None,
+        input_gradients: bool = True,
     ) -> None:
         if images.ndim != 4 or not images.is_floating_point():
             raise InputError(f"images must be floating point (N, C, H, W), got {images.dtype} {tuple(images.shape)}.")
@@ -67,13 +70,13 @@ class ForwardPass:
         self.model = model
         self.target_layer: str | None = default
         self._keys = None if keys is None else list(keys)
-        self._relu_rule = _ReLURule()
+        self._relu_rule = ReLURule()
         self._gradients: dict[str, Tensor] = {}
         with _gradients_enabled():
-            self.images = images.detach().clone(memory_format=torch.channels_last).requires_grad_()
+            self.images = images.detach().clone(memory_format=torch.channels_last).requires_grad_(input_gradients)
             if layers is None:
                 layers = [default] if default else []
-            with _record(model, layers) as activations, _RuleOnReLU(self._relu_rule):
+            with _record(model, layers) as activations, RuleOnReLU(self._relu_rule):
                 logits = model(self.images)
             if logits.ndim != 2:
                 raise InputError(f"The model should give logits (N, n_classes), got {tuple(logits.shape)}.")
@@ -131,7 +134,7 @@ class ForwardPass:
 
     def input_gradient(self) -> Tensor:
         """Gradient of the target logit with respect to the pixels, ``(N, 3, H, W)``, signed."""
-        return self._gradient("input", self.images)
+        return self._gradient("input", self._differentiable_images())
 
     def pull_back(self, cotangent: Tensor) -> Tensor:
         """Gradient of ``(cotangent * logits).sum()`` with respect to the pixels, ``(N, 3, H, W)``; not kept.
@@ -141,7 +144,8 @@ class ForwardPass:
         """
         with _gradients_enabled():
             cotangent = cotangent.to(self._attached_logits.dtype)
-            return torch.autograd.grad(self._attached_logits, self.images, cotangent, retain_graph=True)[0]
+            images = self._differentiable_images()
+            return torch.autograd.grad(self._attached_logits, images, cotangent, retain_graph=True)[0]
 
     def guided_gradient(self) -> Tensor:
         """The same under the rule of Guided Backpropagation, ``(N, 3, H, W)``, signed.
@@ -151,7 +155,7 @@ class ForwardPass:
         Reference: Springenberg et al., "Striving for Simplicity: The All Convolutional Net", ICLR 2015 workshop.
         """
         with self._relu_rule.guided():
-            return self._gradient("guided input", self.images)
+            return self._gradient("guided input", self._differentiable_images())
 
     def at(self, images: Tensor, target: Tensor) -> ForwardPass:
         """A forward pass of the same model at other images ``(M, 3, H, W)``, targets ``(M,)``; keeps no activations."""
@@ -171,10 +175,20 @@ class ForwardPass:
             )
         return self._activations[name]
 
+    def _differentiable_images(self) -> Tensor:
+        if not self.images.requires_grad:
+            raise InputError(
+                "This pass was made without gradients of its input: ForwardPass(..., input_gradients=True). A method "
+                "that needs them says so by its attribute needs_input_gradient."
+            )
+        return self.images
+
     def _gradient(self, name: str, inputs: Tensor) -> Tensor:
         if name not in self._gradients:
-            with _gradients_enabled():
-                (gradient,) = torch.autograd.grad(self._score, inputs, retain_graph=True, allow_unused=True)
+            gradient = None
+            if self._score.requires_grad:
+                with _gradients_enabled():
+                    (gradient,) = torch.autograd.grad(self._score, inputs, retain_graph=True, allow_unused=True)
             # A layer that the logits do not depend on has gradient zero.
             self._gradients[name] = torch.zeros_like(inputs) if gradient is None else _full_precision(gradient)
         return self._gradients[name]
@@ -198,7 +212,10 @@ def _layer_names(model: nn.Module) -> str:
 
 @contextmanager
 def _record(model: nn.Module, layers: Sequence[str]) -> Iterator[dict[str, Tensor]]:
-    """Keeps the outputs of ``layers`` while the model runs, in the dict that it yields."""
+    """Keeps the outputs of ``layers`` while the model runs, in the dict that it yields.
+
+    Where the graph has not begun, as nothing before needs a gradient, it begins at the output.
+    """
     modules = dict(model.named_modules())
     if unknown := [layer for layer in layers if layer not in modules]:
         raise InputError(f"{type(model).__name__} has no layer {unknown[0]!r}; it has {_layer_names(model)}.")
@@ -208,9 +225,11 @@ def _record(model: nn.Module, layers: Sequence[str]) -> Iterator[dict[str, Tenso
         def hook(module: nn.Module, args: Any, output: Any) -> Tensor:
             if not isinstance(output, Tensor):
                 raise InputError(f"Layer {name!r} gives a {type(output).__name__}, not a tensor; name another layer.")
+            # Where the images have no gradients, the graph begins here.
+            begins = output.is_floating_point() and not output.requires_grad
+            activations[name] = output.detach().requires_grad_() if begins else output
             # The layers after it get a copy: one that works in place would overwrite what is kept.
-            activations[name] = output
-            return output.clone()
+            return activations[name].clone()
 
         return hook
 
@@ -220,56 +239,3 @@ def _record(model: nn.Module, layers: Sequence[str]) -> Iterator[dict[str, Tenso
     finally:
         for handle in handles:
             handle.remove()
-
-
-class _ReLURule:
-    """Which gradient the ReLUs of a pass give: the true one or, inside ``guided()``, the guided one."""
-
-    def __init__(self) -> None:
-        self.is_guided = False
-
-    @contextmanager
-    def guided(self) -> Iterator[None]:
-        self.is_guided = True
-        try:
-            yield
-        finally:
-            self.is_guided = False
-
-
-class _RuledReLU(torch.autograd.Function):
-    """ReLU whose gradient follows a rule that may change between two backward passes of the same graph."""
-
-    @staticmethod
-    def forward(ctx: Any, x: Tensor, rule: _ReLURule, inplace: bool) -> Tensor:
-        if inplace:
-            ctx.mark_dirty(x)
-        output = x.relu_() if inplace else x.relu()
-        ctx.save_for_backward(output)
-        ctx.rule = rule
-        return output
-
-    @staticmethod
-    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor, None, None]:
-        (output,) = ctx.saved_tensors
-        gradient = torch.ops.aten.threshold_backward(gradients[0], output, 0)
-        return (gradient.clamp_min_(0) if ctx.rule.is_guided else gradient), None, None
-
-
-class _RuleOnReLU(TorchFunctionMode):
-    """Puts every ReLU that runs inside under ``rule``, be it a module or a function, in place or not."""
-
-    _INPLACE = frozenset((torch.relu_, Tensor.relu_))
-    _FUNCTIONS = frozenset((F.relu, torch.relu, Tensor.relu)) | _INPLACE
-
-    def __init__(self, rule: _ReLURule) -> None:
-        super().__init__()
-        self.rule = rule
-
-    def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        kwargs = kwargs or {}
-        if func not in self._FUNCTIONS:
-            return func(*args, **kwargs)
-        x = args[0] if args else kwargs["input"]
-        inplace = func in self._INPLACE or kwargs.get("inplace", args[1] if len(args) > 1 else False)
-        return _RuledReLU.apply(x, self.rule, inplace)

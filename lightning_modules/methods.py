@@ -30,6 +30,10 @@ class AttributionMethod(NamedByOptions, ABC):
     layer: str | None = None
     """The layer whose activations the method reads; None is the network's ``target_layer``."""
 
+    needs_input_gradient: bool = True
+    """Whether the method asks the pass for a gradient with respect to the pixels. If none does, nothing is kept for it,
+    which saves most of the memory."""
+
     @abstractmethod
     def __call__(self, forward_pass: ForwardPass) -> Tensor:
         """The maps of all images of the pass."""
@@ -90,6 +94,8 @@ class GradCAM(AttributionMethod):
     Reference: Selvaraju et al., "Grad-CAM: Visual Explanations from Deep Networks via Gradient-based Localization",
     ICCV 2017.
     """
+
+    needs_input_gradient = False
 
     def __init__(self, layer: str | None = None) -> None:
         self.layer = layer
@@ -155,6 +161,8 @@ class SmoothGrad(AttributionMethod):
 
     Reference: Smilkov et al., "SmoothGrad: removing noise by adding noise", 2017.
     """
+
+    needs_input_gradient = False  # it makes passes of its own at the noisy images
 
     def __init__(
         self,

@@ -173,7 +173,9 @@ class RobustnessModule(pl.LightningModule):
         return {"rows": rows + failed, "figures": figures}
 
     def _pass(self, batch: Mapping[str, Any], images: Tensor, target: Tensor | None = None) -> ForwardPass:
-        return ForwardPass(self.network, images, target, layers=self.layers, keys=batch["path"])
+        # The attack differentiates the clean images' pass; those of the adversarial ones are only explained.
+        needed = target is None or any(method.needs_input_gradient for method in self.methods.values())
+        return ForwardPass(self.network, images, target, layers=self.layers, keys=batch["path"], input_gradients=needed)
 
     def _attack(self, batch: Mapping[str, Any]) -> tuple[_Evaluated, Tensor, Tensor, tuple[list[Tensor], Tensor]]:
         """The clean images' evaluation, the classes that maps explain, the classes attacked, and the sweep."""

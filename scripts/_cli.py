@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from _memory import keep_freed_memory
 from _parser import HelpfulParser
 from _provenance import device_names, git_commit, seeds, versions, weights_sha256
 from _run import RunError, RunFolder, write_text
@@ -265,6 +266,7 @@ def run_main(main: Callable[[], int | None]) -> None:
     An error of the user's input is printed as a line, with exit code 2, and so is one of the file system. A run that
     was stopped by a signal exits with 128 + the signal's number, as shells have it.
     """
+    keep_freed_memory()
     try:
         sys.exit(main())
     except (DataError, InputError, RunError, MisconfigurationException) as error:

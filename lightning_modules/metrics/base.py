@@ -29,6 +29,9 @@ class AttributionMetric(Metric, ABC):
     curves: tuple[str, ...] = ()
     """Names of what has several numbers for each map: columns of lists in the rows."""
 
+    needs_input_gradient: bool = False
+    """Whether the metric asks the pass for a gradient with respect to the pixels."""
+
     full_state_update = False
     total: Tensor
     count: Tensor

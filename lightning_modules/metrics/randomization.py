@@ -117,7 +117,14 @@ class WeightRandomization(AttributionMetric):
         kept = [name for name in (method.layer or forward_pass.target_layer,) if name]
         for _, random in cascade(forward_pass.model, self.layers_of(forward_pass.model), self.seed):
             changed = method(
-                ForwardPass(random, forward_pass.images, forward_pass.target, layers=kept, keys=forward_pass.keys)
+                ForwardPass(
+                    random,
+                    forward_pass.images,
+                    forward_pass.target,
+                    layers=kept,
+                    keys=forward_pass.keys,
+                    input_gradients=method.needs_input_gradient,
+                )
             ).detach()
             correlation.append(rank_correlation(attribution, changed))
             similarity.append(structural_similarity(attribution, changed))

@@ -110,6 +110,73 @@ def test_layer_gradient_does_not_reach_the_layers_below(shapes_network: VGG16) -
     assert reached
 
 
+class TestWithoutInputGradients:
+    """What Grad-CAM needs, without a graph of the layers before."""
+
+    images = torch.rand(2, 3, 112, 112, generator=torch.Generator().manual_seed(5))
+
+    # features.28 is a convolution that a ReLU overwrites; features.1 and features.29 lie on one path.
+    @pytest.mark.parametrize("layers", [["features.29"], ["features.28"], ["features.1", "features.29"]])
+    @pytest.mark.parametrize("trainable", [False, True])
+    def test_layers_are_the_same(self, shapes_network: VGG16, layers: list[str], trainable: bool) -> None:
+        network = copy.deepcopy(shapes_network).requires_grad_(trainable)
+        before = snapshot(network)
+        full = ForwardPass(network, self.images, 3, layers=layers)
+        short = ForwardPass(network, self.images, 3, layers=layers, input_gradients=False)
+        assert torch.equal(short.logits, full.logits)
+        for layer in layers:
+            assert torch.equal(short.activation(layer), full.activation(layer))
+            assert torch.equal(short.layer_gradient(layer), full.layer_gradient(layer))
+            assert short.layer_gradient(layer).count_nonzero()
+        assert snapshot(network) == before
+
+    def test_nothing_is_kept_before_the_layer(self, shapes_network: VGG16) -> None:
+        with torch.autograd.graph.saved_tensors_hooks(lambda x: saved.append(x.shape[1:]) or x, lambda x: x):
+            saved: list = []
+            ForwardPass(shapes_network, self.images)
+            full, saved = saved, []
+            ForwardPass(shapes_network, self.images, input_gradients=False)
+        assert (3, 112, 112) in full
+        assert saved
+        assert all(len(shape) < 2 or shape[1:].numel() <= 49 or len(shape) == 1 for shape in saved)
+
+    def test_input_gradients_are_refused(self, shapes_network: VGG16) -> None:
+        forward_pass = ForwardPass(shapes_network, self.images, input_gradients=False)
+        for ask in (
+            forward_pass.input_gradient,
+            forward_pass.guided_gradient,
+            lambda: forward_pass.pull_back(forward_pass.logits),
+        ):
+            with pytest.raises(InputError, match=r"input_gradients=True.*needs_input_gradient"):
+                ask()
+
+    def test_smooth_grad_makes_its_own_passes(self, shapes_network: VGG16) -> None:
+        method = SmoothGrad(n_samples=2)
+        short = ForwardPass(shapes_network, self.images, layers=(), input_gradients=False)
+        assert torch.equal(method(short), method(ForwardPass(shapes_network, self.images)))
+
+    def test_a_layer_that_the_logits_do_not_depend_on(self) -> None:
+        class Aside(TinyNet):
+            def forward(self, x: Tensor) -> Tensor:
+                self.features(x)
+                return self.readout(x.mean((2, 3))[:, :2])
+
+        net = Aside().requires_grad_(False)
+        forward_pass = ForwardPass(net, torch.rand(1, 3, 4, 4).double(), 0, input_gradients=False)
+        assert torch.equal(forward_pass.layer_gradient(), torch.zeros(1, 2, 4, 4).double())
+
+    def test_what_follows_may_work_in_place(self) -> None:
+        class InPlace(TinyNet):
+            def forward(self, x: Tensor) -> Tensor:
+                return self.readout(self.features(x).mul_(2).mean((2, 3)))
+
+        net, images = InPlace().requires_grad_(False), torch.rand(1, 3, 4, 4).double()
+        forward_pass = ForwardPass(net, images, 0, input_gradients=False)
+        assert torch.equal(forward_pass.activation(), net.features(images))
+        expected = torch.tensor([1.0, -1.0]).double().view(1, 2, 1, 1).expand(1, 2, 4, 4) * 2 / 16
+        torch.testing.assert_close(forward_pass.layer_gradient(), expected)
+
+
 def _module(inplace: bool) -> Callable[[Tensor], Tensor]:
     return nn.ReLU(inplace)
 
