@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib
 import multiprocessing
 import os
+import resource
 import signal
 import socket
 import sys
@@ -39,15 +40,22 @@ class Run:
         folder: Where it runs, and where what it prints goes.
         world: Number of processes; 1 leaves the number of devices to the script.
         rows_per_part: Rows after which a part is written, so that a small run has several parts.
+        largest_file: Bytes beyond which no file can be written, as if the disk were full; None = no limit.
     """
 
     def __init__(
-        self, script: str, args: Sequence[object], folder: Path, world: int = 1, rows_per_part: int = 8192
+        self,
+        script: str,
+        args: Sequence[object],
+        folder: Path,
+        world: int = 1,
+        rows_per_part: int = 8192,
+        largest_file: int | None = None,
     ) -> None:
         _start_server()
         self.log = folder / "output.txt"
         self.log.write_text("")
-        common = script, [str(arg) for arg in args], str(folder), str(self.log), rows_per_part
+        common = script, [str(arg) for arg in args], str(folder), str(self.log), rows_per_part, largest_file
         self.processes: list[ForkServerProcess] = [
             SERVER.Process(target=_run, args=(*common, environment)) for environment in _environments(world)
         ]
@@ -89,7 +97,13 @@ def _environments(world: int) -> list[Mapping[str, str]]:
 
 
 def _run(
-    script: str, args: list[str], folder: str, log: str, rows_per_part: int, environment: Mapping[str, str]
+    script: str,
+    args: list[str],
+    folder: str,
+    log: str,
+    rows_per_part: int,
+    largest_file: int | None,
+    environment: Mapping[str, str],
 ) -> None:
     os.setsid()
     multiprocessing.set_start_method("fork", force=True)  # for its workers, as in a script that was started by hand
@@ -105,6 +119,8 @@ def _run(
     from lightning_modules.callbacks import RowWriter
 
     torch.set_num_threads(1)
+    if largest_file is not None:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (largest_file, resource.RLIM_INFINITY))
     RowWriter.__init__.__defaults__ = (rows_per_part, 60.0)  # type: ignore[attr-defined]
     module: Any = importlib.import_module(script)
     module.run_main(module.main)

@@ -1,0 +1,293 @@
+"""Runs that are killed, at any moment and in any way, end with the rows of those that were not."""
+
+from __future__ import annotations
+
+import json
+import random
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import _run
+import evaluate_attribution
+import pandas as pd
+import pytest
+from _run import RunError
+
+from lightning_modules.rows import read_rows
+
+from .processes import SCRIPTS, Run
+
+pytestmark = pytest.mark.faults
+
+KILLS_PER_CHAIN = 4
+CHAINS = 5
+SIGNALS = (signal.SIGKILL, signal.SIGTERM, signal.SIGINT)
+
+
+class Evaluation(NamedTuple):
+    script: str
+    options: tuple[object, ...]
+
+    def args(self, shapes: Path) -> list[object]:
+        root = () if self.script == "maximize_activation" else ("--data.root", shapes / "val", "--data.num_workers", 2)
+        return [*root, *self.options, "--model.weights", "shapes", "--trainer.accelerator", "cpu", "--out", "run"]
+
+
+SMOOTH = "{class_path: SmoothGrad, init_args: {n_samples: 2}}"
+EVALUATIONS = [
+    Evaluation(
+        "evaluate_attribution",
+        ("--data.batch_size", 7, "--model.methods", f"[GradCAM, {SMOOTH}]", "--model.n_figures", 2),
+    ),
+    Evaluation(
+        "evaluate_robustness", ("--data.batch_size", 7, "--model.eps", "[1/255, 4/255]", "--model.n_figures", 1)
+    ),
+    Evaluation("maximize_activation", ("--data.n_images", 4, "--model.steps", 3, "--model.n_figures", 1)),
+]
+ATTRIBUTION = EVALUATIONS[0]
+each_evaluation = pytest.mark.parametrize("evaluation", EVALUATIONS, ids=lambda evaluation: evaluation.script)
+
+
+class Whole(NamedTuple):
+    """A run that was never interrupted."""
+
+    rows: pd.DataFrame
+    summary: dict[str, Any]
+    figures: list[str]
+    seconds: float
+
+
+@pytest.fixture(scope="module")
+def whole(shapes: Path, tmp_path_factory: pytest.TempPathFactory) -> Callable[[Evaluation], Whole]:
+    known: dict[Evaluation, Whole] = {}
+
+    def whole(evaluation: Evaluation) -> Whole:
+        if evaluation not in known:
+            for _ in range(2):  # the first one waits for the server of the processes
+                folder = tmp_path_factory.mktemp("whole")
+                start = time.monotonic()
+                run = Run(evaluation.script, evaluation.args(shapes), folder)
+                assert run.wait() == [0], run.output()
+                seconds = time.monotonic() - start
+            known[evaluation] = Whole(rows_of(folder), summary_of(folder), figures_of(folder), seconds)
+        return known[evaluation]
+
+    return whole
+
+
+def rows_of(folder: Path) -> pd.DataFrame:
+    frame = read_rows(folder / "run/results").to_pandas()
+    return frame.drop(columns="seconds", errors="ignore")  # a measured time
+
+
+def summary_of(folder: Path) -> dict[str, Any]:
+    summary = json.loads((folder / "run/summary.json").read_text())
+    for numbers in summary.get("variants", {}).values():
+        del numbers["seconds"]
+    assert summary.pop("produced_by")["wall_time_s"] > 0
+    return summary
+
+
+def figures_of(folder: Path) -> list[str]:
+    return sorted(path.name for path in (folder / "run/figures").iterdir())
+
+
+def parts_of(folder: Path) -> dict[str, int]:
+    """The parts of a run, and when each was written."""
+    return {path.name: path.stat().st_mtime_ns for path in (folder / "run/results").glob("part-*")}
+
+
+def assert_begun(folder: Path, whole: pd.DataFrame) -> int:
+    """What a killed run has left is a part of the whole, to the last bit, and none of it twice; returns its length."""
+    rows = rows_of(folder)
+    if len(rows):
+        begun = whole[whole["path"].isin(rows["path"])]
+        pd.testing.assert_frame_equal(rows.reset_index(drop=True), begun.reset_index(drop=True), check_exact=True)
+    return len(rows)
+
+
+def assert_ended(folder: Path, whole: Whole, exact: bool = True) -> None:
+    options: dict[str, Any] = {"check_exact": True} if exact else {"rtol": 1e-5, "atol": 1e-7}
+    pd.testing.assert_frame_equal(rows_of(folder), whole.rows, **options)
+    if exact:
+        assert summary_of(folder) == whole.summary
+    assert figures_of(folder) == whole.figures
+    assert not list((folder / "run").rglob("*.tmp"))
+
+
+def chain(
+    evaluation: Evaluation, args: Sequence[object], whole: Whole, folder: Path, seed: int, world: int
+) -> list[int]:
+    """Kills a run again and again and lets it end; returns how many rows there were after each kill."""
+    chance = random.Random(f"{evaluation.script} {seed}")
+    lengths = []
+    folder.mkdir()
+    for _ in range(KILLS_PER_CHAIN):
+        run = Run(evaluation.script, args, folder, world, rows_per_part=chance.choice([1, 20, 60]))
+        time.sleep(chance.uniform(0.2, 1.0) * whole.seconds)
+        before = parts_of(folder)
+        run.kill(chance.choice(SIGNALS))
+        codes = run.wait()
+        assert all(code in (0, -signal.SIGKILL, -signal.SIGTERM, -signal.SIGINT, 143, 130, 1) for code in codes), (
+            f"{codes}: {run.output()}"
+        )
+        lengths.append(assert_begun(folder, whole.rows) if world == 1 else len(rows_of(folder)))
+        assert before.items() <= parts_of(folder).items()
+    before = parts_of(folder)
+    run = Run(evaluation.script, args, folder, world)
+    assert run.wait() == [0] * world, run.output()
+    assert before.items() <= parts_of(folder).items()
+    return lengths
+
+
+@each_evaluation
+def test_killed_at_random_moments(
+    evaluation: Evaluation, whole: Callable[[Evaluation], Whole], shapes: Path, tmp_path: Path
+) -> None:
+    expected = whole(evaluation)
+    folders = [tmp_path / f"chain_{k}" for k in range(CHAINS)]
+
+    def one(k: int) -> list[int]:
+        return chain(evaluation, evaluation.args(shapes), expected, folders[k], k, world=1)
+
+    with ThreadPoolExecutor(2) as pool:
+        lengths = [length for lengths in pool.map(one, range(CHAINS)) for length in lengths]
+    assert len(lengths) == CHAINS * KILLS_PER_CHAIN >= 20
+    # The kills came at moments that matter: some before the first row, some between the first and the last.
+    assert any(0 < length < len(expected.rows) for length in lengths), lengths
+    for folder in folders:
+        assert_ended(folder, expected)
+
+
+@pytest.mark.slow
+def test_two_processes_killed_and_continued_by_one(
+    whole: Callable[[Evaluation], Whole], shapes: Path, tmp_path: Path
+) -> None:
+    expected = whole(ATTRIBUTION)
+    args = [*ATTRIBUTION.args(shapes), "--trainer.devices", 2]
+    # To the last bit where the device count is the same: also of two.
+    folder = tmp_path / "whole"
+    folder.mkdir()
+    run = Run(ATTRIBUTION.script, args, folder, world=2)
+    assert run.wait() == [0, 0], run.output()
+    of_two = Whole(rows_of(folder), summary_of(folder), figures_of(folder), expected.seconds * 2)
+    assert_ended(folder, expected, exact=False)
+    chain(ATTRIBUTION, args, of_two, tmp_path / "two", 0, world=2)
+    assert_ended(tmp_path / "two", of_two)
+    # Another number of devices goes on from there.
+    folder = tmp_path / "one"
+    folder.mkdir()
+    run = Run(ATTRIBUTION.script, args, folder, world=2, rows_per_part=1)
+    wait_for(lambda: len(parts_of(folder)) > 2, run)
+    run.kill(signal.SIGKILL)
+    run.wait()
+    run = Run(ATTRIBUTION.script, ATTRIBUTION.args(shapes), folder)
+    assert run.wait() == [0], run.output()
+    assert_ended(folder, expected, exact=False)
+
+
+SLEEPY = """
+import os
+import time
+from pathlib import Path
+
+from lightning_modules import GradCAM
+
+
+class Sleepy(GradCAM):
+    calls = 0
+
+    def __call__(self, forward_pass):
+        Sleepy.calls += 1
+        rank = os.environ.get("LOCAL_RANK", "0")
+        if Sleepy.calls == 3 and not Path("go").exists():
+            Path(f"asleep_{rank}").touch()
+            time.sleep(60)
+        return super().__call__(forward_pass)
+"""
+
+
+def sleepy_args(shapes: Path, folder: Path) -> list[object]:
+    """A run whose third batch takes a minute, unless there is a file named go."""
+    (folder / "my_methods.py").write_text(SLEEPY)
+    options = ("--data.batch_size", 7, "--model.methods", "[my_methods.Sleepy]", "--model.n_figures", 0)
+    return Evaluation("evaluate_attribution", options).args(shapes)
+
+
+def wait_for(condition: Callable[[], bool], run: Run | None = None, seconds: float = 90) -> None:
+    end = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < end, run.output() if run else "waited too long"
+        time.sleep(0.02)
+
+
+@pytest.mark.parametrize(("signum", "code"), [(signal.SIGTERM, 143), (signal.SIGINT, 130)])
+def test_what_is_computed_is_flushed(signum: int, code: int, shapes: Path, tmp_path: Path) -> None:
+    args = sleepy_args(shapes, tmp_path)
+    run = Run("evaluate_attribution", args, tmp_path)
+    wait_for((tmp_path / "asleep_0").exists, run)
+    assert not parts_of(tmp_path)
+    run.kill(signum)
+    assert run.wait(20) == [code]
+    assert f"stopped by {signal.Signals(signum).name}. What was computed is written" in run.output()
+    assert len(rows_of(tmp_path)) == 14  # two batches
+    (tmp_path / "go").touch()
+    assert Run("evaluate_attribution", args, tmp_path).wait() == [0]
+    assert len(rows_of(tmp_path)) == 80
+    produced_by = json.loads((tmp_path / "run/summary.json").read_text())["produced_by"]
+    assert produced_by["sessions"] == 2
+    assert len(produced_by["weights_sha256"]) == 64
+    assert produced_by["data"]["n_images"] == 80
+    assert produced_by["versions"]["torch"]
+    assert len(produced_by["devices"]) == 1
+
+
+def test_a_run_that_is_being_written_is_refused(
+    shapes: Path, tmp_path: Path, call: Callable, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    args = sleepy_args(shapes, tmp_path)
+    run = Run("evaluate_attribution", args, tmp_path)
+    wait_for((tmp_path / "asleep_0").exists, run)
+    monkeypatch.setattr(_run, "WAIT_S", 0.5)
+    with pytest.raises(RunError, match=rf"run is being written by process {run.processes[0].pid} on .*, since 20"):
+        call(evaluate_attribution.main, *args)
+    run.kill(signal.SIGKILL)
+    run.wait()
+    (tmp_path / "go").touch()
+    call(evaluate_attribution.main, *args)
+    assert len(rows_of(tmp_path)) == 80
+
+
+@pytest.mark.slow
+def test_the_first_process_dies_alone(shapes: Path, tmp_path: Path) -> None:
+    """The others notice it; the same command waits for them, then goes on."""
+    args = [*sleepy_args(shapes, tmp_path), "--trainer.devices", 2]
+    command = [sys.executable, str(SCRIPTS / "evaluate_attribution.py"), *map(str, args)]
+    with subprocess.Popen(command, cwd=tmp_path, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL) as process:
+        wait_for(lambda: (tmp_path / "asleep_0").exists() and (tmp_path / "asleep_1").exists())
+        process.kill()
+    (tmp_path / "go").touch()
+    # Only its sleep holds the other one up.
+    subprocess.run(["pkill", "-CONT", "-f", str(tmp_path)], check=False)
+    run = Run("evaluate_attribution", sleepy_args(shapes, tmp_path), tmp_path)
+    assert run.wait() == [2]
+    assert "is being written by process" in run.output()
+
+
+def test_a_full_disk(whole: Callable[[Evaluation], Whole], shapes: Path, tmp_path: Path) -> None:
+    args = ATTRIBUTION.args(shapes)
+    run = Run(ATTRIBUTION.script, args, tmp_path, rows_per_part=8, largest_file=20_000)
+    assert run.wait() == [2]
+    last = run.output().splitlines()[-1]
+    assert last.startswith("error: [Errno 27] File too large")
+    assert last.endswith("What was written is whole; the same command goes on from there.")
+    assert_begun(tmp_path, whole(ATTRIBUTION).rows)
+    run = Run(ATTRIBUTION.script, args, tmp_path)
+    assert run.wait() == [0], run.output()
+    assert_ended(tmp_path, whole(ATTRIBUTION))
