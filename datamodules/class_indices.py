@@ -144,6 +144,10 @@ class ClassIndexDataModule(pl.LightningDataModule):
         self.read_done: Callable[[], set[str]] = set
         self.done: set[str] = set()
 
+    def fingerprint(self) -> dict[str, Any]:
+        """What tells the images to be made from others, beyond the options, which name them."""
+        return {"n_images": len(self.items)}
+
     def setup(self, stage: str) -> None:
         # Not later: once all ranks are set up, the first may write rows that the others must not take into account.
         self.done = self.read_done()
