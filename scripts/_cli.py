@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import logging
 import os
+import shlex
 import sys
 import warnings
 from collections.abc import Callable
@@ -22,12 +23,15 @@ from pytorch_lightning.loggers import TensorBoardLogger
 from pytorch_lightning.utilities.exceptions import MisconfigurationException
 
 from datamodules import DataError, ImageFolderDataModule
-from lightning_modules import FigureWriter, InputError, RowWriter, RunFigureWriter
+from lightning_modules import FigureWriter, InputError, ReportWriter, RowWriter, RunFigureWriter
+from lightning_modules.files import FigureFormat
+from lightning_modules.report import describe_images, flat_settings
 from lightning_modules.rows import done_paths, read_rows
 
 SPLIT = frozenset(
     (
         "config",
+        "figure_format",
         "out",
         "data.batch_size",
         "data.num_workers",
@@ -38,7 +42,7 @@ SPLIT = frozenset(
         "trainer.strategy",
     )
 )
-"""Options that decide how the work is split or how much of it is done, never a number."""
+"""Options that decide how the work is split, how much of it is done, or how it is shown, never a number."""
 
 
 # Lightning's advertisement, and its warnings about things that are chosen here, not by the user.
@@ -138,9 +142,9 @@ class RunCLI(LightningCLI):
 class TestCLI(RunCLI):
     """Runs a LightningModule's test loop over everything that has no rows yet, each exactly once.
 
-    The module gives the columns of its rows by ``schema`` and reduces them with ``summarize``. Its ``test_step``
-    returns ``rows`` and ``figures``, which stand under ``group`` in TensorBoard. The data module skips what is in its
-    ``done``.
+    The module gives the columns of its rows by ``schema``, reduces them with ``summarize``, and says by ``report`` what
+    is to be shown of the summary. Its ``test_step`` returns ``rows`` and ``figures``. The data module skips what is in
+    its ``done``.
     """
 
     def __init__(
@@ -148,11 +152,11 @@ class TestCLI(RunCLI):
         model_class: type[LightningModule],
         data_class: type[LightningDataModule],
         *,
-        group: str,
         description: str,
         args: list[str] | None,
     ) -> None:
-        self.group = group
+        words = [sys.argv[0], *(sys.argv[1:] if args is None else args)]
+        self.command = shlex.join(["python", *words])
         super().__init__(
             model_class,
             data_class,
@@ -163,6 +167,26 @@ class TestCLI(RunCLI):
             enable_checkpointing=False,
             enable_model_summary=False,
         )
+
+    def add_arguments_to_parser(self, parser: LightningArgumentParser) -> None:
+        super().add_arguments_to_parser(parser)
+        parser.add_argument(
+            "--figure_format",
+            type=FigureFormat,
+            default="png",
+            help="Files of the figures: png (110 pixels an inch), or pdf, vectors for print, beside each png.",
+        )
+
+    @property
+    def figure_format(self) -> FigureFormat:
+        return self.config["figure_format"]
+
+    def report_writer(self) -> ReportWriter:
+        """The callback that stands last."""
+        config = yaml.safe_load(self.parser.dump(self.config, skip_validation=True))
+        trainer = {name: config["trainer"].get(name) for name in ("devices", "limit_test_batches", "precision")}
+        settings = {"trainer": trainer, **{name: config[name] for name in ("model", "data", "seed_everything")}}
+        return ReportWriter(self.out / "results", self.out / "figures", self.command, flat_settings(settings))
 
     def has_results(self) -> bool:
         # A run that was refused before its first batch leaves its settings alone; they may be corrected.
@@ -190,10 +214,8 @@ class EvaluationCLI(TestCLI):
     ``run_figures`` draws those of the whole run.
     """
 
-    def __init__(
-        self, model_class: type[LightningModule], *, group: str, description: str, args: list[str] | None
-    ) -> None:
-        super().__init__(model_class, ImageFolderDataModule, group=group, description=description, args=args)
+    def __init__(self, model_class: type[LightningModule], *, description: str, args: list[str] | None) -> None:
+        super().__init__(model_class, ImageFolderDataModule, description=description, args=args)
 
     def add_arguments_to_parser(self, parser: LightningArgumentParser) -> None:
         super().add_arguments_to_parser(parser)
@@ -203,17 +225,19 @@ class EvaluationCLI(TestCLI):
 
     def callbacks(self) -> list[Callback]:
         rows, figures = self.out / "results", self.out / "figures"
-        # Those of the whole run are drawn when the rows are whole, and before the figures are shown.
-        return [RowWriter(rows), RunFigureWriter(rows, figures), FigureWriter(figures, self.group)]
+        # A figure is written before its image's rows, which say that it is done; those of the whole run when the rows
+        # are whole, and before all are shown.
+        return [
+            FigureWriter(figures, self.figure_format),
+            RowWriter(rows),
+            RunFigureWriter(rows, figures, self.figure_format),
+            self.report_writer(),
+        ]
 
     def print_outcome(self, summary: dict[str, Any]) -> None:
         """Prints how many images there were, how well they were classified, and where to look."""
-        line = f"{summary['n_images']:,} images"
-        if summary["n_failed"]:
-            line += f", of which {summary['n_failed']:,} failed (status and error in the rows)"
-        if summary["top1"] is not None:
-            line += f"; accuracy top-1 {summary['top1']:.1%}, top-5 {summary['top5']:.1%}"
-        print(f"{line}\nRows, summary, figures: {self.out}\nLook at it: tensorboard --logdir {self.out}")
+        print(f"{describe_images(summary)}\nRows, summary, figures: {self.out}")
+        print(f"Look at it: tensorboard --logdir {self.out}")
 
 
 def import_from_here() -> None:
