@@ -10,7 +10,7 @@ import pyarrow as pa
 from scipy import stats
 
 from lightning_modules.metrics.randomization import PASSING_CORRELATION
-from lightning_modules.report import CURVES, SCORES, SUMMARY, Report, describe_images, markdown_table, tag
+from lightning_modules.report import CURVES, SCORES, Report, describe_images, image_scalars, markdown_table, tag
 from lightning_modules.rows import summarize_images
 
 N_RESAMPLES = 1000
@@ -54,12 +54,10 @@ def report_attribution(summary: dict[str, Any]) -> Report:
     A step of a curve over pixels is a percent of them; of one over layers, a layer.
     """
     methods = summary["methods"]
-    scalars: dict[str, float | None] = {
-        f"{SUMMARY}/{name}": summary[name] for name in ("top1", "top5", "n_images", "n_failed")
-    }
+    scalars = image_scalars(summary)
     curves = {}
     for method, of_method in methods.items():
-        scalars[tag(SUMMARY, "degenerate_maps", method)] = of_method["n_degenerate"]
+        scalars[tag(SCORES, "degenerate_maps", method)] = of_method["n_degenerate"]
         for name, score in of_method["scores"].items():
             scalars[tag(SCORES, name, method)] = score["mean"]
         for name, values in of_method["curves"].items():

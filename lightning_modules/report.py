@@ -7,8 +7,8 @@ import re
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
-SUMMARY, SCORES, CURVES, RUN, IMAGES = "1_summary", "2_scores", "3_curves", "4_whole_run", "5_images"
-"""Groups of TensorBoard's tags. It sorts them by name, so the first screen has what matters most."""
+RUN, SUMMARY, SCORES, CURVES, IMAGES = "1_whole_run", "2_summary", "3_scores", "4_curves", "5_images"
+"""Groups of TensorBoard's tags. It sorts them by name, so the first screen shows the figures of the whole run."""
 
 
 class Report(NamedTuple):
@@ -54,12 +54,18 @@ def describe_images(summary: Mapping[str, Any]) -> str:
     return line
 
 
+def image_scalars(summary: Mapping[str, Any]) -> dict[str, float | None]:
+    """The numbers that every summary of images has, under the same tags."""
+    names = {"accuracy_top1": "top1", "accuracy_top5": "top5", "n_images": "n_images", "n_failed": "n_failed"}
+    return {f"{SUMMARY}/{name}": summary[key] for name, key in names.items()}
+
+
 def tag(*parts: str) -> str:
     """A tag of TensorBoard's from its group and names, which may hold any letters.
 
     Example:
-        >>> tag("2_scores", "energy_in_box", "SmoothGrad(n_samples=2)")
-        '2_scores/energy_in_box/SmoothGrad_n_samples_2'
+        >>> tag("3_scores", "energy_in_box", "SmoothGrad(n_samples=2)")
+        '3_scores/energy_in_box/SmoothGrad_n_samples_2'
     """
     return "/".join(re.sub(r"[^\w.-]+", "_", part).strip("_") for part in parts)
 

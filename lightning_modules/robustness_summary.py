@@ -8,7 +8,7 @@ import pandas as pd
 import pyarrow as pa
 
 from lightning_modules.budgets import format_eps
-from lightning_modules.report import CURVES, SUMMARY, Report, describe_images, markdown_table, tag
+from lightning_modules.report import CURVES, SUMMARY, Report, describe_images, image_scalars, markdown_table, tag
 from lightning_modules.rows import summarize_images
 
 RANK_CORRELATION = ".rank_correlation"
@@ -69,8 +69,8 @@ def report_robustness(summary: dict[str, Any]) -> Report:
         for method, moved in row["methods"].items():
             for name in ("rank_correlation", "top_overlap"):
                 add(tag(name, method), row["eps"], moved[name])
-    names = ("clean_acc", "clean_acc_top5", "median_smallest_eps", "n_images", "n_failed", "n_saturated", "n_vanished")
-    scalars = {f"{SUMMARY}/{name}": summary[name] for name in names}
+    names = ("median_smallest_eps", "n_saturated", "n_vanished")
+    scalars = image_scalars(summary) | {f"{SUMMARY}/{name}": summary[name] for name in names}
     if sweep:
         scalars[f"{SUMMARY}/robust_acc_at_the_largest_eps"] = sweep[-1]["robust_acc"]
     return Report(scalars, curves, f"{describe_images(summary)}\n\n{_table(summary)}")

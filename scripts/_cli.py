@@ -184,9 +184,12 @@ class TestCLI(RunCLI):
     def report_writer(self) -> ReportWriter:
         """The callback that stands last."""
         config = yaml.safe_load(self.parser.dump(self.config, skip_validation=True))
-        trainer = {name: config["trainer"].get(name) for name in ("devices", "limit_test_batches", "precision")}
-        settings = {"trainer": trainer, **{name: config[name] for name in ("model", "data", "seed_everything")}}
-        return ReportWriter(self.out / "results", self.out / "figures", self.command, flat_settings(settings))
+        shown = {
+            "data": {name: config["data"].get(name) for name in ("root", "classes", "seed")},
+            "model": {name: value for name, value in config["model"].items() if name != "n_figures"},
+            "trainer": {name: config["trainer"].get(name) for name in ("limit_test_batches", "precision")},
+        }
+        return ReportWriter(self.out / "results", self.out / "figures", self.command, flat_settings(shown))
 
     def has_results(self) -> bool:
         # A run that was refused before its first batch leaves its settings alone; they may be corrected.

@@ -11,8 +11,8 @@ ROOT = Path(__file__).parents[1]
 # Of lightning_modules, from the bottom up; a module imports only from layers below its own.
 LAYERS = [
     {"errors", "files", "maps", "naming", "report"},
-    {"weight_files"},
-    {"budgets", "class_names", "vgg16", "figures", "comparison_figures", "synthesis", "synthesis_figures"},
+    {"figures", "weight_files"},
+    {"budgets", "class_names", "vgg16", "comparison_figures", "synthesis", "synthesis_figures"},
     {"forward_pass", "networks", "robustness_figures"},
     {"attacks", "methods", "rows"},
     {"metrics"},
