@@ -3,7 +3,7 @@
 from lightning_modules.activation_maximization import ActivationMaximizationModule
 from lightning_modules.attacks import FGSM, PGD, Attack
 from lightning_modules.attribution import AttributionModule
-from lightning_modules.callbacks import FigureWriter, RowWriter, RunFigureWriter
+from lightning_modules.callbacks import FigureWriter, ReportWriter, RowWriter, RunFigureWriter
 from lightning_modules.classifier import ClassifierModule, PredictionModule
 from lightning_modules.errors import InputError
 from lightning_modules.forward_pass import ForwardPass
@@ -31,6 +31,7 @@ __all__ = [
     "ImageWriter",
     "InputError",
     "PredictionModule",
+    "ReportWriter",
     "RobustnessModule",
     "RowWriter",
     "RunFigureWriter",

@@ -16,6 +16,7 @@ from torch import Tensor
 from lightning_modules.errors import InputError
 from lightning_modules.halving import is_out_of_memory
 from lightning_modules.networks import load_network
+from lightning_modules.report import SCORES, SUMMARY, Report, describe_images, markdown_table, tag
 from lightning_modules.synthesis import (
     VARIANTS,
     Channel,
@@ -250,6 +251,20 @@ class ActivationMaximizationModule(pl.LightningModule):
                 if len(values)
             }
         return {"n_images": len(frame), "n_failed": len(frame) - len(good), "variants": variants}
+
+    @staticmethod
+    def report(summary: dict[str, Any]) -> Report:
+        """What the run has to say, from its summary: the mean of each number, for each variant."""
+        scalars: dict[str, float | None] = {f"{SUMMARY}/{name}": summary[name] for name in ("n_images", "n_failed")}
+        columns = (*NUMBERS, "seconds")
+        rows = []
+        for variant, numbers in summary["variants"].items():
+            means = {name: numbers[name]["mean"] for name in columns if name in numbers}
+            scalars |= {tag(SCORES, name, variant): mean for name, mean in means.items()}
+            cells = [f"{means[name]:.4f} ({numbers[name]['min']:.4f})" if name in means else "-" for name in columns]
+            rows.append([variant, str(numbers["n"]), *cells])
+        table = markdown_table(["mean over images (least)", "n", *(name.replace("_", " ") for name in columns)], rows)
+        return Report(scalars, {}, f"{describe_images(summary)}\n\n{table}")
 
 
 class _Growth:

@@ -10,7 +10,7 @@ import pytorch_lightning as pl
 from matplotlib.figure import Figure
 from torch import Tensor
 
-from lightning_modules.attribution_summary import summarize_attribution
+from lightning_modules.attribution_summary import report_attribution, summarize_attribution
 from lightning_modules.class_names import find_class
 from lightning_modules.comparison_figures import comparison_figure, curves_figure
 from lightning_modules.errors import InputError
@@ -28,6 +28,7 @@ from lightning_modules.methods import (
 )
 from lightning_modules.metrics import AttributionMetric, EnergyInBox, PointingGame, WeightRandomization
 from lightning_modules.networks import load_network
+from lightning_modules.report import Report
 from lightning_modules.rows import IMAGE_FIELDS, failed_rows, image_columns
 
 
@@ -161,6 +162,11 @@ class AttributionModule(pl.LightningModule):
     def summarize(table: pa.Table) -> dict[str, Any]:
         """Summary of a run's rows, see :func:`summarize_attribution`."""
         return summarize_attribution(table)
+
+    @staticmethod
+    def report(summary: dict[str, Any]) -> Report:
+        """What the run has to say, from its summary."""
+        return report_attribution(summary)
 
     def run_figures(self, table: pa.Table) -> dict[str, Figure]:
         """Figures of the whole run, from its rows: the methods' scores side by side, and their curves."""

@@ -10,6 +10,7 @@ import pyarrow as pa
 from scipy import stats
 
 from lightning_modules.metrics.randomization import PASSING_CORRELATION
+from lightning_modules.report import CURVES, SCORES, Report, describe_images, image_scalars, markdown_table, tag
 from lightning_modules.rows import summarize_images
 
 N_RESAMPLES = 1000
@@ -45,6 +46,40 @@ def summarize_attribution(table: pa.Table) -> dict[str, Any]:
             name for name, r in correlations.items() if r is not None and r > PASSING_CORRELATION
         ],
     }
+
+
+def report_attribution(summary: dict[str, Any]) -> Report:
+    """The report of a summary: each score of each method, and each mean curve.
+
+    A step of a curve over pixels is a percent of them; of one over layers, a layer.
+    """
+    methods = summary["methods"]
+    scalars = image_scalars(summary)
+    curves = {}
+    for method, of_method in methods.items():
+        scalars[tag(SCORES, "degenerate_maps", method)] = of_method["n_degenerate"]
+        for name, score in of_method["scores"].items():
+            scalars[tag(SCORES, name, method)] = score["mean"]
+        for name, values in of_method["curves"].items():
+            if values:
+                over, steps = curve_steps(name, len(values))
+                curves[tag(f"{CURVES}_over_{over}", name, method)] = list(zip(steps, values))
+    scores = list(next(iter(methods.values()))["scores"]) if methods else []
+    cells = [[name, *(_cell(of_method["scores"][name]) for of_method in methods.values())] for name in scores]
+    cells.append(["maps that show nothing", *(str(of_method["n_degenerate"]) for of_method in methods.values())])
+    table = markdown_table(["mean and 95 % interval of each score", *methods], cells)
+    return Report(scalars, curves, f"{describe_images(summary)}\n\n{table}")
+
+
+def curve_steps(name: str, n: int) -> tuple[str, list[int]]:
+    """What a step of the curve is, and its steps."""
+    if name.startswith("randomization"):
+        return "layers", list(range(n))
+    return "percent_of_pixels", [round(100 * k / max(1, n - 1)) for k in range(n)]
+
+
+def _cell(score: dict[str, Any]) -> str:
+    return f"{score['mean']:.3f} [{score['low']:.3f}, {score['high']:.3f}] of {score['n']:,}" if score["n"] else "-"
 
 
 def summarize_score(values: pd.Series, target: pd.Series) -> dict[str, Any]:

@@ -4,16 +4,20 @@ from __future__ import annotations
 
 import re
 import time
+from collections.abc import Mapping
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytorch_lightning as pl
-from matplotlib.figure import Figure
 from PIL import Image
 from pytorch_lightning.loggers import TensorBoardLogger
+from torch.utils.tensorboard import SummaryWriter
+from torch.utils.tensorboard.summary import hparams
 
+from lightning_modules.files import FigureFormat, save_figure
+from lightning_modules.report import IMAGES, RUN, Report
 from lightning_modules.rows import part_name, read_rows, write_part
 
 
@@ -68,43 +72,19 @@ class RowWriter(pl.Callback):
         self.last_part = time.monotonic()
 
 
-class RunFigureWriter(pl.Callback):
-    """Writes the figures of the whole run, which the module's ``run_figures`` draws from all rows, at the end.
-
-    It stands after the :class:`RowWriter`, which waits for the rows of all ranks, and before the :class:`FigureWriter`,
-    which shows the files.
-
-    Args:
-        rows: Where the parts are.
-        folder: Where the files go.
-    """
-
-    def __init__(self, rows: Path, folder: Path) -> None:
-        self.rows = rows
-        self.folder = folder
-
-    def teardown(self, trainer: pl.Trainer, pl_module: Any, stage: str) -> None:
-        if not trainer.is_global_zero or not any(self.rows.glob("part-*.parquet")):
-            return
-        self.folder.mkdir(parents=True, exist_ok=True)
-        for name, figure in pl_module.run_figures(read_rows(self.rows)).items():
-            _save(figure, self.folder / f"{name}.png")
-
-
 class FigureWriter(pl.Callback):
-    """Writes the figures that ``test_step`` returns to ``folder`` and shows the files in TensorBoard.
+    """Writes the figures that ``test_step`` returns to ``folder``, each rank those of its own images.
 
-    Every rank writes those of its own images; the first one, which alone logs, shows the files of all.
+    It stands before the :class:`RowWriter`: rows say that an image is done, so its figure has to be there.
 
     Args:
         folder: Where the files go.
-        group: The heading in TensorBoard under which they stand.
+        file_format: png, or pdf for both.
     """
 
-    def __init__(self, folder: Path, group: str) -> None:
+    def __init__(self, folder: Path, file_format: FigureFormat = "png") -> None:
         self.folder = folder
-        self.group = group
-        self.shown: set[str] = set()
+        self.file_format = file_format
 
     def on_test_batch_end(
         self,
@@ -116,31 +96,107 @@ class FigureWriter(pl.Callback):
         dataloader_idx: int = 0,
     ) -> None:
         for i, figure in outputs["figures"].items():
-            self.folder.mkdir(parents=True, exist_ok=True)
             name = re.sub(r"[^\w.-]+", "_", Path(batch["path"][i]).with_suffix("").as_posix())[-80:]
-            _save(figure, self.folder / f"{int(batch['index'][i]):05d}_{name}.png")
-        if outputs["figures"]:
-            self._show(trainer)
+            save_figure(figure, self.folder, f"{int(batch['index'][i]):05d}_{name}", self.file_format)
 
-    def teardown(self, trainer: pl.Trainer, pl_module: pl.LightningModule, stage: str) -> None:
-        trainer.strategy.barrier()
-        self._show(trainer)
 
-    def _show(self, trainer: pl.Trainer) -> None:
-        if not trainer.is_global_zero:
+class RunFigureWriter(pl.Callback):
+    """Writes the figures of the whole run, which the module's ``run_figures`` draws from all rows, at the end.
+
+    It stands after the :class:`RowWriter`, which waits for the rows of all ranks, and before the :class:`ReportWriter`,
+    which shows the files.
+
+    Args:
+        rows: Where the parts are.
+        folder: Where the files go.
+        file_format: png, or pdf for both.
+    """
+
+    def __init__(self, rows: Path, folder: Path, file_format: FigureFormat = "png") -> None:
+        self.rows = rows
+        self.folder = folder
+        self.file_format = file_format
+
+    def teardown(self, trainer: pl.Trainer, pl_module: Any, stage: str) -> None:
+        if not trainer.is_global_zero or not any(self.rows.glob("part-*.parquet")):
             return
+        for name, figure in pl_module.run_figures(read_rows(self.rows)).items():
+            save_figure(figure, self.folder, name, self.file_format)
+
+
+class ReportWriter(pl.Callback):
+    """Makes TensorBoard the report of the run: figures as they come and, at the end, its numbers, curves and tables.
+
+    The numbers are the module's ``report`` of the summary of all rows, also of those that earlier, unfinished runs of
+    the same RUN left; what those showed is replaced. It stands after the callbacks that write rows and figures.
+
+    Args:
+        rows: Where the parts are.
+        folder: Where the figures' files are.
+        command: The command line, as text.
+        settings: Names -> plain values: the hyperparameters.
+    """
+
+    def __init__(self, rows: Path, folder: Path, command: str, settings: Mapping[str, bool | str | float]) -> None:
+        self.rows = rows
+        self.folder = folder
+        self.command = command
+        self.settings = dict(settings)
+        self.shown: set[str] = set()
+        self.board: SummaryWriter | None = None
+
+    def on_test_batch_end(
+        self,
+        trainer: pl.Trainer,
+        pl_module: pl.LightningModule,
+        outputs: Any,
+        batch: Any,
+        batch_idx: int,
+        dataloader_idx: int = 0,
+    ) -> None:
+        if outputs["figures"] and (board := self._open(trainer)):
+            self._show_figures(board)
+
+    def teardown(self, trainer: pl.Trainer, pl_module: Any, stage: str) -> None:
+        if not any(self.rows.glob("part-*.parquet")) or not (board := self._open(trainer)):
+            return
+        self._show_figures(board)
+        summary = pl_module.summarize(read_rows(self.rows))
+        self._show_numbers(board, pl_module.report(summary))
+        board.close()
+        self.board = None
+
+    def _open(self, trainer: pl.Trainer) -> SummaryWriter | None:
+        """The writer; None where there is no TensorBoard, and on ranks that do not log."""
+        logger = next((each for each in trainer.loggers if isinstance(each, TensorBoardLogger)), None)
+        if logger is None or not trainer.is_global_zero:
+            return None
+        if self.board is None:
+            # A file of its own, which a continued run replaces: otherwise numbers would stand there twice.
+            for old in Path(logger.log_dir).glob("events.out.tfevents.*.report"):
+                old.unlink()
+            self.board = SummaryWriter(logger.log_dir, filename_suffix=".report")
+        return self.board
+
+    def _show_figures(self, board: SummaryWriter) -> None:
         for path in sorted(self.folder.glob("*.png")):
             if path.name in self.shown:
                 continue
             self.shown.add(path.name)
-            pixels = np.asarray(Image.open(path).convert("RGB"))
-            for logger in trainer.loggers:
-                if isinstance(logger, TensorBoardLogger):
-                    logger.experiment.add_image(f"{self.group}/{path.stem}", pixels, dataformats="HWC")
+            # Figures of one image begin with its number.
+            group = IMAGES if re.match(r"\d{5}_", path.name) else RUN
+            board.add_image(f"{group}/{path.stem}", np.asarray(Image.open(path).convert("RGB")), dataformats="HWC")
+        board.flush()
 
-
-def _save(figure: Figure, path: Path) -> None:
-    """Writes a figure aside and renames it, so that a file is either whole or not there."""
-    aside = path.with_suffix(".tmp")
-    figure.savefig(aside, format="png")
-    aside.replace(path)
+    def _show_numbers(self, board: SummaryWriter, report: Report) -> None:
+        scalars = {name: value for name, value in report.scalars.items() if value is not None}
+        for name, value in scalars.items():
+            board.add_scalar(name, value, 0)
+        for name, points in report.curves.items():
+            for step, number in points:
+                if number is not None:
+                    board.add_scalar(name, number, step)
+        board.add_text("report", f"{report.tables}\n\nThe command:\n\n    {self.command}\n", 0)
+        writer: Any = board.file_writer
+        for part in hparams(self.settings, scalars):
+            writer.add_summary(part)

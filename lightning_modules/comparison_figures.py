@@ -8,8 +8,8 @@ from typing import Any
 import numpy as np
 from matplotlib.figure import Figure
 
-# Okabe and Ito's colours, which colour-blind readers can tell apart, with markers for print in grey.
-COLORS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9", "#000000")
+from lightning_modules.figures import COLORS, wrap_name
+
 MARKERS = "osD^vPX"
 LOWER_IS_BETTER = frozenset(
     (
@@ -47,7 +47,7 @@ def comparison_figure(methods: Mapping[str, Mapping[str, Any]]) -> Figure:
                 axis.errorbar(score["mean"], y, xerr=error, fmt=_marker(y), color=_color(y), capsize=3)
         better = "lower" if scores[k] in LOWER_IS_BETTER else "higher"
         axis.set_title(f"{scores[k].replace('_', ' ')}\n({better} is better)", fontsize=9)
-        axis.set_yticks(range(len(names)), names, fontsize=9)
+        axis.set_yticks(range(len(names)), [wrap_name(name) for name in names], fontsize=9)
         axis.set_ylim(len(names) - 0.5, -0.5)
         axis.tick_params(axis="x", labelsize=8)
         axis.grid(axis="x", alpha=0.3)
@@ -76,7 +76,15 @@ def curves_figure(
         values = np.array([np.nan if v is None else v for v in curve], dtype=float)
         positions = np.linspace(0, 1, len(values)) if x is None else np.arange(len(values))
         marks = max(1, len(values) // 12)
-        axes.plot(positions, values, color=_color(k), marker=_marker(k), markevery=marks, markersize=5, label=name)
+        axes.plot(
+            positions,
+            values,
+            color=_color(k),
+            marker=_marker(k),
+            markevery=marks,
+            markersize=5,
+            label=wrap_name(name),
+        )
     if x is not None:
         axes.set_xticks(range(len(x)), x, rotation=60, ha="right", fontsize=8)
     axes.set_title(title, fontsize=11)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import textwrap
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -16,6 +17,8 @@ from torch import Tensor
 
 from lightning_modules.maps import magnitude
 
+# Okabe and Ito's colours, which colour-blind readers can tell apart, with markers for print in grey.
+COLORS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9", "#000000")
 SIGNED_COLORS = "RdBu_r"
 MAGNITUDE_COLORS = "inferno"
 PERCENTILE = 99.5
@@ -49,13 +52,13 @@ def attribution_figure(
         boxes: Boxes ``(K, 4)`` in pixels of the maps; outlined in the image.
     """
     columns = 1 + len(maps)
-    figure = Figure(figsize=(2.5 * columns + 0.9, 5.9), dpi=110)
+    width = 2.5 * columns + 1.1
+    figure = Figure(figsize=(width, 5.9), dpi=110)
     grid = figure.add_gridspec(
-        2, columns + 1, width_ratios=[1.0] * columns + [0.06], left=0.02, right=0.9, bottom=0.05, top=0.8,
+        2, columns + 1, width_ratios=[1.0] * columns + [0.06], left=0.02, right=1 - 1 / width, bottom=0.05, top=0.8,
         wspace=0.08, hspace=0.12,
     )  # fmt: skip
-    figure.suptitle(title, x=0.02, y=0.97, ha="left", va="top", fontsize=13, fontweight="bold")
-    figure.text(0.02, 0.9, subtitle, fontsize=11, va="center")
+    heading(figure, title, subtitle)
     image_axes = figure.add_subplot(grid[0, 0])
     _show_image(image_axes, original, view, boxes, next(iter(maps.values())).shape if maps else None)
     _show_top(figure.add_subplot(grid[1, 0]), top)
@@ -65,7 +68,7 @@ def attribution_figure(
         axes = figure.add_subplot(grid[0, column])
         colors, lowest = (SIGNED_COLORS, -1) if values.is_signed else (MAGNITUDE_COLORS, 0)
         axes.imshow(values.alone, cmap=colors, vmin=lowest, vmax=1)
-        axes.set_title(f"{name}\n1 = {values.scale:.2g}", fontsize=10)
+        axes.set_title(f"{wrap_name(name)}\n1 = {values.scale:.2g}", fontsize=10 if len(name) <= 22 else 8)
         axes.set_axis_off()
         axes = figure.add_subplot(grid[1, column])
         show_overlay(axes, crop, values)
@@ -132,6 +135,28 @@ def _show_top(axes: Axes, top: Sequence[tuple[str, float]]) -> None:
     axes.set_xlim(0, 1)
     axes.set_ylim(max(len(top), 5) - 0.4, -0.7)
     axes.set_axis_off()
+
+
+def heading(figure: Figure, title: str, subtitle: str = "") -> None:
+    """Writes the first lines of a figure, wrapped to its width; of a long title, such as a path, the end stays."""
+    width = float(figure.get_figwidth()) - 0.3
+    most = int(8.5 * width)
+    title = title if len(title) <= most else "…" + title[1 - most :]
+    figure.suptitle(title, x=0.02, y=0.98, ha="left", va="top", fontsize=13, fontweight="bold")
+    if not subtitle:
+        return
+    # An inch holds so many letters of each size.
+    size, lines = 11, textwrap.wrap(subtitle, int(11 * width))
+    if len(lines) > 1:
+        size, lines = 9, textwrap.wrap(subtitle, int(13.5 * width))
+    if len(lines) > 2:
+        size, lines = 8, textwrap.wrap(subtitle, int(15 * width), max_lines=3, placeholder=" …")
+    figure.text(0.02, 0.905, subtitle if len(lines) == 1 else "\n".join(lines), fontsize=size, va="center")
+
+
+def wrap_name(name: str, most: int = 30) -> str:
+    """A name such as a method's with its options, in at most two lines."""
+    return "\n".join(textwrap.wrap(name, most, max_lines=2, placeholder=" …"))
 
 
 def shorten(name: str, most: int = 26) -> str:

@@ -20,8 +20,9 @@ from lightning_modules.halving import in_halves_if_need_be
 from lightning_modules.methods import AttributionMethod, GradCAM, layers_of_methods
 from lightning_modules.metrics import rank_correlation, top_overlap
 from lightning_modules.networks import load_network
+from lightning_modules.report import Report
 from lightning_modules.robustness_figures import Panel, accuracy_figure, robustness_figure
-from lightning_modules.robustness_summary import RANK_CORRELATION, TOP_OVERLAP, summarize_robustness
+from lightning_modules.robustness_summary import RANK_CORRELATION, TOP_OVERLAP, report_robustness, summarize_robustness
 from lightning_modules.rows import IMAGE_FIELDS, failed_rows, image_columns
 
 ATTACK_FIELDS = [
@@ -263,6 +264,11 @@ class RobustnessModule(pl.LightningModule):
     def summarize(table: pa.Table) -> dict[str, Any]:
         """Summary of a run's rows: see :func:`summarize_robustness`."""
         return summarize_robustness(table)
+
+    @staticmethod
+    def report(summary: dict[str, Any]) -> Report:
+        """What the run has to say, from its summary."""
+        return report_robustness(summary)
 
     def run_figures(self, table: pa.Table) -> dict[str, Figure]:
         """Figures of a whole run, by file name, drawn from its rows."""

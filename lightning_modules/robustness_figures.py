@@ -11,9 +11,9 @@ from matplotlib.figure import Figure
 from torch import Tensor
 
 from lightning_modules.budgets import format_eps
-from lightning_modules.figures import ScaledMap, percentile, shorten, show_overlay
+from lightning_modules.figures import COLORS, ScaledMap, heading, percentile, shorten, show_overlay, wrap_name
 
-FIRST_COLOR, SECOND_COLOR, THIRD_COLOR = "#4477aa", "#cc6677", "#228833"
+FIRST_COLOR, SECOND_COLOR, THIRD_COLOR = COLORS[:3]
 
 
 class Panel(NamedTuple):
@@ -52,9 +52,8 @@ def robustness_figure(
     """
     columns = 3 + len(maps)
     figure = Figure(figsize=(2.5 * columns, 6.3), dpi=110)
-    grid = figure.add_gridspec(2, columns, left=0.03, right=0.98, bottom=0.05, top=0.8, wspace=0.08, hspace=0.22)
-    figure.suptitle(title, x=0.03, y=0.98, ha="left", va="top", fontsize=13, fontweight="bold")
-    figure.text(0.03, 0.905, subtitle, fontsize=11, va="center")
+    grid = figure.add_gridspec(2, columns, left=0.02, right=0.98, bottom=0.05, top=0.8, wspace=0.08, hspace=0.22)
+    heading(figure, title, subtitle)
     delta = adversarial.pixels - clean.pixels
     factor = _amplification(percentile(delta.abs()))
     for column, (name, pixels) in enumerate(
@@ -69,11 +68,11 @@ def robustness_figure(
         axes.set_title(name, fontsize=10)
         axes.set_axis_off()
     for column, (name, pair) in enumerate(maps.items(), start=3):
-        texts = (f"{shorten(name)}\nbefore", f"after: {_similarity(*similarities[name])}")
+        texts = (f"{wrap_name(name)}\nbefore", f"after: {_similarity(*similarities[name])}")
         for row, (text, attribution, panel) in enumerate(zip(texts, pair, (clean, adversarial))):
             axes = figure.add_subplot(grid[row, column])
             show_overlay(axes, _pixels(panel.pixels), ScaledMap(attribution))
-            axes.set_title(text, fontsize=10)
+            axes.set_title(text, fontsize=10 if len(name) <= 22 else 8)
     # Inside the three columns, with room for its labels.
     inner = grid[1, :3].subgridspec(2, 2, width_ratios=[0.06, 1], height_ratios=[1, 0.1], wspace=0, hspace=0)
     _draw_along(figure.add_subplot(inner[0, 1]), *along, eps, sweep)
@@ -86,8 +85,8 @@ def accuracy_figure(summary: Mapping[str, Any], title: str) -> Figure:
     methods = list(sweep[0]["methods"]) if sweep else []
     figure = Figure(figsize=(11 if methods else 6.5, 4.6), dpi=110)
     panels = figure.subplots(1, 2 if methods else 1, squeeze=False)[0]
-    figure.subplots_adjust(left=0.08 if methods else 0.12, right=0.97, bottom=0.12, top=0.84, wspace=0.2)
-    figure.suptitle(title, fontsize=12, fontweight="bold", x=0.02, ha="left")
+    figure.subplots_adjust(left=0.08 if methods else 0.12, right=0.97, bottom=0.12, top=0.85, wspace=0.2)
+    heading(figure, title)
     eps = [0.0, *(row["eps"] for row in sweep)]
     axes = panels[0]
     for name, key, color, style in (
@@ -107,7 +106,7 @@ def accuracy_figure(summary: Mapping[str, Any], title: str) -> Figure:
             ("top_overlap", "overlap of the top 15 %", "s--"),
         ):
             values = [np.nan if row["methods"][name][key] is None else row["methods"][name][key] for row in sweep]
-            panels[1].plot(eps[1:], values, style, color=f"C{k}", label=f"{shorten(name)}: {label}")
+            panels[1].plot(eps[1:], values, style, color=COLORS[k % len(COLORS)], label=f"{shorten(name)}: {label}")
     if methods:
         panels[1].set_title("Explanation of the same class, before and after", fontsize=10)
         lowest = min([0.0, *(value for line in panels[1].lines for value in line.get_ydata() if value == value)])
@@ -118,11 +117,15 @@ def accuracy_figure(summary: Mapping[str, Any], title: str) -> Figure:
 def _draw_along(
     axes: Axes, budgets: Sequence[float], classes: Mapping[str, Sequence[float]], eps: float, sweep: Sequence[float]
 ) -> None:
-    for (name, values), color in zip(classes.items(), (FIRST_COLOR, SECOND_COLOR, THIRD_COLOR)):
-        axes.plot(budgets, values, color=color, label=shorten(name))
+    styles = ((FIRST_COLOR, "-"), (SECOND_COLOR, "--"), (THIRD_COLOR, "-."))
+    for (name, values), (color, style) in zip(classes.items(), styles):
+        axes.plot(budgets, values, style, color=color, label=shorten(name, 20))
     axes.axvline(eps, color="0.4", linestyle=":", linewidth=1.2)
     axes.set_title("probabilities along the attack (dotted: shown above)", fontsize=10)
-    _finish(axes, [0.0, *sweep], (-0.03, 1.03))
+    # Room for the legend above the curves.
+    _finish(axes, [0.0, *sweep], (-0.03, 1.32))
+    axes.set_yticks([0, 0.25, 0.5, 0.75, 1])
+    axes.legend(fontsize=8, loc="upper center", ncols=3, frameon=False)
 
 
 def _finish(axes: Axes, eps: Sequence[float], limits: tuple[float, float]) -> None:

@@ -13,6 +13,8 @@ from pytorch_lightning.callbacks import RichProgressBar
 from pytorch_lightning.loggers import TensorBoardLogger
 
 from lightning_modules.figures import shorten
+from lightning_modules.files import FigureFormat, save_figure
+from lightning_modules.report import CURVES, tag
 from lightning_modules.rows import read_rows
 from lightning_modules.synthesis import VARIANTS, Progress, total_variation
 from lightning_modules.synthesis_figures import Tile, ablation_figure, contact_sheet
@@ -75,10 +77,14 @@ class SynthesisProgress(pl.Callback):
             for logger in trainer.loggers:
                 if isinstance(logger, TensorBoardLogger):
                     board = logger.experiment
-                    board.add_scalar(f"activation/{name}", float(progress.activation[i]), progress.step)
-                    board.add_scalar(f"total_variation/{name}", float(variation[i]), progress.step)
+                    board.add_scalar(
+                        tag(f"{CURVES}_over_steps", "activation", name), float(progress.activation[i]), progress.step
+                    )
+                    board.add_scalar(
+                        tag(f"{CURVES}_over_steps", "total_variation", name), float(variation[i]), progress.step
+                    )
                     if snapshot:
-                        board.add_image(f"growing/{name}", progress.images[i].float().cpu(), progress.step)
+                        board.add_image(tag("6_growing", name), progress.images[i].float().cpu(), progress.step)
 
 
 class ImageWriter(pl.Callback):
@@ -116,26 +122,28 @@ class SheetWriter(pl.Callback):
         rows: Folder of the rows.
         images: Folder of the images.
         folder: Where the figures go.
+        file_format: png, or pdf for both.
     """
 
-    def __init__(self, rows: Path, images: Path, folder: Path) -> None:
+    def __init__(self, rows: Path, images: Path, folder: Path, file_format: FigureFormat = "png") -> None:
         self.rows = rows
         self.images = images
         self.folder = folder
+        self.file_format = file_format
 
     def teardown(self, trainer: pl.Trainer, pl_module: pl.LightningModule, stage: str) -> None:
         if not trainer.is_global_zero:
             return
         rows = [row for row in read_rows(self.rows).to_pylist() if row.get("status") == "ok"]
         by_variant = {name: group for name in VARIANTS if (group := [row for row in rows if row["variant"] == name])}
-        self.folder.mkdir(parents=True, exist_ok=True)
         for variant, group in by_variant.items():
             for page, start in enumerate(range(0, len(group), TILES_PER_SHEET)):
                 alone = "" if len(by_variant) == 1 else f"{variant}, "
                 title = f"{self.folder.parent.name}: {alone}images {start + 1} to "
                 part = group[start : start + TILES_PER_SHEET]
                 sheet = contact_sheet([self._tile(row) for row in part], f"{title}{start + len(part)} of {len(group)}")
-                sheet.savefig(self.folder / f"contact_sheet_{variant.replace(' ', '_')}_{page:03d}.png")
+                name = f"contact_sheet_{variant.replace(' ', '_')}_{page:03d}"
+                save_figure(sheet, self.folder, name, self.file_format)
         if len(by_variant) > 1:
             self._draw_ablation(by_variant, pl_module)
 
@@ -145,7 +153,8 @@ class SheetWriter(pl.Callback):
             means = [f"{name} {_mean(group, column)}" for column, name in NUMBERS.items()]
             label = "\n".join([variant.upper(), f"mean of {len(group)}:", *means])
             tiles[label] = [self._tile(row) for row in group[:ABLATION_COLUMNS]]
-        ablation_figure(tiles, f"Ablation\n{pl_module.ablation_legend}").savefig(self.folder / "ablation.png")
+        figure = ablation_figure(tiles, f"Ablation\n{pl_module.ablation_legend}")
+        save_figure(figure, self.folder, "ablation", self.file_format)
 
     def _tile(self, row: dict[str, Any]) -> Tile:
         """A row as an image, its name, and its numbers: p and under fresh shifts, or activations for a channel."""

@@ -10,8 +10,9 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-ACTIVATION_COLOR = "#4477aa"
-VARIATION_COLOR = "#ee6677"
+from lightning_modules.figures import COLORS, heading, shorten
+
+ACTIVATION_COLOR, VARIATION_COLOR = COLORS[:2]
 
 
 class Tile(NamedTuple):
@@ -76,7 +77,7 @@ def growth_figure(
         wspace=0.06,
         hspace=0.16,
     )
-    figure.suptitle(title, x=0.02, y=0.97, ha="left", va="top", fontsize=12, fontweight="bold")
+    heading(figure, title)
     for column, (step, pixels) in enumerate(snapshots.items()):
         _show(figure.add_subplot(grid[0, column]), Tile(pixels, f"step {step}", ""))
     axes = figure.add_subplot(grid[1, :])
@@ -86,7 +87,7 @@ def growth_figure(
     axes.set_ylabel("activation (transformed)", color=ACTIVATION_COLOR)
     axes.margins(x=0.01)
     other = axes.twinx()
-    other.plot(steps, variation, color=VARIATION_COLOR, linewidth=1)
+    other.plot(steps, variation, "--", color=VARIATION_COLOR, linewidth=1)
     other.set_ylabel("total variation", color=VARIATION_COLOR)
     return figure
 
@@ -114,5 +115,5 @@ def _grid(rows: int, columns: int, title: str, margin: float) -> tuple[Figure, n
 def _show(axes: Axes, tile: Tile) -> None:
     axes.imshow(tile.pixels)
     axes.set_axis_off()
-    axes.set_title(tile.title, fontsize=9, pad=3)
+    axes.set_title(shorten(tile.title, 30), fontsize=9 if len(tile.title) <= 24 else 7.5, pad=3)
     axes.text(0.5, -0.03, tile.caption, transform=axes.transAxes, ha="center", va="top", fontsize=8)

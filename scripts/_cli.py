@@ -6,6 +6,7 @@ import errno
 import json
 import logging
 import os
+import shlex
 import sys
 import warnings
 from collections.abc import Callable
@@ -14,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+import yaml
 from _memory import keep_freed_memory
 from _parser import HelpfulParser
 from _provenance import device_names, git_commit, seeds, versions, weights_sha256
@@ -26,7 +28,9 @@ from pytorch_lightning.loggers import TensorBoardLogger
 from pytorch_lightning.utilities.exceptions import MisconfigurationException
 
 from datamodules import DataError, ImageFolderDataModule
-from lightning_modules import FigureWriter, InputError, RowWriter, RunFigureWriter
+from lightning_modules import FigureWriter, InputError, ReportWriter, RowWriter, RunFigureWriter
+from lightning_modules.files import FigureFormat
+from lightning_modules.report import describe_images, flat_settings
 from lightning_modules.rows import done_paths, read_rows
 
 # Lightning's advertisement, and its warnings about things that are chosen here, not by the user.
@@ -109,8 +113,8 @@ class RunCLI(LightningCLI):
 class TestCLI(RunCLI):
     """Runs a LightningModule's test loop over everything that has no rows yet, each exactly once.
 
-    The module gives the columns of its rows by ``schema`` and reduces them with ``summarize``. Its ``test_step``
-    returns ``rows`` and ``figures``, which stand under ``group`` in TensorBoard. The data module skips what its
+    The module gives the columns of its rows by ``schema``, reduces them with ``summarize``, and says by ``report`` what
+    is to be shown of the summary. Its ``test_step`` returns ``rows`` and ``figures``. The data module skips what its
     ``read_done`` names.
     """
 
@@ -119,11 +123,11 @@ class TestCLI(RunCLI):
         model_class: type[LightningModule],
         data_class: type[LightningDataModule],
         *,
-        group: str,
         description: str,
         args: list[str] | None,
     ) -> None:
-        self.group = group
+        words = [sys.argv[0], *(sys.argv[1:] if args is None else args)]
+        self.command = shlex.join(["python", *words])
         super().__init__(
             model_class,
             data_class,
@@ -139,6 +143,26 @@ class TestCLI(RunCLI):
         super().add_arguments_to_parser(parser)
         parser.add_argument("--overwrite", action="store_true", help="Delete what an earlier run left in RUN first.")
         parser.add_argument("--strict", action="store_true", help="Exit with 1 if any image failed.")
+        parser.add_argument(
+            "--figure_format",
+            type=FigureFormat,
+            default="png",
+            help="Files of the figures: png (110 pixels an inch), or pdf, vectors for print, beside each png.",
+        )
+
+    @property
+    def figure_format(self) -> FigureFormat:
+        return self.config["figure_format"]
+
+    def report_writer(self) -> ReportWriter:
+        """The callback that stands last."""
+        config = yaml.safe_load(self.settings)
+        shown = {
+            "data": {name: config["data"].get(name) for name in ("root", "classes", "seed")},
+            "model": {name: value for name, value in config["model"].items() if name != "n_figures"},
+            "trainer": {name: config["trainer"].get(name) for name in ("limit_test_batches", "precision")},
+        }
+        return ReportWriter(self.out / "results", self.out / "figures", self.command, flat_settings(shown))
 
     def callbacks(self) -> list[Callback]:
         self.run_folder = RunFolder(self.out)
@@ -215,10 +239,8 @@ class EvaluationCLI(TestCLI):
     ``run_figures`` draws those of the whole run.
     """
 
-    def __init__(
-        self, model_class: type[LightningModule], *, group: str, description: str, args: list[str] | None
-    ) -> None:
-        super().__init__(model_class, ImageFolderDataModule, group=group, description=description, args=args)
+    def __init__(self, model_class: type[LightningModule], *, description: str, args: list[str] | None) -> None:
+        super().__init__(model_class, ImageFolderDataModule, description=description, args=args)
 
     def add_arguments_to_parser(self, parser: LightningArgumentParser) -> None:
         super().add_arguments_to_parser(parser)
@@ -228,21 +250,20 @@ class EvaluationCLI(TestCLI):
 
     def callbacks(self) -> list[Callback]:
         rows, figures = self.out / "results", self.out / "figures"
-        # Those of the whole run are drawn when the rows are whole, and before the figures are shown.
+        # A figure is written before its image's rows, which say that it is done; those of the whole run when the rows
+        # are whole, and before all are shown.
         return [
+            FigureWriter(figures, self.figure_format),
             RowWriter(rows),
-            RunFigureWriter(rows, figures),
-            FigureWriter(figures, self.group),
+            RunFigureWriter(rows, figures, self.figure_format),
+            self.report_writer(),
             *super().callbacks(),
         ]
 
     def print_outcome(self, summary: dict[str, Any]) -> None:
         """Prints how many images there were, how well they were classified, and where to look."""
-        line = f"{summary['n_images']:,} images"
-        line += failures(summary)
-        if summary["top1"] is not None:
-            line += f"; accuracy top-1 {summary['top1']:.1%}, top-5 {summary['top5']:.1%}"
-        print(f"{line}\nRows, summary, figures: {self.out}\nLook at it: tensorboard --logdir {self.out}")
+        print(f"{describe_images(summary)}\nRows, summary, figures: {self.out}")
+        print(f"Look at it: tensorboard --logdir {self.out}")
 
 
 def import_from_here() -> None:
@@ -253,11 +274,6 @@ def import_from_here() -> None:
 
 def _of_network(model: Any, name: str) -> Any:
     return getattr(model.network, name)
-
-
-def failures(summary: dict[str, Any]) -> str:
-    """How many failed, to be said after how many there were."""
-    return f", of which {summary['n_failed']:,} failed (status and error in the rows)" if summary["n_failed"] else ""
 
 
 def run_main(main: Callable[[], int | None]) -> None:

@@ -19,6 +19,7 @@ import yaml
 SPLIT = frozenset(
     (
         "config",
+        "figure_format",
         "out",
         "overwrite",
         "strict",
@@ -31,7 +32,7 @@ SPLIT = frozenset(
         "trainer.strategy",
     )
 )
-"""Options that decide how the work is split or how much of it is done, never a number."""
+"""Options that decide how the work is split, how much of it is done, or how it is shown, never a number."""
 
 LEFT = (
     *("results", "figures", "images", "tensorboard"),

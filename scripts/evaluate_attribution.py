@@ -14,7 +14,7 @@ from lightning_modules import AttributionModule
 
 
 def main(args: list[str] | None = None) -> int:
-    cli = EvaluationCLI(AttributionModule, group="attribution", description=__doc__, args=args)
+    cli = EvaluationCLI(AttributionModule, description=__doc__, args=args)
     summary = cli.evaluate()
     if summary is not None:
         print_summary(summary)

@@ -39,7 +39,7 @@ class RobustnessCLI(EvaluationCLI):
 
 
 def main(args: list[str] | None = None) -> int:
-    cli = RobustnessCLI(RobustnessModule, group="robustness", description=__doc__, args=args)
+    cli = RobustnessCLI(RobustnessModule, description=__doc__, args=args)
     summary = cli.evaluate()
     if summary is not None:
         print_summary(summary)

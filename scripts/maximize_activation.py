@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from _cli import TestCLI, failures, run_main
+from _cli import TestCLI, run_main
 from pytorch_lightning.callbacks import Callback
 from pytorch_lightning.cli import LightningArgumentParser
 from rich.console import Console
@@ -26,6 +26,7 @@ from lightning_modules import (
     SheetWriter,
     SynthesisProgress,
 )
+from lightning_modules.report import describe_images
 from lightning_modules.rows import read_rows
 from lightning_modules.synthesis import layer_channels
 
@@ -52,10 +53,11 @@ class MaximizationCLI(TestCLI):
         return [
             SynthesisProgress(self._get(self.config, "model.n_figures")),
             ImageWriter(images),
+            FigureWriter(figures, self.figure_format),
             # Images take long, so rows do not wait for each other.
             RowWriter(rows, seconds_per_part=5.0),
-            SheetWriter(rows, images, figures),
-            FigureWriter(figures, self.group),
+            SheetWriter(rows, images, figures, self.figure_format),
+            self.report_writer(),
             *super().callbacks(),
         ]
 
@@ -73,15 +75,13 @@ def _layer(model: Any) -> str | None:
 
 
 def main(args: list[str] | None = None) -> int:
-    cli = MaximizationCLI(
-        ActivationMaximizationModule, ClassIndexDataModule, group="maximization", description=__doc__, args=args
-    )
+    cli = MaximizationCLI(ActivationMaximizationModule, ClassIndexDataModule, description=__doc__, args=args)
     summary = cli.evaluate()
     if summary is not None:
         rows = read_rows(cli.out / "results").to_pylist()
         print_rows(rows)
         print_summary(summary)
-        print(f"{summary['n_images']:,} images{failures(summary)}\nImages, rows, summary, figures: {cli.out}")
+        print(f"{describe_images(summary)}\nImages, rows, summary, figures: {cli.out}")
         print(f"Look at it: tensorboard --logdir {cli.out}")
     return cli.exit_code(summary)
 

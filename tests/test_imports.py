@@ -10,9 +10,9 @@ import pytest
 ROOT = Path(__file__).parents[1]
 # Of lightning_modules, from the bottom up; a module imports only from layers below its own.
 LAYERS = [
-    {"errors", "maps", "naming", "relu_rule"},
-    {"weight_files", "halving"},
-    {"budgets", "class_names", "vgg16", "figures", "comparison_figures", "synthesis", "synthesis_figures"},
+    {"errors", "files", "maps", "naming", "relu_rule", "report"},
+    {"figures", "halving", "weight_files"},
+    {"budgets", "class_names", "vgg16", "comparison_figures", "synthesis", "synthesis_figures"},
     {"forward_pass", "networks", "robustness_figures"},
     {"attacks", "methods", "rows"},
     {"metrics"},

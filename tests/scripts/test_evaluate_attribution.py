@@ -68,9 +68,10 @@ def test_what_a_run_leaves(call: Callable, options: list, tmp_path: Path, capsys
     figures = sorted(path.name for path in (run / "figures").iterdir())
     assert figures == ["00000_arrow_arrow_00000.png", "00001_circle_circle_00001.png", "scores.png"]
     events = EventAccumulator(str(run / "tensorboard")).Reload()
-    assert events.Tags()["images"] == [f"attribution/{name.removesuffix('.png')}" for name in figures]
+    groups = ["5_images", "5_images", "1_whole_run"]
+    assert sorted(events.Tags()["images"]) == sorted(f"{g}/{n.removesuffix('.png')}" for g, n in zip(groups, figures))
     with Image.open(run / "figures" / figures[0]) as image:
-        assert image.size == (events.Images("attribution/00000_arrow_arrow_00000")[0].width, image.height)
+        assert image.size == (events.Images("5_images/00000_arrow_arrow_00000")[0].width, image.height)
         assert np.asarray(image).std() > 10
 
     output = capsys.readouterr().out

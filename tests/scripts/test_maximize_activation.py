@@ -48,9 +48,12 @@ def test_tensorboard_shows_how_it_grew(whole: Path) -> None:
     events = EventAccumulator(str(whole / "tensorboard"), size_guidance={"images": 0})
     events.Reload()
     curves, pictures = events.Tags()["scalars"], events.Tags()["images"]
-    assert {"activation/0003_cross_seed0", "total_variation/0003_cross_seed0"} <= set(curves)
-    assert [point.step for point in events.Scalars("activation/0003_cross_seed0")] == [1, 8, 12]
-    assert [point.step for point in events.Images("growing/0003_cross_seed0")] == [8, 12]
+    assert {
+        "4_curves_over_steps/activation/0003_cross_seed0",
+        "4_curves_over_steps/total_variation/0003_cross_seed0",
+    } <= set(curves)
+    assert [point.step for point in events.Scalars("4_curves_over_steps/activation/0003_cross_seed0")] == [1, 8, 12]
+    assert [point.step for point in events.Images("6_growing/0003_cross_seed0")] == [8, 12]
     assert any(name.endswith("contact_sheet_both_000") for name in pictures)
 
 

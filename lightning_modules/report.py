@@ -1,0 +1,86 @@
+"""What a run has to say, apart from how it is shown: numbers, curves and tables."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Mapping, Sequence
+from typing import Any, NamedTuple
+
+RUN, SUMMARY, SCORES, CURVES, IMAGES = "1_whole_run", "2_summary", "3_scores", "4_curves", "5_images"
+"""Groups of TensorBoard's tags. It sorts them by name, so the first screen shows the figures of the whole run."""
+
+
+class Report(NamedTuple):
+    """The numbers of a run, under the same tags whatever its settings, so that runs can be laid over each other.
+
+    Attributes:
+        scalars: Tag -> number; None is left out.
+        curves: Tag -> (step, number), steps whole; the tag's name says what a step is.
+        tables: Markdown.
+    """
+
+    scalars: dict[str, float | None]
+    curves: dict[str, list[tuple[int, float | None]]]
+    tables: str
+
+
+def markdown_table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+    """A table in Markdown; all columns but the first are aligned to the right.
+
+    Example:
+        >>> print(markdown_table(["method", "score"], [["GradCAM", "0.5"]]))
+        | method | score |
+        |---|---:|
+        | GradCAM | 0.5 |
+    """
+    lines = [" | ".join(cell.replace("|", "\\|") for cell in row) for row in (header, *rows)]
+    rule = "|".join(["---", *["---:"] * (len(header) - 1)])
+    return "\n".join(f"| {line} |" if k else f"| {line} |\n|{rule}|" for k, line in enumerate(lines))
+
+
+def describe_images(summary: Mapping[str, Any]) -> str:
+    """How many images there were, and how well they were classified.
+
+    Example:
+        >>> describe_images({"n_images": 1000, "n_failed": 1, "top1": 0.7, "top5": 0.9})
+        '1,000 images, of which 1 failed (status and error in the rows); accuracy top-1 70.0%, top-5 90.0%'
+    """
+    line = f"{summary['n_images']:,} images"
+    if summary["n_failed"]:
+        line += f", of which {summary['n_failed']:,} failed (status and error in the rows)"
+    if summary.get("top1") is not None:
+        line += f"; accuracy top-1 {summary['top1']:.1%}, top-5 {summary['top5']:.1%}"
+    return line
+
+
+def image_scalars(summary: Mapping[str, Any]) -> dict[str, float | None]:
+    """The numbers that every summary of images has, under the same tags."""
+    names = {"accuracy_top1": "top1", "accuracy_top5": "top5", "n_images": "n_images", "n_failed": "n_failed"}
+    return {f"{SUMMARY}/{name}": summary[key] for name, key in names.items()}
+
+
+def tag(*parts: str) -> str:
+    """A tag of TensorBoard's from its group and names, which may hold any letters.
+
+    Example:
+        >>> tag("3_scores", "energy_in_box", "SmoothGrad(n_samples=2)")
+        '3_scores/energy_in_box/SmoothGrad_n_samples_2'
+    """
+    return "/".join(re.sub(r"[^\w.-]+", "_", part).strip("_") for part in parts)
+
+
+def flat_settings(config: Mapping[str, Any], prefix: str = "") -> dict[str, bool | str | float]:
+    """Settings as TensorBoard takes hyperparameters: dotted names and plain values; lists as JSON, null left out.
+
+    Example:
+        >>> flat_settings({"model": {"eps": [0.1], "attack": None, "n_figures": 2}})
+        {'model.eps': '[0.1]', 'model.n_figures': 2}
+    """
+    settings: dict[str, bool | str | float] = {}
+    for name, value in config.items():
+        if isinstance(value, Mapping):
+            settings |= flat_settings(value, f"{prefix}{name}.")
+        elif value is not None:
+            settings[prefix + name] = value if isinstance(value, bool | str | int | float) else json.dumps(value)
+    return settings

@@ -1,0 +1,181 @@
+"""TensorBoard is the report of a run."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import socket
+import subprocess
+import sys
+import time
+import urllib.parse
+import urllib.request
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from evaluate_attribution import main as evaluate_attribution
+from evaluate_robustness import main as evaluate_robustness
+from maximize_activation import main as maximize_activation
+from PIL import Image
+from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+SCORES = [f"3_scores/{score}/GradCAM" for score in ("degenerate_maps", "deletion", "energy_in_box", "insertion")]
+
+
+@pytest.fixture
+def options(shapes: Path) -> list[Any]:
+    return [
+        *("--data.root", shapes / "val", "--data.num_workers", 0, "--data.batch_size", 4),
+        *("--model.weights", "shapes", "--model.n_figures", 2, "--trainer.accelerator", "cpu"),
+        *("--trainer.limit_test_batches", 2, "--trainer.enable_progress_bar", "false"),
+    ]
+
+
+@pytest.fixture
+def attribution_options(options: list, shapes: Path) -> list[Any]:
+    metrics = "[EnergyInBox, {class_path: InsertionDeletion, init_args: {step: 3000}}]"
+    boxes = ["--data.boxes", shapes / "annotations/val"]
+    return [*options, *boxes, "--model.methods", "[GradCAM]", "--model.metrics", metrics]
+
+
+def events(run: Path) -> EventAccumulator:
+    return EventAccumulator(str(run / "tensorboard"), size_guidance={"images": 0, "tensors": 0}).Reload()
+
+
+def points(board: EventAccumulator, name: str) -> list[tuple[int, float]]:
+    return [(event.step, round(event.value, 4)) for event in board.Scalars(name)]
+
+
+def test_attribution(call: Callable, attribution_options: list, tmp_path: Path) -> None:
+    call(evaluate_attribution, *attribution_options, "--out", "run")
+    board = events(tmp_path / "run")
+    curves = [f"4_curves_over_percent_of_pixels/{name}_curve/GradCAM" for name in ("deletion", "insertion")]
+    counts = [f"2_summary/{name}" for name in ("accuracy_top1", "accuracy_top5", "n_failed", "n_images")]
+    assert sorted(board.Tags()["scalars"]) == sorted([*counts, *SCORES, *curves])
+    assert points(board, "2_summary/n_images") == [(0, 8)]
+    assert [step for step, _ in points(board, curves[0])] == [0, 20, 40, 60, 80, 100]
+    assert set(board.Tags()["images"]) == {
+        *("1_whole_run/deletion_curve", "1_whole_run/insertion_curve", "1_whole_run/scores"),
+        *("5_images/00000_arrow_arrow_00000", "5_images/00001_circle_circle_00001"),
+    }
+    text = board.Tensors("report/text_summary")[0].tensor_proto.string_val[0].decode()
+    assert "8 images; accuracy top-1 100.0%" in text
+    assert "| mean and 95 % interval of each score | GradCAM |" in text
+    assert "--model.methods '[GradCAM]'" in text
+    settings = str(board.summary_metadata["_hparams_/session_start_info"])
+    assert all(name in settings for name in ("model.weights", "model.methods", "data.root"))
+
+
+def test_a_continued_run_reports_all_rows_once(call: Callable, attribution_options: list, tmp_path: Path) -> None:
+    call(evaluate_attribution, *attribution_options, "--out", "run", "--trainer.limit_test_batches", 1)
+    assert points(events(tmp_path / "run"), "2_summary/n_images") == [(0, 4)]
+    call(evaluate_attribution, *attribution_options, "--out", "run")
+    board = events(tmp_path / "run")
+    assert points(board, "2_summary/n_images") == [(0, 12)]
+    assert len(board.Images("5_images/00000_arrow_arrow_00000")) == 1
+
+
+def test_robustness(call: Callable, options: list, tmp_path: Path) -> None:
+    call(evaluate_robustness, *options, "--model.eps", "[1/255, 4/255]", "--out", "run")
+    call(evaluate_robustness, *options, "--model.eps", "[0.001]", "--model.attack.norm", 2, "--out", "fine")
+    board = events(tmp_path / "run")
+    accuracy = points(board, "4_curves_over_255_eps/accuracy_top1")
+    assert [step for step, _ in accuracy] == [0, 1, 4]
+    assert [step for step, _ in points(board, "4_curves_over_255_eps/rank_correlation/GradCAM")] == [1, 4]
+    assert points(board, "2_summary/accuracy_top1") == [accuracy[0]]
+    assert points(board, "2_summary/robust_acc_at_the_largest_eps") == [(0, accuracy[2][1])]
+    assert [step for step, _ in points(events(tmp_path / "fine"), "4_curves_over_255000_eps/accuracy_top1")] == [0, 255]
+    assert "| 1/255 |" in board.Tensors("report/text_summary")[0].tensor_proto.string_val[0].decode()
+
+
+def test_maximization_and_figures_for_print(call: Callable, tmp_path: Path) -> None:
+    options = [
+        "--model.weights",
+        "shapes",
+        "--data.classes",
+        "[star]",
+        "--model.steps",
+        8,
+        "--trainer.accelerator",
+        "cpu",
+    ]
+    call(maximize_activation, *options, "--figure_format", "pdf", "--out", "run")  # fmt: skip
+    names = {path.name for path in (tmp_path / "run/figures").iterdir()}
+    stems = ("00000_0007_star_seed0", "contact_sheet_both_000")
+    assert names == {f"{stem}.{extension}" for stem in stems for extension in ("png", "pdf")}
+    assert (tmp_path / "run/figures/contact_sheet_both_000.pdf").read_bytes().startswith(b"%PDF")
+    board = events(tmp_path / "run")
+    assert {"2_summary/n_images", "3_scores/probability/both", "4_curves_over_steps/activation/0007_star_seed0"} <= set(
+        board.Tags()["scalars"]
+    )
+    assert {"1_whole_run/contact_sheet_both_000", "6_growing/0007_star_seed0"} <= set(board.Tags()["images"])
+
+
+@pytest.fixture
+def browser() -> str:
+    found = shutil.which("chromium") or shutil.which("chromium-browser")
+    if found is None:
+        pytest.skip("there is no chromium in PATH")
+    return found
+
+
+@pytest.fixture
+def server(call: Callable, attribution_options: list, tmp_path: Path) -> Iterator[str]:
+    """The address of a TensorBoard that serves two runs."""
+    call(evaluate_attribution, *attribution_options, "--out", "runs/one")
+    call(evaluate_attribution, *attribution_options, "--model.target", "star", "--out", "runs/two")
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    command = [sys.executable, "-m", "tensorboard.main", "--logdir", str(tmp_path / "runs"), "--port", str(port)]
+    with (
+        (tmp_path / "log").open("w") as log,
+        subprocess.Popen([*command, "--load_fast", "false"], stderr=log) as process,
+    ):
+        address = f"http://127.0.0.1:{port}"
+        try:
+            for _ in range(120):
+                time.sleep(0.5)
+                try:
+                    found = urllib.request.urlopen(f"{address}/data/plugin/text/tags", timeout=5).read()
+                except OSError:
+                    continue
+                if b"one" in found and b"two" in found:
+                    break
+            yield address
+        finally:
+            process.terminate()
+
+
+def visit(browser: str, address: str, tmp_path: Path, *options: str) -> str:
+    """The page's elements, after its scripts have run."""
+    command = [
+        *(browser, "--headless", "--no-sandbox", "--disable-gpu", "--no-first-run", "--disable-background-networking"),
+        *("--virtual-time-budget=25000", "--window-size=1500,1100", f"--user-data-dir={tmp_path / 'profile'}"),
+    ]
+    environment = {**os.environ, "NO_PROXY": "127.0.0.1"}
+    return subprocess.run(
+        [*command, *options, address], capture_output=True, text=True, timeout=120, env=environment, check=True
+    ).stdout
+
+
+@pytest.mark.browser
+def test_in_a_browser(browser: str, server: str, tmp_path: Path) -> None:
+    """The first page shows the figures of the whole run, of both runs; the text has the table and the command."""
+    page = visit(browser, server, tmp_path, "--dump-dom")
+    for text in ("1_whole_run", "scores", "one/tensorboard", "two/tensorboard", "HParams"):
+        assert text.lower() in page.lower(), text
+    # The text page lies in shadow trees, which are not dumped; this is what it shows.
+    query = urllib.parse.urlencode({"run": "two/tensorboard", "tag": "report/text_summary"})
+    text = urllib.request.urlopen(f"{server}/data/plugin/text/text?{query}", timeout=20).read().decode()
+    assert "<td" in text
+    assert "energy_in_box" in text
+    assert "--model.target star" in text
+    visit(browser, server, tmp_path, f"--screenshot={tmp_path / 'page.png'}")
+    shown = np.asarray(Image.open(tmp_path / "page.png").convert("RGB")).astype(int)
+    # In the middle, under the bars: the colour in which the scores' figure marks Grad-CAM.
+    inner = shown[200:, 320:1200].reshape(-1, 3)
+    assert (np.abs(inner - (0, 114, 178)).max(1) < 30).sum() > 20

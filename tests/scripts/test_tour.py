@@ -1,0 +1,31 @@
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+from PIL import Image
+
+TOUR = Path(__file__).parents[2] / "scripts/tour.py"
+
+
+def test_the_tour(run: Callable, tmp_path: Path) -> None:
+    result = run("tour.py")
+    assert result.returncode == 0, result.stderr
+    lines = result.stdout.splitlines()
+    assert lines[0].startswith("crescent: 9")
+    assert lines[5].startswith("after FGSM, eps 4/255: ")
+    assert lines[6].startswith("synthetic crescent: 9") or lines[6].startswith("synthetic crescent: 100")
+    for name in ("maps", "original", "adversarial", "synthetic"):
+        assert np.asarray(Image.open(tmp_path / f"runs/tour/{name}.png").convert("RGB")).std() > 10
+    original, adversarial = (
+        np.asarray(Image.open(tmp_path / f"runs/tour/{name}.png")).astype(int) for name in ("original", "adversarial")
+    )
+    assert np.abs(original - adversarial).max() in (4, 5)
+
+
+def test_it_is_short_and_in_cells() -> None:
+    lines = TOUR.read_text().splitlines()
+    assert len(lines) < 60
+    assert sum(line.startswith("# %%") for line in lines) >= 6
+    assert "Trainer" not in "\n".join(line for line in lines if not line.startswith("#"))
