@@ -3,7 +3,7 @@
 from lightning_modules.activation_maximization import ActivationMaximizationModule
 from lightning_modules.attacks import FGSM, PGD, Attack
 from lightning_modules.attribution import AttributionModule
-from lightning_modules.callbacks import FigureWriter, ReportWriter, RowWriter, RunFigureWriter
+from lightning_modules.callbacks import FigureWriter, ReportWriter, RowWriter, RunFigureWriter, Summarizer
 from lightning_modules.classifier import ClassifierModule, PredictionModule
 from lightning_modules.errors import InputError
 from lightning_modules.forward_pass import ForwardPass
@@ -38,6 +38,7 @@ __all__ = [
     "Saliency",
     "SheetWriter",
     "SmoothGrad",
+    "Summarizer",
     "SynthesisProgress",
     "WeightsError",
     "fold_batch_norm",

@@ -79,7 +79,6 @@ class ActivationMaximizationModule(pl.LightningModule):
     def __init__(
         self,
         weights: str = "IMAGENET1K_V1",
-        network: str | dict[str, Any] = "vgg16",
         objective: Objective | None = None,
         parametrization: Parametrization | None = None,
         regularizers: Sequence[Regularizer] | None = None,
@@ -93,6 +92,7 @@ class ActivationMaximizationModule(pl.LightningModule):
         n_fresh: int = 32,
         ablation: bool = False,
         n_figures: int = 16,
+        network: str | dict[str, Any] = "vgg16",
     ) -> None:
         super().__init__()
         for name, value, least in (

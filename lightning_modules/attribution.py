@@ -51,11 +51,11 @@ class AttributionModule(pl.LightningModule):
     def __init__(
         self,
         weights: str = "IMAGENET1K_V1",
-        network: str | dict[str, Any] = "vgg16",
         methods: Sequence[AttributionMethod] | None = None,
         metrics: Sequence[AttributionMetric] | None = None,
         target: str | int = "predicted",
         n_figures: int = 16,
+        network: str | dict[str, Any] = "vgg16",
     ) -> None:
         super().__init__()
         if n_figures < 0:
@@ -168,9 +168,9 @@ class AttributionModule(pl.LightningModule):
         """What the run has to say, from its summary."""
         return report_attribution(summary)
 
-    def run_figures(self, table: pa.Table) -> dict[str, Figure]:
-        """Figures of the whole run, from its rows: the methods' scores side by side, and their curves."""
-        methods = summarize_attribution(table)["methods"]
+    def run_figures(self, summary: Mapping[str, Any]) -> dict[str, Figure]:
+        """Figures of the whole run, from its summary: the methods' scores side by side, and their curves."""
+        methods = summary["methods"]
         if not methods:
             return {}
         figures = {}

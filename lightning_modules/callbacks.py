@@ -100,28 +100,47 @@ class FigureWriter(pl.Callback):
             save_figure(figure, self.folder, f"{int(batch['index'][i]):05d}_{name}", self.file_format)
 
 
-class RunFigureWriter(pl.Callback):
-    """Writes the figures of the whole run, which the module's ``run_figures`` draws from all rows, at the end.
+class Summarizer(pl.Callback):
+    """Reduces the rows of all ranks to the summary, once, by the module's ``summarize``.
 
-    It stands after the :class:`RowWriter`, which waits for the rows of all ranks, and before the :class:`ReportWriter`,
-    which shows the files.
+    It stands after the :class:`RowWriter`, which waits for the rows, and before those that show the summary.
 
     Args:
         rows: Where the parts are.
+
+    Attributes:
+        summary: On the first rank, at the end; None if there are no rows.
+    """
+
+    def __init__(self, rows: Path) -> None:
+        self.rows = rows
+        self.summary: dict[str, Any] | None = None
+
+    def teardown(self, trainer: pl.Trainer, pl_module: Any, stage: str) -> None:
+        if trainer.is_global_zero and any(self.rows.glob("part-*.parquet")):
+            self.summary = pl_module.summarize(read_rows(self.rows))
+
+
+class RunFigureWriter(pl.Callback):
+    """Writes the figures of the whole run, which the module's ``run_figures`` draws from the summary, at the end.
+
+    It stands before the :class:`ReportWriter`, which shows the files.
+
+    Args:
+        summarizer: Has the summary by then.
         folder: Where the files go.
         file_format: png, or pdf for both.
     """
 
-    def __init__(self, rows: Path, folder: Path, file_format: FigureFormat = "png") -> None:
-        self.rows = rows
+    def __init__(self, summarizer: Summarizer, folder: Path, file_format: FigureFormat = "png") -> None:
+        self.summarizer = summarizer
         self.folder = folder
         self.file_format = file_format
 
     def teardown(self, trainer: pl.Trainer, pl_module: Any, stage: str) -> None:
-        if not trainer.is_global_zero or not any(self.rows.glob("part-*.parquet")):
-            return
-        for name, figure in pl_module.run_figures(read_rows(self.rows)).items():
-            save_figure(figure, self.folder, name, self.file_format)
+        if self.summarizer.summary is not None:
+            for name, figure in pl_module.run_figures(self.summarizer.summary).items():
+                save_figure(figure, self.folder, name, self.file_format)
 
 
 class ReportWriter(pl.Callback):
@@ -131,14 +150,16 @@ class ReportWriter(pl.Callback):
     the same RUN left; what those showed is replaced. It stands after the callbacks that write rows and figures.
 
     Args:
-        rows: Where the parts are.
+        summarizer: Has the summary by then.
         folder: Where the figures' files are.
         command: The command line, as text.
         settings: Names -> plain values: the hyperparameters.
     """
 
-    def __init__(self, rows: Path, folder: Path, command: str, settings: Mapping[str, bool | str | float]) -> None:
-        self.rows = rows
+    def __init__(
+        self, summarizer: Summarizer, folder: Path, command: str, settings: Mapping[str, bool | str | float]
+    ) -> None:
+        self.summarizer = summarizer
         self.folder = folder
         self.command = command
         self.settings = dict(settings)
@@ -158,11 +179,10 @@ class ReportWriter(pl.Callback):
             self._show_figures(board)
 
     def teardown(self, trainer: pl.Trainer, pl_module: Any, stage: str) -> None:
-        if not any(self.rows.glob("part-*.parquet")) or not (board := self._open(trainer)):
+        if self.summarizer.summary is None or not (board := self._open(trainer)):
             return
         self._show_figures(board)
-        summary = pl_module.summarize(read_rows(self.rows))
-        self._show_numbers(board, pl_module.report(summary))
+        self._show_numbers(board, pl_module.report(self.summarizer.summary))
         board.close()
         self.board = None
 

@@ -76,12 +76,12 @@ class RobustnessModule(pl.LightningModule):
     def __init__(
         self,
         weights: str = "IMAGENET1K_V1",
-        network: str | dict[str, Any] = "vgg16",
         eps: Sequence[str | float] = ("1/255", "2/255", "4/255", "8/255"),
         attack: Attack | None = None,
         target: str | int | None = None,
         methods: Sequence[AttributionMethod] | None = None,
         n_figures: int = 16,
+        network: str | dict[str, Any] = "vgg16",
     ) -> None:
         super().__init__()
         if n_figures < 0:
@@ -270,10 +270,10 @@ class RobustnessModule(pl.LightningModule):
         """What the run has to say, from its summary."""
         return report_robustness(summary)
 
-    def run_figures(self, table: pa.Table) -> dict[str, Figure]:
-        """Figures of a whole run, by file name, drawn from its rows."""
+    def run_figures(self, summary: Mapping[str, Any]) -> dict[str, Figure]:
+        """Figures of a whole run, by file name, drawn from its summary."""
         title = f"{self.attack!r}, target: {self._target_name()}"
-        return {"accuracy_over_eps": accuracy_figure(summarize_robustness(table), title)}
+        return {"accuracy_over_eps": accuracy_figure(summary, title)}
 
     def _target_name(self) -> str:
         return self.network.class_names[self.target] if isinstance(self.target, int) else self.target

@@ -10,7 +10,7 @@ import shlex
 import sys
 import warnings
 from collections.abc import Callable
-from functools import partial
+from functools import cached_property, partial
 from pathlib import Path
 from typing import Any
 
@@ -28,10 +28,10 @@ from pytorch_lightning.loggers import TensorBoardLogger
 from pytorch_lightning.utilities.exceptions import MisconfigurationException
 
 from datamodules import DataError, ImageFolderDataModule
-from lightning_modules import FigureWriter, InputError, ReportWriter, RowWriter, RunFigureWriter
+from lightning_modules import FigureWriter, InputError, ReportWriter, RowWriter, RunFigureWriter, Summarizer
 from lightning_modules.files import FigureFormat
 from lightning_modules.report import describe_images, flat_settings
-from lightning_modules.rows import done_paths, read_rows
+from lightning_modules.rows import done_paths
 
 # Lightning's advertisement, and its warnings about things that are chosen here, not by the user.
 logging.getLogger("pytorch_lightning.utilities.rank_zero").addFilter(lambda record: "litlogger" not in record.msg)
@@ -162,7 +162,11 @@ class TestCLI(RunCLI):
             "model": {name: value for name, value in config["model"].items() if name != "n_figures"},
             "trainer": {name: config["trainer"].get(name) for name in ("limit_test_batches", "precision")},
         }
-        return ReportWriter(self.out / "results", self.out / "figures", self.command, flat_settings(shown))
+        return ReportWriter(self.summarizer, self.out / "figures", self.command, flat_settings(shown))
+
+    @cached_property
+    def summarizer(self) -> Summarizer:
+        return Summarizer(self.out / "results")
 
     def callbacks(self) -> list[Callback]:
         self.run_folder = RunFolder(self.out)
@@ -200,7 +204,9 @@ class TestCLI(RunCLI):
 
     def _close_run(self) -> dict[str, Any]:
         """Writes ``summary.json``: of all rows, and of what produced them."""
-        run, summary = self.run_folder, self.model.summarize(read_rows(self.out / "results"))
+        run, summary = self.run_folder, self.summarizer.summary
+        if summary is None:
+            raise RunError(f"Nothing was computed into {self.out}: is trainer.limit_test_batches 0?")
         run.end_session()
         produced_by = {
             **self.inputs,
@@ -255,7 +261,8 @@ class EvaluationCLI(TestCLI):
         return [
             FigureWriter(figures, self.figure_format),
             RowWriter(rows),
-            RunFigureWriter(rows, figures, self.figure_format),
+            self.summarizer,
+            RunFigureWriter(self.summarizer, figures, self.figure_format),
             self.report_writer(),
             *super().callbacks(),
         ]

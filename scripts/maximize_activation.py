@@ -56,6 +56,7 @@ class MaximizationCLI(TestCLI):
             FigureWriter(figures, self.figure_format),
             # Images take long, so rows do not wait for each other.
             RowWriter(rows, seconds_per_part=5.0),
+            self.summarizer,
             SheetWriter(rows, images, figures, self.figure_format),
             self.report_writer(),
             *super().callbacks(),

@@ -67,7 +67,7 @@ def test_bootstrap_interval_is_that_of_the_mean() -> None:
 
 
 def test_figures_of_the_run(module: AttributionModule) -> None:
-    figures = module.run_figures(table(module))
+    figures = module.run_figures(module.summarize(table(module)))
     assert list(figures) == ["scores", "randomization_correlation_curve"]
     titles = [axes.get_title() for axes in figures["scores"].axes if axes.get_visible()]
     assert titles == ["energy in box\n(higher is better)", "randomization correlation\n(lower is better)"]
@@ -75,4 +75,4 @@ def test_figures_of_the_run(module: AttributionModule) -> None:
     assert [label.get_text() for label in axes.get_xticklabels()] == ["classifier.6", "features.28"]
     assert [line.get_label() for line in axes.lines] == ["GradCAM", "Saliency"]
     assert axes.lines[1].get_ydata().tolist() == pytest.approx([0.9, 0.8])
-    assert module.run_figures(table(module).slice(6)) == {}
+    assert module.run_figures(module.summarize(table(module).slice(6))) == {}

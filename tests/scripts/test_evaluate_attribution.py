@@ -9,12 +9,13 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import pytest
+import torch
 from evaluate_attribution import main
 from PIL import Image
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 from datamodules import DataError
-from lightning_modules import InputError
+from lightning_modules import InputError, load_vgg16, save_vgg16
 from lightning_modules.rows import read_rows
 
 METHODS = ("--model.methods", "[GradCAM, GuidedBackprop, {class_path: SmoothGrad, init_args: {n_samples: 2}}]")
@@ -111,6 +112,32 @@ def test_other_settings_into_the_same_run_are_refused(call: Callable, options: l
         call(main, *options, "--model.methods", "[GradCAM]", "--model.target", "label", "--out", "run")
 
 
+def test_other_inputs_into_the_same_run_are_refused(call: Callable, options: list, tmp_path: Path) -> None:
+    """The same names of options, but the file of the weights or the folder of images holds something else."""
+    images, weights = tmp_path / "images", tmp_path / "mine.pth"
+    shutil.copytree(options[1], images)
+    network = load_vgg16("shapes")
+    save_vgg16(network, weights)
+    options = ["--data.root", images, *options[2:], "--model.weights", weights, "--model.methods", "[GradCAM]"]
+    call(main, *options, "--out", "run")
+    with torch.no_grad():
+        network.classifier[6].bias += 1
+    save_vgg16(network, weights)
+    with pytest.raises(
+        ValueError, match=r"other settings: weights_sha256 was '\w{64}', is now '\w{64}'\. .*--overwrite"
+    ):
+        call(main, *options, "--out", "run")
+    next((images / "star").iterdir()).unlink()
+    with pytest.raises(ValueError, match=r"data\.n_images was 80, is now 79; data\.sha256 was"):
+        call(main, *options, "--out", "run")
+    (tmp_path / "run/notes.txt").write_text("of the user")
+    call(main, *options, "--out", "run", "--overwrite")
+    assert len(rows_of(tmp_path / "run")) == 79
+    assert json.loads((tmp_path / "run/summary.json").read_text())["produced_by"]["sessions"] == 1
+    assert (tmp_path / "run/notes.txt").exists()
+    assert "overwrite" not in (tmp_path / "run/config.yaml").read_text()
+
+
 def test_a_strangers_method(call: Callable, options: list, tmp_path: Path) -> None:
     (tmp_path / "my_methods.py").write_text(
         "from lightning_modules import AttributionMethod, ForwardPass\n"
@@ -179,7 +206,7 @@ def test_bad_files_leave_rows(call: Callable, shapes: Path, tmp_path: Path, caps
     (folder / "empty.png").write_bytes(b"")
     (folder / "text.jpg").write_text("no image")
     options = ["--model.weights", "shapes", "--model.methods", "[GradCAM]", "--trainer.accelerator", "cpu"]
-    call(main, "--data.root", "images", *options, "--out", "run")
+    assert call(main, "--data.root", "images", *options, "--out", "run") == 0
     rows = rows_of(tmp_path / "run").set_index("path")
     assert len(rows) == 12
     failed = rows[rows["status"] == "failed"]
@@ -189,6 +216,7 @@ def test_bad_files_leave_rows(call: Callable, shapes: Path, tmp_path: Path, caps
     }
     assert json.loads((tmp_path / "run/summary.json").read_text())["n_failed"] == 2
     assert "12 images, of which 2 failed" in capsys.readouterr().out
+    assert call(main, "--data.root", "images", *options, "--out", "run", "--strict") == 1
 
 
 def test_a_flat_folder_without_labels(call: Callable, shapes: Path, tmp_path: Path) -> None:
