@@ -118,6 +118,11 @@ class ClassIndexDataModule(pl.LightningDataModule):
         class_names: Names of the network's classes, in the order of its outputs.
         channels: How many channels each of the network's layers has.
         layer: The layer whose channels bare numbers name. null = they name classes.
+
+    Example:
+        >>> data = ClassIndexDataModule(["dog", 0], n_images=2, class_names=["cat", "dog"])
+        >>> next(iter(data.test_dataloader()))["path"]
+        ['0001_dog_seed0.png', '0000_cat_seed0.png', '0001_dog_seed1.png', '0000_cat_seed1.png']
     """
 
     def __init__(

@@ -32,6 +32,10 @@ class Original(NamedTuple):
         pixels: uint8 ``(H, W, 3)``, reduced to at most 1,024 pixels a side. An array, since tensors of a batch are
             moved to the GPU, where figures have no use for them.
         view: What the model saw of it: (left, top, right, bottom) in its pixels.
+
+    Example:
+        >>> Original(np.zeros((300, 400, 3), np.uint8), (50.0, 0.0, 350.0, 300.0)).view
+        (50.0, 0.0, 350.0, 300.0)
     """
 
     pixels: np.ndarray
@@ -150,6 +154,18 @@ class ImageFolderDataModule(pl.LightningDataModule):
         resize_size: Length in pixels of the shorter side before the centre crop.
         n_originals: For the first so many images the batch carries the original pixels, for figures.
         min_crop: Smallest share of an image's area that the random crops of training keep, in (0, 1].
+
+    Example:
+        >>> import tempfile
+        >>> with tempfile.TemporaryDirectory() as folder:
+        ...     for name in ("cat", "dog"):
+        ...         Path(folder, name).mkdir()
+        ...         Image.new("RGB", (50, 40)).save(Path(folder, name, "a.png"))
+        ...     data = ImageFolderDataModule(folder, num_workers=0)
+        ...     data.setup("test")
+        ...     batch = next(iter(data.test_dataloader()))
+        >>> batch["path"], batch["label"], batch["image"].shape
+        (['cat/a.png', 'dog/a.png'], tensor([0, 1]), torch.Size([2, 3, 224, 224]))
     """
 
     def __init__(

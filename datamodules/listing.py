@@ -16,7 +16,13 @@ from datamodules.imagenet import imagenet_class_names, imagenet_classes
 
 
 class DataError(ValueError):
-    """A folder that cannot be used as it is; the message names it and says what would have been right."""
+    """A folder that cannot be used as it is; the message names it and says what would have been right.
+
+    Example:
+        >>> list_folder("no/such/folder")
+        Traceback (most recent call last):
+        datamodules.listing.DataError: The image folder no/such/folder does not exist.
+    """
 
 
 @dataclass(frozen=True)
@@ -25,6 +31,11 @@ class Listing:
 
     The order goes round the classes: the first image of each, then the second of each. So the first images of a run,
     those with figures, show different classes, and a run over the first batches is a sample of all classes.
+
+    Example:
+        >>> listing = Listing(Path("photos"), pa.array([b"cat/a.jpg"], pa.large_binary()), np.array([281]))
+        >>> len(listing), listing.path(0)
+        (1, 'cat/a.jpg')
     """
 
     root: Path
@@ -49,6 +60,16 @@ def list_folder(root: str | Path, class_names: Sequence[str] | None = None) -> L
     Raises:
         DataError: If the folder does not exist, holds no images, holds images beside class folders, or a class
             folder's name is no class of the network.
+
+    Example:
+        >>> import tempfile
+        >>> with tempfile.TemporaryDirectory() as folder:
+        ...     for name in ("dog", "cat"):
+        ...         Path(folder, name).mkdir()
+        ...         Path(folder, name, "a.jpg").touch()
+        ...     listing = list_folder(folder, ["dog", "bird", "cat"])
+        >>> [(listing.path(k), int(listing.labels[k])) for k in range(2)]
+        [('cat/a.jpg', 2), ('dog/a.jpg', 0)]
     """
     root = Path(root).expanduser()
     if not root.is_dir():
