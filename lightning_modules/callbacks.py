@@ -143,8 +143,10 @@ class RunFigureWriter(pl.Callback):
         file_format: png, or pdf for both.
 
     Example:
-        >>> rows, figures = Path("run/results"), Path("run/figures")
-        >>> trainer = pl.Trainer(callbacks=[RowWriter(rows), RunFigureWriter(rows, figures)], logger=False)
+        >>> rows = Path("run/results")
+        >>> summarizer = Summarizer(rows)
+        >>> writers = [RowWriter(rows), summarizer, RunFigureWriter(summarizer, Path("run/figures"))]
+        >>> trainer = pl.Trainer(callbacks=writers, logger=False)
     """
 
     def __init__(self, summarizer: Summarizer, folder: Path, file_format: FigureFormat = "png") -> None:
@@ -172,8 +174,10 @@ class ReportWriter(pl.Callback):
 
     Example:
         >>> rows, figures = Path("run/results"), Path("run/figures")
-        >>> report = ReportWriter(rows, figures, "python my_script.py", {"model.eps": 0.1})
-        >>> trainer = pl.Trainer(callbacks=[FigureWriter(figures), RowWriter(rows), report], logger=False)
+        >>> summarizer = Summarizer(rows)
+        >>> report = ReportWriter(summarizer, figures, "python my_script.py", {"model.eps": 0.1})
+        >>> writers = [FigureWriter(figures), RowWriter(rows), summarizer, report]
+        >>> trainer = pl.Trainer(callbacks=writers, logger=False)
     """
 
     def __init__(
