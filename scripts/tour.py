@@ -1,6 +1,6 @@
 # %% [markdown]
-# A tour of VGG Lens on its functional API, without a Trainer: a script, and a notebook in VS Code and (with jupytext)
-# in Jupyter. It works offline; for ImageNet's VGG16, set WEIGHTS to "IMAGENET1K_V1" and IMAGE to a photo of yours.
+# A tour of VGG Lens on its functional API, without a Trainer: a script, and a notebook in VS Code (or in Jupyter, with
+# jupytext). It works offline; for ImageNet's VGG16, set WEIGHTS to "IMAGENET1K_V1" and IMAGE to a photo of yours.
 
 # %%
 from pathlib import Path
