@@ -121,6 +121,11 @@ class ClassIndexDataModule(pl.LightningDataModule):
 
     Attributes:
         read_done: Gives the paths, as rows hold them, of images that need not be made again.
+
+    Example:
+        >>> data = ClassIndexDataModule(["dog", 0], n_images=2, class_names=["cat", "dog"])
+        >>> next(iter(data.test_dataloader()))["path"]
+        ['0001_dog_seed0.png', '0000_cat_seed0.png', '0001_dog_seed1.png', '0000_cat_seed1.png']
     """
 
     def __init__(

@@ -22,7 +22,13 @@ MAX_PIXELS = 100_000_000
 
 
 class DecodingError(ValueError):
-    """A file that is not a usable image; the message says why, without the path."""
+    """A file that is not a usable image; the message says why, without the path.
+
+    Example:
+        >>> decode_image(b"no image")
+        Traceback (most recent call last):
+        datamodules.decoding.DecodingError: not an image in a known format
+    """
 
 
 def decode_image(source: str | os.PathLike[str] | bytes) -> Image.Image:
@@ -35,6 +41,12 @@ def decode_image(source: str | os.PathLike[str] | bytes) -> Image.Image:
     Raises:
         DecodingError: If the file cannot be read or decoded, is larger than ``MAX_PIXELS``, or has floating-point or
             32-bit pixels, whose range is unknown.
+
+    Example:
+        >>> content = io.BytesIO()
+        >>> Image.new("L", (4, 3)).save(content, "PNG")
+        >>> decode_image(content.getvalue()).mode
+        'RGB'
     """
     try:
         with warnings.catch_warnings():

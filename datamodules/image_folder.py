@@ -71,6 +71,19 @@ class ImageFolderDataModule(pl.LightningDataModule):
         read_done: Gives the paths, as rows hold them, of images that testing leaves out.
         listing_file: Where the first process of all writes the list of images, for all to read it. None = each process
             lists the folder itself.
+
+    Example:
+        >>> import pathlib, tempfile
+        >>> from PIL import Image
+        >>> with tempfile.TemporaryDirectory() as folder:
+        ...     for name in ("cat", "dog"):
+        ...         pathlib.Path(folder, name).mkdir()
+        ...         Image.new("RGB", (50, 40)).save(pathlib.Path(folder, name, "a.png"))
+        ...     data = ImageFolderDataModule(folder, num_workers=0)
+        ...     data.setup("test")
+        ...     batch = next(iter(data.test_dataloader()))
+        >>> batch["path"], batch["label"], batch["image"].shape
+        (['cat/a.png', 'dog/a.png'], tensor([0, 1]), torch.Size([2, 3, 224, 224]))
     """
 
     def __init__(

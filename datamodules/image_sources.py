@@ -106,6 +106,11 @@ class ImageSourcesDataModule(pl.LightningDataModule):
         num_workers: Processes that read images; 0 = this one.
         input_size: Height and width in pixels of what the model sees.
         resize_size: Length in pixels of the shorter side before the centre crop.
+
+    Example:
+        >>> data = ImageSourcesDataModule(["no_such_file.jpg"], num_workers=0)
+        >>> next(iter(data.predict_dataloader()))["failed"]
+        [('no_such_file.jpg', 'No such file or directory')]
     """
 
     def __init__(

@@ -23,7 +23,13 @@ _NO_NAMES = pa.array([], pa.large_binary())
 
 
 class DataError(ValueError):
-    """A folder that cannot be used as it is; the message names it and says what would have been right."""
+    """A folder that cannot be used as it is; the message names it and says what would have been right.
+
+    Example:
+        >>> list_folder("no/such/folder")
+        Traceback (most recent call last):
+        datamodules.listing.DataError: The image folder no/such/folder does not exist.
+    """
 
 
 @dataclass(frozen=True)
@@ -37,6 +43,11 @@ class Listing:
         done: Which images have their rows already, bool ``(N,)``.
         file: Where :func:`save_listing` wrote it. Such a listing is mapped into memory, which all processes share, and
             is pickled as its file's name.
+
+    Example:
+        >>> listing = Listing(Path("photos"), pa.array([b"cat/a.jpg"], pa.large_binary()), np.array([281]), np.array([False]))
+        >>> len(listing), listing.path(0)
+        (1, 'cat/a.jpg')
     """
 
     root: Path
@@ -126,6 +137,16 @@ def list_folder(root: str | Path, class_names: Sequence[str] | None = None) -> L
     Raises:
         DataError: If the folder does not exist, holds no images, holds images beside class folders, or a class
             folder's name is no class of the network.
+
+    Example:
+        >>> import tempfile
+        >>> with tempfile.TemporaryDirectory() as folder:
+        ...     for name in ("dog", "cat"):
+        ...         Path(folder, name).mkdir()
+        ...         Path(folder, name, "a.jpg").touch()
+        ...     listing = list_folder(folder, ["dog", "bird", "cat"])
+        >>> [(listing.path(k), int(listing.labels[k])) for k in range(2)]
+        [('cat/a.jpg', 2), ('dog/a.jpg', 0)]
     """
     root = Path(root).expanduser()
     if not root.is_dir():

@@ -27,6 +27,10 @@ class Original(NamedTuple):
         pixels: uint8 ``(H, W, 3)``, reduced to at most 1,024 pixels a side. An array, since tensors of a batch are
             moved to the GPU, where figures have no use for them.
         view: What the model saw of it: (left, top, right, bottom) in its pixels.
+
+    Example:
+        >>> Original(np.zeros((300, 400, 3), np.uint8), (50.0, 0.0, 350.0, 300.0)).view
+        (50.0, 0.0, 350.0, 300.0)
     """
 
     pixels: np.ndarray

@@ -156,6 +156,11 @@ class ShapesDataModule(ImageFolderDataModule):
         batch_size: Images in a batch, on each device.
         num_workers: Processes that decode images, for each device. null = the CPUs divided by the devices, at most 8.
         n_originals: For the first so many images the batch carries the original pixels, for figures.
+
+    Example:
+        >>> from datamodules import SHAPE_NAMES
+        >>> SHAPE_NAMES[:3], issubclass(ShapesDataModule, ImageFolderDataModule)
+        (['arrow', 'circle', 'crescent'], True)
     """
 
     def __init__(
@@ -190,6 +195,13 @@ def write_shapes(root: Path, n_train: int, n_val: int, n_pairs: int, seed: int, 
 
     Raises:
         DataError: If ``root`` holds something else.
+
+    Example:
+        >>> import tempfile
+        >>> with tempfile.TemporaryDirectory() as folder:
+        ...     write_shapes(Path(folder, "shapes"), n_train=0, n_val=8, n_pairs=0, seed=0)
+        ...     len(list(Path(folder, "shapes").glob("val/*/*.JPEG")))
+        8
     """
     settings = {"n_train": n_train, "n_val": n_val, "n_pairs": n_pairs, "seed": seed, "version": version}
     marker = root / "shapes.json"

@@ -74,6 +74,11 @@ class ActivationMaximizationModule(pl.LightningModule):
         ablation: Whether each image is made four times: with neither, with the regularizers only, with the transforms
             only, and with both.
         n_figures: Images, from the first on, of which a figure shows how they grew.
+
+    Example:
+        >>> module = ActivationMaximizationModule("shapes", regularizers=[], steps=64, ablation=True)
+        >>> list(module.recipes), module.size
+        (['neither', 'TV only', 'shifts only', 'both'], (112, 112))
     """
 
     def __init__(

@@ -43,6 +43,13 @@ class Attack(NamedByOptions, ABC):
 
     To add one, derive a class in a file of your own, keep each option of ``__init__`` as the attribute of its name, and
     name the class on the command line by its import path.
+
+    Example:
+        >>> class Darken(Attack):
+        ...     def __call__(self, model, images, target, eps):
+        ...         return (images - eps).clamp(0, 1)
+        >>> Darken()(nn.Identity(), torch.tensor([0.5, 0.05]), torch.tensor(0), eps=0.1)
+        tensor([0.4000, 0.0000])
     """
 
     norm: Literal["inf", 2, 1] = "inf"
@@ -98,6 +105,13 @@ class FGSM(Attack):
             alone, so in exact arithmetic the direction is the same.
 
     Reference: Goodfellow, Shlens & Szegedy, "Explaining and Harnessing Adversarial Examples", ICLR 2015.
+
+    Example:
+        >>> from lightning_modules import load_vgg16
+        >>> images = torch.full((1, 3, 112, 112), 0.5)
+        >>> adversarial = FGSM()(load_vgg16("shapes"), images, torch.tensor([3]), eps=4 / 255)
+        >>> round(float((adversarial - images).abs().max()) * 255, 3)
+        4.0
     """
 
     def __init__(self, norm: Literal["inf", 2, 1] = "inf", targeted: bool = False, unsaturate: bool = False) -> None:
@@ -145,6 +159,13 @@ class PGD(Attack):
 
     Reference: Kurakin, Goodfellow & Bengio, "Adversarial Examples in the Physical World", ICLR 2017 workshop; Madry et
     al., "Towards Deep Learning Models Resistant to Adversarial Attacks", ICLR 2018.
+
+    Example:
+        >>> from lightning_modules import load_vgg16
+        >>> images = torch.full((1, 3, 112, 112), 0.5)
+        >>> adversarial = PGD(norm=2, n_steps=2)(load_vgg16("shapes"), images, torch.tensor([3]), eps=1.0)
+        >>> float((adversarial - images).norm()) <= 1.0001
+        True
     """
 
     def __init__(

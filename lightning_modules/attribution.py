@@ -46,6 +46,11 @@ class AttributionModule(pl.LightningModule):
         metrics: Scores of the maps, by name or import path. null = PointingGame and EnergyInBox, which need boxes.
         target: The class to explain: predicted, label (the folder's), or the name or index of a class.
         n_figures: Images, from the first on, of which a figure is drawn.
+
+    Example:
+        >>> module = AttributionModule("shapes", methods=[GradCAM(), SmoothGrad(n_samples=50)], metrics=[EnergyInBox()])
+        >>> list(module.methods), module.schema.names[-2:]
+        (['GradCAM', 'SmoothGrad(n_samples=50)'], ['degenerate', 'energy_in_box'])
     """
 
     def __init__(

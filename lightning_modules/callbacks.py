@@ -28,6 +28,9 @@ class RowWriter(pl.Callback):
         folder: Where the parts go.
         rows_per_part: A part is written when it has this many rows ...
         seconds_per_part: ... or is this old: what a crash can lose at most.
+
+    Example:
+        >>> trainer = pl.Trainer(callbacks=[RowWriter(Path("run/results"), seconds_per_part=5.0)], logger=False)
     """
 
     def __init__(self, folder: Path, rows_per_part: int = 8192, seconds_per_part: float = 60.0) -> None:
@@ -80,6 +83,10 @@ class FigureWriter(pl.Callback):
     Args:
         folder: Where the files go.
         file_format: png, or pdf for both.
+
+    Example:
+        >>> writers = [FigureWriter(Path("run/figures"), "pdf"), RowWriter(Path("run/results"))]
+        >>> trainer = pl.Trainer(callbacks=writers, logger=False)
     """
 
     def __init__(self, folder: Path, file_format: FigureFormat = "png") -> None:
@@ -110,6 +117,10 @@ class RunFigureWriter(pl.Callback):
         rows: Where the parts are.
         folder: Where the files go.
         file_format: png, or pdf for both.
+
+    Example:
+        >>> rows, figures = Path("run/results"), Path("run/figures")
+        >>> trainer = pl.Trainer(callbacks=[RowWriter(rows), RunFigureWriter(rows, figures)], logger=False)
     """
 
     def __init__(self, rows: Path, folder: Path, file_format: FigureFormat = "png") -> None:
@@ -135,6 +146,11 @@ class ReportWriter(pl.Callback):
         folder: Where the figures' files are.
         command: The command line, as text.
         settings: Names -> plain values: the hyperparameters.
+
+    Example:
+        >>> rows, figures = Path("run/results"), Path("run/figures")
+        >>> report = ReportWriter(rows, figures, "python my_script.py", {"model.eps": 0.1})
+        >>> trainer = pl.Trainer(callbacks=[FigureWriter(figures), RowWriter(rows), report], logger=False)
     """
 
     def __init__(self, rows: Path, folder: Path, command: str, settings: Mapping[str, bool | str | float]) -> None:

@@ -31,6 +31,11 @@ class ClassifierModule(pl.LightningModule):
         dropout: Probability of dropping a hidden unit of the fully connected layers while training, in [0, 1).
         label_smoothing: Share of the target probability that is spread over all classes, in [0, 1).
         seed: Seed of random weights and of a new last layer.
+
+    Example:
+        >>> module = ClassifierModule(["cat", "dog"], weights="random", width=0.05, hidden_features=16, input_size=32)
+        >>> module(torch.rand(4, 3, 32, 32)).shape
+        torch.Size([4, 2])
     """
 
     def __init__(
@@ -109,6 +114,11 @@ class PredictionModule(pl.LightningModule):
 
     Args:
         network: Maps pixels in [0, 1] to logits.
+
+    Example:
+        >>> batch = {"image": torch.rand(2, 3, 112, 112), "path": ["a.jpg", "b.jpg"], "failed": []}
+        >>> PredictionModule(load_vgg16("shapes")).predict_step(batch, 0)["probabilities"].shape
+        torch.Size([2, 8])
     """
 
     def __init__(self, network: nn.Module) -> None:

@@ -25,6 +25,15 @@ class AttributionMethod(NamedByOptions, ABC):
 
     To add one, derive a class in a file of your own, keep each option of ``__init__`` as the attribute of its name, and
     name the class on the command line by its import path.
+
+    Example:
+        >>> from lightning_modules import ForwardPass, load_vgg16
+        >>> forward_pass = ForwardPass(load_vgg16("shapes"), torch.rand(2, 3, 112, 112))
+        >>> class InputTimesGradient(AttributionMethod):
+        ...     def __call__(self, forward_pass):
+        ...         return forward_pass.images.detach() * forward_pass.input_gradient()
+        >>> InputTimesGradient()(forward_pass).shape
+        torch.Size([2, 3, 112, 112])
     """
 
     layer: str | None = None
@@ -74,6 +83,12 @@ class Saliency(AttributionMethod):
     The paper takes its magnitude and the maximum over the channels; here, as for all methods, the map is left signed.
 
     Reference: Simonyan, Vedaldi & Zisserman, "Deep Inside Convolutional Networks", ICLR 2014 workshop.
+
+    Example:
+        >>> from lightning_modules import ForwardPass, load_vgg16
+        >>> forward_pass = ForwardPass(load_vgg16("shapes"), torch.rand(2, 3, 112, 112))
+        >>> Saliency()(forward_pass).shape
+        torch.Size([2, 3, 112, 112])
     """
 
     def __call__(self, forward_pass: ForwardPass) -> Tensor:
@@ -93,6 +108,13 @@ class GradCAM(AttributionMethod):
 
     Reference: Selvaraju et al., "Grad-CAM: Visual Explanations from Deep Networks via Gradient-based Localization",
     ICCV 2017.
+
+    Example:
+        >>> from lightning_modules import ForwardPass, load_vgg16
+        >>> forward_pass = ForwardPass(load_vgg16("shapes"), torch.rand(2, 3, 112, 112))
+        >>> cam = GradCAM()(forward_pass)
+        >>> cam.shape, bool((cam >= 0).all())
+        (torch.Size([2, 1, 112, 112]), True)
     """
 
     needs_input_gradient = False
@@ -115,6 +137,12 @@ class GuidedBackprop(AttributionMethod):
     """Guided Backpropagation, ``(N, 3, H, W)``, signed: see :meth:`ForwardPass.guided_gradient`.
 
     Reference: Springenberg et al., "Striving for Simplicity: The All Convolutional Net", ICLR 2015 workshop.
+
+    Example:
+        >>> from lightning_modules import ForwardPass, load_vgg16
+        >>> forward_pass = ForwardPass(load_vgg16("shapes"), torch.rand(2, 3, 112, 112))
+        >>> GuidedBackprop()(forward_pass).shape
+        torch.Size([2, 3, 112, 112])
     """
 
     def __call__(self, forward_pass: ForwardPass) -> Tensor:
@@ -129,6 +157,13 @@ class GuidedGradCAM(AttributionMethod):
 
     Reference: Selvaraju et al., "Grad-CAM: Visual Explanations from Deep Networks via Gradient-based Localization",
     ICCV 2017.
+
+    Example:
+        >>> from lightning_modules import ForwardPass, load_vgg16
+        >>> forward_pass = ForwardPass(load_vgg16("shapes"), torch.rand(2, 3, 112, 112))
+        >>> product = GradCAM()(forward_pass) * GuidedBackprop()(forward_pass)
+        >>> torch.equal(GuidedGradCAM()(forward_pass), product)
+        True
     """
 
     def __init__(self, layer: str | None = None) -> None:
@@ -160,6 +195,13 @@ class SmoothGrad(AttributionMethod):
         InputError: If ``n_samples``, ``noise_level`` or ``max_batch`` is out of its range.
 
     Reference: Smilkov et al., "SmoothGrad: removing noise by adding noise", 2017.
+
+    Example:
+        >>> from lightning_modules import ForwardPass, load_vgg16
+        >>> forward_pass = ForwardPass(load_vgg16("shapes"), torch.rand(2, 3, 112, 112))
+        >>> without_noise = SmoothGrad(n_samples=1, noise_level=0)(forward_pass)
+        >>> torch.allclose(without_noise, forward_pass.input_gradient(), atol=1e-5)
+        True
     """
 
     needs_input_gradient = False  # it makes passes of its own at the noisy images

@@ -71,6 +71,11 @@ class RobustnessModule(pl.LightningModule):
         methods: Attribution methods of which the maps before and after are compared, by name or import path. Both
             explain the class that the clean image was given. null = GradCAM; [] = none.
         n_figures: Images, from the first on, of which a figure is drawn.
+
+    Example:
+        >>> module = RobustnessModule("shapes", eps=["1/255", 0.1], attack=FGSM(norm="inf"))
+        >>> module.eps, module.schema.names[-2:]
+        ([0.00392156862745098, 0.1], ['GradCAM.rank_correlation', 'GradCAM.top_overlap'])
     """
 
     def __init__(

@@ -35,6 +35,9 @@ class SynthesisProgress(pl.Callback):
         n_images: Images that go to TensorBoard, at least 0.
         curve_every: Steps between two points of the curves.
         n_snapshots: Snapshots of each image.
+
+    Example:
+        >>> trainer = pl.Trainer(callbacks=[SynthesisProgress(n_images=4)], logger=False)
     """
 
     def __init__(self, n_images: int, curve_every: int = 8, n_snapshots: int = 8) -> None:
@@ -92,6 +95,9 @@ class ImageWriter(pl.Callback):
 
     Args:
         folder: Where the PNG files go.
+
+    Example:
+        >>> trainer = pl.Trainer(callbacks=[ImageWriter(Path("run/images"))], logger=False)
     """
 
     def __init__(self, folder: Path) -> None:
@@ -123,6 +129,10 @@ class SheetWriter(pl.Callback):
         images: Folder of the images.
         folder: Where the figures go.
         file_format: png, or pdf for both.
+
+    Example:
+        >>> sheets = SheetWriter(Path("run/results"), Path("run/images"), Path("run/figures"))
+        >>> trainer = pl.Trainer(callbacks=[sheets], logger=False)
     """
 
     def __init__(self, rows: Path, images: Path, folder: Path, file_format: FigureFormat = "png") -> None:

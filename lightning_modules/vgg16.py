@@ -52,6 +52,11 @@ class VGG16(nn.Module):
         InputError: If ``input_size`` is below 32.
 
     Reference: Simonyan & Zisserman, "Very Deep Convolutional Networks for Large-Scale Image Recognition", ICLR 2015.
+
+    Example:
+        >>> network = VGG16(["cat", "dog"], width=0.05, hidden_features=16, input_size=32).eval()
+        >>> network(torch.rand(4, 3, 32, 32)).shape
+        torch.Size([4, 2])
     """
 
     target_layer = "features.29"
@@ -166,7 +171,15 @@ def load_vgg16(weights: str | Path = "IMAGENET1K_V1", *, seed: int = 0) -> VGG16
 
 
 def save_vgg16(network: VGG16, path: str | Path) -> None:
-    """Writes a file that :func:`load_vgg16` reads: the weights with the architecture, class names and input size."""
+    """Writes a file that :func:`load_vgg16` reads: the weights with the architecture, class names and input size.
+
+    Example:
+        >>> import tempfile
+        >>> with tempfile.TemporaryDirectory() as folder:
+        ...     save_vgg16(load_vgg16("shapes"), f"{folder}/network.pth")
+        ...     load_vgg16(f"{folder}/network.pth").class_names[:2]
+        ['arrow', 'circle']
+    """
     state = {name: tensor.detach().cpu().contiguous() for name, tensor in network.state_dict().items()}
     torch.save({"vgg16": network.description(), "state_dict": state}, path)
 
@@ -175,6 +188,12 @@ def fold_batch_norm(network: VGG16) -> VGG16:
     """A plain VGG16 that computes what ``network`` computes in eval mode, its batch norms folded into the convolutions.
 
     Returns ``network`` itself if it has none.
+
+    Example:
+        >>> network = VGG16(["cat", "dog"], width=0.05, hidden_features=16, input_size=32, batch_norm=True).eval()
+        >>> images = torch.rand(4, 3, 32, 32)
+        >>> torch.allclose(fold_batch_norm(network).eval()(images), network(images), atol=1e-5)
+        True
     """
     if not network.batch_norm:
         return network

@@ -44,6 +44,11 @@ def pointing_game(attribution: Tensor, masks: Tensor) -> Tensor:
         masks: bool ``(N, H, W)``.
 
     Reference: Zhang et al., "Top-down Neural Attention by Excitation Backprop", ECCV 2016.
+
+    Example:
+        >>> masks = torch.tensor([[[True, False]]])
+        >>> pointing_game(torch.tensor([[[[0.9, 0.1]]]]), masks), pointing_game(torch.tensor([[[[0.1, 0.9]]]]), masks)
+        (tensor([1.]), tensor([0.]))
     """
     flat = magnitude(attribution).flatten(1)
     hit = masks.flatten(1).gather(1, flat.nan_to_num().argmax(1, keepdim=True))[:, 0]
@@ -60,6 +65,10 @@ def energy_in_box(attribution: Tensor, masks: Tensor) -> Tensor:
         masks: bool ``(N, H, W)``.
 
     Reference: Wang et al., "Score-CAM", CVPR 2020 workshop (the energy-based pointing game).
+
+    Example:
+        >>> energy_in_box(torch.tensor([[[[3.0, 1.0]]]]), torch.tensor([[[True, False]]]))
+        tensor([0.7500])
     """
     energy = magnitude(attribution).flatten(1)
     share = (energy * masks.flatten(1)).sum(1) / energy.sum(1)
@@ -77,6 +86,12 @@ def localization_box(attribution: Tensor, threshold: float = 0.15) -> Tensor:
         threshold: Share of the maximum, in (0, 1).
 
     Reference: Selvaraju et al., "Grad-CAM", ICCV 2017, section 4.1.
+
+    Example:
+        >>> attribution = torch.zeros(1, 1, 8, 8)
+        >>> attribution[:, :, 2:4, 3:7] = 1
+        >>> localization_box(attribution)
+        tensor([[3., 2., 7., 4.]])
     """
     strength = magnitude(attribution).detach().cpu().numpy()
     boxes = np.zeros((len(strength), 4), np.float32)
@@ -101,6 +116,11 @@ def class_discrimination(attribution: Tensor, target: Tensor, others: Tensor) ->
         attribution: Maps ``(N, C, H, W)``.
         target: Where the objects of the target class are, bool ``(N, H, W)``.
         others: Where those of other classes are, bool ``(N, H, W)``.
+
+    Example:
+        >>> target, others = torch.tensor([[[True, False]]]), torch.tensor([[[False, True]]])
+        >>> class_discrimination(torch.tensor([[[[3.0, 1.0]]]]), target, others)
+        tensor([0.7500])
     """
     strength = magnitude(attribution).nan_to_num(0, 0, 0)
     on_target = (strength * (target & ~others)).sum((1, 2))
@@ -115,6 +135,16 @@ class PointingGame(AttributionMetric):
 
     Args:
         tolerance: How far beside the box, in pixels of the input, still counts as a hit.
+
+    Example:
+        >>> from lightning_modules import ForwardPass, load_vgg16
+        >>> forward_pass = ForwardPass(load_vgg16("shapes"), torch.rand(2, 3, 112, 112))
+        >>> attribution = torch.zeros(2, 1, 112, 112)
+        >>> attribution[:, :, 50, 50] = 1
+        >>> boxes, labels = [torch.tensor([[40.0, 40.0, 60.0, 60.0]])] * 2, list(forward_pass.target[:, None])
+        >>> batch = {"boxes": boxes, "box_labels": labels}
+        >>> PointingGame().score(attribution, forward_pass, batch, None)["pointing_game"]
+        tensor([1., 1.])
     """
 
     columns = ("pointing_game",)
@@ -136,6 +166,16 @@ class EnergyInBox(AttributionMetric):
     """Mean share of a map's magnitude inside the boxes of the target class: see :func:`energy_in_box`.
 
     Images without a box of the target class are not scored.
+
+    Example:
+        >>> from lightning_modules import ForwardPass, load_vgg16
+        >>> forward_pass = ForwardPass(load_vgg16("shapes"), torch.rand(2, 3, 112, 112))
+        >>> attribution = torch.zeros(2, 1, 112, 112)
+        >>> attribution[:, :, 50, 50] = 1
+        >>> boxes, labels = [torch.tensor([[40.0, 40.0, 60.0, 60.0]])] * 2, list(forward_pass.target[:, None])
+        >>> batch = {"boxes": boxes, "box_labels": labels}
+        >>> EnergyInBox().score(attribution, forward_pass, batch, None)["energy_in_box"]
+        tensor([1., 1.])
     """
 
     columns = ("energy_in_box",)
@@ -160,6 +200,18 @@ class LocalizationError(AttributionMetric):
         iou: Intersection over union from which a box counts as found, in (0, 1].
 
     Reference: Selvaraju et al., "Grad-CAM", ICCV 2017, section 4.1.
+
+    Example:
+        >>> from lightning_modules import ForwardPass, load_vgg16
+        >>> forward_pass = ForwardPass(load_vgg16("shapes"), torch.rand(2, 3, 112, 112))
+        >>> attribution = torch.zeros(2, 1, 112, 112)
+        >>> attribution[:, :, 50, 50] = 1
+        >>> boxes, labels = [torch.tensor([[40.0, 40.0, 60.0, 60.0]])] * 2, list(forward_pass.target[:, None])
+        >>> batch = {"boxes": boxes, "box_labels": labels}
+        >>> batch["label"] = forward_pass.target
+        >>> error = LocalizationError().score(attribution, forward_pass, batch, None)
+        >>> error["localization_error_top1"]  # the map's box is one pixel
+        tensor([1., 1.])
     """
 
     columns = ("localization_error_top1", "localization_error_top5")
@@ -194,6 +246,17 @@ class ClassDiscrimination(AttributionMetric):
     """How far the map of a class lies on that class's object rather than another's: see :func:`class_discrimination`.
 
     Only images with boxes of the target class and of another class are scored.
+
+    Example:
+        >>> from lightning_modules import ForwardPass, load_vgg16
+        >>> forward_pass = ForwardPass(load_vgg16("shapes"), torch.rand(2, 3, 112, 112))
+        >>> attribution = torch.zeros(2, 1, 112, 112)
+        >>> attribution[:, :, 50, 50] = 1
+        >>> boxes, labels = [torch.tensor([[40.0, 40.0, 60.0, 60.0]])] * 2, list(forward_pass.target[:, None])
+        >>> batch = {"boxes": boxes, "box_labels": labels}
+        >>> score = ClassDiscrimination().score(attribution, forward_pass, batch, None)
+        >>> score["class_discrimination"]  # there is no object of another class
+        tensor([nan, nan])
     """
 
     columns = ("class_discrimination",)

@@ -17,6 +17,16 @@ class Objective(NamedByOptions, ABC):
 
     To add one, derive a class in a file of your own, keep each option of ``__init__`` as the attribute of its name, and
     name the class on the command line by its import path.
+
+    Example:
+        >>> class Between(Objective):
+        ...     def __init__(self, other: int) -> None:
+        ...         self.other = other
+        ...
+        ...     def __call__(self, output, target):
+        ...         return output.gather(1, target[:, None])[:, 0] + output[:, self.other]
+        >>> Between(other=2)(torch.tensor([[1.0, 2.0, 4.0]]), torch.tensor([0]))
+        tensor([5.])
     """
 
     layer: str | None = None
@@ -36,6 +46,10 @@ class ClassLogit(Objective):
     """The logit of the class, before the softmax, so that other classes cannot be pushed down instead.
 
     Reference: Simonyan, Vedaldi & Zisserman, "Deep Inside Convolutional Networks", ICLR 2014 workshop.
+
+    Example:
+        >>> ClassLogit()(torch.tensor([[1.0, 2.0], [3.0, 4.0]]), torch.tensor([0, 1]))
+        tensor([1., 4.])
     """
 
     def __call__(self, output: Tensor, target: Tensor) -> Tensor:
@@ -48,6 +62,10 @@ class LogitMargin(Objective):
     Args:
         others: What is subtracted: the mean of the other logits, or their softmax-like maximum, ``logsumexp``, which
             gives the log odds of the class.
+
+    Example:
+        >>> LogitMargin(others="mean")(torch.tensor([[5.0, 1.0, 3.0]]), torch.tensor([0]))
+        tensor([3.])
     """
 
     def __init__(self, others: Literal["mean", "logsumexp"] = "logsumexp") -> None:
@@ -67,6 +85,10 @@ class Channel(Objective):
 
     Args:
         layer: Name of the layer, such as features.28.
+
+    Example:
+        >>> Channel("features.28")(torch.arange(8.0).view(1, 2, 2, 2), torch.tensor([1]))
+        tensor([5.5000])
     """
 
     def __init__(self, layer: str) -> None:
@@ -90,6 +112,11 @@ def respond(network: nn.Module, images: Tensor, layer: str | None) -> Tensor:
 
     Raises:
         InputError: If there is no such layer.
+
+    Example:
+        >>> network = nn.Sequential(nn.Conv2d(3, 4, 3), nn.ReLU(), nn.Flatten())
+        >>> respond(network, torch.rand(1, 3, 8, 8), "1").shape
+        torch.Size([1, 4, 6, 6])
     """
     if layer is None:
         return network(images)
@@ -116,6 +143,10 @@ def layer_channels(network: nn.Module, size: int) -> dict[str, int]:
     Args:
         network: Layers are its innermost modules.
         size: Height and width in pixels of an image that it takes.
+
+    Example:
+        >>> layer_channels(nn.Sequential(nn.Conv2d(3, 4, 3), nn.Flatten(), nn.Linear(144, 2)), 8)
+        {'0': 4, '1': 144, '2': 2}
     """
     channels: dict[str, int] = {}
     handles = []

@@ -18,6 +18,12 @@ class Regularizer(NamedByOptions, ABC):
 
     Args:
         weight: Factor on the penalty, at least 0.
+
+    Example:
+        >>> import torch
+        >>> grey = torch.full((1, 3, 8, 8), 0.5)
+        >>> [penalty(grey).item() for penalty in (TotalVariation(), L2())]
+        [0.0, 0.0]
     """
 
     def __init__(self, weight: float) -> None:
@@ -38,6 +44,11 @@ class TotalVariation(Regularizer):
 
     Reference: Mahendran & Vedaldi, "Understanding Deep Image Representations by Inverting Them", CVPR 2015, who raise
     it to a power; here the power is 1.
+
+    Example:
+        >>> import torch
+        >>> TotalVariation(weight=2.0)(torch.full((1, 3, 8, 8), 0.9)).item()
+        0.0
     """
 
     def __init__(self, weight: float = 350.0) -> None:
@@ -55,6 +66,11 @@ class L2(Regularizer):
 
     Reference: Simonyan, Vedaldi & Zisserman, "Deep Inside Convolutional Networks", ICLR 2014 workshop, who measure from
     the mean image of the training data and take the sum.
+
+    Example:
+        >>> import torch
+        >>> L2(weight=1.0)(torch.ones(1, 3, 8, 8)).item() > 0
+        True
     """
 
     def __init__(self, weight: float = 10.0) -> None:
