@@ -10,7 +10,6 @@ import shlex
 import sys
 import warnings
 from collections.abc import Callable
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -244,8 +243,8 @@ class EvaluationCLI(TestCLI):
 
     def add_arguments_to_parser(self, parser: LightningArgumentParser) -> None:
         super().add_arguments_to_parser(parser)
-        for name in ("class_names", "input_size", "resize_size"):
-            parser.link_arguments("model", f"data.{name}", partial(_of_network, name=name), apply_on="instantiate")
+        for of_model in (class_names, input_size, resize_size):
+            parser.link_arguments("model", f"data.{of_model.__name__}", of_model, apply_on="instantiate")
         parser.link_arguments("model.n_figures", "data.n_originals")
 
     def callbacks(self) -> list[Callback]:
@@ -272,8 +271,19 @@ def import_from_here() -> None:
         sys.path.append(os.getcwd())
 
 
-def _of_network(model: Any, name: str) -> Any:
-    return getattr(model.network, name)
+# What a model says of its network; help shows these names.
+
+
+def class_names(model: Any) -> list[str]:
+    return model.network.class_names
+
+
+def input_size(model: Any) -> int:
+    return model.network.input_size
+
+
+def resize_size(model: Any) -> int:
+    return model.network.resize_size
 
 
 def run_main(main: Callable[[], int | None]) -> None:

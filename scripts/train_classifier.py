@@ -1,6 +1,7 @@
 """Fine-tunes VGG16 on a folder of class folders, or trains one of any width from scratch, so that it can be explained.
 
 The result, RUN/vgg16.pth, is a plain VGG16 with its class names inside; every other script takes it as --model.weights.
+--data.root names the folder; --data.help shows the data's other options.
 """
 
 from __future__ import annotations
