@@ -45,7 +45,8 @@ class Listing:
             is pickled as its file's name.
 
     Example:
-        >>> listing = Listing(Path("photos"), pa.array([b"cat/a.jpg"], pa.large_binary()), np.array([281]), np.array([False]))
+        >>> paths = pa.array([b"cat/a.jpg"], pa.large_binary())
+        >>> listing = Listing(Path("photos"), paths, labels=np.array([281]), done=np.array([False]))
         >>> len(listing), listing.path(0)
         (1, 'cat/a.jpg')
     """
