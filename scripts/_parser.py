@@ -160,8 +160,9 @@ def _classes_in(annotation: Any) -> Iterator[type]:
 
 
 def _known_classes(base: type) -> Iterator[str]:
-    """Names of the public classes derived from ``base``, and its own, that can be made."""
-    if not inspect.isabstract(base) and not base.__name__.startswith("_"):
+    """Names of our public classes derived from ``base``, and its own, that can be made."""
+    is_ours = base.__module__.partition(".")[0] in ("datamodules", "lightning_modules")
+    if is_ours and not inspect.isabstract(base) and not base.__name__.startswith("_"):
         yield base.__name__
     derived: type
     for derived in base.__subclasses__():
