@@ -5,6 +5,7 @@ from datamodules.decoding import DecodingError, Preprocess, decode_image
 from datamodules.image_folder import ImageFolderDataModule
 from datamodules.image_sources import ImageSourcesDataModule
 from datamodules.listing import DataError, Listing, list_folder
+from datamodules.packing import pack_folder
 from datamodules.samples import Original
 from datamodules.shapes import SHAPE_NAMES, ShapesDataModule, write_shapes
 
@@ -21,5 +22,6 @@ __all__ = [
     "ShapesDataModule",
     "decode_image",
     "list_folder",
+    "pack_folder",
     "write_shapes",
 ]

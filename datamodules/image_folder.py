@@ -1,4 +1,4 @@
-"""Streams ImageNet-style folders of images, ``root/<class>/*.JPEG``, or one flat folder without labels."""
+"""Streams ImageNet-style folders of images, ``root/<class>/*.JPEG``, one flat folder without labels, or tar shards."""
 
 from __future__ import annotations
 
@@ -22,10 +22,9 @@ from datamodules.listing import (
     class_folders,
     hash_files,
     list_folder,
-    load_listing,
-    save_listing,
 )
 from datamodules.samples import SampleReader, collate, failed
+from datamodules.shards import ShardDataset, ShardListing, ShardLoader, is_shards, list_shards, load_listing
 from datamodules.surviving_loader import SurvivingLoader
 
 
@@ -49,13 +48,14 @@ class ImageDataset(Dataset):
 
 
 class ImageFolderDataModule(pl.LightningDataModule):
-    """Streams the images of ``root/<class>/*.JPEG``, or of a flat folder, each exactly once over all devices.
+    """Streams the images of ``root/<class>/*.JPEG``, of a flat folder, or of tar shards, each once over all devices.
 
     A class folder named by a WordNet id (``n02123045``) is that ImageNet class, also if only some of the 1,000 are
     there; any other name has to be a class name of the network.
 
     Args:
-        root: Folder of class folders, or of images. Training looks for ``root/train`` and ``root/val``; where they do
+        root: Folder of class folders, or of images; or tar shards in WebDataset's layout: a folder that holds them, or
+            a pattern such as val-{0000..0049}.tar. Training looks for ``root/train`` and ``root/val``; where they do
             not exist, a fifth of the images, chosen by the hash of their paths, is held out for validation.
         boxes: Folder of box annotations in ILSVRC's XML layout, ``boxes/<class>/<name>.xml`` or ``boxes/<name>.xml``.
         batch_size: Images in a batch, on each device.
@@ -118,14 +118,15 @@ class ImageFolderDataModule(pl.LightningDataModule):
         self.prepare_data_per_node = False
         self.read_done: Callable[[], set[str]] = set
         self.listing_file: Path | None = None
-        self._listed: Listing | None = None
+        self._listed: Listing | ShardListing | None = None
         # There may be fewer images left than devices.
         self.allow_zero_length_dataloader_with_multiple_devices = True
 
     def prepare_data(self) -> None:
         if self.listing_file is not None:
-            save_listing(self._list().without(self.read_done()), self.listing_file)
-            self._listed = load_listing(self.listing_file)  # takes no memory of its own
+            listing = self._list().without(self.read_done())
+            listing.save(self.listing_file)
+            self._listed = listing.load(self.listing_file)  # takes no memory of its own
 
     def setup(self, stage: str) -> None:
         if stage == "fit":
@@ -133,7 +134,7 @@ class ImageFolderDataModule(pl.LightningDataModule):
         elif self.listing_file is not None:
             self.listing = load_listing(self.listing_file)
         else:
-            self.listing = list_folder(self.test_root, self.class_names).without(self.read_done())
+            self.listing = self._read_list().without(self.read_done())
 
     def fingerprint(self) -> dict[str, Any]:
         """What tells the images to be tested, and the files of their boxes, from others: counts and hashes of names."""
@@ -142,10 +143,13 @@ class ImageFolderDataModule(pl.LightningDataModule):
             found["n_boxes"], found["boxes_sha256"] = hash_files(self.boxes, [".xml"])
         return found
 
-    def _list(self) -> Listing:
+    def _list(self) -> Listing | ShardListing:
         if self._listed is None:
-            self._listed = list_folder(self.test_root, self.class_names)
+            self._listed = self._read_list()
         return self._listed
+
+    def _read_list(self) -> Listing | ShardListing:
+        return (list_shards if is_shards(self.test_root) else list_folder)(self.test_root, self.class_names)
 
     def train_class_names(self) -> list[str]:
         """The names of the class folders that :meth:`train_dataloader` reads, in order."""
@@ -170,10 +174,13 @@ class ImageFolderDataModule(pl.LightningDataModule):
     def val_dataloader(self) -> DataLoader:
         return self._loader(ImageDataset(self.val_listing, SampleReader(self.preprocess)))
 
-    def test_dataloader(self) -> SurvivingLoader:
+    def test_dataloader(self) -> SurvivingLoader | ShardLoader:
         reader = SampleReader(self.preprocess, self.boxes, self.class_names, self.n_originals)
-        # Lightning's own sampler repeats images where they do not divide evenly; this neither repeats nor pads.
+        # Lightning's own sampler repeats images where they do not divide evenly; these neither repeat nor pad.
         rank, world = (self.trainer.global_rank, self.trainer.world_size) if self.trainer else (0, 1)
+        if isinstance(self.listing, ShardListing):
+            dataset = ShardDataset(self.listing, reader, self.class_names or [], rank, world)
+            return ShardLoader(dataset, **self._loading())
         indices = self.listing.todo(rank, world)
         return SurvivingLoader(ImageDataset(self.listing, reader), indices, rank=rank, **self._loading())
 

@@ -68,7 +68,9 @@ def read_annotation(path: Path, content: bytes | None = None) -> Annotation:
     try:
         root = ElementTree.fromstring(path.read_bytes() if content is None else content)
         width, height = (_number(root, f"size/{side}") for side in ("width", "height"))
-    except (OSError, ValueError, ElementTree.ParseError) as error:
+        if not 1 <= min(width, height) <= max(width, height) < 1e9:
+            raise ValueError(f"no image has {width:g} × {height:g} pixels")
+    except (OSError, ValueError, LookupError, ElementTree.ParseError) as error:  # LookupError: the encoding
         raise AnnotationError(f"{path}: {error}") from error
     objects, problems = [], []
     for element in root.iter("object"):

@@ -41,7 +41,7 @@ class Listing:
 
     Attributes:
         done: Which images have their rows already, bool ``(N,)``.
-        file: Where :func:`save_listing` wrote it. Such a listing is mapped into memory, which all processes share, and
+        file: Where :meth:`save` wrote it. Such a listing is mapped into memory, which all processes share, and
             is pickled as its file's name.
 
     Example:
@@ -61,7 +61,7 @@ class Listing:
         return len(self.paths)
 
     def __reduce__(self) -> Any:
-        return super().__reduce__() if self.file is None else (load_listing, (self.file,))
+        return super().__reduce__() if self.file is None else (Listing.load, (self.file,))
 
     def path(self, index: int) -> str:
         return os.fsdecode(self.paths[index].as_py())
@@ -91,22 +91,18 @@ class Listing:
         _hash_names(sha256, self.paths)
         return {"n_images": len(self), "sha256": sha256.hexdigest()}
 
+    def save(self, file: Path) -> None:
+        """Writes an Arrow file, aside and then renamed, so that it is either whole or not there."""
+        columns = {"path": self.paths, "label": self.labels, "done": self.done}
+        write_arrow(pa.table(columns, metadata={"root": os.fsencode(self.root)}), file)
 
-def save_listing(listing: Listing, file: Path) -> None:
-    """Writes an Arrow file, aside and then renamed, so that it is either whole or not there."""
-    table = pa.table(
-        {"path": listing.paths, "label": listing.labels, "done": listing.done},
-        metadata={"root": os.fsencode(listing.root)},
-    )
-    write_arrow(table, file)
-
-
-def load_listing(file: Path) -> Listing:
-    """Maps what :func:`save_listing` wrote into memory: it is read as it is needed, and shared between processes."""
-    table = read_arrow(file)
-    root = Path(os.fsdecode(table.schema.metadata[b"root"]))
-    columns = [table[name].combine_chunks() for name in ("path", "label", "done")]
-    return Listing(root, columns[0], columns[1].to_numpy(), columns[2].to_numpy(zero_copy_only=False), file)
+    @classmethod
+    def load(cls, file: Path) -> Listing:
+        """Maps what :meth:`save` wrote into memory: it is read as it is needed, and shared between processes."""
+        table = read_arrow(file)
+        root = Path(os.fsdecode(table.schema.metadata[b"root"]))
+        columns = [table[name].combine_chunks() for name in ("path", "label", "done")]
+        return cls(root, columns[0], columns[1].to_numpy(), columns[2].to_numpy(zero_copy_only=False), file)
 
 
 def write_arrow(table: pa.Table, file: Path) -> None:

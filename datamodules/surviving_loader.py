@@ -64,14 +64,14 @@ def iterate(loader: DataLoader) -> Iterator[Any]:
                 waiting.clear()
             except StopIteration:
                 return
-            except RuntimeError as error:
+            except Exception as error:  # a message that was cut off raises nearly anything
                 waiting.clear()
-                dead = [worker for worker in workers if not worker.is_alive() and worker.exitcode]
-                if not dead:
+                deaths = [WorkerDeath(worker) for worker in workers if not worker.is_alive() and worker.exitcode]
+                if workers:
+                    _stop(batches, workers)  # torch itself waits for them, for seconds
+                if not deaths:
                     raise  # an error of the data set's own
-                death = WorkerDeath(dead[0])
-                _stop(batches, workers)
-                raise death from error
+                raise deaths[0] from error
             yield batch
 
 

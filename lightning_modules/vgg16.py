@@ -49,7 +49,7 @@ class VGG16(nn.Module):
     Shape: ``(N, 3, H, W)`` in [0, 1] -> ``(N, len(class_names))``.
 
     Raises:
-        InputError: If ``input_size`` is below 32.
+        InputError: If a size is below 32, ``hidden_features`` below 1, or ``class_names`` is not a list of names.
 
     Reference: Simonyan & Zisserman, "Very Deep Convolutional Networks for Large-Scale Image Recognition", ICLR 2015.
 
@@ -76,8 +76,13 @@ class VGG16(nn.Module):
         batch_norm: bool = False,
     ) -> None:
         super().__init__()
-        if input_size < 32:
-            raise InputError(f"input_size must be at least 32 pixels, got {input_size}.")
+        for name, size in (("input_size", input_size), ("resize_size", resize_size)):
+            if not isinstance(size, int) or size < 32:
+                raise InputError(f"{name} must be at least 32 pixels, got {size}.")
+        if not isinstance(hidden_features, int) or hidden_features < 1:
+            raise InputError(f"hidden_features must be at least 1, got {hidden_features}.")
+        if not class_names or isinstance(class_names, str) or not all(isinstance(name, str) for name in class_names):
+            raise InputError(f"class_names should be the names of the outputs, got {class_names!r}.")
         self.class_names = list(class_names)
         self.width = width
         self.hidden_features = hidden_features
@@ -213,18 +218,21 @@ def imagenet_class_names() -> list[str]:
 
 def _from_file(path: Path) -> VGG16:
     description, state = _read(path)
+    description = description or {"class_names": imagenet_class_names()}
     try:
-        network = VGG16(**description) if description else VGG16(imagenet_class_names())
-    except (TypeError, ValueError, RuntimeError) as error:
+        with torch.device("meta"):  # without memory, of which a damaged description might ask for any amount
+            layout = VGG16(**description)
+    except (TypeError, ValueError, RuntimeError, ArithmeticError) as error:
         raise WeightsError(f"{path} describes a VGG16 that cannot be built: {first_line(error)}") from error
     check_fit(
         path,
         state,
-        network,
-        f"a VGG16 of {len(network.class_names)} classes in torchvision's layout",
+        layout,
+        f"a VGG16 of {len(layout.class_names)} classes in torchvision's layout",
         "Only checkpoints of train_classifier.py may have other classes, widths or batch norms; weights of another "
         "network need its import path, model.network.",
     )
+    network = VGG16(**description)
     network.load_state_dict(state)
     return fold_batch_norm(network.eval()).freeze()
 

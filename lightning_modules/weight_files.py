@@ -83,9 +83,14 @@ def check_tensors(path: Path, state: Any) -> dict[str, Tensor]:
     Raises:
         WeightsError: If it is no state dict.
     """
-    if not isinstance(state, Mapping) or not state or not all(isinstance(v, Tensor) for v in state.values()):
+    if not isinstance(state, Mapping) or not state or not all(map(_is_weight, state, state.values())):
         raise WeightsError(f"{path} is not a state dict: it should map names such as features.0.weight to tensors.")
     return {name.removeprefix("network."): tensor for name, tensor in state.items()}
+
+
+def _is_weight(name: Any, value: Any) -> bool:
+    plain = isinstance(name, str) and isinstance(value, Tensor) and value.layout == torch.strided
+    return plain and value.device.type == "cpu" and not value.is_complex() and not value.is_quantized
 
 
 def check_fit(path: Path, state: Mapping[str, Tensor], network: nn.Module, what: str, advice: str) -> None:

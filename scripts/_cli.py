@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import inspect
 import json
 import logging
 import os
@@ -21,6 +22,7 @@ from _parser import HelpfulParser
 from _provenance import device_names, git_commit, seeds, versions, weights_sha256
 from _run import RunError, RunFolder, write_text
 from _stopping import StopOnSignal, Stopped
+from jsonargparse import Namespace
 from pytorch_lightning import LightningDataModule, LightningModule, Trainer
 from pytorch_lightning.callbacks import Callback, RichProgressBar
 from pytorch_lightning.cli import LightningArgumentParser, LightningCLI
@@ -83,6 +85,23 @@ class RunCLI(LightningCLI):
     def add_arguments_to_parser(self, parser: LightningArgumentParser) -> None:
         parser.add_argument("--out", type=str, required=True, help="Folder for everything that the run leaves (RUN).")
 
+    def parse_arguments(self, parser: LightningArgumentParser, args: Any) -> None:
+        try:
+            super().parse_arguments(parser, args)
+        except (AttributeError, KeyError, TypeError) as error:  # the parser's own, about files of odd structure
+            parser.error(f"the options cannot be understood: {error}")
+
+    def before_instantiate_classes(self) -> None:
+        """Refuses null where an option has to have a value, which the parser lets through."""
+        for group in ("model", "data", "trainer"):
+            if not isinstance(self.config.get(group), Namespace):
+                raise RunError(f"{group} is {self.config.get(group)!r}; it should be a group of options.")
+        for group, kind in (("model", self._model_class), ("data", self._datamodule_class)):
+            for name, parameter in inspect.signature(kind).parameters.items():
+                options = self.config[group]
+                if name in options and options[name] is None and "None" not in str(parameter.annotation):
+                    raise RunError(f"{group}.{name} is null; it should be {parameter.annotation}.")
+
     @property
     def out(self) -> Path:
         return Path(self.config["out"]).expanduser()
@@ -98,7 +117,8 @@ class RunCLI(LightningCLI):
         bar = [] if config.get("enable_progress_bar") is False else [RichProgressBar(leave=True)]
         try:
             return self._instantiate_trainer(config, [*bar, *self.callbacks()])
-        except ValueError as error:  # Lightning's MisconfigurationException is no ValueError; see run_main
+        # Lightning's MisconfigurationException is none of these; see run_main
+        except (TypeError, ValueError, RuntimeError) as error:
             raise RunError(f"The trainer's options do not fit together or this machine: {error}") from error
 
     @property

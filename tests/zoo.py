@@ -3,15 +3,27 @@
 from __future__ import annotations
 
 import os
+import signal
 import struct
 import zlib
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from PIL import Image
 
+from datamodules import decode_image
+
 VANISHING = "vanishes.jpg"
 """The file that tests delete after the folder was listed."""
+CRASHING = "crashes.jpg"
+"""The file whose decoding kills the worker, if :func:`decode_or_crash` is put in the decoder's place."""
+
+
+def decode_or_crash(source: Any) -> Image.Image:
+    if os.path.basename(source) == CRASHING:
+        os.kill(os.getpid(), signal.SIGKILL)
+    return decode_image(source)
 
 
 def make_zoo(folder: Path) -> dict[str, str | None]:
@@ -55,12 +67,14 @@ def _bad(folder: Path) -> dict[str, str | None]:
     Image.fromarray(np.ones((4, 4), np.float32)).save(folder / "floating point.tif")
     (folder / "dangling.jpg").symlink_to("nowhere.jpg")
     (folder / "folder.jpg").mkdir()
-    _noise("RGB").save(folder / VANISHING)
+    for name in (VANISHING, CRASHING):
+        _noise("RGB").save(folder / name)
     expected = {name: message for name, (_, message) in contents.items()} | {
         "floating point.tif": "floating-point pixels have no known range",
         "dangling.jpg": "No such file",
         "folder.jpg": "Is a directory",
         VANISHING: "No such file",
+        CRASHING: r"the worker that decoded it was killed by signal 9 \(SIGKILL\), twice",
     }
     if os.geteuid() != 0:  # root may read everything
         _noise("RGB").save(folder / "secret.jpg")
@@ -82,6 +96,9 @@ def _ycck(jpeg: bytes) -> bytes:
 
 
 def _png_header(width: int, height: int) -> bytes:
-    """A PNG file that ends after it has said how large it is."""
-    chunk = b"IHDR" + struct.pack(">IIBBBBB", width, height, 8, 2, 0, 0, 0)
-    return b"\x89PNG\r\n\x1a\n" + struct.pack(">I", 13) + chunk + struct.pack(">I", zlib.crc32(chunk))
+    """A PNG file that ends where its pixels begin."""
+    chunks = [(b"IHDR", struct.pack(">IIBBBBB", width, height, 8, 2, 0, 0, 0)), (b"IDAT", zlib.compress(bytes(99)))]
+    return b"\x89PNG\r\n\x1a\n" + b"".join(
+        struct.pack(">I", len(content)) + name + content + struct.pack(">I", zlib.crc32(name + content))
+        for name, content in chunks
+    )

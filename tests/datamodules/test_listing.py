@@ -11,7 +11,7 @@ import pytest
 
 from datamodules import DataError, list_folder
 from datamodules.imagenet import imagenet_class_names
-from datamodules.listing import load_listing, match_labels, save_listing
+from datamodules.listing import Listing, match_labels
 from tests.images import make_images
 
 
@@ -103,9 +103,9 @@ def test_saved_listing(tmp_path: Path) -> None:
     make_images(tmp_path / "images", "cat/a.png", "cat/b c.png", "dog/a.png")
     os.rename(tmp_path / "images/dog/a.png", os.fsencode(tmp_path / "images/dog") + b"/\xff\n.png")
     listing = list_folder(tmp_path / "images").without({"cat/a.png", "dog/\\xff\n.png"})
-    save_listing(listing, tmp_path / "run/listing.arrow")
+    listing.save(tmp_path / "run/listing.arrow")
     assert [file.name for file in (tmp_path / "run").iterdir()] == ["listing.arrow"]
-    loaded = load_listing(tmp_path / "run/listing.arrow")
+    loaded = Listing.load(tmp_path / "run/listing.arrow")
     assert loaded.root == listing.root
     assert loaded.paths.to_pylist() == [b"cat/a.png", b"dog/\xff\n.png", b"cat/b c.png"]
     assert loaded.path(1) == "dog/\udcff\n.png"
@@ -145,8 +145,8 @@ def test_listing_takes_little_memory(tmp_path: Path, n_folders: int) -> None:
         listing = list_folder(root)
         listed_peak = tracemalloc.get_traced_memory()[1]
         tracemalloc.reset_peak()
-        save_listing(listing.without({"x"}), tmp_path / "listing.arrow")
-        loaded = load_listing(tmp_path / "listing.arrow")
+        listing.without({"x"}).save(tmp_path / "listing.arrow")
+        loaded = Listing.load(tmp_path / "listing.arrow")
         assert loaded.fingerprint()["n_images"] == n
         saved_peak = tracemalloc.get_traced_memory()[1]
     finally:

@@ -13,30 +13,33 @@ import pandas as pd
 import pytest
 from evaluate_attribution import main
 
-from datamodules import image_folder
-from datamodules.listing import Listing, save_listing
+from datamodules import Listing, samples
 from lightning_modules.rows import read_rows
 from tests.scripts.conftest import ROOT, environment
-from tests.zoo import VANISHING, make_zoo
+from tests.zoo import VANISHING, decode_or_crash, make_zoo
 
 OPTIONS = [
     *("--model.weights", "shapes", "--model.methods", "[GradCAM]", "--model.n_figures", "3"),
     *("--data.batch_size", "4", "--trainer.accelerator", "cpu"),
 ]
-# The same script, but for a file that is deleted once the folder is listed.
-SCRIPT = f"""
+save = Listing.save
+# The same script, but for a file that is deleted once the folder is listed, and one that kills who decodes it.
+SCRIPT = """
 import evaluate_attribution
-from datamodules import image_folder
-from datamodules.listing import save_listing
+from datamodules import Listing, samples
+from tests.scripts.test_bad_files import save_and_delete
+from tests.zoo import decode_or_crash
 
-def save_and_delete(listing, file):
-    save_listing(listing, file)
-    (listing.root / "star/{VANISHING}").unlink()
-
-image_folder.save_listing = save_and_delete
+Listing.save = save_and_delete
+samples.decode_image = decode_or_crash
 if __name__ == "__main__":
     evaluate_attribution.main()
 """
+
+
+def save_and_delete(listing: Listing, file: Path) -> None:
+    save(listing, file)
+    (listing.root / "star" / VANISHING).unlink()
 
 
 def check(run: Path, expected: dict[str, str | None], output: str) -> pd.DataFrame:
@@ -64,19 +67,17 @@ def check(run: Path, expected: dict[str, str | None], output: str) -> pd.DataFra
 def test_two_workers_and_two_processes(
     call: Callable, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    def save_and_delete(listing: Listing, file: Path) -> None:
-        save_listing(listing, file)
-        (listing.root / "star" / VANISHING).unlink()
-
     expected = make_zoo(tmp_path / "zoo/star")
-    monkeypatch.setattr(image_folder, "save_listing", save_and_delete)
+    monkeypatch.setattr(Listing, "save", save_and_delete)
     content = (tmp_path / "zoo/star" / VANISHING).read_bytes()
-    call(main, "--data.root", "zoo", *OPTIONS, "--data.num_workers", 2, "--out", "workers")
+    monkeypatch.setattr(samples, "decode_image", decode_or_crash)
+    with pytest.warns(UserWarning, match="was killed by signal 9"):
+        call(main, "--data.root", "zoo", *OPTIONS, "--data.num_workers", 2, "--out", "workers")
     one = check(tmp_path / "workers", expected, capsys.readouterr().out)
 
     (tmp_path / "zoo/star" / VANISHING).write_bytes(content)
     (tmp_path / "run.py").write_text(SCRIPT)
-    options = ["--data.root", "zoo", *OPTIONS, "--data.num_workers", "0", "--trainer.devices", "2"]
+    options = ["--data.root", "zoo", *OPTIONS, "--data.num_workers", "1", "--trainer.devices", "2"]
     process = subprocess.run(
         [sys.executable, "run.py", *options, "--out", "processes"],
         cwd=tmp_path,
@@ -86,6 +87,7 @@ def test_two_workers_and_two_processes(
         timeout=250,
     )
     assert process.returncode == 0, process.stderr
+    assert "was killed by signal 9" in process.stderr
     two = check(tmp_path / "processes", expected, process.stdout)
     assert one["error"].equals(two["error"])
     assert (one["probability"] - two["probability"]).abs().max() < 1e-5

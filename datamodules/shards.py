@@ -1,0 +1,331 @@
+"""Streams tar shards in WebDataset's layout: files that share a name but for the extension are one sample."""
+
+from __future__ import annotations
+
+import bisect
+import hashlib
+import json
+import os
+import tarfile
+import zlib
+from collections.abc import Collection, Iterator, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any, BinaryIO, NamedTuple
+
+import numpy as np
+import pyarrow as pa
+from braceexpand import braceexpand
+from torch.utils.data import DataLoader, IterableDataset, get_worker_info
+from webdataset.tariterators import group_by_keys
+
+from datamodules.decoding import EXTENSIONS
+from datamodules.listing import (
+    DataError,
+    Listing,
+    class_folders,
+    label_table,
+    list_files,
+    match_labels,
+    printable,
+    read_arrow,
+    write_arrow,
+)
+from datamodules.samples import SampleReader, failed
+from datamodules.surviving_loader import WorkerDeath, iterate
+
+SUFFIXES = (".tar", ".tar.gz", ".tgz")
+_DAMAGES = (OSError, EOFError, tarfile.TarError, zlib.error)
+
+
+def is_shards(root: Path) -> bool:
+    """Whether this names shards: a tar file, a pattern of them, or a folder that holds tar files and no images."""
+    if not root.is_dir():
+        return str(root).endswith(SUFFIXES)
+    return bool(_shards_in(root)) and not class_folders(root) and not len(list_files(root))
+
+
+def _shards_in(root: Path) -> list[str]:
+    return sorted(str(root / e.name) for e in os.scandir(root) if e.name.endswith(SUFFIXES) and e.name[0] != ".")
+
+
+@dataclass(frozen=True)
+class ShardListing:
+    """The shards of a data set.
+
+    Attributes:
+        shards: The files, in order.
+        labels: Of the first sample: those of the others are known when they are read.
+        done: Paths, as rows hold them, of the samples that have their rows already, sorted.
+        file: Where :meth:`save` wrote it, to be mapped into memory.
+    """
+
+    shards: tuple[str, ...]
+    labels: np.ndarray
+    done: pa.Array
+    file: Path | None = None
+
+    def __reduce__(self) -> Any:
+        return super().__reduce__() if self.file is None else (ShardListing.load, (self.file,))
+
+    def without(self, done: Collection[str]) -> ShardListing:
+        """The listing with the samples of these paths marked as done."""
+        return replace(self, done=pa.array(done, pa.large_string(), size=len(done)).sort())
+
+    def is_done(self, path: str) -> bool:
+        place = bisect.bisect_left(range(len(self.done)), path, key=lambda k: self.done[k].as_py())
+        return place < len(self.done) and self.done[place].as_py() == path
+
+    def fingerprint(self) -> dict[str, Any]:
+        """What tells these shards from others: their number, and a hash of their names and sizes."""
+        sizes = [[Path(shard).name, os.stat(shard).st_size] for shard in self.shards]
+        return {"n_shards": len(sizes), "sha256": hashlib.sha256(json.dumps(sizes).encode()).hexdigest()}
+
+    def save(self, file: Path) -> None:
+        """Writes an Arrow file, aside and then renamed, so that it is either whole or not there."""
+        shards = json.dumps({"shards": self.shards, "labels": self.labels.tolist()})
+        write_arrow(pa.table({"done": self.done}, metadata={"shards": shards}), file)
+
+    @classmethod
+    def load(cls, file: Path) -> ShardListing:
+        """Maps what :meth:`save` wrote into memory."""
+        table = read_arrow(file)
+        found = json.loads(table.schema.metadata[b"shards"])
+        return cls(tuple(found["shards"]), np.array(found["labels"]), table["done"].combine_chunks(), file)
+
+
+def list_shards(root: Path, class_names: Sequence[str] | None) -> ShardListing:
+    """Finds the shards, and looks at the first sample.
+
+    Args:
+        root: A tar file, a pattern such as ``val-{0000..0049}.tar``, or a folder that holds tar files.
+        class_names: Names of the network's classes, by which the samples are labelled.
+
+    Raises:
+        DataError: If a shard of the pattern does not exist, or the first shard is no tar archive, holds no samples, or
+            is of other classes than the network.
+    """
+    if class_names is None:
+        raise DataError(f"To read shards ({root}), class_names have to be known: they decide the labels.")
+    shards = _shards_in(root) if root.is_dir() else list(braceexpand(str(root)))
+    if missing := [shard for shard in shards if not os.path.isfile(shard)]:
+        raise DataError(f"{len(missing)} of {len(shards)} shards of {root} do not exist: {', '.join(missing[:3])}.")
+    empty = pa.array([], pa.large_string())
+    dataset = ShardDataset(ShardListing(tuple(shards), np.array([]), empty), SampleReader(None), class_names)
+    return ShardListing(tuple(shards), np.array([dataset.first_label()]), empty)
+
+
+def load_listing(file: Path) -> Listing | ShardListing:
+    """Maps what a listing's ``save`` wrote into memory."""
+    return (ShardListing if b"shards" in read_arrow(file).schema.metadata else Listing).load(file)
+
+
+class Part(NamedTuple):
+    """The samples ``start``, ``start + step``, ``start + 2 * step`` and so on of the shard of this number."""
+
+    shard: int
+    start: int = 0
+    step: int = 1
+
+
+def share(parts: Sequence[Part], index: int, count: int) -> list[Part]:
+    """What the process of this index reads, if ``count`` processes share the parts so that each is read once.
+
+    Whole parts where there are enough of them; otherwise those who share one take turns at its samples.
+
+    Example:
+        >>> share([Part(0), Part(1), Part(2)], 1, 2)
+        [Part(shard=1, start=0, step=1)]
+        >>> share([Part(0)], 1, 3)
+        [Part(shard=0, start=1, step=3)]
+    """
+    if len(parts) >= count or not parts:
+        return list(parts[index::count])
+    turn, place = divmod(index, len(parts))
+    shard, start, step = parts[place]
+    return [Part(shard, start + turn * step, len(range(place, count, len(parts))) * step)]
+
+
+class ShardDataset(IterableDataset):
+    """The samples of shards as dicts; see :class:`~datamodules.samples.SampleReader`.
+
+    A sample's ``path`` is that of its image in the shard. Its label stands in its ``.cls`` (a class name, a WordNet id
+    or an index), or is that of the folder in its path; without either it is unlabelled. Its ``.xml`` holds the boxes,
+    its ``.path`` the path if the name in the shard had to be another. A damaged shard becomes a failed sample of the
+    shard's name, after the samples before the damage.
+
+    Args:
+        listing: The shards.
+        reader: Makes the samples.
+        class_names: Names of the network's classes.
+        rank: Which process this is ...
+        world: ... of so many, which share the samples.
+    """
+
+    def __init__(
+        self, listing: ShardListing, reader: SampleReader, class_names: Sequence[str], rank: int = 0, world: int = 1
+    ) -> None:
+        self.listing = listing
+        self.reader = reader
+        self.n_classes = len(class_names)
+        self.class_names = class_names
+        self.label_table = label_table(class_names)
+        self.rank = rank
+        self.world = world
+
+    def __iter__(self) -> Iterator[dict[str, Any]]:
+        parts = share([Part(k) for k in range(len(self.listing.shards))], self.rank, self.world)
+        worker = get_worker_info()
+        for part in parts if worker is None else share(parts, worker.id, worker.num_workers):
+            yield from self._read_part(part)
+
+    def first_label(self) -> int:
+        """The label of the first sample."""
+        shard = self.listing.shards[0]
+        try:
+            sample = next(read_shard(shard), None)
+        except _DAMAGES as error:
+            raise DataError(f"{shard} is no tar archive, or is damaged from the start: {error}") from error
+        if sample is None:
+            raise DataError(f"{shard} holds no samples.")
+        path, _ = _image_of(sample)
+        try:
+            return self._label(path, sample)
+        except ValueError as error:
+            if "cls" not in sample:
+                match_labels([_folder_of(path)], self.class_names)
+            raise DataError(f"The first sample of {shard}, {printable(path)}: {error}.") from error
+
+    def _read_part(self, part: Part) -> Iterator[dict[str, Any]]:
+        shard = self.listing.shards[part.shard]
+        position, keys = -1, set()
+        try:
+            for position, sample in enumerate(read_shard(shard)):
+                again = sample["__key__"] in keys
+                keys.add(sample["__key__"])
+                if position % part.step != part.start:
+                    continue
+                path, image = _image_of(sample)
+                if again:
+                    path = f"{path} (sample {position} of {Path(shard).name})"
+                if not self.listing.is_done(printable(path)):
+                    index = part.shard + len(self.listing.shards) * position
+                    error = "an earlier sample of the shard has the same name" if again else sample.get("__error__")
+                    yield failed(path, error) if error else self._sample(path, image, index, sample)
+        except _DAMAGES as error:
+            name = Path(shard).name
+            if part.start == 0 and not self.listing.is_done(printable(name)):
+                yield failed(name, f"the shard is damaged after its first {position + 1} samples: {error}")
+
+    def _sample(self, path: str, image: str | None, index: int, sample: dict[str, Any]) -> dict[str, Any]:
+        if image is None:
+            held = sorted(name for name in sample if not name.startswith("__"))
+            return failed(path, f"a sample should hold one image; this one holds {', '.join(held)}")
+        try:
+            label = self._label(path, sample)
+        except ValueError as error:
+            return failed(path, str(error))
+        return self.reader.read(sample[image], path, label, index, sample.get("xml"))
+
+    def _label(self, path: str, sample: dict[str, Any]) -> int:
+        """Raises ValueError if there is no such class."""
+        name = _folder_of(path)
+        if "cls" in sample:
+            name = printable(sample["cls"]).strip()
+            if name not in self.label_table and name.isdecimal() and int(name) < self.n_classes:
+                return int(name)
+        elif not name:
+            return -1
+        if name not in self.label_table:
+            where = ".cls" if "cls" in sample else "folder"
+            raise ValueError(f"its {where} is {name!r}, which is no class of the network")
+        return self.label_table[name]
+
+
+def _folder_of(path: str) -> str:
+    return printable(Path(path).parent.name)
+
+
+def _image_of(sample: dict[str, Any]) -> tuple[str, str | None]:
+    """The path of a sample, and the name under which it holds its image, None if there is not exactly one."""
+    images = [name for name in sample if f".{name.lower()}" in EXTENSIONS]
+    image = images[0] if len(images) == 1 else None
+    if "path" in sample:
+        return os.fsdecode(sample["path"]), image
+    return sample["__key__"] + (f".{image}" if image else ""), image
+
+
+def read_shard(shard: str) -> Iterator[dict[str, Any]]:
+    """The samples of a shard as webdataset groups them: ``__key__``, the content by extension, ``__error__`` if broken.
+
+    Raises:
+        OSError, EOFError, tarfile.TarError, zlib.error: If the shard is damaged, after the samples before the damage.
+    """
+    errors: list[str] = []
+
+    def note(error: Exception) -> bool:
+        errors.append(str(error.args[0]))
+        return True  # go on
+
+    with open(shard, "rb") as stream:
+        for sample in group_by_keys(_members(stream, shard), keys=_split, lcase=False, handler=note):
+            yield sample | ({"__error__": "; ".join(errors)} if errors else {})
+            errors.clear()
+
+
+def _members(stream: BinaryIO, shard: str) -> Iterator[dict[str, Any]]:
+    """The files of an archive, read from its start to its end.
+
+    Not webdataset's own reader, which takes the first thing that is no header for the end of the archive.
+    """
+    with tarfile.open(fileobj=stream, mode="r|*", tarinfo=_StrictTarInfo) as archive:
+        for member in archive:
+            file = archive.extractfile(member) if member.isreg() else None
+            if file is not None:
+                yield {"fname": member.name.removeprefix("./"), "data": file.read(), "__url__": shard}
+            archive.members = []  # type: ignore[attr-defined]  # or it would keep all of them
+        end = archive.offset
+    if shard.endswith(".tar"):
+        stream.seek(end)
+        if any(any(block) for block in iter(lambda: stream.read(1 << 20), b"")):
+            raise tarfile.ReadError(f"something follows the end of the archive, which stands at byte {end:,}")
+
+
+class _StrictTarInfo(tarfile.TarInfo):
+    """TarFile takes any header that it cannot read for the archive's end; only the end mark is."""
+
+    @classmethod
+    def fromtarfile(cls, tarfile_: Any) -> tarfile.TarInfo:  # type: ignore[override]
+        try:
+            return super().fromtarfile(tarfile_)
+        except tarfile.EOFHeaderError:  # type: ignore[attr-defined]
+            raise
+        except tarfile.HeaderError as error:
+            raise tarfile.ReadError(f"{error} at byte {tarfile_.offset:,}, and no end of the archive") from error
+
+
+def _split(name: str) -> tuple[str | None, str | None]:
+    """A file's name as the sample's key and the rest: at the first dot, as everywhere with WebDataset."""
+    folder, slash, base = name.rpartition("/")
+    stem, dot, suffix = base.partition(".")
+    # Hidden files, files without extension, and WebDataset's own are no part of a sample.
+    if not (stem and dot) or (name.startswith("__") and name.split("/")[0].endswith("__")):
+        return None, None
+    return folder + slash + stem, suffix
+
+
+class ShardLoader:
+    """Batches of a :class:`ShardDataset`. How many they will be is not known."""
+
+    def __init__(self, dataset: ShardDataset, **options: Any) -> None:
+        self.dataset = dataset
+        self.options = options
+
+    def __iter__(self) -> Iterator[Any]:
+        try:
+            yield from iterate(DataLoader(self.dataset, **self.options))
+        except WorkerDeath as death:
+            raise DataError(
+                f"Rank {self.dataset.rank}: {death}, while it read shards. The same command continues the run; with "
+                "fewer --data.num_workers it takes less memory."
+            ) from death
