@@ -148,6 +148,8 @@ class ClassIndexDataModule(pl.LightningDataModule):
         self.batch_size = batch_size
         self.read_done: Callable[[], set[str]] = set
         self.done: set[str] = set()
+        # There may be fewer images left than devices.
+        self.allow_zero_length_dataloader_with_multiple_devices = True
 
     def fingerprint(self) -> dict[str, Any]:
         """What tells the images to be made from others, beyond the options, which name them."""

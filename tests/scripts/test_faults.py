@@ -124,7 +124,7 @@ def assert_begun(folder: Path, whole: pd.DataFrame) -> int:
 
 
 def assert_ended(folder: Path, whole: Whole, exact: bool = True) -> None:
-    options: dict[str, Any] = {"check_exact": True} if exact else {"rtol": 1e-5, "atol": 1e-7}
+    options: dict[str, Any] = {"check_exact": True} if exact else {"rtol": 1e-5, "atol": 1e-6}
     pd.testing.assert_frame_equal(rows_of(folder), whole.rows, **options)
     if exact:
         assert summary_of(folder) == whole.summary

@@ -1,0 +1,153 @@
+"""A result does not depend on how the work was split: over processes, batches, workers and nodes."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import socket
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+import pytest
+
+from lightning_modules.rows import read_rows
+
+from .processes import SCRIPTS, Run
+
+N_IMAGES = 13  # divides by nothing
+SMOOTH = "{class_path: SmoothGrad, init_args: {n_samples: 2}}"
+OPTIONS: dict[str, list[object]] = {
+    "evaluate_attribution": [
+        *("--model.methods", f"[GradCAM, GuidedBackprop, {SMOOTH}]", "--model.target", "label"),
+        *("--model.metrics", "[EnergyInBox, AverageDrop]", "--model.n_figures", 2),
+    ],
+    "evaluate_robustness": ["--model.eps", "[1/255, 8/255]", "--model.n_figures", 1],
+    "maximize_activation": ["--data.classes", "[star, ring, 0]", "--model.steps", 2, "--model.n_figures", 1],
+}
+
+
+@pytest.fixture(scope="module")
+def data(shapes: Path, tmp_path_factory: pytest.TempPathFactory) -> list[object]:
+    """Options that name 13 images of all classes, and their boxes."""
+    folder = tmp_path_factory.mktemp("images")
+    for k, path in enumerate(sorted((shapes / "val").glob("*/*"))):
+        if k % 6 == 0 and k < 78:
+            (folder / path.parent.name).mkdir(exist_ok=True)
+            shutil.copy(path, folder / path.parent.name)
+    return ["--data.root", folder, "--data.boxes", shapes / "annotations/val"]
+
+
+@pytest.fixture(scope="module")
+def result(data: list[object], tmp_path_factory: pytest.TempPathFactory) -> Callable[..., tuple[pd.DataFrame, Any]]:
+    """Runs an evaluation, split in a certain way; returns its rows and summary."""
+    known: dict[tuple[object, ...], tuple[pd.DataFrame, Any]] = {}
+
+    def result(script: str, world: int, batch_size: int, workers: int) -> tuple[pd.DataFrame, Any]:
+        split = (script, world, batch_size, workers)
+        if split not in known:
+            folder = tmp_path_factory.mktemp("run")
+            args = [*OPTIONS[script], "--model.weights", "shapes", "--trainer.accelerator", "cpu", "--out", "run"]
+            args += ["--data.batch_size", batch_size, "--trainer.devices", world]
+            if script != "maximize_activation":
+                shown = data if script == "evaluate_attribution" else data[:2]
+                args += [*shown, "--data.num_workers", workers]
+            run = Run(script, args, folder, world)
+            assert run.wait() == [0] * world, run.output()
+            known[split] = outcome(folder / "run")
+        return known[split]
+
+    return result
+
+
+def outcome(run: Path) -> tuple[pd.DataFrame, Any]:
+    summary = json.loads((run / "summary.json").read_text())
+    del summary["produced_by"]
+    for variant in summary.get("variants", {}).values():
+        del variant["seconds"]
+    return read_rows(run / "results").to_pandas().drop(columns="seconds", errors="ignore"), summary
+
+
+def assert_same(ours: tuple[pd.DataFrame, Any], theirs: tuple[pd.DataFrame, Any]) -> None:
+    """Numbers to 1e-5 relative, or 1e-6 of the range of a score; what is counted, predicted or hit is identical."""
+    pd.testing.assert_frame_equal(ours[0], theirs[0], rtol=1e-5, atol=1e-6)
+    assert_same_numbers(ours[1], theirs[1])
+
+
+def assert_same_numbers(ours: Any, theirs: Any) -> None:
+    if isinstance(ours, dict):
+        assert ours.keys() == theirs.keys()
+        for name, value in ours.items():
+            assert_same_numbers(value, theirs[name])
+    elif isinstance(ours, list):
+        assert len(ours) == len(theirs)
+        for a, b in zip(ours, theirs):
+            assert_same_numbers(a, b)
+    elif isinstance(ours, float):
+        assert ours == pytest.approx(theirs, rel=1e-5, abs=1e-6)
+    else:
+        assert ours == theirs
+
+
+# All pairs of 1, 2 and 4 processes, batches of 1, 7 and 32, and 0 and 2 workers.
+SPLITS = [(1, 1, 2), (1, 7, 0), (2, 1, 0), (2, 7, 2), (2, 32, 0), (4, 1, 2), (4, 7, 0), (4, 32, 2)]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("world", "batch_size", "workers"), SPLITS)
+def test_attribution(world: int, batch_size: int, workers: int, result: Callable) -> None:
+    whole = result("evaluate_attribution", 1, 32, 0)
+    assert len(whole[0]) == 3 * N_IMAGES
+    assert whole[0]["energy_in_box"].notna().all()
+    assert_same(result("evaluate_attribution", world, batch_size, workers), whole)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("world", "batch_size", "workers"), [(1, 1, 2), (2, 7, 2), (4, 32, 0)])
+def test_robustness(world: int, batch_size: int, workers: int, result: Callable) -> None:
+    whole = result("evaluate_robustness", 1, 32, 0)
+    assert len(whole[0]) == 3 * N_IMAGES
+    assert_same(result("evaluate_robustness", world, batch_size, workers), whole)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("world", "batch_size"), [(1, 1), (2, 7), (4, 1)])
+def test_maximization(world: int, batch_size: int, result: Callable) -> None:
+    """Of three images; four processes are more than there are images."""
+    whole = result("maximize_activation", 1, 32, 0)
+    assert len(whole[0]) == 3
+    assert_same(result("maximize_activation", world, batch_size, 0), whole)
+
+
+@pytest.mark.slow
+def test_two_nodes(data: list[object], result: Callable, tmp_path: Path) -> None:
+    """As on a cluster: torchrun on each node, which meet by rendezvous, and write into one RUN."""
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    launcher = [sys.executable, "-m", "torch.distributed.run", "--nnodes", 2, "--nproc_per_node", 1]
+    launcher += ["--rdzv_backend", "c10d", "--rdzv_endpoint", f"127.0.0.1:{port}", "--rdzv_id", "test"]
+    launcher += ["--local_addr", "127.0.0.1"]
+    args = [*OPTIONS["evaluate_attribution"], *data, "--data.batch_size", 7, "--data.num_workers", 0]
+    args += ["--model.weights", "shapes", "--trainer.accelerator", "cpu", "--out", "run"]
+    command = [*launcher, SCRIPTS / "evaluate_attribution.py", *args, "--trainer.num_nodes", 2, "--trainer.devices", 1]
+    environment = {**os.environ, "PYTHONPATH": str(SCRIPTS.parent), "OMP_NUM_THREADS": "1"}
+    logs = [(tmp_path / f"node_{k}.txt").open("w+") for k in range(2)]
+    nodes = [
+        subprocess.Popen([*map(str, command)], cwd=tmp_path, env=environment, stdout=log, stderr=subprocess.STDOUT)
+        for log in logs
+    ]
+    try:
+        codes = [node.wait(200) for node in nodes]
+    finally:
+        for node, log in zip(nodes, logs):
+            node.kill()
+            log.close()
+    assert codes == [0, 0], "\n".join(Path(log.name).read_text() for log in logs)
+    assert_same(outcome(tmp_path / "run"), result("evaluate_attribution", 1, 32, 0))
+    assert len({part.name.split("-")[2] for part in (tmp_path / "run/results").iterdir()}) == 2
+    assert len(json.loads((tmp_path / "run/summary.json").read_text())["produced_by"]["devices"]) == 2
