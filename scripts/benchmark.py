@@ -23,6 +23,7 @@ from benchmarks.run_rows import bf16_accuracy, end_to_end, peak_memory, sustaine
 from benchmarks.setting import Setting
 from benchmarks.timing import Result, Row, measure
 from jsonargparse import ArgumentParser
+from rich import box
 from rich.console import Console
 from rich.table import Table
 
@@ -127,7 +128,8 @@ def load(path: Path, machine: str) -> tuple[str, list[Result]]:
 
 
 def print_table(machine: str, results: list[Result]) -> None:
-    table = Table(title=machine, show_lines=False)
+    """Prints a table, which is Markdown too, what was measured on, and what was checked."""
+    table = Table(box=box.MARKDOWN)
     for name in ("work", "against"):
         table.add_column(name)
     for name in ("ours", "theirs", "ratio", "goal", ""):
@@ -139,8 +141,9 @@ def print_table(machine: str, results: list[Result]) -> None:
         table.add_row(line.work if line.work != before else "", line.against, *values, ratio, line.goal, line.verdict)
         before = line.work
     console = Console()
-    console = console if console.is_terminal else Console(width=200)
+    console = console if console.is_terminal else Console(width=260)
     console.print(table)
+    console.print(f"\nOn {machine}.")
     for note in dict.fromkeys(f"{line.row}: {line.note}" for line in results if line.note):
         console.print(f"checked, {note}" if "equal" in note else note)
 
