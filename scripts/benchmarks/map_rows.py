@@ -16,7 +16,7 @@ from lightning_modules import VGG16, ForwardPass, GradCAM, GuidedBackprop, Guide
 
 CAPTUM = "Captum, the three calls"
 CAPTUM_SPARING = "Captum, two calls and the product by hand"
-CAPTUM_PREPARED = "Captum, the three calls, network frozen and channels_last"
+CAPTUM_PREPARED = "Captum, the three calls, given our network and memory"
 BARE = "bare forward + backward"
 BARE_FORWARD = "bare forward"
 LAYER = "features.29"
@@ -32,8 +32,8 @@ def three_maps(setting: Setting, peers: bool = True) -> Row:
         ]
         if peers:
             all_ += [
-                Contender(CAPTUM, lambda: captum_maps(setting.as_found, images, target)),
-                Contender(CAPTUM_SPARING, lambda: captum_maps(setting.as_found, images, target, product=True)),
+                Contender(CAPTUM, lambda: captum_maps(setting.as_found, images, target), as_found=True),
+                Contender(CAPTUM_SPARING, lambda: captum_maps(setting.as_found, images, target, True), as_found=True),
                 Contender(CAPTUM_PREPARED, lambda: captum_maps(setting.prepared, images, target)),
             ]
         return all_
@@ -67,7 +67,9 @@ def three_maps_bf16(setting: Setting, peers: bool = True) -> Row:
                 return setting.bare_gradient(images, target)
 
         all_ = [Contender(OURS, ours), Contender(BARE + ", bf16", bare)]
-        return all_ + ([Contender(CAPTUM + ", fp32", lambda: captum_maps(setting.as_found, images, target))] * peers)
+        return all_ + (
+            [Contender(CAPTUM + ", fp32", lambda: captum_maps(setting.as_found, images, target), as_found=True)] * peers
+        )
 
     goals = [Goal(CAPTUM + ", fp32", faster=11)] if peers else []
     return Row(
@@ -90,8 +92,8 @@ def grad_cam(setting: Setting, peers: bool = True) -> Row:
         all_ = [Contender(OURS, ours), Contender(BARE_FORWARD, lambda: setting.bare_forward(images))]
         if peers:
             all_ += [
-                Contender("pytorch-grad-cam", _pytorch_grad_cam(setting.as_found, images, target)),
-                Contender("torchcam", _torchcam(setting.as_found, images, target)),
+                Contender("pytorch-grad-cam", _pytorch_grad_cam(setting.as_found, images, target), as_found=True),
+                Contender("torchcam", _torchcam(setting.as_found, images, target), as_found=True),
             ]
         return all_
 
@@ -117,7 +119,9 @@ def guided_backprop(setting: Setting, peers: bool = True) -> Row:
         images, target = setting.images(n), setting.target(n)
         ours = Contender(OURS, lambda: GuidedBackprop()(ForwardPass(setting.network, images, target, layers=())))
         bare = Contender(BARE, lambda: setting.bare_gradient(images, target))
-        return [ours, bare] + ([Contender("zennit", _zennit_guided(setting.as_found, images, target))] * peers)
+        return [ours, bare] + (
+            [Contender("zennit", _zennit_guided(setting.as_found, images, target), as_found=True)] * peers
+        )
 
     def check(outputs: dict[str, Any]) -> str:
         return assert_close(outputs[OURS], outputs["zennit"], 1e-4, "maps") if "zennit" in outputs else ""
@@ -146,7 +150,7 @@ def smooth_grad(setting: Setting, peers: bool = True, bf16: bool = False, n_samp
 
         all_ = [Contender(OURS, ours), Contender(bare_loop, bare)]
         call = _captum_smooth_grad(setting.as_found, images, target, n_samples, float(sigma[0])) if peers else None
-        return all_ + ([Contender(captum, call)] if call else [])
+        return all_ + ([Contender(captum, call, as_found=True)] if call else [])
 
     def check(outputs: dict[str, Any]) -> str:
         if bf16 or not peers:

@@ -45,8 +45,8 @@ def fgsm(setting: Setting, peers: bool = True) -> Row:
         all_ = [Contender(OURS, ours), Contender(bare_name, bare)]
         if peers:
             all_ += [
-                Contender("torchattacks in a loop", _torchattacks(setting.as_found, images, target)),
-                Contender("cleverhans in a loop", _cleverhans(setting.as_found, images, target)),
+                Contender("torchattacks in a loop", _torchattacks(setting.as_found, images, target), as_found=True),
+                Contender("cleverhans in a loop", _cleverhans(setting.as_found, images, target), as_found=True),
             ]
         return all_
 
@@ -108,7 +108,7 @@ def activation_maximization(setting: Setting, peers: bool = True, steps: int = 4
                 setting.bare_gradient(images, target)
 
         all_ = [Contender(OURS, ours, steps), Contender("bare forward + backward", bare, steps)]
-        return all_ + ([Contender("lucent", _lucent(setting.as_found, size, steps), steps)] * peers)
+        return all_ + ([Contender("lucent", _lucent(setting.as_found, size, steps), steps, as_found=True)] * peers)
 
     def check(outputs: dict[str, Any]) -> str:
         if "lucent" not in outputs:

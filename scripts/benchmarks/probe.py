@@ -15,13 +15,12 @@ from typing import Any
 import psutil
 import pytorch_lightning as pl
 import torch
-from _memory import keep_freed_memory
 
 from benchmarks.map_rows import captum_maps, our_maps
 from benchmarks.run_rows import _data, _trainer
 from benchmarks.setting import Setting
 from datamodules import write_shapes
-from lightning_modules import AttributionModule, GradCAM, GuidedBackprop, GuidedGradCAM
+from lightning_modules import AttributionModule, GradCAM, GuidedBackprop, GuidedGradCAM, keep_freed_memory
 
 BATCH, N_IMAGES, WINDOW = 16, 2400, 400
 STARTS = (208, 2000)
@@ -42,6 +41,7 @@ class Probe(pl.Callback):
 
 def sustained() -> dict[str, list[float]]:
     """Seconds for ``WINDOW`` images, and the resident memory at their start, for both windows."""
+    keep_freed_memory()
     setting, probe = Setting("shapes", BATCH, torch.device("cpu")), Probe()
     with tempfile.TemporaryDirectory() as folder:
         root = Path(folder)
@@ -66,6 +66,7 @@ def memory(who: str) -> dict[str, float]:
     """Peak resident memory of the three maps of 32 images, in GB, beyond what there was before."""
     setting = Setting("random", 32, torch.device("cpu"))
     images, target = setting.images(32), setting.target(32)
+    keep_freed_memory(who == "ours")
     network = setting.network if who == "ours" else setting.as_found
     if who != "ours":
         del setting.network
@@ -76,7 +77,6 @@ def memory(who: str) -> dict[str, float]:
 
 
 if __name__ == "__main__":
-    keep_freed_memory()
     logging.getLogger("pytorch_lightning").setLevel(logging.ERROR)
     job, *options = sys.argv[1:]
     print(json.dumps(sustained() if job == "sustained" else memory(*options)))

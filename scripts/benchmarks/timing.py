@@ -11,6 +11,8 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
+from lightning_modules import keep_freed_memory
+
 OURS = "VGG Lens"
 
 
@@ -20,12 +22,14 @@ class Contender(NamedTuple):
     Attributes:
         name: Who, and how.
         run: Does the work once.
-        units: How much of the row's work one run is, where not all do the same share; times are divided by it.
+        units: How much of the row's work one run is; times are divided by it.
+        as_found: Whether it runs as its users have it, without :func:`keep_freed_memory`, which our scripts call.
     """
 
     name: str
     run: Callable[[], Any]
     units: float = 1.0
+    as_found: bool = False
 
 
 class Goal(NamedTuple):
@@ -106,9 +110,12 @@ def measure(row: Row, rounds: int) -> list[Result]:
         note = row.check({contender.name: contender.run() for contender in row.contenders(1)}) or note
     contenders = row.contenders(row.images)
     times: dict[str, list[float]] = {contender.name: [] for contender in contenders}
-    for _ in range(rounds):
-        for contender in contenders:
+    for turn in range(rounds):
+        # Another one begins each round, so that nobody always comes after the same.
+        for contender in (*contenders[turn % len(contenders) :], *contenders[: turn % len(contenders)]):
+            keep_freed_memory(not contender.as_found)
             times[contender.name].append(seconds(contender.run) / contender.units)
+    keep_freed_memory()
     return compare(row.name, row.work, times, row.goals, note)
 
 

@@ -60,7 +60,7 @@ def test_contenders_take_turns() -> None:
         lambda outputs: f"checked {sorted(outputs)}",
     )
     slower, quicker = measure(row, rounds=2)
-    assert order == [(name, 1) for name in names] + [(name, 4) for name in names] * 2
+    assert order == [(name, 1) for name in names] + [(name, 4) for name in (*names, *reversed(names))]
     assert slower.note == f"checked {sorted(names)}"
     assert (slower.verdict, quicker.verdict) == ("missed", "met")
 
