@@ -44,14 +44,14 @@ ROWS = (*TIMED, "peak_memory", "sustained", "bf16_accuracy", "gpu")
 
 def main(args: list[str] | None = None) -> None:
     parser = ArgumentParser(description=__doc__)
-    parser.add_argument("--rows", type=str, default="all", help=f"Rows, with commas between: {', '.join(ROWS)}.")
+    parser.add_argument("--rows", type=str, default="all", help=f"With commas between: {', '.join(ROWS)}; or none.")
     parser.add_argument("--rounds", type=int, default=3, help="Times that each contender has its turn.")
     parser.add_argument("--batch_size", type=int, default=8, help="Images in a batch, where a row does not say fewer.")
     parser.add_argument("--weights", type=str, default="random", help="The network: random is the full-size VGG16.")
     parser.add_argument("--peers", type=bool, default=True, help="Whether the peers run; the bare network always does.")
     parser.add_argument("--json", type=str, help="File for all numbers; what it holds of other rows is kept.")
     options = parser.parse_args(args)
-    names = list(ROWS) if options.rows == "all" else options.rows.split(",")
+    names = {"all": list(ROWS), "none": []}.get(options.rows, options.rows.split(","))
     if unknown := [name for name in names if name not in ROWS]:
         raise RunError(f"There is no row {unknown[0]!r} (--rows); there are {', '.join(ROWS)}.")
     if options.rounds < 1 or options.batch_size < 1:
