@@ -52,7 +52,9 @@ def sustained() -> dict[str, list[float]]:
             image.rename(image.parents[2] / f"{image.parents[1].name} {image.parent.name} {image.name}")
         for copy in range(12):
             shutil.rmtree(root / f"images/{copy}")
-        module = AttributionModule("shapes", [GradCAM(), GuidedBackprop(), GuidedGradCAM()], [], n_figures=0)
+        module = AttributionModule(
+            "shapes", methods=[GradCAM(), GuidedBackprop(), GuidedGradCAM()], metrics=[], n_figures=0
+        )
         _trainer(setting, root / "rows", [probe]).test(module, _data(setting, root / "images", BATCH), verbose=False)
     first = [start // BATCH - 1 for start in STARTS]
     last = [k + WINDOW // BATCH for k in first]

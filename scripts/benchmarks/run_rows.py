@@ -37,7 +37,9 @@ def end_to_end(setting: Setting, peers: bool = True) -> Row:
     def contenders(n: int) -> list[Contender]:
         root = folder / str(n)
         _write_photos(setting, root, n)
-        module = AttributionModule(setting.weights, [GradCAM(), GuidedBackprop(), GuidedGradCAM()], [], n_figures=0)
+        module = AttributionModule(
+            setting.weights, methods=[GradCAM(), GuidedBackprop(), GuidedGradCAM()], metrics=[], n_figures=0
+        )
         module.network = setting.network
         data = _data(setting, root, size)
         data.setup("test")
