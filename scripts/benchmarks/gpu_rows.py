@@ -41,7 +41,7 @@ def _smooth_grad(setting: Setting, network: nn.Module, batch: int) -> Callable[[
     images, target = setting.images(1), setting.target(1)
     method = SmoothGrad(batch, max_batch=batch)
     with setting.bf16():
-        forward_pass = ForwardPass(network, images, target, layers=(), input_gradients=False)
+        forward_pass = ForwardPass(network, images, target, layers=(), input_gradients=False, guided=False)
 
     def run() -> Tensor:
         with setting.bf16():

@@ -215,6 +215,21 @@ def test_every_spelling_of_relu_follows_the_rule(relu: Callable[[Tensor], Tensor
     assert torch.equal(forward_pass.guided_gradient(), guided)
 
 
+def test_without_the_guided_gradient_the_network_runs_as_it_is(shapes_network: VGG16) -> None:
+    images = torch.rand(1, 3, 112, 112)
+    with_rule, without = (ForwardPass(shapes_network, images, 3, guided=guided) for guided in (True, False))
+    assert torch.equal(without.input_gradient(), with_rule.input_gradient())
+    assert torch.equal(without.layer_gradient(), with_rule.layer_gradient())
+    with pytest.raises(InputError, match="guided=True"):
+        without.guided_gradient()
+    seen = []
+    handle = shapes_network.features[1].register_forward_hook(lambda module, args, output: seen.append(output.grad_fn))
+    for guided in (True, False):
+        with_rule.at(images, torch.tensor([3]), guided=guided)
+    handle.remove()
+    assert [type(node).__name__ for node in seen] == ["RuledReLUBackward", "ReluBackward0"]
+
+
 class TestGradientsAreWrittenInPlaceOnlyUnseen:
     """The ReLU's backward pass works in place; whoever else has the gradient must not find it changed."""
 
