@@ -77,7 +77,7 @@ def run_row(name: str, setting: Setting, rounds: int, peers: bool) -> list[Resul
     if name == "gpu":
         return smooth_grad_on_gpu(setting, rounds) if setting.device.type == "cuda" else []
     if name == "sustained":
-        return sustained(rounds)
+        return sustained()
     if name == "peak_memory":
         return peak_memory(peers)
     if name == "bf16_accuracy":
