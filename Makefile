@@ -1,7 +1,7 @@
 PYTHON ?= python3
 BIN = .venv/bin
 
-.PHONY: install demo test lint
+.PHONY: install demo test lint benchmark
 .DELETE_ON_ERROR:
 
 install: .venv/installed
@@ -15,6 +15,13 @@ install: .venv/installed
 
 demo: install
 	$(BIN)/python scripts/demo.py --out runs/demo
+
+benchmark: .venv/installed-bench
+	$(BIN)/python scripts/benchmark.py --json runs/benchmark.json
+
+.venv/installed-bench: .venv/installed
+	$(BIN)/pip install --quiet --constraint constraints.txt --editable '.[bench]'
+	touch $@
 
 test: lint
 	$(BIN)/python -m pytest

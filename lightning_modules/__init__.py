@@ -7,6 +7,7 @@ from lightning_modules.callbacks import FigureWriter, ReportWriter, RowWriter, R
 from lightning_modules.classifier import ClassifierModule, PredictionModule
 from lightning_modules.errors import InputError
 from lightning_modules.forward_pass import ForwardPass
+from lightning_modules.memory import keep_freed_memory
 from lightning_modules.methods import AttributionMethod, GradCAM, GuidedBackprop, GuidedGradCAM, Saliency, SmoothGrad
 from lightning_modules.networks import load_network, normalized
 from lightning_modules.robustness import RobustnessModule
@@ -42,6 +43,7 @@ __all__ = [
     "SynthesisProgress",
     "WeightsError",
     "fold_batch_norm",
+    "keep_freed_memory",
     "load_network",
     "load_vgg16",
     "normalized",

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from functools import cached_property
 from typing import Any
 
@@ -35,6 +35,8 @@ class ForwardPass:
         input_gradients: Whether gradients with respect to the pixels may be asked for. Otherwise nothing is kept of
             what runs before the first of ``layers``, so that the pass costs little more than a bare forward: enough
             for Grad-CAM.
+        guided: Whether the guided gradient may be asked for. Otherwise the network runs as it is, so that of one made
+            by ``torch.compile`` nothing has to run uncompiled.
 
     Attributes:
         logits: ``(N, n_classes)``, detached, at least float32.
@@ -59,6 +61,7 @@ class ForwardPass:
         layers: Sequence[str] | None = None,
         keys: Sequence[str] | None = None,
         input_gradients: bool = True,
+        guided: bool = True,
     ) -> None:
         if images.ndim != 4 or not images.is_floating_point():
             raise InputError(f"images must be floating point (N, C, H, W), got {images.dtype} {tuple(images.shape)}.")
@@ -70,13 +73,14 @@ class ForwardPass:
         self.model = model
         self.target_layer: str | None = default
         self._keys = None if keys is None else list(keys)
-        self._relu_rule = ReLURule()
+        self._relu_rule = ReLURule() if guided else None
         self._gradients: dict[str, Tensor] = {}
         with _gradients_enabled():
             self.images = images.detach().clone(memory_format=torch.channels_last).requires_grad_(input_gradients)
             if layers is None:
                 layers = [default] if default else []
-            with _record(model, layers) as activations, RuleOnReLU(self._relu_rule):
+            rule = RuleOnReLU(self._relu_rule) if self._relu_rule else nullcontext()
+            with _record(model, layers) as activations, rule:
                 logits = model(self.images)
             if logits.ndim != 2:
                 raise InputError(f"The model should give logits (N, n_classes), got {tuple(logits.shape)}.")
@@ -154,12 +158,14 @@ class ForwardPass:
 
         Reference: Springenberg et al., "Striving for Simplicity: The All Convolutional Net", ICLR 2015 workshop.
         """
+        if self._relu_rule is None:
+            raise InputError("This pass was made without the guided gradient: ForwardPass(..., guided=True).")
         with self._relu_rule.guided():
             return self._gradient("guided input", self._differentiable_images())
 
-    def at(self, images: Tensor, target: Tensor) -> ForwardPass:
+    def at(self, images: Tensor, target: Tensor, *, guided: bool = True) -> ForwardPass:
         """A forward pass of the same model at other images ``(M, 3, H, W)``, targets ``(M,)``; keeps no activations."""
-        return ForwardPass(self.model, images, target, layers=())
+        return ForwardPass(self.model, images, target, layers=(), guided=guided)
 
     def _activation(self, layer: str | None) -> Tensor:
         name = layer or self.target_layer

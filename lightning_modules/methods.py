@@ -256,7 +256,8 @@ class SmoothGrad(AttributionMethod):
             k = min(copies, self.n_samples - start)
             # Drawn copy by copy, so that the noise does not depend on how many share a pass.
             noisy = torch.cat([images + sigma * self._noise(images, generators) for _ in range(k)])
-            gradient = forward_pass.at(noisy.clamp(0, 1) if self.clip else noisy, target.repeat(k)).input_gradient()
+            noisy = noisy.clamp(0, 1) if self.clip else noisy
+            gradient = forward_pass.at(noisy, target.repeat(k), guided=False).input_gradient()
             if self.statistic == "magnitude":
                 gradient = gradient.abs()
             elif self.statistic == "squared":

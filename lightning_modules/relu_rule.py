@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import functools
+import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
@@ -17,6 +19,7 @@ class ReLURule:
 
     def __init__(self) -> None:
         self.is_guided = False
+        _fewest_holders()  # not for the first time inside a backward pass
 
     @contextmanager
     def guided(self) -> Iterator[None]:
@@ -27,7 +30,7 @@ class ReLURule:
             self.is_guided = False
 
 
-class _RuledReLU(torch.autograd.Function):
+class RuledReLU(torch.autograd.Function):
     """ReLU whose gradient follows a rule that may change between two backward passes of the same graph."""
 
     @staticmethod
@@ -42,8 +45,43 @@ class _RuledReLU(torch.autograd.Function):
     @staticmethod
     def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor, None, None]:
         (output,) = ctx.saved_tensors
-        gradient = torch.ops.aten.threshold_backward(gradients[0], output, 0)
+        # In place where nobody else can see it, which saves a pass over memory; the early layers are bound by those.
+        if not torch.is_grad_enabled() and _holders(gradients) == _fewest_holders():
+            gradient = gradients[0]
+            torch.ops.aten.threshold_backward.grad_input(gradient, output, 0, grad_input=gradient)
+        else:
+            gradient = torch.ops.aten.threshold_backward(gradients[0], output, 0)
         return (gradient.clamp_min_(0) if ctx.rule.is_guided else gradient), None, None
+
+
+def _holders(gradients: tuple[Tensor, ...]) -> tuple[int, int]:
+    """How many references there are to the first tensor, by Python and through it by C++, and to its memory."""
+    storage = gradients[0].untyped_storage()
+    return sys.getrefcount(gradients[0]), torch._C._storage_Use_Count(storage._cdata)
+
+
+@functools.cache
+def _fewest_holders() -> tuple[int, int]:
+    """What :func:`_holders` counts in a backward function if the gradient goes there alone and nothing else keeps it.
+
+    Counted once instead of written down, as it depends on the versions of Python and PyTorch.
+    """
+    found: list[tuple[int, int]] = []
+
+    class Count(torch.autograd.Function):
+        @staticmethod
+        def forward(ctx: Any, x: Tensor) -> Tensor:
+            return x.clone()
+
+        @staticmethod
+        def backward(ctx: Any, *gradients: Tensor) -> Tensor:
+            found.append(_holders(gradients))
+            return gradients[0]
+
+    with torch.inference_mode(False), torch.enable_grad():
+        x = torch.ones(1, requires_grad=True)
+        torch.autograd.grad(Count.apply(x) * 2, x)
+    return found[0]
 
 
 class RuleOnReLU(TorchFunctionMode):
@@ -62,4 +100,4 @@ class RuleOnReLU(TorchFunctionMode):
             return func(*args, **kwargs)
         x = args[0] if args else kwargs["input"]
         inplace = func in self._INPLACE or kwargs.get("inplace", args[1] if len(args) > 1 else False)
-        return _RuledReLU.apply(x, self.rule, inplace)
+        return RuledReLU.apply(x, self.rule, inplace)

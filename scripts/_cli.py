@@ -17,7 +17,6 @@ from typing import Any
 
 import torch
 import yaml
-from _memory import keep_freed_memory
 from _parser import HelpfulParser
 from _provenance import device_names, git_commit, seeds, versions, weights_sha256
 from _run import RunError, RunFolder, write_text
@@ -30,7 +29,15 @@ from pytorch_lightning.loggers import TensorBoardLogger
 from pytorch_lightning.utilities.exceptions import MisconfigurationException
 
 from datamodules import DataError, ImageFolderDataModule
-from lightning_modules import FigureWriter, InputError, ReportWriter, RowWriter, RunFigureWriter, Summarizer
+from lightning_modules import (
+    FigureWriter,
+    InputError,
+    ReportWriter,
+    RowWriter,
+    RunFigureWriter,
+    Summarizer,
+    keep_freed_memory,
+)
 from lightning_modules.files import FigureFormat
 from lightning_modules.report import describe_images, flat_settings
 from lightning_modules.rows import done_paths

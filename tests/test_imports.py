@@ -10,7 +10,7 @@ import pytest
 ROOT = Path(__file__).parents[1]
 # Of lightning_modules, from the bottom up; a module imports only from layers below its own.
 LAYERS = [
-    {"errors", "files", "maps", "naming", "relu_rule", "report"},
+    {"errors", "files", "maps", "memory", "naming", "relu_rule", "report"},
     {"figures", "halving", "weight_files"},
     {"budgets", "class_names", "vgg16", "comparison_figures", "synthesis", "synthesis_figures"},
     {"forward_pass", "networks", "robustness_figures"},

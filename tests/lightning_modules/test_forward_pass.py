@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Callable
+from typing import Any
 
 import pytest
 import torch
@@ -9,6 +10,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from lightning_modules import VGG16, ForwardPass, GradCAM, GuidedBackprop, InputError, SmoothGrad
+from lightning_modules.relu_rule import ReLURule, RuledReLU
 from tests.references import TinyNet
 
 
@@ -57,7 +59,7 @@ class TestModelIsUnchanged:
         handle.remove()
         # No mode is left on: an ordinary gradient is the true one again.
         images.requires_grad_()
-        assert "_RuledReLU" not in type(F.relu(images).grad_fn).__name__
+        assert "RuledReLU" not in type(F.relu(images).grad_fn).__name__
 
     def test_images_are_left_alone(self, network: VGG16) -> None:
         images = torch.rand(2, 3, 112, 112)
@@ -211,6 +213,77 @@ def test_every_spelling_of_relu_follows_the_rule(relu: Callable[[Tensor], Tensor
     # The first ReLU's gradient from above is 1, 0, 0 and passes; the second's is -1 and is cut.
     guided = positive * torch.tensor([1.0, 0.0, 0.0]).view(3, 1, 1)
     assert torch.equal(forward_pass.guided_gradient(), guided)
+
+
+def test_without_the_guided_gradient_the_network_runs_as_it_is(shapes_network: VGG16) -> None:
+    images = torch.rand(1, 3, 112, 112)
+    with_rule, without = (ForwardPass(shapes_network, images, 3, guided=guided) for guided in (True, False))
+    assert torch.equal(without.input_gradient(), with_rule.input_gradient())
+    assert torch.equal(without.layer_gradient(), with_rule.layer_gradient())
+    with pytest.raises(InputError, match="guided=True"):
+        without.guided_gradient()
+    seen = []
+    handle = shapes_network.features[1].register_forward_hook(lambda module, args, output: seen.append(output.grad_fn))
+    for guided in (True, False):
+        with_rule.at(images, torch.tensor([3]), guided=guided)
+    handle.remove()
+    assert [type(node).__name__ for node in seen] == ["RuledReLUBackward", "ReluBackward0"]
+
+
+class TestGradientsAreWrittenInPlaceOnlyUnseen:
+    """The ReLU's backward pass works in place; whoever else has the gradient must not find it changed."""
+
+    @staticmethod
+    def ruled(x: Tensor) -> Tensor:
+        return RuledReLU.apply(x, ReLURule(), False)
+
+    x = torch.tensor([-1.0, 2.0, -3.0])
+
+    def test_in_place_where_it_is_alone(self) -> None:
+        pointers = []
+
+        class Note(torch.autograd.Function):
+            @staticmethod
+            def forward(ctx: Any, x: Tensor) -> Tensor:
+                return x.clone()
+
+            @staticmethod
+            def backward(ctx: Any, *gradients: Tensor) -> Tensor:
+                pointers.append(gradients[0].data_ptr())
+                return gradients[0]
+
+        x = self.x.clone().requires_grad_()
+        gradient = torch.autograd.grad((Note.apply(self.ruled(Note.apply(x))) * 3).sum(), x)[0]
+        assert gradient.tolist() == [0, 3, 0]
+        assert pointers[0] == pointers[1]
+
+    @pytest.mark.parametrize("kept_by", ["hook", "view", "output"])
+    def test_not_where_it_is_kept(self, kept_by: str) -> None:
+        kept = []
+        x = self.x.clone().requires_grad_()
+        output = self.ruled(x * 1)
+        if kept_by == "hook":
+            output.register_hook(lambda gradient: kept.append(gradient))
+        elif kept_by == "view":
+            output.register_hook(lambda gradient: kept.append(gradient[:]))
+        grads = torch.autograd.grad((output * 3).sum(), [x, output] if kept_by == "output" else x)
+        assert grads[0].tolist() == [0, 3, 0]
+        assert (grads[1] if kept_by == "output" else kept[0]).tolist() == [3, 3, 3]
+
+    def test_not_where_two_branches_share_it(self) -> None:
+        x = self.x.clone().requires_grad_()
+        branch = x * 1
+        assert torch.autograd.grad(((self.ruled(branch) + branch) * 3).sum(), x)[0].tolist() == [3, 6, 3]
+
+    def test_not_the_callers_own(self) -> None:
+        x, cotangent = self.x.clone().requires_grad_(), torch.ones(3)
+        torch.autograd.grad(self.ruled(x * 1), x, cotangent)
+        assert cotangent.tolist() == [1, 1, 1]
+
+    def test_graph_of_the_gradient(self) -> None:
+        x = self.x.clone().requires_grad_()
+        (gradient,) = torch.autograd.grad(self.ruled(x * x).square().sum(), x, create_graph=True)
+        assert torch.autograd.grad(gradient.sum(), x)[0].tolist() == (12 * self.x**2).tolist()
 
 
 def test_keys_default_to_the_pixels() -> None:

@@ -1,0 +1,92 @@
+"""What all rows share: the network in our form and in the peers', the images, the bare loop."""
+
+from __future__ import annotations
+
+import contextlib
+import copy
+from dataclasses import dataclass
+from functools import cached_property
+
+import torch
+from torch import Tensor, nn
+
+from lightning_modules import VGG16, load_vgg16
+
+
+@dataclass
+class Setting:
+    """Networks and images of a benchmark.
+
+    Attributes:
+        weights: What :func:`load_vgg16` takes; ``random`` is the full-size VGG16, seeded.
+        batch_size: Images in a batch of the rows that are not of fewer by their nature.
+        device: Where all is computed.
+    """
+
+    weights: str
+    batch_size: int
+    device: torch.device
+
+    @cached_property
+    def network(self) -> VGG16:
+        """Ours: frozen, ``channels_last``."""
+        return load_vgg16(self.weights).to(self.device)
+
+    @cached_property
+    def as_found(self) -> VGG16:
+        """The network as the peers' users have it: torchvision's memory format, parameters that may be trained.
+
+        Its ReLUs are not in place, since Captum's hooks cannot see through those.
+        """
+        return self.for_peers(
+            copy.deepcopy(self.network).requires_grad_(True).to(memory_format=torch.contiguous_format)
+        )
+
+    @cached_property
+    def prepared(self) -> VGG16:
+        """The network as ours is, frozen and ``channels_last``, for peers whose user knows about that."""
+        return self.for_peers(copy.deepcopy(self.network))
+
+    @staticmethod
+    def for_peers(network: VGG16) -> VGG16:
+        for module in network.modules():
+            if isinstance(module, nn.ReLU):
+                module.inplace = False
+        return network
+
+    def images(self, n: int) -> Tensor:
+        """Images of uniform noise over smooth colours, ``(n, 3, H, W)`` in [0, 1]; image ``i`` is always the same."""
+        size = self.network.input_size
+        made = []
+        for i in range(n):
+            generator = torch.Generator().manual_seed(i)
+            coarse = torch.rand(1, 3, 7, 7, generator=generator)
+            smooth = nn.functional.interpolate(coarse, (size, size), mode="bilinear")
+            made.append(0.8 * smooth + 0.2 * torch.rand(1, 3, size, size, generator=generator))
+        return torch.cat(made).to(self.device)
+
+    def target(self, n: int) -> Tensor:
+        """A class for each image, long ``(n,)``."""
+        return torch.arange(n, device=self.device) % len(self.network.class_names)
+
+    def bare_gradient(self, images: Tensor, target: Tensor) -> Tensor:
+        """The limit: one forward and one backward pass of the bare network, with nothing else."""
+        images = images.detach().clone(memory_format=torch.channels_last).requires_grad_()
+        score = self.network(images).gather(1, target[:, None]).sum()
+        return torch.autograd.grad(score, images)[0]
+
+    @torch.no_grad()
+    def bare_forward(self, images: Tensor) -> Tensor:
+        """One forward pass of the bare network."""
+        return self.network(images.contiguous(memory_format=torch.channels_last))
+
+    def bf16(self, enabled: bool = True) -> contextlib.AbstractContextManager:
+        """bfloat16 by autocast, as ``--trainer.precision bf16-mixed`` has it."""
+        return torch.autocast(self.device.type, torch.bfloat16, enabled=enabled)
+
+    def has_fast_bf16(self) -> bool:
+        """Whether the device multiplies bfloat16 in hardware."""
+        if self.device.type == "cuda":
+            return torch.cuda.is_bf16_supported(including_emulation=False)
+        flags = torch.backends.cpu.get_cpu_capability(), torch.cpu._is_avx512_bf16_supported()
+        return bool(flags[1]) or torch.cpu._is_amx_tile_supported()
