@@ -37,6 +37,15 @@ def pack_folder(
 
     Raises:
         DataError: If an option or the folder cannot be used, ``out`` holds something, or a file cannot be read.
+
+    Example:
+        >>> import tempfile
+        >>> from datamodules import write_shapes
+        >>> with tempfile.TemporaryDirectory() as folder:
+        ...     write_shapes(Path(folder, "shapes"), n_train=0, n_val=8, n_pairs=0, seed=0)
+        ...     n = pack_folder(Path(folder, "shapes/val"), Path(folder, "shards"), images_per_shard=5)
+        ...     n, sorted(path.name for path in Path(folder, "shards").iterdir())
+        (8, ['00000.tar', '00001.tar'])
     """
     if images_per_shard < 1:
         raise DataError(f"images_per_shard must be at least 1, got {images_per_shard}.")
