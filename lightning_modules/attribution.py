@@ -85,6 +85,10 @@ class AttributionModule(pl.LightningModule):
         self.layers = layers_of_methods(self.network, methods)
         wanting = [method.needs_input_gradient for method in methods] + [m.needs_input_gradient for m in metrics]
         self.input_gradients = any(wanting)
+        reads_layer, reads_guided = (
+            [getattr(m, f"reads_{name}_gradient") for m in methods] for name in ("layer", "guided")
+        )
+        self.together = any(reads_layer) and any(reads_guided)
 
     @property
     def schema(self) -> pa.Schema:
@@ -112,6 +116,7 @@ class AttributionModule(pl.LightningModule):
             layers=self.layers,
             keys=batch["path"],
             input_gradients=self.input_gradients,
+            together=self.together,
         )
         maps = {name: method(forward_pass).detach() for name, method in self.methods.items()}
         for name, attribution in maps.items():

@@ -37,6 +37,9 @@ class ForwardPass:
             for Grad-CAM.
         guided: Whether the guided gradient may be asked for. Otherwise the network runs as it is, so that of one made
             by ``torch.compile`` nothing has to run uncompiled.
+        together: Whether the layer's gradient and the guided one are both going to be asked for. They then share a
+            backward pass, if the layer is that which the model names by its attribute ``pairs_after``: nothing goes by
+            it, so that what follows may run on a batch of twice the size.
 
     Attributes:
         logits: ``(N, n_classes)``, detached, at least float32.
@@ -62,6 +65,7 @@ class ForwardPass:
         keys: Sequence[str] | None = None,
         input_gradients: bool = True,
         guided: bool = True,
+        together: bool = False,
     ) -> None:
         if images.ndim != 4 or not images.is_floating_point():
             raise InputError(f"images must be floating point (N, C, H, W), got {images.dtype} {tuple(images.shape)}.")
@@ -80,15 +84,21 @@ class ForwardPass:
             if layers is None:
                 layers = [default] if default else []
             rule = RuleOnReLU(self._relu_rule) if self._relu_rule else nullcontext()
-            with _record(model, layers) as activations, rule:
+            pairs = together and input_gradients and list(layers) == [getattr(model, "pairs_after", None)]
+            pair = _Pair(self._relu_rule) if pairs and self._relu_rule else None
+            with _record(model, layers, pair) as activations, rule:
                 logits = model(self.images)
+            self._both = pair.both if pair else None
             if logits.ndim != 2:
                 raise InputError(f"The model should give logits (N, n_classes), got {tuple(logits.shape)}.")
-            self.logits = _full_precision(logits.detach())
+            n = len(images)
+            self.logits = _full_precision(logits[:n].detach())
             self.target = self._check_target(target)
             self._activations = activations
-            self._attached_logits = logits
-            self._score = _full_precision(logits.gather(1, self.target[:, None])).sum()
+            # Of a pair, the images' gradients come by way of the second ones.
+            self._attached_logits = logits[-n:] if n else logits
+            targets = self.target if self._both is None else self.target.repeat(2)
+            self._score = _full_precision(logits.gather(1, targets[:, None])).sum()
 
     def _check_target(self, target: Tensor | int | None) -> Tensor:
         n, n_classes = self.logits.shape
@@ -134,7 +144,9 @@ class ForwardPass:
         Raises:
             InputError: If the layer was not asked for when the pass was made.
         """
-        return self._gradient(f"layer {layer or self.target_layer}", self._activation(layer))
+        activation = self._activation(layer)
+        self._compute_together()
+        return self._gradient(f"layer {layer or self.target_layer}", activation)
 
     def input_gradient(self) -> Tensor:
         """Gradient of the target logit with respect to the pixels, ``(N, 3, H, W)``, signed."""
@@ -160,6 +172,7 @@ class ForwardPass:
         """
         if self._relu_rule is None:
             raise InputError("This pass was made without the guided gradient: ForwardPass(..., guided=True).")
+        self._compute_together()
         with self._relu_rule.guided():
             return self._gradient("guided input", self._differentiable_images())
 
@@ -189,6 +202,20 @@ class ForwardPass:
             )
         return self.images
 
+    def _compute_together(self) -> None:
+        """The true gradient of the layer and the guided one of the input, of a pass that goes in pairs."""
+        if self._both is None or "guided input" in self._gradients:
+            return
+        (layer,) = self._activations
+        assert self._relu_rule is not None
+        inputs = self._both, self.images
+        with _gradients_enabled(), self._relu_rule.guided():
+            found = torch.autograd.grad(
+                self._score, inputs, retain_graph=True, allow_unused=True, materialize_grads=True
+            )
+        self._gradients[f"layer {layer}"] = _full_precision(found[0][: len(self.images)])
+        self._gradients["guided input"] = _full_precision(found[1])
+
     def _gradient(self, name: str, inputs: Tensor) -> Tensor:
         if name not in self._gradients:
             gradient = None
@@ -216,9 +243,30 @@ def _layer_names(model: nn.Module) -> str:
     return ", ".join(names[-40:]) if len(names) <= 40 else "..., " + ", ".join(names[-40:])
 
 
+class _Pair:
+    """Sends each image twice through what comes after a layer, from where on one backward pass serves two gradients.
+
+    The first ones, cut off from the images, keep the true gradient; the second ones have the guided one, if it is asked
+    for. It pays where what follows is bound by its weights, as VGG16's classifier is: they are read once.
+
+    Attributes:
+        both: The layer's output for the first ones, then for the second ones; None if it has not run.
+    """
+
+    def __init__(self, rule: ReLURule) -> None:
+        self.rule = rule
+        self.both: Tensor | None = None
+
+    def __call__(self, output: Tensor) -> Tensor:
+        """The pairs of a layer's output ``(N, ...)``; kept."""
+        self.rule.n_true = len(output)
+        self.both = torch.cat([output.detach(), output])
+        return self.both
+
+
 @contextmanager
-def _record(model: nn.Module, layers: Sequence[str]) -> Iterator[dict[str, Tensor]]:
-    """Keeps the outputs of ``layers`` while the model runs, in the dict that it yields.
+def _record(model: nn.Module, layers: Sequence[str], pair: _Pair | None = None) -> Iterator[dict[str, Tensor]]:
+    """Keeps the outputs of ``layers`` while the model runs, in the dict that it yields; pairs them, if asked to.
 
     Where the graph has not begun, as nothing before needs a gradient, it begins at the output.
     """
@@ -235,7 +283,7 @@ def _record(model: nn.Module, layers: Sequence[str]) -> Iterator[dict[str, Tenso
             begins = output.is_floating_point() and not output.requires_grad
             activations[name] = output.detach().requires_grad_() if begins else output
             # The layers after it get a copy: one that works in place would overwrite what is kept.
-            return activations[name].clone()
+            return (pair(output) if pair else activations[name]).clone()
 
         return hook
 

@@ -43,6 +43,10 @@ class AttributionMethod(NamedByOptions, ABC):
     """Whether the method asks the pass for a gradient with respect to the pixels. If none does, nothing is kept for it,
     which saves most of the memory."""
 
+    reads_layer_gradient: bool = False
+    reads_guided_gradient: bool = False
+    """Whether the method asks for these two; of methods that ask for both, they come from one backward pass."""
+
     @abstractmethod
     def __call__(self, forward_pass: ForwardPass) -> Tensor:
         """The maps of all images of the pass."""
@@ -118,6 +122,7 @@ class GradCAM(AttributionMethod):
     """
 
     needs_input_gradient = False
+    reads_layer_gradient = True
 
     def __init__(self, layer: str | None = None) -> None:
         self.layer = layer
@@ -145,6 +150,8 @@ class GuidedBackprop(AttributionMethod):
         torch.Size([2, 3, 112, 112])
     """
 
+    reads_guided_gradient = True
+
     def __call__(self, forward_pass: ForwardPass) -> Tensor:
         return forward_pass.guided_gradient()
 
@@ -165,6 +172,8 @@ class GuidedGradCAM(AttributionMethod):
         >>> torch.equal(GuidedGradCAM()(forward_pass), product)
         True
     """
+
+    reads_layer_gradient = reads_guided_gradient = True
 
     def __init__(self, layer: str | None = None) -> None:
         self.layer = layer

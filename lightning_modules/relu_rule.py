@@ -15,10 +15,15 @@ from torch.overrides import TorchFunctionMode
 
 
 class ReLURule:
-    """Which gradient the ReLUs of a pass give: the true one or, inside ``guided()``, the guided one."""
+    """Which gradient the ReLUs of a pass give: the true one or, inside ``guided()``, the guided one.
+
+    Attributes:
+        n_true: While the model runs: so many images, from the first on, that keep the true gradient in any case.
+    """
 
     def __init__(self) -> None:
         self.is_guided = False
+        self.n_true = 0
         _fewest_holders()  # not for the first time inside a backward pass
 
     @contextmanager
@@ -39,7 +44,7 @@ class RuledReLU(torch.autograd.Function):
             ctx.mark_dirty(x)
         output = x.relu_() if inplace else x.relu()
         ctx.save_for_backward(output)
-        ctx.rule = rule
+        ctx.rule, ctx.n_true = rule, rule.n_true
         return output
 
     @staticmethod
@@ -51,7 +56,9 @@ class RuledReLU(torch.autograd.Function):
             torch.ops.aten.threshold_backward.grad_input(gradient, output, 0, grad_input=gradient)
         else:
             gradient = torch.ops.aten.threshold_backward(gradients[0], output, 0)
-        return (gradient.clamp_min_(0) if ctx.rule.is_guided else gradient), None, None
+        if ctx.rule.is_guided:
+            gradient[ctx.n_true :].clamp_min_(0)
+        return gradient, None, None
 
 
 def _holders(gradients: tuple[Tensor, ...]) -> tuple[int, int]:

@@ -62,6 +62,9 @@ class VGG16(nn.Module):
     target_layer = "features.29"
     """The last ReLU of the features: where Grad-CAM looks unless told otherwise."""
 
+    pairs_after = target_layer
+    """From here on nothing but the classifier's weights counts, so two gradients share one backward pass."""
+
     mean: Tensor
     std: Tensor
 

@@ -168,7 +168,7 @@ def smooth_grad(setting: Setting, peers: bool = True, bf16: bool = False, n_samp
 
 def our_maps(network: VGG16, images: Tensor, target: Tensor) -> tuple[Tensor, ...]:
     """Grad-CAM, Guided Backpropagation and Guided Grad-CAM of one pass."""
-    forward_pass = ForwardPass(network, images, target)
+    forward_pass = ForwardPass(network, images, target, together=True)
     return tuple(method(forward_pass) for method in (GradCAM(), GuidedBackprop(), GuidedGradCAM()))
 
 

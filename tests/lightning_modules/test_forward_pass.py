@@ -350,3 +350,56 @@ def test_bf16_maps_are_float32_and_near(shapes_network: VGG16) -> None:
     for ours, reference in ((cam, GradCAM()(exact)), (gradient, GuidedBackprop()(exact))):
         correlation = torch.corrcoef(torch.stack([ours.flatten(), reference.flatten()]))[0, 1]
         assert correlation > 0.95
+
+
+class Residual(nn.Module):
+    """A network that goes by its target layer, which runs twice."""
+
+    target_layer = "again"
+
+    def __init__(self) -> None:
+        super().__init__()
+        generator = torch.Generator().manual_seed(0)
+        self.first, self.again = nn.Conv2d(3, 4, 3, padding=1), nn.Conv2d(4, 4, 3, padding=1)
+        self.last = nn.Linear(4, 5)
+        for parameter in self.parameters():
+            nn.init.normal_(parameter, 0, 0.5, generator=generator)
+        self.double().eval().requires_grad_(False)
+
+    def forward(self, images: torch.Tensor) -> torch.Tensor:
+        x = F.relu(self.first(images))
+        x = x + F.relu(self.again(x))
+        x = F.relu_(x + self.again(x))
+        return self.last(F.relu(x).mean((2, 3)))
+
+
+@pytest.mark.parametrize("kind", ["vgg16", "residual"])
+def test_together_gives_what_one_after_the_other_gives(kind: str, shapes_network: VGG16) -> None:
+    network, size = (shapes_network, 112) if kind == "vgg16" else (Residual(), 12)
+    dtype = next(network.parameters()).dtype
+    images = torch.rand(3, 3, size, size, dtype=dtype, generator=torch.Generator().manual_seed(1))
+    apart, together = (ForwardPass(network, images, together=choice) for choice in (False, True))
+    options = {"rtol": 1e-4, "atol": 1e-6} if dtype == torch.float32 else {}
+    cotangent = torch.randn(apart.logits.shape, dtype=dtype)
+    for compute in (
+        lambda forward_pass: forward_pass.logits,
+        lambda forward_pass: forward_pass.target,
+        lambda forward_pass: forward_pass.activation(),
+        lambda forward_pass: forward_pass.layer_gradient(),
+        lambda forward_pass: forward_pass.guided_gradient(),
+        lambda forward_pass: forward_pass.input_gradient(),
+        lambda forward_pass: forward_pass.pull_back(cotangent),
+    ):
+        torch.testing.assert_close(compute(together), compute(apart), **options)
+    assert (apart.guided_gradient() - apart.input_gradient()).abs().max() > 1e-4
+
+
+def test_together_takes_one_backward_pass(shapes_network: VGG16, monkeypatch: pytest.MonkeyPatch) -> None:
+    passes = []
+    grad = torch.autograd.grad
+    monkeypatch.setattr(torch.autograd, "grad", lambda *args, **options: passes.append(1) or grad(*args, **options))
+    forward_pass = ForwardPass(shapes_network, torch.rand(2, 3, 112, 112), together=True)
+    forward_pass.layer_gradient()
+    forward_pass.guided_gradient()
+    forward_pass.layer_gradient("features.29")
+    assert len(passes) == 1
