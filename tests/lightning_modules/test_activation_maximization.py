@@ -154,7 +154,7 @@ def test_bad_options(options: dict, message: str) -> None:
 
 @pytest.mark.slow
 def test_full_size(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, random_vgg16: VGG16) -> None:
-    monkeypatch.setattr("lightning_modules.activation_maximization.load_vgg16", lambda weights: random_vgg16)
+    monkeypatch.setattr("lightning_modules.activation_maximization.load_network", lambda *args: random_vgg16)
     module = ActivationMaximizationModule("random", steps=4, n_fresh=1)
     data = ["n02123045", "features.10:3"]
     rows = {row["name"]: row for row in run(tmp_path, module, data)}

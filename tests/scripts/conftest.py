@@ -9,6 +9,8 @@ from typing import Any
 
 import pytest
 
+from tests.scripts.processes import complete
+
 ROOT = Path(__file__).parents[2]
 
 
@@ -22,6 +24,9 @@ def call(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Callable[..., Any]:
     """Calls the ``main`` of a script in this process, from an empty folder."""
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(sys, "path", list(sys.path))
+    # What a test imports by an import path of its own must not be what another imported by the same name.
+    for name in [name for name in sys.modules if name.startswith("my_")]:
+        monkeypatch.delitem(sys.modules, name)
 
     def call(main: Callable[[list[str]], Any], *args: object) -> Any:
         # LightningCLI warns of options on the command line of pytest itself.
@@ -33,10 +38,9 @@ def call(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Callable[..., Any]:
 
 @pytest.fixture
 def run(tmp_path: Path) -> Callable[..., subprocess.CompletedProcess]:
-    """Runs a script as a user would, from an empty folder."""
+    """Runs a script in a process of its own, from an empty folder."""
 
     def run(name: str, *args: object) -> subprocess.CompletedProcess:
-        command = [sys.executable, str(ROOT / "scripts" / name), *map(str, args)]
-        return subprocess.run(command, cwd=tmp_path, env=environment(ROOT), capture_output=True, text=True, timeout=250)
+        return complete(name.removesuffix(".py"), args, tmp_path)
 
     return run

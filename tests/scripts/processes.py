@@ -8,6 +8,7 @@ import os
 import resource
 import signal
 import socket
+import subprocess
 import sys
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
@@ -20,7 +21,9 @@ import pytest
 
 SCRIPTS = Path(__file__).parents[2] / "scripts"
 SERVER = multiprocessing.get_context("forkserver")
-SERVER.set_forkserver_preload(["evaluate_attribution", "evaluate_robustness", "maximize_activation"])
+SERVER.set_forkserver_preload(
+    ["evaluate_attribution", "evaluate_robustness", "maximize_activation", "predict", "pack_shards", "train_classifier"]
+)
 
 
 def _start_server() -> None:
@@ -35,7 +38,7 @@ class Run:
     """A script that runs in ``world`` processes, as torchrun starts them.
 
     Args:
-        script: Its name.
+        script: Its name; one of ours, or of a module with ``main`` and ``run_main`` in ``folder``.
         args: Its options.
         folder: Where it runs, and where what it prints goes.
         world: Number of processes; 1 leaves the number of devices to the script.
@@ -53,9 +56,17 @@ class Run:
         largest_file: int | None = None,
     ) -> None:
         _start_server()
-        self.log = folder / "output.txt"
-        self.log.write_text("")
-        common = script, [str(arg) for arg in args], str(folder), str(self.log), rows_per_part, largest_file
+        self.logs = folder / "stdout.txt", folder / "stderr.txt"
+        for log in self.logs:
+            log.write_text("")
+        common = (
+            script,
+            [str(arg) for arg in args],
+            str(folder),
+            [str(log) for log in self.logs],
+            rows_per_part,
+            largest_file,
+        )
         self.processes: list[ForkServerProcess] = [
             SERVER.Process(target=_run, args=(*common, environment)) for environment in _environments(world)
         ]
@@ -79,7 +90,16 @@ class Run:
             process.join(0)
 
     def output(self) -> str:
-        return self.log.read_text()
+        return "".join(log.read_text() for log in self.logs)
+
+
+def complete(script: str, args: Sequence[object], folder: Path, **options: Any) -> subprocess.CompletedProcess[str]:
+    """Runs a script to its end; the exit code is that of the first process."""
+    folder.mkdir(parents=True, exist_ok=True)
+    run = Run(script, args, folder, **options)
+    code = run.wait()[0]
+    stdout, stderr = (log.read_text() for log in run.logs)
+    return subprocess.CompletedProcess([script, *map(str, args)], code or 0, stdout, stderr)
 
 
 def _environments(world: int) -> list[Mapping[str, str]]:
@@ -100,18 +120,18 @@ def _run(
     script: str,
     args: list[str],
     folder: str,
-    log: str,
+    logs: Sequence[str],
     rows_per_part: int,
     largest_file: int | None,
     environment: Mapping[str, str],
 ) -> None:
     os.setsid()
     multiprocessing.set_start_method("fork", force=True)  # for its workers, as in a script that was started by hand
-    file = os.open(log, os.O_WRONLY | os.O_APPEND)
-    os.dup2(file, 1)
-    os.dup2(file, 2)
+    for number, log in enumerate(logs, start=1):
+        os.dup2(os.open(log, os.O_WRONLY | os.O_APPEND), number)
     os.chdir(folder)
-    os.environ |= environment
+    os.environ |= {"COLUMNS": "200", "PYTHONPATH": str(SCRIPTS.parent), **environment}
+    sys.path.insert(0, folder)
     sys.argv = [str(SCRIPTS / f"{script}.py"), *args]
 
     import torch

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import json
 import re
-import subprocess
-import sys
 from collections.abc import Callable
 from pathlib import Path
 
@@ -15,7 +13,7 @@ from evaluate_attribution import main
 
 from datamodules import Listing, samples
 from lightning_modules.rows import read_rows
-from tests.scripts.conftest import ROOT, environment
+from tests.scripts.processes import complete
 from tests.zoo import VANISHING, decode_or_crash, make_zoo
 
 OPTIONS = [
@@ -25,15 +23,14 @@ OPTIONS = [
 save = Listing.save
 # The same script, but for a file that is deleted once the folder is listed, and one that kills who decodes it.
 SCRIPT = """
-import evaluate_attribution
+from _cli import run_main
 from datamodules import Listing, samples
+from evaluate_attribution import main
 from tests.scripts.test_bad_files import save_and_delete
 from tests.zoo import decode_or_crash
 
 Listing.save = save_and_delete
 samples.decode_image = decode_or_crash
-if __name__ == "__main__":
-    evaluate_attribution.main()
 """
 
 
@@ -76,16 +73,9 @@ def test_two_workers_and_two_processes(
     one = check(tmp_path / "workers", expected, capsys.readouterr().out)
 
     (tmp_path / "zoo/star" / VANISHING).write_bytes(content)
-    (tmp_path / "run.py").write_text(SCRIPT)
+    (tmp_path / "evaluate_zoo.py").write_text(SCRIPT)
     options = ["--data.root", "zoo", *OPTIONS, "--data.num_workers", "1", "--trainer.devices", "2"]
-    process = subprocess.run(
-        [sys.executable, "run.py", *options, "--out", "processes"],
-        cwd=tmp_path,
-        env=environment(ROOT, ROOT / "scripts"),
-        capture_output=True,
-        text=True,
-        timeout=250,
-    )
+    process = complete("evaluate_zoo", [*options, "--out", "processes"], tmp_path, world=2)
     assert process.returncode == 0, process.stderr
     assert "was killed by signal 9" in process.stderr
     two = check(tmp_path / "processes", expected, process.stdout)

@@ -2,14 +2,13 @@ from __future__ import annotations
 
 import json
 import subprocess
-import sys
 from pathlib import Path
 
 import pandas as pd
 import pytest
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
-SCRIPT = Path(__file__).parents[2] / "scripts" / "evaluate_robustness.py"
+from tests.scripts.processes import complete
 
 STRANGER = """
 from lightning_modules import Attack
@@ -25,9 +24,9 @@ class Brighten(Attack):
 
 def evaluate(folder: Path, root: Path, *options: str) -> subprocess.CompletedProcess[str]:
     """Runs the script in ``folder`` on the embedded model, into ``folder/run``."""
-    command = [sys.executable, str(SCRIPT), "--data.root", str(root), "--model.weights", "shapes", "--out", "run"]
-    shared = ["--trainer.accelerator", "cpu", "--data.num_workers", "0", "--data.batch_size", "4"]
-    return subprocess.run([*command, *shared, *options], cwd=folder, capture_output=True, text=True, check=False)
+    args = ["--data.root", root, "--model.weights", "shapes", "--out", "run"]
+    args += ["--trainer.accelerator", "cpu", "--data.num_workers", 0, "--data.batch_size", 4]
+    return complete("evaluate_robustness", [*args, *options], folder)
 
 
 @pytest.mark.slow

@@ -107,6 +107,18 @@ def test_attribution(world: int, batch_size: int, workers: int, result: Callable
 
 
 @pytest.mark.slow
+def test_fewer_images_than_processes(data: list[object], tmp_path: Path) -> None:
+    """Two of four processes have nothing to do, and wait for nobody."""
+    (tmp_path / "few/star").mkdir(parents=True)
+    for path in sorted(Path(str(data[1])).glob("*/*"))[:2]:
+        shutil.copy(path, tmp_path / "few/star")
+    args = ["--data.root", "few", "--model.weights", "shapes", "--model.methods", "[GradCAM]", "--data.num_workers", 0]
+    run = Run("evaluate_attribution", [*args, "--trainer.devices", 4, "--out", "run"], tmp_path, world=4)
+    assert run.wait() == [0] * 4, run.output()
+    assert len(outcome(tmp_path / "run")[0]) == 2
+
+
+@pytest.mark.slow
 @pytest.mark.parametrize(("world", "batch_size", "workers"), [(1, 1, 2), (2, 7, 2), (4, 32, 0)])
 def test_robustness(world: int, batch_size: int, workers: int, result: Callable) -> None:
     whole = result("evaluate_robustness", 1, 32, 0)

@@ -49,7 +49,9 @@ EVALUATIONS = [
         ("--data.batch_size", 7, "--model.methods", f"[GradCAM, {SMOOTH}]", "--model.n_figures", 2),
     ),
     Evaluation("evaluate_robustness", ("--data.batch_size", 7, "--model.eps", "[4/255]", "--model.n_figures", 1)),
-    Evaluation("maximize_activation", ("--data.n_images", 4, "--model.steps", 3, "--model.n_figures", 1)),
+    Evaluation(
+        "maximize_activation", ("--data.n_images", 2, "--model.steps", 2, "--model.n_fresh", 1, "--model.n_figures", 1)
+    ),
 ]
 ATTRIBUTION = EVALUATIONS[0]
 each_evaluation = pytest.mark.parametrize("evaluation", EVALUATIONS, ids=lambda evaluation: evaluation.script)
@@ -229,8 +231,8 @@ class Sleepy(GradCAM):
 
 def sleepy_args(images: Path, folder: Path) -> list[object]:
     """A run whose third batch waits for a file named go."""
-    (folder / "my_methods.py").write_text(SLEEPY)
-    options = ("--data.batch_size", 7, "--model.methods", "[my_methods.Sleepy]", "--model.n_figures", 0)
+    (folder / "sleepy_methods.py").write_text(SLEEPY)
+    options = ("--data.batch_size", 7, "--model.methods", "[sleepy_methods.Sleepy]", "--model.n_figures", 0)
     return Evaluation("evaluate_attribution", options).args(images)
 
 

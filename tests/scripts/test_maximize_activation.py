@@ -1,20 +1,17 @@
 from __future__ import annotations
 
 import subprocess
-import sys
 from pathlib import Path
 
 import pytest
 
 from lightning_modules.rows import read_rows
+from tests.scripts.processes import complete
 
-SCRIPT = Path(__file__).parents[2] / "scripts" / "maximize_activation.py"
 
-
-def run(out: Path, *options: str) -> subprocess.CompletedProcess:
-    command = [sys.executable, str(SCRIPT), "--model.weights", "shapes", "--model.steps", "12"]
-    command += ["--trainer.accelerator", "cpu", "--out", str(out), *options]
-    return subprocess.run(command, capture_output=True, text=True, timeout=250)
+def run(out: Path, *options: str, world: int = 1) -> subprocess.CompletedProcess:
+    args = ["--model.weights", "shapes", "--model.steps", "12", "--trainer.accelerator", "cpu", "--out", "run"]
+    return complete("maximize_activation", [*args, *options], out.parent, world=world)
 
 
 def images(out: Path) -> dict[str, bytes]:
@@ -24,7 +21,7 @@ def images(out: Path) -> dict[str, bytes]:
 @pytest.fixture(scope="module")
 def whole(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A run over five classes in one process."""
-    out = tmp_path_factory.mktemp("whole")
+    out = tmp_path_factory.mktemp("whole") / "run"
     result = run(out, "--data.classes", "[0, 1, 2, 3, 4]")
     assert result.returncode == 0, result.stderr
     assert "5 images" in result.stdout
@@ -60,25 +57,28 @@ def test_tensorboard_shows_how_it_grew(whole: Path) -> None:
 
 @pytest.mark.slow
 def test_two_processes_give_the_same_images(whole: Path, tmp_path: Path) -> None:
-    result = run(tmp_path, "--data.classes", "[0, 1, 2, 3, 4]", "--trainer.devices", "2", "--data.batch_size", "1")
+    out = tmp_path / "run"
+    options = ("--data.classes", "[0, 1, 2, 3, 4]", "--trainer.devices", "2", "--data.batch_size", "1")
+    result = run(out, *options, world=2)
     assert result.returncode == 0, result.stderr
-    assert images(tmp_path) == images(whole)
-    assert len(list((tmp_path / "results").glob("*.parquet"))) >= 2
-    assert read_rows(tmp_path / "results")["path"].to_pylist() == read_rows(whole / "results")["path"].to_pylist()
+    assert images(out) == images(whole)
+    assert len(list((out / "results").glob("*.parquet"))) >= 2
+    assert read_rows(out / "results")["path"].to_pylist() == read_rows(whole / "results")["path"].to_pylist()
 
 
 @pytest.mark.slow
 def test_interrupted_and_continued(whole: Path, tmp_path: Path) -> None:
     options = ("--data.classes", "[0, 1, 2, 3, 4]")
-    first = run(tmp_path, *options, "--data.batch_size", "2", "--trainer.limit_test_batches", "1")
+    out = tmp_path / "run"
+    first = run(out, *options, "--data.batch_size", "2", "--trainer.limit_test_batches", "1")
     assert "2 images" in first.stdout, first.stderr
-    before = {path: path.stat().st_mtime_ns for path in (tmp_path / "images").iterdir()}
-    second = run(tmp_path, *options)
+    before = {path: path.stat().st_mtime_ns for path in (out / "images").iterdir()}
+    second = run(out, *options)
     assert "5 images" in second.stdout, second.stderr
-    assert images(tmp_path) == images(whole)
+    assert images(out) == images(whole)
     assert all(path.stat().st_mtime_ns == time for path, time in before.items())
-    assert len(read_rows(tmp_path / "results")) == 5
-    other = run(tmp_path, "--data.classes", "[0]")
+    assert len(read_rows(out / "results")) == 5
+    other = run(out, "--data.classes", "[0]")
     assert other.returncode == 2
     assert "data.classes was [0, 1, 2, 3, 4], is now [0]" in other.stderr
 

@@ -11,12 +11,13 @@ import pytest
 
 from datamodules import DataError
 from lightning_modules.rows import read_rows
+from tests.scripts.processes import complete
 from tests.scripts.test_evaluate_attribution import same_rows
 
 
 @pytest.mark.slow
 def test_rows_from_shards_are_those_from_the_folder(
-    call: Callable, run: Callable, shapes: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    call: Callable, shapes: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     """Also for two processes of two workers, which go on where one process stopped."""
     images, boxes = tmp_path / "images", tmp_path / "boxes"
@@ -34,7 +35,7 @@ def test_rows_from_shards_are_those_from_the_folder(
     call(evaluate_attribution.main, *options, "--trainer.limit_test_batches", 2)
     part = read_rows(tmp_path / "run/results")
     assert len(part) == 8
-    process = run("evaluate_attribution.py", *options, "--trainer.devices", 2)
+    process = complete("evaluate_attribution", [*options, "--trainer.devices", 2], tmp_path, world=2)
     assert process.returncode == 0, process.stderr
     one, two = (read_rows(tmp_path / name / "results").to_pandas() for name in ("folder", "run"))
     assert len(two) == 21

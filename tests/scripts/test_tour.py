@@ -1,16 +1,21 @@
 from __future__ import annotations
 
-from collections.abc import Callable
+import subprocess
+import sys
 from pathlib import Path
 
 import numpy as np
 from PIL import Image
 
+from tests.scripts.conftest import ROOT, environment
+
 TOUR = Path(__file__).parents[2] / "scripts/tour.py"
 
 
-def test_the_tour(run: Callable, tmp_path: Path) -> None:
-    result = run("tour.py")
+def test_the_tour(tmp_path: Path) -> None:
+    result = subprocess.run(
+        [sys.executable, str(TOUR)], cwd=tmp_path, env=environment(ROOT), capture_output=True, text=True, timeout=250
+    )
     assert result.returncode == 0, result.stderr
     lines = result.stdout.splitlines()
     assert lines[0].startswith("crescent: 9")
