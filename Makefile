@@ -24,7 +24,7 @@ benchmark: .venv/installed-bench
 	touch $@
 
 test: lint
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest --numprocesses 2 --dist loadfile
 
 lint: install
 	$(BIN)/ruff check --line-length 120 --select B,C4,E,F,I,PIE,PT,RUF,SIM,UP,W --ignore B905,RUF001,RUF002,RUF003 .

@@ -3,6 +3,9 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
+if "PYTEST_XDIST_WORKER" in os.environ:  # before PyTorch starts its threads: of several processes, each has a core
+    os.environ["OMP_NUM_THREADS"] = "1"
+
 import pytest
 import torch
 
