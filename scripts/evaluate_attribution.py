@@ -6,7 +6,8 @@ and in TensorBoard), and config.yaml. The same command again continues an unfini
 
 from __future__ import annotations
 
-from _cli import EvaluationCLI, run_main
+from _cli import run_main
+from _evaluation import EvaluationCLI
 from rich.console import Console
 from rich.table import Table
 

@@ -10,7 +10,8 @@ from __future__ import annotations
 
 from typing import Any
 
-from _cli import TestCLI, run_main
+from _cli import run_main
+from _evaluation import TestCLI
 from pytorch_lightning.callbacks import Callback
 from pytorch_lightning.cli import LightningArgumentParser
 from rich.console import Console
