@@ -3,7 +3,11 @@ from __future__ import annotations
 from collections.abc import Callable
 from pathlib import Path
 
+import evaluate_attribution
+import evaluate_robustness
+import maximize_activation
 import numpy as np
+import predict
 import pytest
 import torch
 from PIL import Image
@@ -11,6 +15,7 @@ from torch import nn
 from train_classifier import main
 
 from lightning_modules import load_vgg16
+from lightning_modules.rows import read_rows
 
 pytestmark = [
     pytest.mark.filterwarnings("ignore:The number of training batches"),
@@ -62,6 +67,23 @@ def test_from_scratch_on_an_own_folder(call: Callable, colours: Path, tmp_path: 
     call(main, *options, "--trainer.max_epochs", 4, "--out", "run")
     torch.testing.assert_close(load_vgg16(tmp_path / "run/vgg16.pth")(images), network(images))
     assert steps_done(tmp_path / "run") == steps > 0
+    into_every_other_script(call, colours, str(tmp_path / "run/vgg16.pth"))
+
+
+def into_every_other_script(call: Callable, colours: Path, weights: str) -> None:
+    """The checkpoint brings its class names and sizes along."""
+    predict.main([str(colours / "red/0.png"), "--weights", weights])
+    options = ["--model.weights", weights, "--trainer.accelerator", "cpu", "--model.n_figures", 1]
+    folder = ["--data.root", colours, "--data.num_workers", 0]
+    few = ["--trainer.limit_test_batches", 1]
+    call(evaluate_attribution.main, *options, *folder, *few, "--model.target", "label", "--out", "attribution")
+    call(evaluate_robustness.main, *options, *folder, *few, "--out", "robustness")
+    call(maximize_activation.main, *options, "--data.classes", "[blue]", "--model.steps", 2, "--out", "maximized")
+    for name, images in (("attribution", 32), ("robustness", 32), ("maximized", 1)):
+        rows = read_rows(Path(name) / "results").to_pandas()
+        assert (rows["status"] == "ok").all()
+        assert set(rows["prediction_name"]) <= {"red", "blue"}
+        assert rows["path"].nunique() == images
 
 
 def steps_done(run: Path) -> int:
