@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import copy
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 
 import torch
@@ -21,16 +21,27 @@ class Setting:
         weights: What :func:`load_vgg16` takes; ``random`` is the full-size VGG16, seeded.
         batch_size: Images in a batch of the rows that are not of fewer by their nature.
         device: Where all is computed.
+        dtype: Of weights and images.
     """
 
     weights: str
     batch_size: int
     device: torch.device
+    dtype: torch.dtype = torch.float32
+
+    @cached_property
+    def exact(self) -> Setting:
+        """The same in float64, to compare outputs in.
+
+        In float32 a rounding, which is another in another memory format, may open or close a ReLU: a whole patch of
+        the map then differs, and nobody is right.
+        """
+        return replace(self, dtype=torch.float64)
 
     @cached_property
     def network(self) -> VGG16:
         """Ours: frozen, ``channels_last``."""
-        return load_vgg16(self.weights).to(self.device)
+        return load_vgg16(self.weights).to(self.device, self.dtype)
 
     @cached_property
     def as_found(self) -> VGG16:
@@ -63,7 +74,7 @@ class Setting:
             coarse = torch.rand(1, 3, 7, 7, generator=generator)
             smooth = nn.functional.interpolate(coarse, (size, size), mode="bilinear")
             made.append(0.8 * smooth + 0.2 * torch.rand(1, 3, size, size, generator=generator))
-        return torch.cat(made).to(self.device)
+        return torch.cat(made).to(self.device, self.dtype)
 
     def target(self, n: int) -> Tensor:
         """A class for each image, long ``(n,)``."""

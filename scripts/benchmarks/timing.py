@@ -110,13 +110,23 @@ def measure(row: Row, rounds: int) -> list[Result]:
         note = row.check({contender.name: contender.run() for contender in row.contenders(1)}) or note
     contenders = row.contenders(row.images)
     times: dict[str, list[float]] = {contender.name: [] for contender in contenders}
+    as_found = None
     for turn in range(rounds):
-        # Another one begins each round, so that nobody always comes after the same.
-        for contender in (*contenders[turn % len(contenders) :], *contenders[: turn % len(contenders)]):
-            keep_freed_memory(not contender.as_found)
+        for contender in _order(contenders, turn):
+            if contender.as_found != as_found:
+                as_found = contender.as_found
+                keep_freed_memory(not as_found)
+                contender.run()  # not timed: the first one after the change gets all its memory anew
             times[contender.name].append(seconds(contender.run) / contender.units)
     keep_freed_memory()
     return compare(row.name, row.work, times, row.goals, note)
+
+
+def _order(contenders: Sequence[Contender], turn: int) -> list[Contender]:
+    """Who comes when in a round: another one begins each time; those who share a way with memory stay together."""
+    k = turn % len(contenders)
+    rotated = [*contenders[k:], *contenders[:k]]
+    return sorted(rotated, key=lambda contender: contender.as_found, reverse=turn % 2 == 1)
 
 
 def compare(

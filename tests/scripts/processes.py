@@ -82,6 +82,9 @@ class Run:
                 raise TimeoutError(f"still running after {timeout} s: {self.output()}")
         return [process.exitcode for process in self.processes]
 
+    def has_ended(self) -> bool:
+        return not any(process.is_alive() for process in self.processes)
+
     def kill(self, signum: int) -> None:
         """Sends a signal to all processes and their workers, as a terminal, SLURM or a crashing machine does."""
         for process in self.processes:

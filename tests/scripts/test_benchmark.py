@@ -50,17 +50,22 @@ def test_bad_options(call: Callable[..., Any], option: tuple[str, ...], message:
 
 def test_contenders_take_turns() -> None:
     order = []
-    names = [OURS, "theirs"]
-    row = Row(
-        "row",
-        "work",
-        lambda n: [Contender(name, lambda name=name: order.append((name, n)), units=10) for name in names],
-        4,
-        [Goal("theirs", faster=1e9), Goal("theirs", at_most=1e9)],
-        lambda outputs: f"checked {sorted(outputs)}",
-    )
+    names = [OURS, "theirs", "bare"]
+
+    def contenders(n: int) -> list[Contender]:
+        return [
+            Contender(name, lambda name=name: order.append((name, n)), units=10, as_found=name == "theirs")
+            for name in names
+        ]
+
+    goals = [Goal("theirs", faster=1e9), Goal("theirs", at_most=1e9)]
+    row = Row("row", "work", contenders, 4, goals, lambda outputs: f"checked {sorted(outputs)}")
     slower, quicker = measure(row, rounds=2)
-    assert order == [(name, 1) for name in names] + [(name, 4) for name in (*names, *reversed(names))]
+    assert order[:3] == [(name, 1) for name in names]
+    # Where the way with memory changes, the first one runs once more, untimed.
+    turns = [OURS, OURS, "bare", "theirs", "theirs"], ["theirs", "bare", "bare", OURS]
+    assert order[3:] == [(name, 4) for turn in turns for name in turn]
+    assert [len(slower.ours), len(slower.theirs)] == [2, 2]
     assert slower.note == f"checked {sorted(names)}"
     assert (slower.verdict, quicker.verdict) == ("missed", "met")
 

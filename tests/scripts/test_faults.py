@@ -114,7 +114,7 @@ def figures_of(folder: Path) -> list[str]:
 
 def parts_of(folder: Path) -> dict[str, int]:
     """The parts of a run, and when each was written."""
-    return {path.name: path.stat().st_mtime_ns for path in (folder / "run/results").glob("part-*")}
+    return {path.name: path.stat().st_mtime_ns for path in (folder / "run/results").glob("part-*.parquet")}
 
 
 def assert_begun(folder: Path, whole: pd.DataFrame) -> int:
@@ -142,9 +142,18 @@ def chain(
     chance = random.Random(f"{evaluation.script} {seed}")
     lengths = []
     folder.mkdir()
-    for _ in range(KILLS_PER_CHAIN):
-        run = Run(evaluation.script, args, folder, world, rows_per_part=chance.choice([1, 20, 60]))
-        time.sleep(chance.uniform(0.2, 1.0) * whole.seconds)
+    for k in range(KILLS_PER_CHAIN):
+        # In turns: soon after a part, however fast the machine is at the time, and at any moment at all.
+        after_a_part = k % 2 == 0
+        before = parts_of(folder)
+        run = Run(
+            evaluation.script, args, folder, world, rows_per_part=1 if after_a_part else chance.choice([1, 20, 60])
+        )
+        if after_a_part:
+            wait_for_parts(run, folder, len(before) + chance.randint(1, 2))
+            time.sleep(chance.uniform(0.0, 0.1))
+        else:
+            time.sleep(chance.uniform(0.2, 1.0) * whole.seconds)
         before = parts_of(folder)
         run.kill(chance.choice(SIGNALS))
         codes = run.wait()
@@ -158,6 +167,11 @@ def chain(
     assert run.wait() == [0] * world, run.output()
     assert before.items() <= parts_of(folder).items()
     return lengths
+
+
+def wait_for_parts(run: Run, folder: Path, n: int) -> None:
+    """Waits until there are ``n`` parts, or the run has ended."""
+    wait_for(lambda: len(parts_of(folder)) >= n or run.has_ended(), run)
 
 
 @each_evaluation
@@ -198,7 +212,7 @@ def test_two_processes_killed_and_continued_by_one(
     folder = tmp_path / "one"
     folder.mkdir()
     run = Run(ATTRIBUTION.script, args, folder, world=2, rows_per_part=1)
-    wait_for(lambda: len(parts_of(folder)) > 2, run)
+    wait_for_parts(run, folder, 3)
     run.kill(signal.SIGKILL)
     run.wait()
     run = Run(ATTRIBUTION.script, ATTRIBUTION.args(images), folder)
