@@ -121,23 +121,26 @@ class AttributionModule(pl.LightningModule):
         maps = {name: method(forward_pass).detach() for name, method in self.methods.items()}
         for name, attribution in maps.items():
             _check_map(name, attribution, forward_pass.images)
+        # All is computed before anything is read, so that a GPU is waited for once.
+        scores = {name: self._score(maps[name], forward_pass, batch, method) for name, method in self.methods.items()}
         images = image_columns(forward_pass, batch, self.network.class_names)
+        target = forward_pass.target.tolist()
         rows = []
-        for name, attribution in maps.items():
-            scores = self._score(attribution, forward_pass, batch, self.methods[name])
-            for i, image in enumerate(images):
-                row = {**image, "target": int(forward_pass.target[i]), "method": name}
-                rows.append(row | {column: values[i] for column, values in scores.items()})
+        for name, columns in scores.items():
+            values = {column: [_without_nan(value) for value in of.tolist()] for column, of in columns.items()}
+            rows += [
+                {**image, "target": target[i], "method": name, **{column: of[i] for column, of in values.items()}}
+                for i, image in enumerate(images)
+            ]
         return {"rows": rows + failed, "figures": self._draw(forward_pass, batch, maps, images)}
 
     def _score(
         self, attribution: Tensor, forward_pass: ForwardPass, batch: Mapping[str, Any], method: AttributionMethod
-    ) -> dict[str, list]:
-        """What the rows say of a batch's maps: a list of N values for each column, None where there is none."""
-        columns: dict[str, list] = {"degenerate": (~shows_something(attribution.flatten(1))).tolist()}
+    ) -> dict[str, Tensor]:
+        """What the rows say of a batch's maps: N values for each column, NaN where there is none."""
+        columns = {"degenerate": ~shows_something(attribution.flatten(1))}
         for metric in self.metrics:
-            for name, values in metric.score(attribution, forward_pass, batch, method).items():
-                columns[name] = [_without_nan(value) for value in values.tolist()]
+            columns |= metric.score(attribution, forward_pass, batch, method)
         return columns
 
     def _draw(

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import ctypes
 
-# Of <malloc.h>. The defaults are where glibc's own adaptation ends once it has seen large tensors.
-_M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD = -1, -3
-_DEFAULT_MMAP_THRESHOLD, _DEFAULT_TRIM_THRESHOLD = 32 << 20, 64 << 20
+# Of <malloc.h>.
+_M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD, _M_MMAP_MAX = -1, -3, -4
+# Where glibc's own adaptation ends once it has seen large tensors.
+_MMAP_THRESHOLD, _TRIM_THRESHOLD, _MMAP_MAX = 32 << 20, 64 << 20, 1 << 16
 
 
 def keep_freed_memory(keep: bool = True) -> None:
@@ -27,8 +28,10 @@ def keep_freed_memory(keep: bool = True) -> None:
         tensor(0.)
         >>> keep_freed_memory(False)
     """
-    _call("mallopt", _M_MMAP_THRESHOLD, 1 << 30 if keep else _DEFAULT_MMAP_THRESHOLD)
-    _call("mallopt", _M_TRIM_THRESHOLD, -1 if keep else _DEFAULT_TRIM_THRESHOLD)
+    # No pieces of their own, however large: a threshold above 32 MiB is refused by glibc before 2.35.
+    _call("mallopt", _M_MMAP_MAX, 0 if keep else _MMAP_MAX)
+    _call("mallopt", _M_MMAP_THRESHOLD, _MMAP_THRESHOLD)
+    _call("mallopt", _M_TRIM_THRESHOLD, -1 if keep else _TRIM_THRESHOLD)
     if not keep:
         give_back_freed_memory()
 

@@ -25,13 +25,7 @@ def boxes_to_mask(boxes: Tensor, height: int, width: int, margin: float = 0.0) -
         tensor([[0, 1, 1, 0],
                 [0, 0, 0, 0]], dtype=torch.int32)
     """
-    x = (torch.arange(width, device=boxes.device) + 0.5).view(1, 1, -1)
-    y = (torch.arange(height, device=boxes.device) + 0.5).view(1, -1, 1)
-    left, top, right, bottom = (boxes[:, k].view(-1, 1, 1) for k in range(4))
-    dx = torch.maximum(left - x, x - right).clamp_min(0)
-    dy = torch.maximum(top - y, y - bottom).clamp_min(0)
-    not_empty = (right > left) & (bottom > top)
-    return ((dx.square() + dy.square() <= margin**2) & not_empty).any(0)
+    return _mask_of_each(boxes, height, width, margin).any(0)
 
 
 def pointing_game(attribution: Tensor, masks: Tensor) -> Tensor:
@@ -271,14 +265,27 @@ class ClassDiscrimination(AttributionMetric):
 
 def object_masks(forward_pass: ForwardPass, batch: Batch, margin: float = 0.0, of_target: bool = True) -> Tensor:
     """Where the objects of the target class are, or those of known other classes: bool ``(N, H, W)``."""
-    height, width = forward_pass.images.shape[2:]
+    n, _, height, width = forward_pass.images.shape
     device = forward_pass.images.device
-    masks = []
-    for boxes, labels, target in zip(batch["boxes"], batch["box_labels"], forward_pass.target):
-        labels = labels.to(device)
-        wanted = labels == target if of_target else (labels != target) & (labels >= 0)
-        masks.append(boxes_to_mask(boxes.to(device)[wanted], height, width, margin))
-    return torch.stack(masks)
+    # The boxes of all images at once: a GPU would wait for the start of many small steps.
+    boxes, labels = torch.cat(batch["boxes"]).to(device), torch.cat(batch["box_labels"]).to(device)
+    sizes = torch.tensor([len(of_image) for of_image in batch["boxes"]])
+    image = torch.arange(n).repeat_interleave(sizes).to(device)
+    is_target = labels == forward_pass.target[image]
+    wanted = is_target if of_target else ~is_target & (labels >= 0)
+    masks = _mask_of_each(boxes, height, width, margin) & wanted[:, None, None]
+    return torch.zeros(n, height, width, dtype=torch.int16, device=device).index_add_(0, image, masks.short()) > 0
+
+
+def _mask_of_each(boxes: Tensor, height: int, width: int, margin: float) -> Tensor:
+    """:func:`boxes_to_mask` of each of the boxes ``(K, 4)`` by itself: bool ``(K, height, width)``."""
+    x = (torch.arange(width, device=boxes.device) + 0.5).view(1, 1, -1)
+    y = (torch.arange(height, device=boxes.device) + 0.5).view(1, -1, 1)
+    left, top, right, bottom = (boxes[:, k].view(-1, 1, 1) for k in range(4))
+    dx = torch.maximum(left - x, x - right).clamp_min(0)
+    dy = torch.maximum(top - y, y - bottom).clamp_min(0)
+    not_empty = (right > left) & (bottom > top)
+    return (dx.square() + dy.square() <= margin**2) & not_empty
 
 
 def _any(masks: Tensor) -> Tensor:

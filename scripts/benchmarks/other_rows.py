@@ -51,15 +51,19 @@ def fgsm(setting: Setting, peers: bool = True) -> Row:
         return all_
 
     def check(outputs: dict[str, Any]) -> str:
-        said = ""
+        if not peers:
+            return ""
+        # Where a gradient is zero to rounding, its sign is anyone's guess.
+        exact = setting.exact.images(1).requires_grad_()
+        loss = torch.nn.functional.cross_entropy(setting.exact.network(exact), setting.target(1))
+        magnitude = torch.autograd.grad(loss, exact)[0].abs()
+        is_sure = magnitude > magnitude.median() / 20
         for name in ("torchattacks in a loop", "cleverhans in a loop"):
-            if name in outputs:
-                # Where a gradient is zero to rounding, its sign is anyone's guess.
-                same = (outputs[OURS][0] - outputs[name][0]).abs() <= 1e-6
-                if not same.float().mean() > 0.999:
-                    raise AssertionError(f"Of {name}'s adversarial pixels only {same.float().mean():.2%} are ours.")
-                said = "more than 99.9 % of the adversarial pixels equal to 1e-6"
-        return said
+            same = ((outputs[OURS][0] - outputs[name][0]).abs() <= 1e-6)[:, is_sure].float().mean()
+            if not same > 0.999:  # nor is the patch where a rounding opens or closes a ReLU
+                raise AssertionError(f"Of {name}'s adversarial pixels only {same:.2%} are ours.")
+        sure = is_sure.float().mean()
+        return f"more than 99.9 % of adversarial pixels equal to 1e-6, of the {sure:.1%} with more gradient than rounding"
 
     goals = [Goal("torchattacks in a loop", faster=3.4), Goal("cleverhans in a loop", faster=4.5)] if peers else []
     work = f"FGSM over 5 budgets with the prediction at each, fp32, batch {n}"
