@@ -16,7 +16,7 @@ from pathlib import Path
 
 import torch
 from _cli import RunError, run_main
-from benchmarks.gpu_rows import smooth_grad_on_gpu
+from benchmarks.limit_rows import bare_network, smooth_grad_on_gpu
 from benchmarks.map_rows import EMULATED, grad_cam, guided_backprop, smooth_grad, three_maps, three_maps_bf16
 from benchmarks.other_rows import activation_maximization, fgsm, insertion_deletion
 from benchmarks.run_rows import bf16_accuracy, end_to_end, peak_memory, sustained
@@ -39,7 +39,7 @@ TIMED: dict[str, Callable[[Setting, bool], Row]] = {
     "insertion_deletion": insertion_deletion,
     "end_to_end": end_to_end,
 }
-ROWS = (*TIMED, "peak_memory", "sustained", "bf16_accuracy", "gpu")
+ROWS = ("limit", *TIMED, "peak_memory", "sustained", "bf16_accuracy", "gpu")
 
 
 def main(args: list[str] | None = None) -> None:
@@ -74,6 +74,8 @@ def main(args: list[str] | None = None) -> None:
 
 def run_row(name: str, setting: Setting, rounds: int, peers: bool) -> list[Result]:
     """The lines of one row; none where the device has no use for it."""
+    if name == "limit":
+        return bare_network(setting, rounds)
     if name == "gpu":
         return smooth_grad_on_gpu(setting, rounds) if setting.device.type == "cuda" else []
     if name == "sustained":

@@ -63,7 +63,9 @@ def fgsm(setting: Setting, peers: bool = True) -> Row:
             if not same > 0.999:  # nor is the patch where a rounding opens or closes a ReLU
                 raise AssertionError(f"Of {name}'s adversarial pixels only {same:.2%} are ours.")
         sure = is_sure.float().mean()
-        return f"more than 99.9 % of adversarial pixels equal to 1e-6, of the {sure:.1%} with more gradient than rounding"
+        return (
+            f"more than 99.9 % of adversarial pixels equal to 1e-6, of the {sure:.1%} with more gradient than rounding"
+        )
 
     goals = [Goal("torchattacks in a loop", faster=3.4), Goal("cleverhans in a loop", faster=4.5)] if peers else []
     work = f"FGSM over 5 budgets with the prediction at each, fp32, batch {n}"

@@ -9,6 +9,7 @@ from functools import cached_property
 
 import torch
 from torch import Tensor, nn
+from torch.utils.flop_counter import FlopCounterMode
 
 from lightning_modules import VGG16, load_vgg16
 
@@ -85,6 +86,13 @@ class Setting:
         images = images.detach().clone(memory_format=torch.channels_last).requires_grad_()
         score = self.network(images).gather(1, target[:, None]).sum()
         return torch.autograd.grad(score, images)[0]
+
+    @cached_property
+    def flops(self) -> int:
+        """Floating-point operations of that for one image; a multiplication and an addition count as two."""
+        with FlopCounterMode(display=False) as counter:
+            self.bare_forward(self.images(1))
+        return 2 * counter.get_total_flops()  # the way back to the pixels takes as many as the way there
 
     @torch.no_grad()
     def bare_forward(self, images: Tensor) -> Tensor:

@@ -9,6 +9,7 @@ import benchmark
 import pytest
 import torch
 from _cli import RunError
+from benchmarks.limit_rows import bare_network
 from benchmarks.setting import Setting
 from benchmarks.timing import OURS, Contender, Goal, Row, assert_close, compare, measure
 
@@ -97,3 +98,12 @@ def test_peers_get_the_network_as_they_take_it() -> None:
     with torch.no_grad():
         for network in (setting.as_found, setting.prepared):
             torch.testing.assert_close(network(images), setting.network(images))
+
+
+def test_the_limit_counts_what_the_network_computes() -> None:
+    setting = Setting("random", 1, torch.device("cpu"))
+    assert setting.flops == pytest.approx(61.9e9, rel=1e-2)  # 15.47 G multiplications and additions, both ways
+    small = Setting("shapes", 2, torch.device("cpu"))
+    line = bare_network(small, rounds=1)[0]
+    assert line.ours
+    assert line.ratio == pytest.approx(line.theirs[0] / line.ours[0])
