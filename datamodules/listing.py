@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import itertools
+import json
 import os
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass, replace
@@ -18,6 +19,8 @@ from datamodules.imagenet import imagenet_class_names, imagenet_classes
 
 _CHUNK = 1 << 12
 """So many names at most are Python objects at a time: a million of them would take a hundred megabytes."""
+
+_SIZES = 1000
 
 _NO_NAMES = pa.array([], pa.large_binary())
 
@@ -86,10 +89,20 @@ class Listing:
         return replace(self, done=mask)
 
     def fingerprint(self) -> dict[str, Any]:
-        """What tells this listing from another: the number of images, and a hash of their paths and labels."""
+        """What tells this listing from another: how many images, a hash of paths and labels, and one of sizes.
+
+        The sizes are those of a thousand files, spread over all: files that were written anew under their old names
+        are noticed, and a file system with a million of them is not asked about each.
+        """
         sha256 = hashlib.sha256(self.labels.astype(np.int64).tobytes())
         _hash_names(sha256, self.paths)
-        return {"n_images": len(self), "sha256": sha256.hexdigest()}
+        some = np.unique(np.linspace(0, len(self) - 1, min(len(self), _SIZES)).astype(int))
+        sizes = json.dumps([_size(self.root / self.path(k)) for k in some.tolist()])
+        return {
+            "n_images": len(self),
+            "sha256": sha256.hexdigest(),
+            "sizes_sha256": hashlib.sha256(sizes.encode()).hexdigest(),
+        }
 
     def save(self, file: Path) -> None:
         """Writes an Arrow file, aside and then renamed, so that it is either whole or not there."""
@@ -241,6 +254,13 @@ def hash_files(root: Path, extensions: Collection[str]) -> tuple[int, str]:
         _hash_names(sha256, names)
         n += len(names)
     return n, sha256.hexdigest()
+
+
+def _size(path: Path) -> int | None:
+    try:
+        return path.stat().st_size
+    except OSError:  # a dangling link is listed too
+        return None
 
 
 def _hash_names(sha256: Any, names: pa.Array) -> None:

@@ -122,13 +122,27 @@ def test_saved_listing(tmp_path: Path) -> None:
 def test_fingerprint(tmp_path: Path) -> None:
     def of(*names: str, class_names: list[str] | None = None) -> dict:
         folder = tmp_path / str(len(list(tmp_path.iterdir())))
-        return list_folder(make_images(folder, *names), class_names).fingerprint()
+        found = list_folder(make_images(folder, *names), class_names).fingerprint()
+        assert len(found.pop("sizes_sha256")) == 64
+        return found
 
     base = of("cat/a.png", "dog/b.png")
     assert base == of("dog/b.png", "cat/a.png")
     assert base["n_images"] == 2
     others = [of("cat/a.png", "dog/c.png"), of("cat/a.png"), of("cat/a.png", "dog/b.png", class_names=["dog", "cat"])]
     assert len({json.dumps(found) for found in [base, *others]}) == 4
+
+
+def test_fingerprint_covers_the_sizes(tmp_path: Path) -> None:
+    listing = list_folder(make_images(tmp_path, "cat/a.png", "dog/b.png"))
+    found = [listing.fingerprint()]
+    (tmp_path / "cat/a.png").write_bytes(b"another")
+    found.append(listing.fingerprint())
+    (tmp_path / "dog/b.png").unlink()
+    (tmp_path / "dog/b.png").symlink_to("nowhere")
+    found.append(listing.fingerprint())
+    assert len({f["sizes_sha256"] for f in found}) == 3
+    assert len({f["sha256"] for f in found}) == 1
 
 
 @pytest.mark.parametrize("n_folders", [1, 40])

@@ -127,7 +127,12 @@ def test_other_inputs_into_the_same_run_are_refused(call: Callable, options: lis
         ValueError, match=r"other settings: weights_sha256 was '\w{64}', is now '\w{64}'\. .*--overwrite"
     ):
         call(main, *options, "--out", "run")
-    next((images / "star").iterdir()).unlink()
+    image = next((images / "star").iterdir())
+    content = image.read_bytes()
+    image.write_bytes(content + b"\n")
+    with pytest.raises(ValueError, match=r"data\.sizes_sha256 was '\w{64}', is now '\w{64}'"):
+        call(main, *options, "--out", "run")
+    image.unlink()
     with pytest.raises(ValueError, match=r"data\.n_images was 80, is now 79; data\.sha256 was"):
         call(main, *options, "--out", "run")
     (tmp_path / "run/notes.txt").write_text("of the user")
