@@ -49,6 +49,14 @@ class RunCLI(LightningCLI):
     what is to be done with the parts.
     """
 
+    trainer_options: tuple[str, ...] = (
+        *("accelerator", "devices", "num_nodes", "strategy", "precision"),
+        *("limit_test_batches", "enable_progress_bar"),
+    )
+    """Options of Lightning's Trainer that help shows."""
+
+    usage = "%(prog)s --data.root ROOT --out OUT [options]"
+
     def __init__(
         self,
         model_class: type[LightningModule],
@@ -68,7 +76,7 @@ class RunCLI(LightningCLI):
             seed_everything_default=False,
             subclass_mode_data=any_data,
             parser_class=HelpfulParser,
-            parser_kwargs={"description": description},
+            parser_kwargs={"description": description, "usage": self.usage},
             args=args,
             run=False,
             auto_configure_optimizers=False,
@@ -76,6 +84,8 @@ class RunCLI(LightningCLI):
         )
 
     def add_arguments_to_parser(self, parser: LightningArgumentParser) -> None:
+        assert isinstance(parser, HelpfulParser)
+        parser.trainer_options = self.trainer_options
         parser.add_argument("--out", type=str, required=True, help="Folder for everything that the run leaves (RUN).")
 
     def parse_arguments(self, parser: LightningArgumentParser, args: Any) -> None:

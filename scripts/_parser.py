@@ -9,16 +9,27 @@ import os
 import re
 import sys
 import typing
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from typing import Any, NoReturn
 
+from _help import arranged
 from pytorch_lightning.cli import LightningArgumentParser
 
 KINDS = {"int": "a whole number", "float": "a number", "bool": "true or false", "str": "a text", "Sequence": "a list"}
 
 
 class HelpfulParser(LightningArgumentParser):
-    """Explains what the user can mean where an option, a class or a value is not known."""
+    """Explains what the user can mean where an option, a class or a value is not known.
+
+    Attributes:
+        trainer_options: Which of the Trainer's options help shows; all of them are understood.
+    """
+
+    trainer_options: Collection[str] = ()
+
+    def format_help(self, *args: Any) -> str:
+        with arranged(self, self.trainer_options):
+            return super().format_help(*args)
 
     def error(self, message: str, ex: Exception | None = None) -> NoReturn:
         # Parsers of a class's options raise; what they say is a part of the whole's message.

@@ -43,6 +43,8 @@ COLUMNS = {
 
 
 class MaximizationCLI(TestCLI):
+    usage = "%(prog)s --out OUT [options]"
+
     def add_arguments_to_parser(self, parser: LightningArgumentParser) -> None:
         super().add_arguments_to_parser(parser)
         for name, of_model in (("class_names", _class_names), ("channels", _channels), ("layer", _layer)):

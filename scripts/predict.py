@@ -21,7 +21,7 @@ from lightning_modules.vgg16 import WEIGHTS_HELP
 
 
 def main(args: list[str] | None = None) -> int:
-    parser = HelpfulParser(description=__doc__)
+    parser = HelpfulParser(description=__doc__, usage="%(prog)s IMAGE... [options]")
     parser.add_argument("images", nargs="+", type=str, help="Image files, folders, or http(s) addresses.")
     parser.add_argument("--weights", type=str, default="IMAGENET1K_V1", help=f"{WEIGHTS_HELP}.")
     parser.add_argument(

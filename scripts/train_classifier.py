@@ -19,6 +19,12 @@ from lightning_modules import ClassifierModule, load_vgg16, save_vgg16
 
 
 class TrainCLI(RunCLI):
+    trainer_options = (
+        *("max_epochs", "max_steps", "max_time", "gradient_clip_val", "accumulate_grad_batches"),
+        *("limit_train_batches", "limit_val_batches"),
+        *(name for name in RunCLI.trainer_options if name != "limit_test_batches"),
+    )
+
     def add_arguments_to_parser(self, parser: LightningArgumentParser) -> None:
         super().add_arguments_to_parser(parser)
         parser.add_argument("--patience", type=int, default=5, help="Epochs without better accuracy before stopping.")

@@ -4,6 +4,7 @@ import importlib
 from collections.abc import Callable
 from pathlib import Path
 
+import evaluate_attribution
 import pytest
 from _cli import run_main
 
@@ -69,3 +70,18 @@ def test_a_slip_is_explained(
     error = capsys.readouterr().err
     assert message in error
     assert "Traceback" not in error
+
+
+def test_help_begins_with_what_is_asked_for(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit, match="0"):
+        evaluate_attribution.main(["--help"])
+    shown = capsys.readouterr().out
+    assert shown.startswith("usage: ")
+    assert "--data.root ROOT --out OUT [options]" in shown.splitlines()[0]
+    places = [shown.index(f"  --{name}") for name in ("out ", "model.weights ", "data.root ", "trainer.devices ")]
+    assert places == sorted(places)
+    # Of training, so not shown; but understood, and kept in configurations.
+    assert "max_epochs" not in shown
+    with pytest.raises(SystemExit, match="0"):
+        evaluate_attribution.main([*ATTRIBUTION[1:], "--trainer.max_epochs", "7", "--print_config"])
+    assert "max_epochs: 7" in capsys.readouterr().out
