@@ -72,9 +72,9 @@ def test_a_slip_is_explained(
     assert "Traceback" not in error
 
 
-def test_help_begins_with_what_is_asked_for(capsys: pytest.CaptureFixture[str]) -> None:
+def test_help_begins_with_what_is_asked_for(call: Callable, capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit, match="0"):
-        evaluate_attribution.main(["--help"])
+        call(evaluate_attribution.main, "--help")
     shown = capsys.readouterr().out
     assert shown.startswith("usage: ")
     assert "--data.root ROOT --out OUT [options]" in shown.splitlines()[0]
@@ -83,5 +83,5 @@ def test_help_begins_with_what_is_asked_for(capsys: pytest.CaptureFixture[str]) 
     # Of training, so not shown; but understood, and kept in configurations.
     assert "max_epochs" not in shown
     with pytest.raises(SystemExit, match="0"):
-        evaluate_attribution.main([*ATTRIBUTION[1:], "--trainer.max_epochs", "7", "--print_config"])
+        call(evaluate_attribution.main, *ATTRIBUTION[1:], "--trainer.max_epochs", 7, "--print_config")
     assert "max_epochs: 7" in capsys.readouterr().out
