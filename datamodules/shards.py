@@ -8,13 +8,16 @@ import json
 import os
 import tarfile
 import zlib
-from collections.abc import Collection, Iterator, Sequence
+from collections import Counter
+from collections.abc import Callable, Collection, Iterator, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Any, BinaryIO, NamedTuple
 
 import numpy as np
 import pyarrow as pa
+import torch
 from braceexpand import braceexpand
 from torch.utils.data import DataLoader, IterableDataset, get_worker_info
 from webdataset.tariterators import group_by_keys
@@ -32,7 +35,7 @@ from datamodules.listing import (
     write_arrow,
 )
 from datamodules.samples import SampleReader, failed
-from datamodules.surviving_loader import WorkerDeath, iterate
+from datamodules.surviving_loader import MOST_DEATHS, WorkerDeath, died_twice, iterate, tell, too_many_deaths
 
 SUFFIXES = (".tar", ".tar.gz", ".tgz")
 _DAMAGES = (OSError, EOFError, tarfile.TarError, zlib.error)
@@ -57,13 +60,21 @@ class ShardListing:
         shards: The files, in order.
         labels: Of the first sample: those of the others are known when they are read.
         done: Paths, as rows hold them, of the samples that have their rows already, sorted.
+        repeats: Whether names begin anew in each shard, so that a sample is known by its shard's name too.
         file: Where :meth:`save` wrote it, to be mapped into memory.
     """
 
     shards: tuple[str, ...]
     labels: np.ndarray
     done: pa.Array
+    repeats: bool = False
     file: Path | None = None
+
+    def name(self, shard: int) -> str:
+        """How rows call a shard: by its file's name or, if several have the same, by its path."""
+        path = self.shards[shard]
+        base = os.path.basename(path)
+        return base if sum(os.path.basename(other) == base for other in self.shards) == 1 else path
 
     def __reduce__(self) -> Any:
         return super().__reduce__() if self.file is None else (ShardListing.load, (self.file,))
@@ -83,7 +94,7 @@ class ShardListing:
 
     def save(self, file: Path) -> None:
         """Writes an Arrow file, aside and then renamed, so that it is either whole or not there."""
-        shards = json.dumps({"shards": self.shards, "labels": self.labels.tolist()})
+        shards = json.dumps({"shards": self.shards, "labels": self.labels.tolist(), "repeats": self.repeats})
         write_arrow(pa.table({"done": self.done}, metadata={"shards": shards}), file)
 
     @classmethod
@@ -91,11 +102,12 @@ class ShardListing:
         """Maps what :meth:`save` wrote into memory."""
         table = read_arrow(file)
         found = json.loads(table.schema.metadata[b"shards"])
-        return cls(tuple(found["shards"]), np.array(found["labels"]), table["done"].combine_chunks(), file)
+        done = table["done"].combine_chunks()
+        return cls(tuple(found["shards"]), np.array(found["labels"]), done, found["repeats"], file)
 
 
 def list_shards(root: Path, class_names: Sequence[str] | None) -> ShardListing:
-    """Finds the shards, and looks at the first sample.
+    """Finds the shards, and looks at the first sample of each.
 
     Args:
         root: A tar file, a pattern such as ``val-{0000..0049}.tar``, or a folder that holds tar files.
@@ -112,7 +124,18 @@ def list_shards(root: Path, class_names: Sequence[str] | None) -> ShardListing:
         raise DataError(f"{len(missing)} of {len(shards)} shards of {root} do not exist: {', '.join(missing[:3])}.")
     empty = pa.array([], pa.large_string())
     dataset = ShardDataset(ShardListing(tuple(shards), np.array([]), empty), SampleReader(None), class_names)
-    return ShardListing(tuple(shards), np.array([dataset.first_label()]), empty)
+    firsts = [key for key in map(_first_key, shards) if key is not None]
+    repeats = len(set(firsts)) < len(firsts)
+    return ShardListing(tuple(shards), np.array([dataset.first_label()]), empty, repeats)
+
+
+def _first_key(shard: str) -> str | None:
+    """What the first sample is called; None in a shard that is damaged from the start, or empty."""
+    try:
+        sample = next(read_shard(shard), None)
+    except _DAMAGES:
+        return None
+    return None if sample is None else sample["__key__"]
 
 
 def load_listing(file: Path) -> Listing | ShardListing:
@@ -149,10 +172,10 @@ def share(parts: Sequence[Part], index: int, count: int) -> list[Part]:
 class ShardDataset(IterableDataset):
     """The samples of shards as dicts; see :class:`~datamodules.samples.SampleReader`.
 
-    A sample's ``path`` is that of its image in the shard. Its label stands in its ``.cls`` (a class name, a WordNet id
-    or an index), or is that of the folder in its path; without either it is unlabelled. Its ``.xml`` holds the boxes,
-    its ``.path`` the path if the name in the shard had to be another. A damaged shard becomes a failed sample of the
-    shard's name, after the samples before the damage.
+    A sample's ``path`` is that of its image in the shard, after the shard's name where names begin anew in each. Its
+    label stands in its ``.cls`` (a class name, a WordNet id or an index), or is that of the folder in its path; without
+    either it is unlabelled. Its ``.xml`` holds the boxes, its ``.path`` the path if the name in the shard had to be
+    another. A damaged shard becomes a failed sample of the shard's name, after the samples before the damage.
 
     Args:
         listing: The shards.
@@ -172,12 +195,26 @@ class ShardDataset(IterableDataset):
         self.label_table = label_table(class_names)
         self.rank = rank
         self.world = world
+        # Of each part, the position up to which its samples were given; and what is known to kill its reader.
+        self.given: dict[Part, int] = {}
+        self.lethal: dict[tuple[int, int], str] = {}
+        self.watch(0)
+
+    def watch(self, num_workers: int) -> None:
+        """Makes room to note what each worker is at, where the main process sees it."""
+        self._at = torch.full((max(1, num_workers), 2), -1).share_memory_()
+
+    def place_of(self, worker: int) -> tuple[int, int]:
+        """Shard and position of the sample that a worker was at last."""
+        shard, position = self._at[worker].tolist()
+        return shard, position
 
     def __iter__(self) -> Iterator[dict[str, Any]]:
         parts = share([Part(k) for k in range(len(self.listing.shards))], self.rank, self.world)
         worker = get_worker_info()
         for part in parts if worker is None else share(parts, worker.id, worker.num_workers):
-            yield from self._read_part(part)
+            for position, sample in self._read_part(part, worker.id if worker else 0):
+                yield {**sample, "place": (part, position)}
 
     def first_label(self) -> int:
         """The label of the first sample."""
@@ -196,36 +233,44 @@ class ShardDataset(IterableDataset):
                 match_labels([_folder_of(path)], self.class_names)
             raise DataError(f"The first sample of {shard}, {printable(path)}: {error}.") from error
 
-    def _read_part(self, part: Part) -> Iterator[dict[str, Any]]:
-        shard = self.listing.shards[part.shard]
+    def _read_part(self, part: Part, worker: int) -> Iterator[tuple[int, dict[str, Any]]]:
+        """The samples that were not given yet, with their positions."""
+        shard, name = self.listing.shards[part.shard], self.listing.name(part.shard)
         position, keys = -1, set()
         try:
             for position, sample in enumerate(read_shard(shard)):
                 again = sample["__key__"] in keys
                 keys.add(sample["__key__"])
-                if position % part.step != part.start:
+                if position % part.step != part.start or position <= self.given.get(part, -1):
                     continue
                 path, image = _image_of(sample)
+                row = f"{name}/{path}" if self.listing.repeats else path
                 if again:
-                    path = f"{path} (sample {position} of {Path(shard).name})"
-                if not self.listing.is_done(printable(path)):
+                    row = f"{row} (sample {position} of {name})"
+                if not self.listing.is_done(printable(row)):
                     index = part.shard + len(self.listing.shards) * position
                     error = "an earlier sample of the shard has the same name" if again else sample.get("__error__")
-                    yield failed(path, error) if error else self._sample(path, image, index, sample)
+                    error = error or self.lethal.get((part.shard, position))
+                    self._at[worker] = torch.tensor([part.shard, position])
+                    yield position, failed(row, error) if error else self._sample(row, path, image, index, sample)
         except _DAMAGES as error:
-            name = Path(shard).name
-            if part.start == 0 and not self.listing.is_done(printable(name)):
-                yield failed(name, f"the shard is damaged after its first {position + 1} samples: {error}")
+            position += 1
+            given = position <= self.given.get(part, -1) or self.listing.is_done(printable(name))
+            if part.start == 0 and not given:
+                yield position, failed(name, f"the shard is damaged after its first {position} samples: {error}")
 
-    def _sample(self, path: str, image: str | None, index: int, sample: dict[str, Any]) -> dict[str, Any]:
+    def _sample(self, row: str, path: str, image: str | None, index: int, sample: dict[str, Any]) -> dict[str, Any]:
+        """The sample of this path in its shard, which is called ``row`` in the rows."""
         if image is None:
             held = sorted(name for name in sample if not name.startswith("__"))
-            return failed(path, f"a sample should hold one image; this one holds {', '.join(held)}")
+            return failed(row, f"a sample should hold one image; this one holds {', '.join(held)}")
+        if any(content is None for content in sample.values()):
+            return failed(row, "a link; shards hold the files themselves")
         try:
             label = self._label(path, sample)
         except ValueError as error:
-            return failed(path, str(error))
-        return self.reader.read(sample[image], path, label, index, sample.get("xml"))
+            return failed(row, str(error))
+        return self.reader.read(sample[image], row, label, index, sample.get("xml"))
 
     def _label(self, path: str, sample: dict[str, Any]) -> int:
         """Raises ValueError if there is no such class."""
@@ -281,8 +326,9 @@ def _members(stream: BinaryIO, shard: str) -> Iterator[dict[str, Any]]:
     with tarfile.open(fileobj=stream, mode="r|*", tarinfo=_StrictTarInfo) as archive:
         for member in archive:
             file = archive.extractfile(member) if member.isreg() else None
-            if file is not None:
-                yield {"fname": member.name.removeprefix("./"), "data": file.read(), "__url__": shard}
+            if file is not None or member.issym() or member.islnk():
+                data = None if file is None else file.read()
+                yield {"fname": member.name.removeprefix("./"), "data": data, "__url__": shard}
             archive.members = []  # type: ignore[attr-defined]  # or it would keep all of them
         end = archive.offset
     if shard.endswith(".tar"):
@@ -315,17 +361,39 @@ def _split(name: str) -> tuple[str | None, str | None]:
 
 
 class ShardLoader:
-    """Batches of a :class:`ShardDataset`. How many they will be is not known."""
+    """Batches of a :class:`ShardDataset`, also if its workers are killed. How many they will be is not known.
 
-    def __init__(self, dataset: ShardDataset, **options: Any) -> None:
+    When a worker dies, others go on from what was given; a sample that kills its worker twice becomes a failed one.
+    """
+
+    def __init__(self, dataset: ShardDataset, *, num_workers: int, collate_fn: Callable, **options: Any) -> None:
         self.dataset = dataset
-        self.options = options
+        self.num_workers = num_workers
+        self.options = {**options, "num_workers": num_workers, "collate_fn": partial(_with_places, collate_fn)}
 
     def __iter__(self) -> Iterator[Any]:
-        try:
-            yield from iterate(DataLoader(self.dataset, **self.options))
-        except WorkerDeath as death:
-            raise DataError(
-                f"Rank {self.dataset.rank}: {death}, while it read shards. The same command continues the run; with "
-                "fewer --data.num_workers it takes less memory."
-            ) from death
+        self.dataset.watch(self.num_workers)
+        deaths = 0
+        deaths_at: Counter[tuple[int, int]] = Counter()
+        while True:
+            try:
+                for places, n_read, batch in iterate(DataLoader(self.dataset, **self.options)):
+                    self.dataset.given.update(places)
+                    deaths = 0 if n_read else deaths
+                    yield batch
+                return
+            except WorkerDeath as death:
+                tell(death, self.dataset.rank)
+                deaths += 1
+                if deaths >= MOST_DEATHS:
+                    raise too_many_deaths(deaths, self.dataset.rank, death) from death
+                place = self.dataset.place_of(death.number)
+                deaths_at[place] += 1
+                if deaths_at[place] == 2:  # once may have been chance
+                    self.dataset.lethal[place] = died_twice(death)
+
+
+def _with_places(collate: Callable, samples: Sequence[dict[str, Any]]) -> tuple[dict[Part, int], int, Any]:
+    """How far a batch reaches into each part, how many of its samples did not fail, and the batch."""
+    n_read = sum("failed" not in sample for sample in samples)
+    return dict(sample["place"] for sample in samples), n_read, collate(samples)

@@ -19,9 +19,15 @@ MOST_DEATHS = 10
 
 
 class WorkerDeath(RuntimeError):
-    """A worker process was killed; the message says which and how."""
+    """A worker process was killed; the message says which and how.
 
-    def __init__(self, worker: Any) -> None:
+    Attributes:
+        number: Of the worker among those of its loader.
+        how: In words.
+    """
+
+    def __init__(self, number: int, worker: Any) -> None:
+        self.number = number
         self.how = how_it_ended(worker.exitcode)
         super().__init__(f"The worker process {worker.pid} {self.how}")
 
@@ -66,7 +72,7 @@ def iterate(loader: DataLoader) -> Iterator[Any]:
                 return
             except Exception as error:  # a message that was cut off raises nearly anything
                 waiting.clear()
-                deaths = [WorkerDeath(worker) for worker in workers if not worker.is_alive() and worker.exitcode]
+                deaths = [WorkerDeath(k, w) for k, w in enumerate(workers) if not w.is_alive() and w.exitcode]
                 if workers:
                     _stop(batches, workers)  # torch itself waits for them, for seconds
                 if not deaths:
@@ -104,6 +110,28 @@ def _stop(batches: Any, workers: Sequence[Any]) -> None:
     thread = threading.Thread(target=batches._shutdown_workers, daemon=True)
     thread.start()
     thread.join(timeout=10)
+
+
+def tell(death: WorkerDeath, rank: int) -> None:
+    """Warns of a death that the run survives."""
+    warnings.warn(
+        f"Rank {rank}: {death}. Its images are read again. Signal 9 often means that the memory was short: "
+        "fewer --data.num_workers take less.",
+        stacklevel=2,
+    )
+
+
+def died_twice(death: WorkerDeath) -> str:
+    """The error of the image that was being decoded."""
+    return f"the worker that decoded it {death.how}, twice"
+
+
+def too_many_deaths(n: int, rank: int, last: WorkerDeath) -> DataError:
+    """What ends the run: see :data:`MOST_DEATHS`."""
+    return DataError(
+        f"{n} workers of rank {rank} died one after the other, whatever they read: the last {last.how}. Give the run "
+        "more memory, or read in the main process: --data.num_workers 0."
+    )
 
 
 class IndexSampler(Sampler[int]):
@@ -172,7 +200,7 @@ class SurvivingLoader:
                     given += 1
                     yield batch
             except WorkerDeath as death:
-                self._tell(death)
+                tell(death, self.rank)
                 if given >= suspected_until:
                     # What the workers may have been at: they read this far ahead.
                     suspected_until = min(given + (loader.prefetch_factor or 1) * self.num_workers, len(self))
@@ -180,13 +208,6 @@ class SurvivingLoader:
                 for batch in self._one_by_one(given, suspected_until):
                     given += 1
                     yield batch
-
-    def _tell(self, death: WorkerDeath) -> None:
-        warnings.warn(
-            f"Rank {self.rank}: {death}. Its images are read again. Signal 9 often means that the memory was short: "
-            "fewer --data.num_workers take less.",
-            stacklevel=2,
-        )
 
     def _one_by_one(self, first: int, end: int) -> Iterator[Any]:
         """The batches from ``first`` to ``end``, read by one worker that is at one sample at a time."""
@@ -209,12 +230,9 @@ class SurvivingLoader:
             except WorkerDeath as death:
                 deaths, deaths_here = deaths + 1, deaths_here + 1
                 if deaths >= MOST_DEATHS:
-                    raise DataError(
-                        f"{deaths} workers of rank {self.rank} died one after the other, whatever they read: the last "
-                        f"{death.how}. Give the run more memory, or read in the main process: --data.num_workers 0."
-                    ) from death
+                    raise too_many_deaths(deaths, self.rank, death) from death
                 if deaths_here == 2:  # once may have been chance
-                    error = f"the worker that decoded it {death.how}, twice"
+                    error = died_twice(death)
                     samples.append(self.dataset.failure(int(indices[len(samples)]), error))
                     deaths_here = 0
         for start in range(0, len(samples), self.batch_size):

@@ -5,12 +5,13 @@ import itertools
 import os
 import tarfile
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
 from PIL import Image
 
-from datamodules import DataError, ImageFolderDataModule, pack_folder
+from datamodules import DataError, ImageFolderDataModule, decode_image, pack_folder
 from datamodules.imagenet import Annotation, write_annotation
 from datamodules.shards import Part, ShardListing, share
 from tests.images import make_images
@@ -169,6 +170,37 @@ class TestForeignShards:
         assert errors["mouse/g.png"] == "its folder is 'mouse', which is no class of the network"
         assert errors["a.png (sample 7 of x.tar)"] == "an earlier sample of the shard has the same name"
 
+    def test_names_that_begin_anew_in_each_shard(self, tmp_path: Path) -> None:
+        """The usual way of WebDataset's own writers; each sample is still known, also to a run that is continued."""
+        for shard, name in enumerate(("cat", "dog")):
+            files = [
+                (f"{k:04d}.{end}", png(k) if end == "png" else name.encode())
+                for k in range(3)
+                for end in ("png", "cls")
+            ]
+            write_tar(tmp_path / f"{shard}.tar", files)
+        found = samples(tmp_path, world=2)
+        assert sorted(found) == [f"{shard}.tar/{k:04d}.png" for shard in (0, 1) for k in range(3)]
+        assert {path[:1]: sample[1].item() for path, sample in found.items()} == {"0": 0, "1": 1}
+        assert samples(tmp_path, done={f"0.tar/{k:04d}.png" for k in range(3)}).keys() == {
+            f"1.tar/{k:04d}.png" for k in range(3)
+        }
+        (tmp_path / "more").mkdir()
+        write_tar(tmp_path / "more/0.tar", [("0000.png", png()), ("0000.cls", b"dog")])
+        both = samples(f"{tmp_path}/{{0,more/0}}.tar")  # two files of one name
+        assert sorted(both) == [f"{tmp_path}/0.tar/{k:04d}.png" for k in range(3)] + [f"{tmp_path}/more/0.tar/0000.png"]
+
+    def test_links_are_told(self, tmp_path: Path) -> None:
+        make_images(tmp_path, "cat/a.png")
+        (tmp_path / "cat/b.png").symlink_to("a.png")
+        os.link(tmp_path / "cat/a.png", tmp_path / "cat/c.png")
+        with tarfile.open(tmp_path / "x.tar", "w") as tar:
+            for name in ("a", "b", "c"):
+                tar.add(tmp_path / f"cat/{name}.png", f"cat/{name}.png")
+        found = samples(tmp_path / "x.tar")
+        assert len(found) == 3
+        assert found["cat/b.png"] == found["cat/c.png"] == "a link; shards hold the files themselves"
+
 
 class TestDamage:
     @pytest.fixture
@@ -227,6 +259,28 @@ class TestDamage:
         assert "No such file" in failures["00001.tar"]
 
 
+@pytest.mark.parametrize(("shards", "workers"), [("shards", 1), ("shards", 2), ("one", 2)])
+def test_what_kills_its_worker_fails_and_the_rest_goes_on(
+    folder: Path, monkeypatch: pytest.MonkeyPatch, shards: str, workers: int
+) -> None:
+    expected = samples(folder / shards)
+    lethal = ["cat/3.png", "dog/v1.2 b.png"]
+    contents = {(folder / "images" / name).read_bytes() for name in lethal}
+
+    def decode_or_die(source: Any) -> Any:
+        if source in contents:
+            os.kill(os.getpid(), 9)
+        return decode_image(source)
+
+    monkeypatch.setattr("datamodules.samples.decode_image", decode_or_die)
+    with pytest.warns(UserWarning, match="was killed by signal 9"):
+        found = samples(folder / shards, workers=workers)
+    for name in lethal:
+        assert found.pop(name) == "the worker that decoded it was killed by signal 9 (SIGKILL), twice"
+        del expected[name]
+    assert same(found, expected)
+
+
 class TestUnusable:
     @pytest.mark.parametrize(
         ("files", "message"),
@@ -254,10 +308,11 @@ class TestUnusable:
         with pytest.raises(DataError, match="class_names have to be known"):
             samples(folder / "shards", class_names=None)
 
-    def test_a_killed_worker_is_told(self, folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def test_workers_that_are_killed_whatever_they_read(self, folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setattr("datamodules.samples.decode_image", lambda _: os.kill(os.getpid(), 9))
-        with pytest.raises(
-            DataError, match=r"Rank 0: .*was killed by signal 9 \(SIGKILL\), while.*same command contin"
+        with (
+            pytest.warns(UserWarning, match=r"Rank 0: .*was killed by signal 9 \(SIGKILL\)"),
+            pytest.raises(DataError, match="10 workers of rank 0 died one after the other, whatever they read"),
         ):
             samples(folder / "shards", workers=1)
 
