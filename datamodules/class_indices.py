@@ -11,7 +11,7 @@ import pytorch_lightning as pl
 import torch
 from torch.utils.data import DataLoader, Dataset
 
-from datamodules.listing import DataError, label_table
+from datamodules.listing import DataError, first_batches, label_table
 
 
 class Unit(NamedTuple):
@@ -148,8 +148,14 @@ class ClassIndexDataModule(pl.LightningDataModule):
         self.batch_size = batch_size
         self.read_done: Callable[[], set[str]] = set
         self.done: set[str] = set()
+        self.limit: float = 1.0
         # There may be fewer images left than devices.
         self.allow_zero_length_dataloader_with_multiple_devices = True
+
+    def limit_to(self, limit: float) -> bool:
+        """Takes a limit: of their share of all images, the processes make the first so many batches together."""
+        self.limit = limit
+        return True
 
     def fingerprint(self) -> dict[str, Any]:
         """What tells the images to be made from others, beyond the options, which name them."""
@@ -164,9 +170,10 @@ class ClassIndexDataModule(pl.LightningDataModule):
             {**unit._asdict(), "seed": seed, "path": f"{unit.stem}_seed{seed}.png", "index": index}
             for index, (unit, seed) in enumerate(self.items)
         ]
-        todo = [sample for sample in samples if sample["path"] not in self.done]
         # Lightning's own sampler repeats items where they do not divide evenly; this neither repeats nor pads.
         rank, world = (self.trainer.global_rank, self.trainer.world_size) if self.trainer else (0, 1)
+        most = world * first_batches(len(samples[::world]), self.batch_size, self.limit)
+        todo = [sample for sample in samples[:most] if sample["path"] not in self.done]
         mine = cast(Dataset, todo[rank::world])
         return DataLoader(mine, batch_size=self.batch_size, collate_fn=collate_units)
 

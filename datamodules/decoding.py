@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import os
+import stat
 import warnings
 from dataclasses import dataclass
 
@@ -51,6 +52,8 @@ def decode_image(source: str | os.PathLike[str] | bytes) -> Image.Image:
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # about broken EXIF and transparent palettes, which do not matter here
+            if not isinstance(source, bytes) and _would_wait(source):
+                raise DecodingError("a pipe, socket or device, not a file")
             with Image.open(io.BytesIO(source) if isinstance(source, bytes) else source) as image:
                 if image.width * image.height > MAX_PIXELS:
                     raise DecodingError(f"{image.width} × {image.height} pixels are more than {MAX_PIXELS:,}")
@@ -63,6 +66,12 @@ def decode_image(source: str | os.PathLike[str] | bytes) -> Image.Image:
         raise DecodingError(error.strerror or str(error)) from error
     except Exception as error:  # Pillow's plugins raise nearly anything on damaged files
         raise DecodingError(f"cannot be decoded: {type(error).__name__}: {error}") from error
+
+
+def _would_wait(source: str | os.PathLike[str]) -> bool:
+    """Whether it is something that may be read forever; folders fail by themselves."""
+    mode = os.stat(source).st_mode
+    return not (stat.S_ISREG(mode) or stat.S_ISDIR(mode))
 
 
 def _size(source: str | os.PathLike[str] | bytes) -> int:

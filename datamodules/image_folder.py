@@ -71,6 +71,9 @@ class ImageFolderDataModule(pl.LightningDataModule):
         read_done: Gives the paths, as rows hold them, of images that testing leaves out.
         listing_file: Where the first process of all writes the list of images, for all to read it. None = each process
             lists the folder itself.
+        limit: Of its share of the images, each process tests the first so many batches, a whole number or, below 1.0,
+            a share of them. Unlike Lightning's limit, it counts what has rows already too, so that a limited run that
+            is started again ends where it was to end. Not for shards.
 
     Example:
         >>> import tempfile
@@ -118,6 +121,7 @@ class ImageFolderDataModule(pl.LightningDataModule):
         self.prepare_data_per_node = False
         self.read_done: Callable[[], set[str]] = set
         self.listing_file: Path | None = None
+        self.limit: float = 1.0
         self._listed: Listing | ShardListing | None = None
         # There may be fewer images left than devices.
         self.allow_zero_length_dataloader_with_multiple_devices = True
@@ -135,6 +139,13 @@ class ImageFolderDataModule(pl.LightningDataModule):
             self.listing = load_listing(self.listing_file)
         else:
             self.listing = self._read_list().without(self.read_done())
+
+    def limit_to(self, limit: float) -> bool:
+        """Takes a limit, if it can: how many samples shards hold is not known before they are read."""
+        if is_shards(self.test_root):
+            return False
+        self.limit = limit
+        return True
 
     def fingerprint(self) -> dict[str, Any]:
         """What tells the images to be tested, and the files of their boxes, from others: counts and hashes of names."""
@@ -156,7 +167,10 @@ class ImageFolderDataModule(pl.LightningDataModule):
         train = self.root / "train"
         folder = train if train.is_dir() else self.root
         if not folder.is_dir() or not class_folders(folder):
-            raise DataError(f"{self.root} holds no class folders to train on.")
+            raise DataError(
+                f"{self.root} holds no class folders to train on: it should hold {self.root}/CLASS/*.jpg, or "
+                "such folders in train and in val."
+            )
         return class_folders(folder)
 
     def train_dataloader(self) -> DataLoader:
@@ -169,7 +183,9 @@ class ImageFolderDataModule(pl.LightningDataModule):
                 v2.ToDtype(torch.float32, scale=True),
             ]
         )
-        return self._loader(ImageDataset(self.train_listing, SampleReader(augment)), shuffle=True, drop_last=True)
+        # A last batch of few images is a noisy step; but of few batches none can be spared.
+        drop_last = len(self.train_listing) >= 20 * self.batch_size
+        return self._loader(ImageDataset(self.train_listing, SampleReader(augment)), shuffle=True, drop_last=drop_last)
 
     def val_dataloader(self) -> DataLoader:
         return self._loader(ImageDataset(self.val_listing, SampleReader(self.preprocess)))
@@ -181,7 +197,7 @@ class ImageFolderDataModule(pl.LightningDataModule):
         if isinstance(self.listing, ShardListing):
             dataset = ShardDataset(self.listing, reader, self.class_names or [], rank, world)
             return ShardLoader(dataset, **self._loading())
-        indices = self.listing.todo(rank, world)
+        indices = self.listing.todo(rank, world, self.batch_size, self.limit)
         return SurvivingLoader(ImageDataset(self.listing, reader), indices, rank=rank, **self._loading())
 
     def _loading(self) -> dict[str, Any]:

@@ -69,13 +69,15 @@ class Listing:
     def path(self, index: int) -> str:
         return os.fsdecode(self.paths[index].as_py())
 
-    def todo(self, rank: int = 0, world: int = 1) -> np.ndarray:
+    def todo(self, rank: int = 0, world: int = 1, batch_size: int = 1, limit: float = 1.0) -> np.ndarray:
         """The indices of the images that have no rows yet, of the share of one process among ``world``.
 
-        What is done is left out of each share, not of what is shared out: so a continued run has the same batches, to
-        the last bit, as one that was never interrupted.
+        Of the share, only the first ``limit`` batches are taken into account, see :func:`first_batches`. What is done
+        is left out of each share, not of what is shared out: so a continued run has the same batches, to the last bit,
+        as one that was never interrupted.
         """
         mine = np.arange(rank, len(self), world)
+        mine = mine[: first_batches(len(mine), batch_size, limit)]
         return mine[~self.done[mine]]
 
     def without(self, done: Collection[str]) -> Listing:
@@ -116,6 +118,17 @@ class Listing:
         root = Path(os.fsdecode(table.schema.metadata[b"root"]))
         columns = [table[name].combine_chunks() for name in ("path", "label", "done")]
         return cls(root, columns[0], columns[1].to_numpy(), columns[2].to_numpy(zero_copy_only=False), file)
+
+
+def first_batches(n: int, batch_size: int, limit: float) -> int:
+    """How many of ``n`` samples lie in the first ``limit`` batches: a whole number of them, or a share of all.
+
+    Example:
+        >>> first_batches(10, 4, 2), first_batches(10, 4, 5), first_batches(10, 4, 0.5), first_batches(10, 4, 1.0)
+        (8, 10, 4, 10)
+    """
+    n_batches = -(-n // batch_size)
+    return min(n, batch_size * (limit if isinstance(limit, int) else int(n_batches * limit)))
 
 
 def write_arrow(table: pa.Table, file: Path) -> None:

@@ -11,6 +11,13 @@ from torch import Tensor
 
 from lightning_modules.errors import InputError
 
+OF_MEMORY = (
+    *("DefaultCPUAllocator: can't allocate", "std::bad_alloc"),
+    *("could not create a primitive", "could not create a memory"),  # oneDNN
+    *("CUBLAS_STATUS_ALLOC_FAILED", "CUDNN_STATUS_ALLOC_FAILED"),
+)
+"""What libraries say where they have no memory, in errors of no class of their own."""
+
 OF_WHOLE_BATCH = ("failed",)
 """What a batch holds that is not of its N images, one by one."""
 
@@ -31,7 +38,7 @@ def in_halves_if_need_be(
     """
     try:
         return step(batch)
-    except (torch.OutOfMemoryError, RuntimeError) as error:
+    except (MemoryError, RuntimeError) as error:
         if not is_out_of_memory(error):
             raise
         # Beyond this block the error, and with it all that the step held, is gone.
@@ -54,7 +61,8 @@ def in_halves_if_need_be(
 
 def is_out_of_memory(error: BaseException) -> bool:
     """Whether an error says that memory could not be had: of a GPU, or, which PyTorch has no class for, of the CPU."""
-    return isinstance(error, torch.OutOfMemoryError) or "DefaultCPUAllocator: can't allocate" in str(error)
+    known = isinstance(error, torch.OutOfMemoryError | MemoryError)
+    return known or any(words in str(error) for words in OF_MEMORY)
 
 
 def _split(batch: Mapping[str, Any], k: int) -> tuple[dict[str, Any], dict[str, Any]]:

@@ -7,15 +7,29 @@ The result, RUN/vgg16.pth, is a plain VGG16 with its class names inside; every o
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 from _cli import RunCLI, run_main
 from _run import RunFolder
-from pytorch_lightning import LightningDataModule
+from pytorch_lightning import LightningDataModule, Trainer
 from pytorch_lightning.callbacks import Callback, EarlyStopping, ModelCheckpoint
 from pytorch_lightning.cli import LightningArgumentParser
+from pytorch_lightning.utilities.rank_zero import rank_zero_info
 
 from datamodules import ImageFolderDataModule
 from lightning_modules import ClassifierModule, load_vgg16, save_vgg16
+
+
+class Announcement(Callback):
+    """Says what is learnt from, before it is."""
+
+    def on_fit_start(self, trainer: Trainer, pl_module: Any) -> None:
+        data: Any = trainer.datamodule  # type: ignore[attr-defined]
+        names = pl_module.network.class_names
+        rank_zero_info(
+            f"{len(data.train_listing):,} images to learn from, {len(data.val_listing):,} to validate on, of "
+            f"{len(names)} classes: {', '.join(names[:12])}{', ...' if len(names) > 12 else ''}."
+        )
 
 
 class TrainCLI(RunCLI):
@@ -38,7 +52,12 @@ class TrainCLI(RunCLI):
         self.checkpoints = ModelCheckpoint(folder, filename="{epoch}", monitor="val/accuracy", mode="max")
         # The save_last of the best's callback is of the last best epoch; a run goes on from the last of all.
         last = ModelCheckpoint(folder, filename="last", enable_version_counter=False)
-        return [self.checkpoints, last, EarlyStopping("val/accuracy", mode="max", patience=self.config["patience"])]
+        return [
+            Announcement(),
+            self.checkpoints,
+            last,
+            EarlyStopping("val/accuracy", mode="max", patience=self.config["patience"]),
+        ]
 
 
 def _class_names(data: LightningDataModule) -> list[str]:
@@ -64,11 +83,13 @@ def main(args: list[str] | None = None) -> None:
         description=__doc__,
         args=args,
         max_epochs=10,
+        log_every_n_steps=1,
     )
     if cli.trainer.is_global_zero:
         run = RunFolder(cli.out)
         run.make()
-        run.settle("config.yaml", cli.settings, fixed=True)
+        begun = (cli.out / "checkpoints").exists()
+        run.settle("config.yaml", cli.settings, fixed=begun, start_over=f"delete {cli.out}")
     last = cli.out / "checkpoints" / "last.ckpt"
     cli.trainer.fit(cli.model, cli.datamodule, ckpt_path=str(last) if last.exists() else None, weights_only=True)
     if cli.trainer.is_global_zero:

@@ -34,7 +34,15 @@ def make_zoo(folder: Path) -> dict[str, str | None]:
 
 def _good(folder: Path) -> dict[str, str | None]:
     image = _noise("RGB")
-    for name in ("plain.jpg", " with spaces .jpg", "quotes'\".jpg", "new\nline.jpg", "semi;colon,and %41 {a,b}.JPG"):
+    # Figures are drawn of the first in order; $x^$ would be a formula, and a wrong one.
+    for name in (
+        "plain.jpg",
+        " with spaces .jpg",
+        "$x^$.jpg",
+        "quotes'\".jpg",
+        "new\nline.jpg",
+        "semi;colon,and %41 {a,b}.JPG",
+    ):
         image.save(folder / name, format="JPEG")
     image.save(folder / "raw.jpg")
     os.rename(folder / "raw.jpg", os.fsencode(folder) + b"/bytes \xff\xfe.jpg")
@@ -67,12 +75,14 @@ def _bad(folder: Path) -> dict[str, str | None]:
     Image.fromarray(np.ones((4, 4), np.float32)).save(folder / "floating point.tif")
     (folder / "dangling.jpg").symlink_to("nowhere.jpg")
     (folder / "folder.jpg").mkdir()
+    os.mkfifo(folder / "pipe.jpg")
     for name in (VANISHING, CRASHING):
         _noise("RGB").save(folder / name)
     expected = {name: message for name, (_, message) in contents.items()} | {
         "floating point.tif": "floating-point pixels have no known range",
         "dangling.jpg": "No such file",
         "folder.jpg": "Is a directory",
+        "pipe.jpg": "a pipe, socket or device, not a file",
         VANISHING: "No such file",
         CRASHING: r"the worker that decoded it was killed by signal 9 \(SIGKILL\), twice",
     }

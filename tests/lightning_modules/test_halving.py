@@ -16,7 +16,7 @@ from lightning_modules import (
     RobustnessModule,
     SmoothGrad,
 )
-from lightning_modules.halving import in_halves_if_need_be
+from lightning_modules.halving import in_halves_if_need_be, is_out_of_memory
 
 
 def step(most: int, sizes: list[int]) -> Any:
@@ -118,3 +118,16 @@ def test_synthesis_leaves_the_number_to_the_user() -> None:
     batch = {"target": torch.arange(2), "path": ["a.png", "b.png"], "name": ["a", "b"], **seed}
     with pytest.raises(InputError, match=r"does not suffice for 2 images at a time.*model\.images_per_pass"):
         module.test_step(batch, 0)
+
+
+@pytest.mark.parametrize(
+    ("error", "is_of_memory"),
+    [
+        (RuntimeError("could not create a primitive"), True),
+        (RuntimeError("CUDA error: CUBLAS_STATUS_ALLOC_FAILED when calling `cublasCreate(handle)`"), True),
+        (MemoryError(), True),
+        (RuntimeError("mat1 and mat2 shapes cannot be multiplied"), False),
+    ],
+)
+def test_how_libraries_say_that_memory_is_short(error: Exception, is_of_memory: bool) -> None:
+    assert is_out_of_memory(error) == is_of_memory

@@ -106,3 +106,18 @@ def test_fine_tuning_keeps_the_features(call: Callable, shapes: Path, tmp_path: 
     change = (after.features[0].weight - before.features[0].weight).abs().max()
     assert 0 < change < 0.01
     assert after.classifier[6].weight.shape == (2, 256)
+
+
+def test_few_images(call: Callable, shapes: Path, tmp_path: Path) -> None:
+    """Fewer than a batch holds: none of them is left out, and it is said what there is."""
+    data = tmp_path / "data"
+    for name in ("heart", "star"):
+        (data / name).mkdir(parents=True)
+        for file in sorted((shapes / "val" / name).iterdir())[:6]:
+            (data / name / file.name).symlink_to(file)
+    size = ["--data.input_size", 112, "--data.resize_size", 128, "--data.num_workers", 0, "--trainer.max_epochs", 1]
+    options = ["--data.root", data, *size, "--model.weights", "shapes", "--trainer.accelerator", "cpu", "--out", "run"]
+    call(main, *options)
+    assert steps_done(tmp_path / "run") == 1
+    with pytest.raises(ValueError, match=r"model\.dropout was .*Give this one another --out, or delete run\."):
+        call(main, *options, "--model.dropout", 0.3)
