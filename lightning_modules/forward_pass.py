@@ -37,6 +37,8 @@ class ForwardPass:
             for Grad-CAM.
         guided: Whether the guided gradient may be asked for. Otherwise the network runs as it is, so that of one made
             by ``torch.compile`` nothing has to run uncompiled.
+        once: Whether a single gradient is going to be asked for: what it needs is then freed on the way, so that less
+            memory is held.
         together: Whether the layer's gradient and the guided one are both going to be asked for. They then share a
             backward pass, if the layer is that which the model names by its attribute ``pairs_after``: nothing goes by
             it, so that what follows may run on a batch of twice the size.
@@ -65,6 +67,7 @@ class ForwardPass:
         keys: Sequence[str] | None = None,
         input_gradients: bool = True,
         guided: bool = True,
+        once: bool = False,
         together: bool = False,
     ) -> None:
         if images.ndim != 4 or not images.is_floating_point():
@@ -79,6 +82,7 @@ class ForwardPass:
         self._keys = None if keys is None else list(keys)
         self._relu_rule = ReLURule() if guided else None
         self._gradients: dict[str, Tensor] = {}
+        self._once = once
         with _gradients_enabled():
             self.images = images.detach().clone(memory_format=torch.channels_last).requires_grad_(input_gradients)
             if layers is None:
@@ -176,9 +180,9 @@ class ForwardPass:
         with self._relu_rule.guided():
             return self._gradient("guided input", self._differentiable_images())
 
-    def at(self, images: Tensor, target: Tensor, *, guided: bool = True) -> ForwardPass:
+    def at(self, images: Tensor, target: Tensor, *, guided: bool = True, once: bool = False) -> ForwardPass:
         """A forward pass of the same model at other images ``(M, 3, H, W)``, targets ``(M,)``; keeps no activations."""
-        return ForwardPass(self.model, images, target, layers=(), guided=guided)
+        return ForwardPass(self.model, images, target, layers=(), guided=guided, once=once)
 
     def _activation(self, layer: str | None) -> Tensor:
         name = layer or self.target_layer
@@ -218,10 +222,14 @@ class ForwardPass:
 
     def _gradient(self, name: str, inputs: Tensor) -> Tensor:
         if name not in self._gradients:
+            if self._once and self._gradients:
+                raise InputError("This pass was made for a single gradient: ForwardPass(..., once=True).")
             gradient = None
             if self._score.requires_grad:
                 with _gradients_enabled():
-                    (gradient,) = torch.autograd.grad(self._score, inputs, retain_graph=True, allow_unused=True)
+                    (gradient,) = torch.autograd.grad(
+                        self._score, inputs, retain_graph=not self._once, allow_unused=True
+                    )
             # A layer that the logits do not depend on has gradient zero.
             self._gradients[name] = torch.zeros_like(inputs) if gradient is None else _full_precision(gradient)
         return self._gradients[name]

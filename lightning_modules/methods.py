@@ -5,6 +5,7 @@ Maps are raw: at the size of the input, one channel for a class activation map a
 
 from __future__ import annotations
 
+import difflib
 import inspect
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
@@ -71,11 +72,13 @@ def layers_of_methods(network: Any, methods: Sequence[AttributionMethod]) -> lis
         if layer not in dict(network.named_modules()):
             name = type(method).__name__
             why = f"has no layer {layer!r}" if layer else "does not say which layer to look at (target_layer)"
+            near = difflib.get_close_matches(layer or "", dict(network.named_modules()), n=1)
+            why += f". Did you mean {near[0]}?" if near else "."
             layers = [f"{at} {c}×{h}×{w}" for at, (c, h, w) in candidate_layers(network, network.input_size).items()]
             raise InputError(
-                f"{name} needs a layer, and {type(network).__name__} {why}. Name one by "
+                f"{name} needs a layer, and {type(network).__name__} {why} Name one by "
                 f"{{class_path: {name}, init_args: {{layer: ...}}}}; layers with positions, the last first: "
-                f"{', '.join(layers[:-25:-1])}{', ...' if len(layers) > 24 else ''}."
+                f"{', '.join(layers[:-13:-1])}{', ...' if len(layers) > 12 else ''}."
             )
         needed.append(layer)
     return sorted(set(needed))
@@ -266,7 +269,7 @@ class SmoothGrad(AttributionMethod):
             # Drawn copy by copy, so that the noise does not depend on how many share a pass.
             noisy = torch.cat([images + sigma * self._noise(images, generators) for _ in range(k)])
             noisy = noisy.clamp(0, 1) if self.clip else noisy
-            gradient = forward_pass.at(noisy, target.repeat(k), guided=False).input_gradient()
+            gradient = forward_pass.at(noisy, target.repeat(k), guided=False, once=True).input_gradient()
             if self.statistic == "magnitude":
                 gradient = gradient.abs()
             elif self.statistic == "squared":

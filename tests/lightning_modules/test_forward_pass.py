@@ -403,3 +403,13 @@ def test_together_takes_one_backward_pass(shapes_network: VGG16, monkeypatch: py
     forward_pass.guided_gradient()
     forward_pass.layer_gradient("features.29")
     assert len(passes) == 1
+
+
+def test_a_pass_for_a_single_gradient(shapes_network: VGG16) -> None:
+    images = torch.rand(1, 3, 112, 112)
+    once = ForwardPass(shapes_network, images, once=True)
+    gradient = once.input_gradient()
+    assert torch.equal(gradient, ForwardPass(shapes_network, images).input_gradient())
+    assert once.input_gradient() is gradient
+    with pytest.raises(InputError, match="made for a single gradient"):
+        once.guided_gradient()
