@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -266,10 +266,17 @@ class ActivationMaximizationModule(pl.LightningModule):
         for variant, numbers in summary["variants"].items():
             means = {name: numbers[name]["mean"] for name in columns if name in numbers}
             scalars |= {tag(SCORES, name, variant): mean for name, mean in means.items()}
-            cells = [f"{means[name]:.4f} ({numbers[name]['min']:.4f})" if name in means else "-" for name in columns]
+            cells = [
+                f"{means[name]:.4f} ({worst(name, numbers[name]):.4f})" if name in means else "-" for name in columns
+            ]
             rows.append([variant, str(numbers["n"]), *cells])
-        table = markdown_table(["mean over images (least)", "n", *(name.replace("_", " ") for name in columns)], rows)
+        table = markdown_table(["mean over images (worst)", "n", *(name.replace("_", " ") for name in columns)], rows)
         return Report(scalars, {}, f"{describe_images(summary)}\n\n{table}")
+
+
+def worst(column: str, numbers: Mapping[str, float]) -> float:
+    """Of a number of several images, that of the worst: the least, but of total variation and time the greatest."""
+    return numbers["max" if column in ("total_variation", "seconds") else "min"]
 
 
 class _Growth:

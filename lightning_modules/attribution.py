@@ -12,7 +12,7 @@ from torch import Tensor
 
 from lightning_modules.attribution_summary import report_attribution, summarize_attribution
 from lightning_modules.class_names import find_class
-from lightning_modules.comparison_figures import comparison_figure, curves_figure
+from lightning_modules.comparison_figures import better, comparison_figure, curves_figure
 from lightning_modules.errors import InputError
 from lightning_modules.figures import attribution_figure
 from lightning_modules.forward_pass import ForwardPass
@@ -45,7 +45,7 @@ class AttributionModule(pl.LightningModule):
             SmoothGrad.
         metrics: Scores of the maps, by name or import path. null = PointingGame and EnergyInBox, which need boxes.
         target: The class to explain: predicted, label (the folder's), or the name or index of a class.
-        n_figures: Images, from the first on, of which a figure is drawn.
+        n_figures: Images of which a figure is drawn: the first of each class in turn.
 
     Example:
         >>> module = AttributionModule("shapes", methods=[GradCAM(), SmoothGrad(n_samples=50)], metrics=[EnergyInBox()])
@@ -168,6 +168,7 @@ class AttributionModule(pl.LightningModule):
                 title=image["path"],
                 subtitle=f"{label}{predicted}   maps explain: {names[int(forward_pass.target[i])]}",
                 boxes=batch["boxes"][i],
+                is_target=batch["box_labels"][i].cpu() == int(forward_pass.target[i]),
             )
         return figures
 
@@ -194,7 +195,8 @@ class AttributionModule(pl.LightningModule):
             curves = {method: of["curves"][name] for method, of in methods.items() if of["curves"][name]}
             if not curves:
                 continue
-            title = name.removesuffix("_curve").replace("_", " ")
+            score = name.removesuffix("_curve")
+            title = f"{score.replace('_', ' ')} ({better(score)} is better)"
             if name.startswith("randomization") and layers:
                 figures[name] = curves_figure(
                     curves, title, "randomized from the output down to", "likeness to the trained network's map", layers
@@ -210,8 +212,8 @@ class AttributionModule(pl.LightningModule):
             return int(self.target)
         if (batch["label"] < 0).any():
             raise InputError(
-                "model.target is label, but these images have none: they lie in a flat folder. Sort them into class "
-                "folders, or explain the predicted class."
+                "model.target is label, but some images have none: they lie in a flat folder, or in shards with "
+                "neither a .cls nor a folder. Label them, or explain the predicted class: model.target predicted."
             )
         return batch["label"]
 

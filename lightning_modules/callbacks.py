@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import textwrap
 import time
 from collections.abc import Mapping
 from contextlib import suppress
@@ -104,6 +105,7 @@ class FigureWriter(pl.Callback):
     ) -> None:
         for i, figure in outputs["figures"].items():
             name = re.sub(r"[^\w.-]+", "_", Path(batch["path"][i]).with_suffix("").as_posix())[-80:]
+            name = name.encode()[-200:].decode(errors="ignore")  # file systems count bytes
             save_figure(figure, self.folder, f"{int(batch['index'][i]):05d}_{name}", self.file_format)
 
 
@@ -240,7 +242,8 @@ class ReportWriter(pl.Callback):
             for step, number in points:
                 if number is not None:
                     board.add_scalar(name, number, step)
-        board.add_text("report", f"{report.tables}\n\nThe command:\n\n    {self.command}\n", 0)
+        command = textwrap.indent(self.command, "    ")  # which Markdown shows as it is
+        board.add_text("report", f"{report.tables}\n\nThe command:\n\n{command}\n", 0)
         writer: Any = board.file_writer
         for part in hparams(self.settings, scalars):
             writer.add_summary(part)

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 from matplotlib.figure import Figure
 
-from lightning_modules.figures import COLORS, wrap_name
+from lightning_modules.figures import COLORS, plain_text, wrap_name
 
 MARKERS = "osD^vPX"
 LOWER_IS_BETTER = frozenset(
@@ -24,6 +24,17 @@ LOWER_IS_BETTER = frozenset(
 """Scores of which less is better; for all others, more."""
 
 
+def better(score: str) -> str:
+    """Whether higher or lower is better.
+
+    Example:
+        >>> better("insertion"), better("deletion")
+        ('higher', 'lower')
+    """
+    return "lower" if score in LOWER_IS_BETTER else "higher"
+
+
+@plain_text
 def comparison_figure(methods: Mapping[str, Mapping[str, Any]]) -> Figure:
     """A panel for each score, a point and its 95 % interval for each method.
 
@@ -34,7 +45,10 @@ def comparison_figure(methods: Mapping[str, Mapping[str, Any]]) -> Figure:
     scores = [name for name in next(iter(methods.values()))["scores"] if _scored(methods, name)]
     columns = min(4, max(1, len(scores)))
     rows = -(-max(1, len(scores)) // columns)
-    figure = Figure(figsize=(2.1 + 2.4 * columns, 0.5 + rows * (0.9 + 0.3 * len(names))), dpi=110, layout="constrained")
+    figure = Figure(figsize=(2.1 + 2.4 * columns, 0.8 + rows * (0.9 + 0.3 * len(names))), dpi=110, layout="constrained")
+    counts = [of["scores"][name]["n"] for of in methods.values() for name in scores]
+    n = "-".join(f"{count:,}" for count in sorted({min(counts, default=0), max(counts, default=0)}))
+    figure.suptitle(f"Mean and 95 % interval of {n} maps of each method", fontsize=11)
     axes = figure.subplots(rows, columns, squeeze=False, sharey=True)
     for k, axis in enumerate(axes.flat):
         if k >= len(scores):
@@ -45,8 +59,7 @@ def comparison_figure(methods: Mapping[str, Mapping[str, Any]]) -> Figure:
             if score["n"]:
                 error = [[score["mean"] - score["low"]], [score["high"] - score["mean"]]]
                 axis.errorbar(score["mean"], y, xerr=error, fmt=_marker(y), color=_color(y), capsize=3)
-        better = "lower" if scores[k] in LOWER_IS_BETTER else "higher"
-        axis.set_title(f"{scores[k].replace('_', ' ')}\n({better} is better)", fontsize=9)
+        axis.set_title(f"{scores[k].replace('_', ' ')}\n({better(scores[k])} is better)", fontsize=9)
         axis.set_yticks(range(len(names)), [wrap_name(name) for name in names], fontsize=9)
         axis.set_ylim(len(names) - 0.5, -0.5)
         axis.tick_params(axis="x", labelsize=8)
@@ -54,6 +67,7 @@ def comparison_figure(methods: Mapping[str, Mapping[str, Any]]) -> Figure:
     return figure
 
 
+@plain_text
 def curves_figure(
     methods: Mapping[str, Sequence[float | None]],
     title: str,

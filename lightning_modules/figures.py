@@ -6,6 +6,7 @@ import textwrap
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+import matplotlib
 import numpy as np
 import torch
 from matplotlib.axes import Axes
@@ -24,9 +25,13 @@ MAGNITUDE_COLORS = "inferno"
 PERCENTILE = 99.5
 """Maps are scaled to this percentile of their magnitude: one bright pixel should not turn the rest black."""
 
+plain_text = matplotlib.rc_context({"text.parse_math": False})
+"""Decorates what draws names of files and classes: dollars are no formulas there."""
+
 Box = Sequence[float]
 
 
+@plain_text
 def attribution_figure(
     original: np.ndarray,
     view: Box,
@@ -36,11 +41,12 @@ def attribution_figure(
     title: str,
     subtitle: str,
     boxes: Tensor | None = None,
+    is_target: Tensor | None = None,
 ) -> Figure:
     """The image, the most probable classes, and each map alone and laid over the image.
 
     Signed maps (their channels added up) share one scale that is centred at zero, magnitudes another. Both are
-    fractions of each map's own 99.5th percentile, which stands under its name.
+    fractions of each map's own 99.5th percentile, which stands under its name: full colour there.
 
     Args:
         original: The image as the user knows it: uint8 ``(H, W, 3)``.
@@ -50,6 +56,7 @@ def attribution_figure(
         title: The first line.
         subtitle: The second line: what is explained.
         boxes: Boxes ``(K, 4)`` in pixels of the maps; outlined in the image.
+        is_target: Which of them are of the class explained, bool ``(K,)``: the others are dotted. None = all.
     """
     columns = 1 + len(maps)
     width = 2.5 * columns + 1.1
@@ -60,7 +67,9 @@ def attribution_figure(
     )  # fmt: skip
     heading(figure, title, subtitle)
     image_axes = figure.add_subplot(grid[0, 0])
-    _show_image(image_axes, original, view, boxes, next(iter(maps.values())).shape if maps else None)
+    _show_image(image_axes, original, view)
+    if boxes is not None and maps:
+        _show_boxes(image_axes, view, boxes, is_target, next(iter(maps.values())).shape)
     _show_top(figure.add_subplot(grid[1, 0]), top)
     crop = _crop(original, view)
     for column, (name, attribution) in enumerate(maps.items(), start=1):
@@ -68,7 +77,8 @@ def attribution_figure(
         axes = figure.add_subplot(grid[0, column])
         colors, lowest = (SIGNED_COLORS, -1) if values.is_signed else (MAGNITUDE_COLORS, 0)
         axes.imshow(values.alone, cmap=colors, vmin=lowest, vmax=1)
-        axes.set_title(f"{wrap_name(name)}\n1 = {values.scale:.2g}", fontsize=10 if len(name) <= 22 else 8)
+        scale = f"full colour at {'±' * values.is_signed}{values.scale:.2g}"
+        axes.set_title(f"{wrap_name(name)}\n{scale}", fontsize=10 if len(name) <= 22 else 8)
         axes.set_axis_off()
         axes = figure.add_subplot(grid[1, column])
         show_overlay(axes, crop, values)
@@ -111,17 +121,22 @@ def _crop(pixels: np.ndarray, view: Box) -> np.ndarray:
     return pixels[top : min(height, max(top + 1, round(view[3]))), left : min(width, max(left + 1, round(view[2])))]
 
 
-def _show_image(axes: Axes, pixels: np.ndarray, view: Box, boxes: Tensor | None, shape: Any) -> None:
+def _show_image(axes: Axes, pixels: np.ndarray, view: Box) -> None:
     axes.imshow(pixels)
     left, top, right, bottom = view
     axes.add_patch(_outline(left, top, right - left, bottom - top, "white", "--"))
-    if boxes is not None and shape is not None:
-        x, y = (right - left) / shape[-1], (bottom - top) / shape[-2]
-        for box in boxes.tolist():
-            position = left + box[0] * x, top + box[1] * y
-            axes.add_patch(_outline(*position, (box[2] - box[0]) * x, (box[3] - box[1]) * y, "yellow", "-"))
     axes.set_title("image (dashed: what\nthe network sees)", fontsize=10)
     axes.set_axis_off()
+
+
+def _show_boxes(axes: Axes, view: Box, boxes: Tensor, is_target: Tensor | None, shape: Sequence[int]) -> None:
+    left, top, right, bottom = view
+    x, y = (right - left) / shape[-1], (bottom - top) / shape[-2]
+    wanted = [True] * len(boxes) if is_target is None else is_target.tolist()
+    for box, is_wanted in zip(boxes.tolist(), wanted):
+        position = left + box[0] * x, top + box[1] * y
+        size = (box[2] - box[0]) * x, (box[3] - box[1]) * y
+        axes.add_patch(_outline(*position, *size, "yellow", "-" if is_wanted else ":"))
 
 
 def _outline(x: float, y: float, width: float, height: float, color: str, style: str) -> Rectangle:

@@ -21,7 +21,7 @@ def save_figure(figure: Figure, folder: Path, name: str, file_format: FigureForm
         path = folder / f"{name}.{extension}"
         aside = folder / f"{name}.{extension}.tmp"
         # Letters as TrueType: publishers refuse matplotlib's default, and they can be searched and edited.
-        with matplotlib.rc_context({"pdf.fonttype": 42}):
+        with matplotlib.rc_context({"pdf.fonttype": 42, "text.parse_math": False}):
             figure.savefig(aside, format=extension)
         aside.replace(path)
     return path

@@ -50,7 +50,9 @@ def describe_images(summary: Mapping[str, Any]) -> str:
     if summary["n_failed"]:
         line += f", of which {summary['n_failed']:,} failed (status and error in the rows)"
     if summary.get("top1") is not None:
-        line += f"; accuracy top-1 {summary['top1']:.1%}, top-5 {summary['top5']:.1%}"
+        line += f"; accuracy top-1 {summary['top1']:.1%}"
+    if summary.get("top5") is not None:
+        line += f", top-5 {summary['top5']:.1%}"
     return line
 
 

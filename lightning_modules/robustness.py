@@ -64,13 +64,14 @@ class RobustnessModule(pl.LightningModule):
         network: vgg16, or the import path of what makes another network from pixels in [0, 1] to logits, such as
             torchvision.models.resnet50 or my_file.MyNet; with arguments, {class_path: ..., init_args: {...}}. weights
             is then the name of torchvision's for it, random, own (its code loads them itself), or a state dict's path.
-        eps: Budgets in pixel units: numbers in [0, 1], or fractions such as 4/255. Those of norm 2 and 1 may exceed 1.
+        eps: Budgets, a list such as '[1/255, 0.1]', in pixel units: numbers in [0, 1], or fractions of them. Those of
+            norm 2 and 1 may exceed 1.
         attack: The attack, by name (FGSM, PGD) or import path. null = FGSM.
         target: The class to lead away from: label (the folder's) or predicted; or, if the attack is targeted, to lead
             to: least_likely, or the name or index of a class. null = label, or least_likely if targeted.
         methods: Attribution methods of which the maps before and after are compared, by name or import path. Both
             explain the class that the clean image was given. null = GradCAM; [] = none.
-        n_figures: Images, from the first on, of which a figure is drawn.
+        n_figures: Images of which a figure is drawn: the first of each class in turn.
 
     Example:
         >>> module = RobustnessModule("shapes", eps=["1/255", 0.1], attack=FGSM(norm="inf"))
@@ -120,8 +121,8 @@ class RobustnessModule(pl.LightningModule):
             raise InputError(f"There is a label {int(labels.max())}: the network has classes 0 to {n_classes - 1}.")
         if self.target == "label" and (labels < 0).any():
             raise InputError(
-                "model.target is label, but these images have none: they lie in a flat folder. Sort them into class "
-                "folders, or attack the predicted class: model.target predicted."
+                "model.target is label, but some images have none: they lie in a flat folder, or in shards with "
+                "neither a .cls nor a folder. Label them, or attack the predicted class: model.target predicted."
             )
 
     def on_test_start(self) -> None:

@@ -11,7 +11,16 @@ from matplotlib.figure import Figure
 from torch import Tensor
 
 from lightning_modules.budgets import format_eps
-from lightning_modules.figures import COLORS, ScaledMap, heading, percentile, shorten, show_overlay, wrap_name
+from lightning_modules.figures import (
+    COLORS,
+    ScaledMap,
+    heading,
+    percentile,
+    plain_text,
+    shorten,
+    show_overlay,
+    wrap_name,
+)
 
 FIRST_COLOR, SECOND_COLOR, THIRD_COLOR = COLORS[:3]
 
@@ -24,6 +33,7 @@ class Panel(NamedTuple):
     probability: float
 
 
+@plain_text
 def robustness_figure(
     clean: Panel,
     adversarial: Panel,
@@ -79,6 +89,7 @@ def robustness_figure(
     return figure
 
 
+@plain_text
 def accuracy_figure(summary: Mapping[str, Any], title: str) -> Figure:
     """Accuracy and success over eps and, beside them, how far the explanations moved, from a run's summary."""
     sweep = summary["sweep"]

@@ -27,7 +27,8 @@ IMAGE_FIELDS = [
     pa.field("top1", pa.bool_()),
     pa.field("top5", pa.bool_()),
 ]
-"""What every row says of its image. ``label`` is -1, and ``top1`` and ``top5`` are null, where it is unlabelled.
+"""What every row says of its image. ``label`` is -1, and ``top1`` and ``top5`` are null, where it is unlabelled;
+``top5`` is too where there are no more than five classes.
 
 ``error`` says why ``status`` is "failed", or what is wrong with the boxes of an image that is "ok".
 """
@@ -48,7 +49,7 @@ def image_columns(forward_pass: ForwardPass, batch: Mapping[str, Any], names: Se
             "prediction_name": names[ranks[0]],
             "probability": probability,
             "top1": ranks[0] == label if label >= 0 else None,
-            "top5": label in ranks if label >= 0 else None,
+            "top5": label in ranks if label >= 0 and len(names) > 5 else None,
         }
         for path, error, label, ranks, probability in zip(
             batch["path"], batch["box_error"], batch["label"].tolist(), best, probabilities
@@ -111,7 +112,7 @@ def done_paths(folder: Path) -> set[str]:
 def summarize_images(frame: pd.DataFrame) -> dict[str, Any]:
     """Counts of images and accuracy, from rows of which an image may have several.
 
-    ``top1`` and ``top5`` are shares of the labelled images that did not fail, None if there are none.
+    ``top1`` and ``top5`` are shares of the labelled images that did not fail, None where there is nothing to tell.
     """
     images = frame.drop_duplicates("path")
     good = images[images["status"] == "ok"]

@@ -148,10 +148,11 @@ class SheetWriter(pl.Callback):
         by_variant = {name: group for name in VARIANTS if (group := [row for row in rows if row["variant"] == name])}
         for variant, group in by_variant.items():
             for page, start in enumerate(range(0, len(group), TILES_PER_SHEET)):
-                alone = "" if len(by_variant) == 1 else f"{variant}, "
-                title = f"{self.folder.parent.name}: {alone}images {start + 1} to "
+                alone = "" if len(by_variant) == 1 else f": {variant}"
                 part = group[start : start + TILES_PER_SHEET]
-                sheet = contact_sheet([self._tile(row) for row in part], f"{title}{start + len(part)} of {len(group)}")
+                which = f", {start + 1} to {start + len(part)} of {len(group)}" if len(part) < len(group) else ""
+                title = f"{self.folder.parent.name}{alone}{which}"
+                sheet = contact_sheet([self._tile(row) for row in part], title)
                 name = f"contact_sheet_{variant.replace(' ', '_')}_{page:03d}"
                 save_figure(sheet, self.folder, name, self.file_format)
         if len(by_variant) > 1:

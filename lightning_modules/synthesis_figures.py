@@ -10,7 +10,7 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from lightning_modules.figures import COLORS, heading, shorten
+from lightning_modules.figures import COLORS, heading, plain_text, shorten
 
 ACTIVATION_COLOR, VARIATION_COLOR = COLORS[:2]
 
@@ -29,6 +29,7 @@ class Tile(NamedTuple):
     caption: str
 
 
+@plain_text
 def contact_sheet(tiles: Sequence[Tile], title: str, columns: int = 8) -> Figure:
     """The images in rows, each with its title and caption."""
     columns = max(1, min(columns, len(tiles)))
@@ -39,6 +40,7 @@ def contact_sheet(tiles: Sequence[Tile], title: str, columns: int = 8) -> Figure
     return figure
 
 
+@plain_text
 def ablation_figure(tiles: Mapping[str, Sequence[Tile]], title: str) -> Figure:
     """A row of images for each variant, a column for each unit, each with its numbers underneath.
 
@@ -54,6 +56,7 @@ def ablation_figure(tiles: Mapping[str, Sequence[Tile]], title: str) -> Figure:
     return figure
 
 
+@plain_text
 def growth_figure(
     snapshots: Mapping[int, np.ndarray], activation: Sequence[float], variation: Sequence[float], title: str
 ) -> Figure:
@@ -65,13 +68,14 @@ def growth_figure(
         variation: Total variation of the image, at each step.
         title: The first line.
     """
-    figure = Figure(figsize=(1.75 * len(snapshots) + 0.4, 4.6), dpi=110)
+    width = 1.75 * len(snapshots) + 1.3
+    figure = Figure(figsize=(width, 4.6), dpi=110)
     grid = figure.add_gridspec(
         2,
         len(snapshots),
         height_ratios=[1, 0.9],
-        left=0.07,
-        right=0.93,
+        left=0.75 / width,
+        right=1 - 0.75 / width,
         bottom=0.12,
         top=0.84,
         wspace=0.06,

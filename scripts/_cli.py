@@ -6,20 +6,23 @@ import errno
 import inspect
 import logging
 import os
+import signal
 import sys
 import warnings
 from collections.abc import Callable
+from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
 from _parser import HelpfulParser
 from _run import RunError
-from _stopping import Stopped
+from _stopping import Stopped, end_with_the_first_process
 from jsonargparse import Namespace
 from pytorch_lightning import LightningDataModule, LightningModule, Trainer
 from pytorch_lightning.callbacks import Callback, RichProgressBar
 from pytorch_lightning.cli import LightningArgumentParser, LightningCLI
 from pytorch_lightning.loggers import TensorBoardLogger
+from pytorch_lightning.strategies import DDPStrategy
 from pytorch_lightning.utilities.exceptions import MisconfigurationException
 
 from datamodules import DataError
@@ -29,7 +32,9 @@ from lightning_modules import (
 )
 
 # Lightning's advertisement, and its warnings about things that are chosen here, not by the user.
-logging.getLogger("pytorch_lightning.utilities.rank_zero").addFilter(lambda record: "litlogger" not in record.msg)
+logging.getLogger("pytorch_lightning.utilities.rank_zero").addFilter(
+    lambda record: not any(words in str(record.msg) for words in ("litlogger", "TPU available"))
+)
 for message in (
     "`isinstance.treespec, LeafSpec.` is deprecated",
     ".*does not have many workers",
@@ -40,6 +45,10 @@ for message in (
 
 OF_THE_DISK = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EACCES, errno.EPERM)
 """Errors of the file system that are the user's to mend."""
+
+
+LONGEST_WAIT = timedelta(days=7)
+"""How long processes wait for each other at the end of a run."""
 
 
 class RunCLI(LightningCLI):
@@ -119,10 +128,14 @@ class RunCLI(LightningCLI):
         config["logger"] = logger if config.get("logger") in (None, True) else config["logger"]
         bar = [] if config.get("enable_progress_bar") is False else [RichProgressBar(leave=True)]
         try:
-            return self._instantiate_trainer(config, [*bar, *self.callbacks()])
+            trainer = self._instantiate_trainer(config, [*bar, *self.callbacks()])
         # Lightning's MisconfigurationException is none of these; see run_main
         except (TypeError, ValueError, RuntimeError) as error:
             raise RunError(f"The trainer's options do not fit together or this machine: {error}") from error
+        if isinstance(trainer.strategy, DDPStrategy) and isinstance(config.get("strategy"), str | None):
+            # The first process waits for the last one's rows; half an hour, as it is by itself, may be too short.
+            trainer.strategy._timeout = LONGEST_WAIT
+        return trainer
 
     @property
     def settings(self) -> str:
@@ -146,6 +159,7 @@ def run_main(main: Callable[[], int | None]) -> None:
     was stopped by a signal exits with 128 + the signal's number, as shells have it.
     """
     keep_freed_memory()
+    end_with_the_first_process()
     try:
         sys.exit(main())
     except (DataError, InputError, RunError, MisconfigurationException) as error:
@@ -164,5 +178,8 @@ def run_main(main: Callable[[], int | None]) -> None:
             sys.exit(0)
         print(f"{stopped}. What was computed is written; the same command goes on from there.", file=sys.stderr)
         sys.exit(128 + stopped.signum)
+    except KeyboardInterrupt:  # before the first batch, or after the last one
+        print("stopped by SIGINT. What was written is whole; the same command goes on from there.", file=sys.stderr)
+        sys.exit(128 + signal.SIGINT)
     print(f"error: {message}", file=sys.stderr)
     sys.exit(2)

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import json
+import os
 import shlex
 import sys
 from functools import cached_property, partial
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -41,8 +43,9 @@ class TestCLI(RunCLI):
         description: str,
         args: list[str] | None,
     ) -> None:
-        words = [sys.argv[0], *(sys.argv[1:] if args is None else args)]
-        self.command = shlex.join(["python", *words])
+        words = map(shlex.quote, ["python", sys.argv[0], *(sys.argv[1:] if args is None else args)])
+        # An option a line, as it is to be read.
+        self.command = "".join(f" \\\n    {word}" if word[:2] == "--" else f" {word}" for word in words).lstrip()
         super().__init__(
             model_class,
             data_class,
@@ -95,6 +98,8 @@ class TestCLI(RunCLI):
         torch.backends.cudnn.allow_tf32 = False
         data, results = self.datamodule, self.out / "results"
         data.read_done, data.listing_file = partial(done_paths, results), self.out / "listing.arrow"
+        if data.limit_to(self.trainer.limit_test_batches):
+            self.trainer.limit_test_batches = 1.0
         try:
             if self.trainer.is_global_zero:
                 self._open_run()
@@ -106,13 +111,18 @@ class TestCLI(RunCLI):
     def _open_run(self) -> None:
         """Locks RUN and makes sure that what it holds, if anything, came from the same settings and inputs."""
         run = self.run_folder
-        run.lock()
-        if self.config["overwrite"]:
-            run.clear()
-        run.remove_unfinished()
-        # A run that was refused before its first batch leaves its settings alone; they may be corrected.
-        fixed = run.has_rows()
+        run.check()
+        # Before anything is written or deleted: a slip in the name of the images costs nothing.
         self.inputs = {"weights_sha256": weights_sha256(self.model.network), "data": self.datamodule.fingerprint()}
+        places = {name: self._get(self.config, f"data.{name}") for name in ("root", "boxes")}
+        paths = {name: Path(place).expanduser() for name, place in places.items() if place is not None}
+        self.inputs["paths"] = {name: os.path.realpath(path) for name, path in paths.items()}
+        run.lock()
+        # A run that ended before its first rows leaves its settings alone; they may be corrected.
+        fixed = run.has_rows() and not self.config["overwrite"]
+        if not fixed:
+            run.clear(list(paths.values()))
+        run.remove_unfinished()
         run.settle("config.yaml", self.settings, fixed=fixed)
         run.settle("inputs.json", json.dumps(self.inputs, indent=2) + "\n", fixed=fixed)
         run.begin_session()

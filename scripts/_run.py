@@ -10,7 +10,7 @@ import shutil
 import socket
 import time
 import warnings
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import IO, Any
 
@@ -19,6 +19,8 @@ import yaml
 SPLIT = frozenset(
     (
         "config",
+        "data.boxes",  # these two by where they lie, however that is written: inputs.json
+        "data.root",
         "figure_format",
         "out",
         "overwrite",
@@ -40,6 +42,13 @@ LEFT = (
 )
 """What a run leaves in its folder; nothing else is ever deleted."""
 
+UNFINISHED = (
+    *(f"{name}.tmp" for name in LEFT if "." in name),
+    *("listing.arrow.*.part", "results/part-*.tmp"),
+    *("figures/*.png.tmp", "figures/*.pdf.tmp", "images/*.png.tmp"),
+)
+"""What a killed run was about to write."""
+
 WAIT_S = 15.0
 """How long a lock is waited for: the other processes of a run whose first was killed notice it after their batch."""
 
@@ -59,10 +68,16 @@ class RunFolder:
         self.path = path
         self._lock: IO[str] | None = None
 
-    def make(self) -> None:
+    def check(self) -> None:
         if self.path.exists() and not self.path.is_dir():
             raise RunError(f"--out should be a folder, but {self.path} is a file.")
-        self.path.mkdir(parents=True, exist_ok=True)
+
+    def make(self) -> None:
+        self.check()
+        try:
+            self.path.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise RunError(f"The folder --out {self.path} cannot be made: {error.strerror}.") from error
 
     def lock(self) -> None:
         """Takes the folder for this run alone; its first process calls this, before the others start.
@@ -113,8 +128,23 @@ class RunFolder:
     def has_rows(self) -> bool:
         return any((self.path / "results").glob("part-*.parquet"))
 
-    def clear(self) -> None:
-        """Deletes what an earlier run left."""
+    def is_run(self) -> bool:
+        """Whether a run has written here."""
+        return (self.path / "sessions.json").exists()
+
+    def clear(self, inputs: Sequence[Path]) -> None:
+        """Deletes what an earlier run left; nothing where there was none.
+
+        Raises:
+            RunError: If one of ``inputs`` lies in what would be deleted, or there are rows of somebody else's.
+        """
+        if not self.is_run():
+            if self.has_rows():
+                raise RunError(f"{self.path}/results was not left by a run of ours. Give this run another --out.")
+            return
+        for path in inputs:
+            if any(path.resolve().is_relative_to((self.path / name).resolve()) for name in LEFT):
+                raise RunError(f"{path} lies in what --out {self.path} would replace. Give this run another --out.")
         for name in LEFT:
             path = self.path / name
             if path.is_dir() and not path.is_symlink():
@@ -124,11 +154,11 @@ class RunFolder:
 
     def remove_unfinished(self) -> None:
         """Deletes what a killed run was about to write."""
-        for folder in (self.path, *(self.path / name for name in ("results", "figures", "images"))):
-            for path in folder.glob("*.tmp"):
+        for pattern in UNFINISHED if self.is_run() else ():
+            for path in self.path.glob(pattern):
                 path.unlink()
 
-    def settle(self, name: str, text: str, *, fixed: bool) -> None:
+    def settle(self, name: str, text: str, *, fixed: bool, start_over: str = "start over with --overwrite") -> None:
         """Writes settings, YAML or JSON, to a file; or, where they are ``fixed``, compares them with what it holds.
 
         Raises:
@@ -140,7 +170,7 @@ class RunFolder:
         elif differences := _differences(yaml.safe_load(path.read_text()), yaml.safe_load(text)):
             raise RunError(
                 f"{self.path} holds a run of other settings: {'; '.join(differences)}. Give this one another --out, or "
-                "start over with --overwrite."
+                f"{start_over}."
             )
 
     def begin_session(self) -> None:

@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import ctypes
 import os
 import signal
+import sys
 import threading
 from typing import Any
 
 import pytorch_lightning as pl
-from lightning_fabric.plugins.environments import LightningEnvironment
+from lightning_fabric.plugins.environments import LightningEnvironment, SLURMEnvironment, TorchElasticEnvironment
 
 SIGNALS = (signal.SIGINT, signal.SIGTERM)
+PR_SET_PDEATHSIG = 1  # of <linux/prctl.h>
 
 
 class Stopped(BaseException):
@@ -25,6 +28,19 @@ class Stopped(BaseException):
         super().__init__(f"stopped by {signal.Signals(signum).name}")
         self.signum = signum
         self.rank = rank
+
+
+def end_with_the_first_process() -> None:
+    """Makes a process that Lightning started end when the one that started it does, at whatever it waits for then.
+
+    It is sent SIGTERM, as if somebody had stopped the run. Only on Linux; torchrun and SLURM see to theirs.
+    """
+    elsewhere = TorchElasticEnvironment.detect() or SLURMEnvironment.detect()
+    if sys.platform != "linux" or elsewhere or os.environ.get("LOCAL_RANK", "0") == "0":
+        return
+    ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, int(signal.SIGTERM))
+    if os.getppid() == 1:  # it was too late for that
+        os.kill(os.getpid(), signal.SIGTERM)
 
 
 class StopOnSignal(pl.Callback):

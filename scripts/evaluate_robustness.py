@@ -56,7 +56,7 @@ def print_summary(summary: dict[str, Any]) -> None:
     for name in ("eps", "top-1", "top-5", "success", "L∞", "L2"):
         table.add_column(name, justify="right", no_wrap=True)
     for name in methods:
-        table.add_column(f"{name}: rank corr. / top 15 % (images)", justify="right")
+        table.add_column(f"{name}: rank corr. / top 15 % (of maps that show something)", justify="right")
     table.add_row("0 (clean)", _share(summary["clean_acc"]), _share(summary["clean_acc_top5"]), "", "", "")
     for row in summary["sweep"]:
         moved = [

@@ -27,9 +27,10 @@ from lightning_modules import (
     SheetWriter,
     SynthesisProgress,
 )
+from lightning_modules.activation_maximization import worst
 from lightning_modules.report import describe_images
 from lightning_modules.rows import read_rows
-from lightning_modules.synthesis import layer_channels
+from lightning_modules.synthesis import VARIANTS, layer_channels
 
 MOST_ROWS = 32
 COLUMNS = {
@@ -97,6 +98,8 @@ def print_rows(rows: list[dict[str, Any]]) -> None:
     if len(good) > MOST_ROWS:
         title = f"The {MOST_ROWS} of {len(good)} images that hold least under fresh shifts"
         good = sorted(good, key=_strength)[:MOST_ROWS]
+    else:
+        good = sorted(good, key=lambda row: (row["name"], row["seed"], VARIANTS.index(row["variant"])))
     table = Table("image", title=title)
     for name in (*(name for name, _ in COLUMNS.values()), "seconds"):
         table.add_column(name, justify="right", no_wrap=True)
@@ -121,13 +124,13 @@ def _strength(row: dict[str, Any]) -> float:
 
 
 def print_summary(summary: dict[str, Any]) -> None:
-    """Prints for each variant the mean of each number, and the least where that is what counts."""
-    table = Table("variant", "n", title="Mean over images (least)")
+    """Prints for each variant the mean of each number, and that of the worst image."""
+    table = Table("variant", "n", title="Mean over images (worst)")
     for name, _ in COLUMNS.values():
         table.add_column(name, justify="right")
     for variant, numbers in summary["variants"].items():
         cells = [
-            f"{numbers[name]['mean']:{form}} ({numbers[name]['min']:{form}})" if name in numbers else "-"
+            f"{numbers[name]['mean']:{form}} ({worst(name, numbers[name]):{form}})" if name in numbers else "-"
             for name, (_, form) in COLUMNS.items()
         ]
         table.add_row(variant, str(numbers["n"]), *cells)

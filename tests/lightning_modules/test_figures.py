@@ -9,7 +9,9 @@ from matplotlib.figure import Figure
 from lightning_modules.figures import attribution_figure
 
 
-def draw(maps: dict[str, torch.Tensor], boxes: torch.Tensor | None = None) -> Figure:
+def draw(
+    maps: dict[str, torch.Tensor], boxes: torch.Tensor | None = None, is_target: torch.Tensor | None = None
+) -> Figure:
     return attribution_figure(
         np.full((120, 160, 3), 128, np.uint8),
         (27.5, 7.5, 132.5, 112.5),
@@ -18,6 +20,7 @@ def draw(maps: dict[str, torch.Tensor], boxes: torch.Tensor | None = None) -> Fi
         title="cats/1.png",
         subtitle="predicted: a cat",
         boxes=boxes,
+        is_target=is_target,
     )
 
 
@@ -36,10 +39,17 @@ def test_panels_and_texts() -> None:
     assert texts[0] == "a cat  75.0%"
     assert texts[1].endswith("…  25.0%")
     titles = [axes.get_title() for axes in figure.axes]
-    assert titles[2].startswith("GradCAM\n1 = ")
+    assert titles[2].startswith("GradCAM\nfull colour at ")
     # The box covers the left half of the view: 52.5 of its 105 pixels.
     box = figure.axes[0].patches[1].get_bbox()
     assert (box.x0, box.y0, box.x1, box.y1) == pytest.approx((27.5, 7.5, 80.0, 112.5))
+
+
+def test_boxes_of_other_classes_are_dotted() -> None:
+    maps = {"GradCAM": torch.rand(1, 112, 112)}
+    boxes = torch.tensor([[0.0, 0.0, 56.0, 112.0], [60.0, 0.0, 90.0, 50.0]])
+    figure = draw(maps, boxes, is_target=torch.tensor([True, False]))
+    assert [patch.get_linestyle() for patch in figure.axes[0].patches] == ["--", "-", ":"]
 
 
 def test_signed_maps_are_centred_at_zero_and_magnitudes_start_there() -> None:

@@ -310,3 +310,46 @@ def test_two_processes_give_the_rows_of_one(call: Callable, run: Callable, optio
     assert figures[0] == figures[1]
     tags = EventAccumulator(str(tmp_path / "two/tensorboard")).Reload().Tags()["images"]
     assert sorted(tag.partition("/")[2] + ".png" for tag in tags) == sorted(figures[1])
+
+
+def test_a_limited_run_typed_again_has_nothing_left_to_do(call: Callable, options: list, tmp_path: Path) -> None:
+    few = [*options, "--model.methods", "[GradCAM]", "--data.batch_size", 8, "--out", "run"]
+    for limit, n in ((2, 16), (2, 16), (0.3, 24), (1.0, 80)):
+        call(main, *few, "--trainer.limit_test_batches", limit)
+        assert len(rows_of(tmp_path / "run")) == n
+
+
+def test_overwriting_deletes_what_a_run_left_and_nothing_else(call: Callable, options: list, tmp_path: Path) -> None:
+    """Above all not images that the user keeps where the run is to go."""
+    shutil.copytree(options[1], tmp_path / "mine/images")
+    (tmp_path / "mine/notes.tmp").touch()
+    few = [*options[2:], "--model.methods", "[GradCAM]", "--trainer.limit_test_batches", 1, "--overwrite"]
+    call(main, "--data.root", "mine/images", *few, "--out", "mine")
+    assert len(list((tmp_path / "mine/images").glob("*/*"))) == 80
+    assert (tmp_path / "mine/notes.tmp").exists()
+    with pytest.raises(ValueError, match="mine/images lies in what --out mine would replace"):
+        call(main, "--data.root", "mine/images", *few, "--out", "mine")
+    with pytest.raises(ValueError, match="The image folder nowhere does not exist"):
+        call(main, "--data.root", "nowhere", *few, "--out", "mine")
+    assert len(rows_of(tmp_path / "mine")) > 0
+
+
+def test_what_a_run_without_rows_left_is_not_taken_for_ours(call: Callable, options: list, tmp_path: Path) -> None:
+    """Figures come before rows: one that was stopped between them, and then corrected, starts anew."""
+    few = [*options, "--model.methods", "[GradCAM]", "--trainer.limit_test_batches", 1]
+    call(main, *few, "--out", "run")
+    for part in (tmp_path / "run/results").iterdir():
+        part.unlink()
+    (tmp_path / "run/figures/00077_of_other_settings.png").touch()
+    call(main, *few, "--model.target", "label", "--out", "run")
+    assert not (tmp_path / "run/figures/00077_of_other_settings.png").exists()
+
+
+def test_the_same_folder_however_it_is_written(call: Callable, options: list, tmp_path: Path) -> None:
+    (tmp_path / "images").symlink_to(options[1])
+    few = [*options[2:], "--model.methods", "[GradCAM]", "--trainer.limit_test_batches", 1, "--out", "run"]
+    for root in ("images", "./images/", tmp_path / "images", options[1]):
+        call(main, "--data.root", root, *few)
+    shutil.copytree(options[1], tmp_path / "copy")
+    with pytest.raises(ValueError, match=r"paths\.root was '.*/val', is now '.*/copy'"):
+        call(main, "--data.root", "copy", *few)

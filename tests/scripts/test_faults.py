@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import random
 import shutil
 import signal
@@ -17,7 +18,6 @@ from typing import Any, NamedTuple
 import _run
 import evaluate_attribution
 import pandas as pd
-import pyarrow.parquet as pq
 import pytest
 from _run import RunError
 
@@ -296,22 +296,47 @@ def test_a_run_that_is_being_written_is_refused(
 
 @pytest.mark.slow
 def test_the_first_process_dies_alone(images: Path, tmp_path: Path) -> None:
-    """The others notice it; the same command waits for them, then goes on."""
+    """The other one ends too, and writes what it has; the same command goes on."""
     args = [*sleepy_args(images, tmp_path), "--trainer.devices", 2]
     two = [sys.executable, str(SCRIPTS / "evaluate_attribution.py"), *map(str, args)]
     with subprocess.Popen(two, cwd=tmp_path, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL) as process:
         wait_for(lambda: (tmp_path / "asleep_0").exists() and (tmp_path / "asleep_1").exists())
         process.kill()
-    one = Run("evaluate_attribution", sleepy_args(images, tmp_path), tmp_path)
-    time.sleep(1)
-    assert not list((tmp_path / "run/results").glob("*"))  # the other one is still at it
+    wait_for(lambda: len(parts_of(tmp_path)) == 1)
+    assert len(rows_of(tmp_path)) == 14  # two batches of its share
     (tmp_path / "go").touch()
+    one = Run("evaluate_attribution", sleepy_args(images, tmp_path), tmp_path)
     assert one.wait() == [0], one.output()
     rows = rows_of(tmp_path)
     assert len(rows) == rows["path"].nunique() == N_IMAGES
-    # The other one wrote what it had before it ended: three batches of its share.
     assert len(parts_of(tmp_path)) == 2
-    assert min(pq.read_metadata(path).num_rows for path in (tmp_path / "run/results").glob("part-*")) >= 14
+
+
+PARENT = "import subprocess, sys; subprocess.run(sys.argv[1:])"
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(sys.platform != "linux", reason="elsewhere it waits for as long as it may")
+def test_the_first_process_dies_before_the_others_have_joined(images: Path, tmp_path: Path) -> None:
+    args = [*ATTRIBUTION.args(images), "--trainer.devices", 2]
+    command = [sys.executable, str(SCRIPTS / "evaluate_attribution.py"), *map(str, args)]
+    ranks = {"LOCAL_RANK": "1", "NODE_RANK": "0", "WORLD_SIZE": "2", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": "9"}
+    log = tmp_path / "log"
+    with (
+        log.open("w") as file,
+        subprocess.Popen(
+            [sys.executable, "-c", PARENT, *command],
+            cwd=tmp_path,
+            stdout=file,
+            stderr=file,
+            env={**os.environ, **ranks},
+        ) as first,
+    ):
+        wait_for(lambda: "Initializing distributed" in log.read_text())
+        (other,) = Path(f"/proc/{first.pid}/task/{first.pid}/children").read_text().split()
+        first.kill()
+    # What has ended has no command line, also while nobody has asked for its exit code.
+    wait_for(lambda: not Path(f"/proc/{other}").exists() or not Path(f"/proc/{other}/cmdline").read_bytes(), seconds=30)
 
 
 def test_a_full_disk(whole: Callable[[Evaluation], Whole], images: Path, tmp_path: Path) -> None:

@@ -53,7 +53,7 @@ MAXIMIZATION = ["maximize_activation", *ATTRIBUTION[3:]]
         (["predict", "x.png", "--wieghts", "shapes"], "There is no option --wieghts. Did you mean --weights?"),
         (["predict"], "These are required: images."),
         (["train_classifier", "--data.root", "nowhere", "--out", "run", "--trainer.accelerator", "cpu"],
-         "nowhere holds no class folders to train on."),
+         "nowhere holds no class folders to train on: it should hold nowhere/CLASS/*.jpg, or such folders in train"),
         (["train_classifier", "--data", "ShapeDataModule", "--out", "x"], "Did you mean ShapesDataModule or Image"),
         (["demo", "--ot", "x"], "There is no option --ot. Did you mean --out?"),
     ],

@@ -116,4 +116,4 @@ def test_results_in_pandas_and_duckdb(call: Callable, photos_folder: Path, capsy
     capsys.readouterr()
     exec(code, {})
     output = capsys.readouterr().out
-    assert all(name in output for name in ("GradCAM", "GuidedBackprop", "average_drop", "label_name", "crescent"))
+    assert all(name in output for name in ("GradCAM", "GuidedBackprop", "average_drop", "prediction_name", "crescent"))

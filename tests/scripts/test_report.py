@@ -74,7 +74,7 @@ def test_a_continued_run_reports_all_rows_once(call: Callable, attribution_optio
     assert points(events(tmp_path / "run"), "2_summary/n_images") == [(0, 4)]
     call(evaluate_attribution, *attribution_options, "--out", "run")
     board = events(tmp_path / "run")
-    assert points(board, "2_summary/n_images") == [(0, 12)]
+    assert points(board, "2_summary/n_images") == [(0, 8)]
     assert len(board.Images("5_images/00000_arrow_arrow_00000")) == 1
 
 
