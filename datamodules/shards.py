@@ -6,21 +6,18 @@ import bisect
 import hashlib
 import json
 import os
-import tarfile
-import zlib
 from collections import Counter
 from collections.abc import Callable, Collection, Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
-from typing import Any, BinaryIO, NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import pyarrow as pa
 import torch
 from braceexpand import braceexpand
 from torch.utils.data import DataLoader, IterableDataset, get_worker_info
-from webdataset.tariterators import group_by_keys
 
 from datamodules.decoding import EXTENSIONS
 from datamodules.listing import (
@@ -35,10 +32,10 @@ from datamodules.listing import (
     write_arrow,
 )
 from datamodules.samples import SampleReader, failed
+from datamodules.shard_reading import DAMAGES, first_key, read_shard
 from datamodules.surviving_loader import MOST_DEATHS, WorkerDeath, died_twice, iterate, tell, too_many_deaths
 
 SUFFIXES = (".tar", ".tar.gz", ".tgz")
-_DAMAGES = (OSError, EOFError, tarfile.TarError, zlib.error)
 
 
 def is_shards(root: Path) -> bool:
@@ -124,18 +121,9 @@ def list_shards(root: Path, class_names: Sequence[str] | None) -> ShardListing:
         raise DataError(f"{len(missing)} of {len(shards)} shards of {root} do not exist: {', '.join(missing[:3])}.")
     empty = pa.array([], pa.large_string())
     dataset = ShardDataset(ShardListing(tuple(shards), np.array([]), empty), SampleReader(None), class_names)
-    firsts = [key for key in map(_first_key, shards) if key is not None]
+    firsts = [key for key in map(first_key, shards) if key is not None]
     repeats = len(set(firsts)) < len(firsts)
     return ShardListing(tuple(shards), np.array([dataset.first_label()]), empty, repeats)
-
-
-def _first_key(shard: str) -> str | None:
-    """What the first sample is called; None in a shard that is damaged from the start, or empty."""
-    try:
-        sample = next(read_shard(shard), None)
-    except _DAMAGES:
-        return None
-    return None if sample is None else sample["__key__"]
 
 
 def load_listing(file: Path) -> Listing | ShardListing:
@@ -221,7 +209,7 @@ class ShardDataset(IterableDataset):
         shard = self.listing.shards[0]
         try:
             sample = next(read_shard(shard), None)
-        except _DAMAGES as error:
+        except DAMAGES as error:
             raise DataError(f"{shard} is no tar archive, or is damaged from the start: {error}") from error
         if sample is None:
             raise DataError(f"{shard} holds no samples.")
@@ -253,7 +241,7 @@ class ShardDataset(IterableDataset):
                     error = error or self.lethal.get((part.shard, position))
                     self._at[worker] = torch.tensor([part.shard, position])
                     yield position, failed(row, error) if error else self._sample(row, path, image, index, sample)
-        except _DAMAGES as error:
+        except DAMAGES as error:
             position += 1
             given = position <= self.given.get(part, -1) or self.listing.is_done(printable(name))
             if part.start == 0 and not given:
@@ -298,66 +286,6 @@ def _image_of(sample: dict[str, Any]) -> tuple[str, str | None]:
     if "path" in sample:
         return os.fsdecode(sample["path"]), image
     return sample["__key__"] + (f".{image}" if image else ""), image
-
-
-def read_shard(shard: str) -> Iterator[dict[str, Any]]:
-    """The samples of a shard as webdataset groups them: ``__key__``, the content by extension, ``__error__`` if broken.
-
-    Raises:
-        OSError, EOFError, tarfile.TarError, zlib.error: If the shard is damaged, after the samples before the damage.
-    """
-    errors: list[str] = []
-
-    def note(error: Exception) -> bool:
-        errors.append(str(error.args[0]))
-        return True  # go on
-
-    with open(shard, "rb") as stream:
-        for sample in group_by_keys(_members(stream, shard), keys=_split, lcase=False, handler=note):
-            yield sample | ({"__error__": "; ".join(errors)} if errors else {})
-            errors.clear()
-
-
-def _members(stream: BinaryIO, shard: str) -> Iterator[dict[str, Any]]:
-    """The files of an archive, read from its start to its end.
-
-    Not webdataset's own reader, which takes the first thing that is no header for the end of the archive.
-    """
-    with tarfile.open(fileobj=stream, mode="r|*", tarinfo=_StrictTarInfo) as archive:
-        for member in archive:
-            file = archive.extractfile(member) if member.isreg() else None
-            if file is not None or member.issym() or member.islnk():
-                data = None if file is None else file.read()
-                yield {"fname": member.name.removeprefix("./"), "data": data, "__url__": shard}
-            archive.members = []  # type: ignore[attr-defined]  # or it would keep all of them
-        end = archive.offset
-    if shard.endswith(".tar"):
-        stream.seek(end)
-        if any(any(block) for block in iter(lambda: stream.read(1 << 20), b"")):
-            raise tarfile.ReadError(f"something follows the end of the archive, which stands at byte {end:,}")
-
-
-class _StrictTarInfo(tarfile.TarInfo):
-    """TarFile takes any header that it cannot read for the archive's end; only the end mark is."""
-
-    @classmethod
-    def fromtarfile(cls, tarfile_: Any) -> tarfile.TarInfo:  # type: ignore[override]
-        try:
-            return super().fromtarfile(tarfile_)
-        except tarfile.EOFHeaderError:  # type: ignore[attr-defined]
-            raise
-        except tarfile.HeaderError as error:
-            raise tarfile.ReadError(f"{error} at byte {tarfile_.offset:,}, and no end of the archive") from error
-
-
-def _split(name: str) -> tuple[str | None, str | None]:
-    """A file's name as the sample's key and the rest: at the first dot, as everywhere with WebDataset."""
-    folder, slash, base = name.rpartition("/")
-    stem, dot, suffix = base.partition(".")
-    # Hidden files, files without extension, and WebDataset's own are no part of a sample.
-    if not (stem and dot) or (name.startswith("__") and name.split("/")[0].endswith("__")):
-        return None, None
-    return folder + slash + stem, suffix
 
 
 class ShardLoader:

@@ -133,6 +133,8 @@ class TestCLI(RunCLI):
         if summary is None:
             raise RunError(f"Nothing was computed into {self.out}: is trainer.limit_test_batches 0?")
         run.end_session()
+        if not run.has_grown():
+            print("Nothing was left to compute: every image has its rows.")
         produced_by = {
             **self.inputs,
             "seeds": {"data": self._get(self.config, "data.seed"), **seeds(self.model)},

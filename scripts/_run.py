@@ -183,14 +183,21 @@ class RunFolder:
 
     def wall_time(self) -> float:
         """Seconds that the run took, over all its sessions; one that was killed ended with its last part."""
-        parts = [int(path.name.split("-")[1]) for path in (self.path / "results").glob("part-*.parquet")]
-        sessions = self._sessions()
+        parts, sessions = self._parts(), self._sessions()
         limits = [session["began"] for session in sessions[1:]] + [time.time_ns()]
         total = 0
         for session, limit in zip(sessions, limits):
             last = max((part for part in parts if session["began"] <= part <= limit), default=session["began"])
             total += session.get("ended", last) - session["began"]
         return total / 1e9
+
+    def has_grown(self) -> bool:
+        """Whether the present session has added rows."""
+        return any(part >= self._sessions()[-1]["began"] for part in self._parts())
+
+    def _parts(self) -> list[int]:
+        """When each part was written, in nanoseconds."""
+        return [int(path.name.split("-")[1]) for path in (self.path / "results").glob("part-*.parquet")]
 
     def n_sessions(self) -> int:
         return len(self._sessions())

@@ -312,11 +312,16 @@ def test_two_processes_give_the_rows_of_one(call: Callable, run: Callable, optio
     assert sorted(tag.partition("/")[2] + ".png" for tag in tags) == sorted(figures[1])
 
 
-def test_a_limited_run_typed_again_has_nothing_left_to_do(call: Callable, options: list, tmp_path: Path) -> None:
+def test_a_limited_run_typed_again_has_nothing_left_to_do(
+    call: Callable, options: list, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    told = []
     few = [*options, "--model.methods", "[GradCAM]", "--data.batch_size", 8, "--out", "run"]
     for limit, n in ((2, 16), (2, 16), (0.3, 24), (1.0, 80)):
         call(main, *few, "--trainer.limit_test_batches", limit)
         assert len(rows_of(tmp_path / "run")) == n
+        told.append("Nothing was left to compute" in capsys.readouterr().out)
+    assert told == [False, True, False, False]
 
 
 def test_overwriting_deletes_what_a_run_left_and_nothing_else(call: Callable, options: list, tmp_path: Path) -> None:
