@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import signal
 import threading
+import time
 import warnings
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -16,6 +17,9 @@ from datamodules.listing import DataError
 
 MOST_DEATHS = 10
 """So many workers that die one after the other without reading a single image are not the images' fault."""
+
+
+SECONDS_TO_DIE = 1.0
 
 
 class WorkerDeath(RuntimeError):
@@ -72,13 +76,23 @@ def iterate(loader: DataLoader) -> Iterator[Any]:
                 return
             except Exception as error:  # a message that was cut off raises nearly anything
                 waiting.clear()
-                deaths = [WorkerDeath(k, w) for k, w in enumerate(workers) if not w.is_alive() and w.exitcode]
+                deaths = _deaths_soon(workers)
                 if workers:
                     _stop(batches, workers)  # torch itself waits for them, for seconds
                 if not deaths:
                     raise  # an error of the data set's own
                 raise deaths[0] from error
             yield batch
+
+
+def _deaths_soon(workers: Sequence[Any]) -> list[WorkerDeath]:
+    """The workers that have died; their connections close a moment before they can be seen to have ended."""
+    end = time.monotonic() + SECONDS_TO_DIE
+    while True:
+        deaths = [WorkerDeath(k, w) for k, w in enumerate(workers) if not w.is_alive() and w.exitcode]
+        if deaths or not workers or time.monotonic() > end:
+            return deaths
+        time.sleep(0.01)
 
 
 @contextmanager
