@@ -68,7 +68,7 @@ def iterate(loader: DataLoader) -> Iterator[Any]:
             try:
                 waiting.set()
                 # A worker that died in the middle of a message would be waited for forever: look first.
-                if any(not worker.is_alive() and worker.exitcode for worker in workers):
+                if _deaths(workers):
                     raise RuntimeError
                 batch = next(batches)
                 waiting.clear()
@@ -85,11 +85,16 @@ def iterate(loader: DataLoader) -> Iterator[Any]:
             yield batch
 
 
+def _deaths(workers: Sequence[Any]) -> list[WorkerDeath]:
+    """The workers that were killed."""
+    return [WorkerDeath(k, worker) for k, worker in enumerate(workers) if not worker.is_alive() and worker.exitcode]
+
+
 def _deaths_soon(workers: Sequence[Any]) -> list[WorkerDeath]:
-    """The workers that have died; their connections close a moment before they can be seen to have ended."""
+    """The same a moment later: a worker's connections close before it can be seen to have ended."""
     end = time.monotonic() + SECONDS_TO_DIE
     while True:
-        deaths = [WorkerDeath(k, w) for k, w in enumerate(workers) if not w.is_alive() and w.exitcode]
+        deaths = _deaths(workers)
         if deaths or not workers or time.monotonic() > end:
             return deaths
         time.sleep(0.01)

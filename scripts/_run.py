@@ -193,7 +193,8 @@ class RunFolder:
 
     def has_grown(self) -> bool:
         """Whether the present session has added rows."""
-        return any(part >= self._sessions()[-1]["began"] for part in self._parts())
+        began = self._sessions()[-1]["began"]
+        return any(part >= began for part in self._parts())
 
     def _parts(self) -> list[int]:
         """When each part was written, in nanoseconds."""

@@ -7,6 +7,7 @@ import os
 import signal
 import sys
 import threading
+from pathlib import Path
 from typing import Any
 
 import pytorch_lightning as pl
@@ -39,7 +40,8 @@ def end_with_the_first_process() -> None:
     if sys.platform != "linux" or elsewhere or os.environ.get("LOCAL_RANK", "0") == "0":
         return
     ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, int(signal.SIGTERM))
-    if os.getppid() == 1:  # it was too late for that
+    # If that was too late, process 1 has taken over; but in a container that may be the one that started this one.
+    if os.getppid() == 1 and os.path.basename(sys.argv[0]).encode() not in Path("/proc/1/cmdline").read_bytes():
         os.kill(os.getpid(), signal.SIGTERM)
 
 
