@@ -11,7 +11,7 @@ import pytorch_lightning as pl
 import torch
 from torch.utils.data import DataLoader, Dataset
 
-from datamodules.listing import DataError, first_batches, label_table
+from datamodules.sources.listing import DataError, first_batches, label_table
 
 
 class Unit(NamedTuple):

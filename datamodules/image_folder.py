@@ -15,21 +15,21 @@ import torch
 from torch.utils.data import DataLoader, Dataset
 from torchvision.transforms import v2
 
-from datamodules.decoding import Preprocess
-from datamodules.listing import (
+from datamodules.reading.decoding import Preprocess
+from datamodules.reading.samples import SampleReader, collate, failed
+from datamodules.reading.surviving_loader import SurvivingLoader
+from datamodules.sources.listing import (
     DataError,
     Listing,
     class_folders,
     hash_files,
     list_folder,
 )
-from datamodules.samples import SampleReader, collate, failed
-from datamodules.shards import ShardDataset, ShardListing, ShardLoader, is_shards, list_shards, load_listing
-from datamodules.surviving_loader import SurvivingLoader
+from datamodules.sources.shards import ShardDataset, ShardListing, ShardLoader, is_shards, list_shards, load_listing
 
 
 class ImageDataset(Dataset):
-    """The images of a listing as dicts, one sample each; see :class:`~datamodules.samples.SampleReader`."""
+    """The images of a listing as dicts, one sample each; see :class:`~datamodules.reading.samples.SampleReader`."""
 
     def __init__(self, listing: Listing, reader: SampleReader) -> None:
         self.listing = listing

@@ -13,9 +13,9 @@ import requests
 import urllib3
 from torch.utils.data import DataLoader, Dataset
 
-from datamodules.decoding import EXTENSIONS, DecodingError, Preprocess
-from datamodules.listing import DataError
-from datamodules.samples import SampleReader, collate, failed
+from datamodules.reading.decoding import EXTENSIONS, DecodingError, Preprocess
+from datamodules.reading.samples import SampleReader, collate, failed
+from datamodules.sources.listing import DataError
 
 MAX_BYTES = 50_000_000
 """Largest download, in bytes."""
@@ -79,7 +79,7 @@ def _is_address(source: str) -> bool:
 
 
 class ImageSourcesDataset(Dataset):
-    """Files and addresses as samples, in the order given; see :class:`~datamodules.samples.SampleReader`."""
+    """Files and addresses as samples, in the order given; see :class:`~datamodules.reading.samples.SampleReader`."""
 
     def __init__(self, sources: Sequence[str], transform: Preprocess) -> None:
         self.sources = list(sources)

@@ -14,8 +14,8 @@ from PIL import Image, ImageDraw
 from pytorch_lightning.utilities import rank_zero_info
 
 from datamodules.image_folder import ImageFolderDataModule
-from datamodules.imagenet import Annotation, write_annotation
-from datamodules.listing import DataError
+from datamodules.sources.imagenet import Annotation, write_annotation
+from datamodules.sources.listing import DataError
 
 INPUT_SIZE = 112
 RESIZE_SIZE = 128

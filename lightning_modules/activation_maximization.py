@@ -14,9 +14,10 @@ from matplotlib.figure import Figure
 from torch import Tensor
 
 from lightning_modules.errors import InputError
-from lightning_modules.halving import is_out_of_memory
-from lightning_modules.networks import load_network
-from lightning_modules.report import SCORES, SUMMARY, Report, describe_images, markdown_table, tag
+from lightning_modules.figures.synthesis import growth_figure
+from lightning_modules.gradients.halving import is_out_of_memory
+from lightning_modules.networks.loading import load_network
+from lightning_modules.results.report import SCORES, SUMMARY, Report, describe_images, markdown_table, tag
 from lightning_modules.synthesis import (
     VARIANTS,
     Channel,
@@ -37,8 +38,6 @@ from lightning_modules.synthesis import (
     respond,
     total_variation,
 )
-from lightning_modules.synthesis_callbacks import SynthesisProgress
-from lightning_modules.synthesis_figures import growth_figure
 
 N_SNAPSHOTS = 7
 NUMBERS = ("activation", "activation_shifted", "probability", "probability_shifted", "total_variation")
@@ -190,7 +189,7 @@ class ActivationMaximizationModule(pl.LightningModule):
                 if growth is not None:
                     growth.add(progress, i)
             for callback in self.trainer.callbacks:  # type: ignore[attr-defined]
-                if isinstance(callback, SynthesisProgress):
+                if hasattr(callback, "on_synthesis_step"):
                     callback.on_synthesis_step(self.trainer, names, progress, recipe.steps)
 
         images = maximize(self.network, objective, target, recipe, self.size, keys, on_step)

@@ -10,15 +10,12 @@ import pytorch_lightning as pl
 from matplotlib.figure import Figure
 from torch import Tensor
 
-from lightning_modules.attribution_summary import report_attribution, summarize_attribution
-from lightning_modules.class_names import find_class
-from lightning_modules.comparison_figures import better, comparison_figure, curves_figure
 from lightning_modules.errors import InputError
-from lightning_modules.figures import attribution_figure
-from lightning_modules.forward_pass import ForwardPass
-from lightning_modules.halving import in_halves_if_need_be
-from lightning_modules.maps import shows_something
-from lightning_modules.methods import (
+from lightning_modules.figures.comparison import better, comparison_figure, curves_figure
+from lightning_modules.figures.style import attribution_figure
+from lightning_modules.gradients.forward_pass import ForwardPass
+from lightning_modules.gradients.halving import in_halves_if_need_be
+from lightning_modules.methods.base import (
     AttributionMethod,
     GradCAM,
     GuidedBackprop,
@@ -26,10 +23,13 @@ from lightning_modules.methods import (
     SmoothGrad,
     layers_of_methods,
 )
+from lightning_modules.methods.maps import shows_something
 from lightning_modules.metrics import AttributionMetric, EnergyInBox, PointingGame, WeightRandomization
-from lightning_modules.networks import load_network
-from lightning_modules.report import Report
-from lightning_modules.rows import IMAGE_FIELDS, failed_rows, image_columns
+from lightning_modules.networks.class_names import find_class
+from lightning_modules.networks.loading import load_network
+from lightning_modules.results.attribution import report_attribution, summarize_attribution
+from lightning_modules.results.report import Report
+from lightning_modules.results.rows import IMAGE_FIELDS, failed_rows, image_columns
 
 
 class AttributionModule(pl.LightningModule):

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 from torchmetrics.classification import MulticlassAccuracy
 
-from lightning_modules.vgg16 import VGG16, load_vgg16
+from lightning_modules.networks.vgg16 import VGG16, load_vgg16
 
 
 class ClassifierModule(pl.LightningModule):

@@ -11,19 +11,19 @@ import torch
 from matplotlib.figure import Figure
 from torch import Tensor
 
-from lightning_modules.attacks import FGSM, Attack, check_budget
-from lightning_modules.budgets import format_eps, parse_sweep
-from lightning_modules.class_names import find_class
+from lightning_modules.attacks.base import FGSM, Attack, check_budget
+from lightning_modules.attacks.budgets import format_eps, parse_sweep
 from lightning_modules.errors import InputError
-from lightning_modules.forward_pass import ForwardPass
-from lightning_modules.halving import in_halves_if_need_be
-from lightning_modules.methods import AttributionMethod, GradCAM, layers_of_methods
+from lightning_modules.figures.robustness import Panel, accuracy_figure, robustness_figure
+from lightning_modules.gradients.forward_pass import ForwardPass
+from lightning_modules.gradients.halving import in_halves_if_need_be
+from lightning_modules.methods.base import AttributionMethod, GradCAM, layers_of_methods
 from lightning_modules.metrics import rank_correlation, top_overlap
-from lightning_modules.networks import load_network
-from lightning_modules.report import Report
-from lightning_modules.robustness_figures import Panel, accuracy_figure, robustness_figure
-from lightning_modules.robustness_summary import RANK_CORRELATION, TOP_OVERLAP, report_robustness, summarize_robustness
-from lightning_modules.rows import IMAGE_FIELDS, failed_rows, image_columns
+from lightning_modules.networks.class_names import find_class
+from lightning_modules.networks.loading import load_network
+from lightning_modules.results.report import Report
+from lightning_modules.results.robustness import RANK_CORRELATION, TOP_OVERLAP, report_robustness, summarize_robustness
+from lightning_modules.results.rows import IMAGE_FIELDS, failed_rows, image_columns
 
 ATTACK_FIELDS = [
     pa.field("target", pa.int64()),

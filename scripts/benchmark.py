@@ -15,7 +15,6 @@ from functools import partial
 from pathlib import Path
 
 import torch
-from _cli import RunError, run_main
 from benchmarks.limit_rows import bare_network, smooth_grad_on_gpu
 from benchmarks.map_rows import EMULATED, grad_cam, guided_backprop, smooth_grad, three_maps, three_maps_bf16
 from benchmarks.other_rows import activation_maximization, fgsm, insertion_deletion
@@ -26,6 +25,8 @@ from jsonargparse import ArgumentParser
 from rich import box
 from rich.console import Console
 from rich.table import Table
+
+from lightning_modules.running.cli import RunError, run_main
 
 TIMED: dict[str, Callable[[Setting, bool], Row]] = {
     "end_to_end": end_to_end,  # before the others have left memory that its workers would share

@@ -12,10 +12,9 @@ import sys
 import time
 from pathlib import Path
 
-from _cli import run_main
-from _parser import HelpfulParser
-
 from datamodules import write_shapes
+from lightning_modules.running.cli import run_main
+from lightning_modules.running.parser import HelpfulParser
 
 SCRIPTS = Path(__file__).resolve().parent
 

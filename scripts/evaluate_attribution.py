@@ -6,13 +6,13 @@ and in TensorBoard), and config.yaml. The same command again continues an unfini
 
 from __future__ import annotations
 
-from _cli import run_main
-from _evaluation import EvaluationCLI
 from rich.console import Console
 from rich.table import Table
 
 from lightning_modules import AttributionModule
 from lightning_modules.metrics.randomization import PASSING_CORRELATION
+from lightning_modules.running.cli import run_main
+from lightning_modules.running.evaluation import EvaluationCLI
 
 BOXES_HINT = (
     "Scores against boxes need some of the target class: name their folder, --data.boxes, or have them in shards. "

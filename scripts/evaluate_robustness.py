@@ -9,15 +9,15 @@ from __future__ import annotations
 
 from typing import Any
 
-from _cli import run_main
-from _evaluation import EvaluationCLI
 from pytorch_lightning.callbacks import Callback
 from pytorch_lightning.cli import LightningArgumentParser
 from rich.console import Console
 from rich.table import Table
 
 from lightning_modules import RobustnessModule
-from lightning_modules.budgets import format_eps
+from lightning_modules.attacks.budgets import format_eps
+from lightning_modules.running.cli import run_main
+from lightning_modules.running.evaluation import EvaluationCLI
 
 
 class LabelCheck(Callback):

@@ -10,8 +10,6 @@ from __future__ import annotations
 
 from typing import Any
 
-from _cli import run_main
-from _evaluation import TestCLI
 from pytorch_lightning.callbacks import Callback
 from pytorch_lightning.cli import LightningArgumentParser
 from rich.console import Console
@@ -28,8 +26,10 @@ from lightning_modules import (
     SynthesisProgress,
 )
 from lightning_modules.activation_maximization import worst
-from lightning_modules.report import describe_images
-from lightning_modules.rows import read_rows
+from lightning_modules.results.report import describe_images
+from lightning_modules.results.rows import read_rows
+from lightning_modules.running.cli import run_main
+from lightning_modules.running.evaluation import TestCLI
 from lightning_modules.synthesis import VARIANTS, layer_channels
 
 MOST_ROWS = 32

@@ -9,11 +9,11 @@ from __future__ import annotations
 from collections.abc import Iterable
 from pathlib import Path
 
-from _cli import run_main
 from jsonargparse import ArgumentParser
 from rich.progress import track
 
 from datamodules import pack_folder
+from lightning_modules.running.cli import run_main
 
 
 def main(args: list[str] | None = None) -> None:

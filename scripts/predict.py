@@ -7,8 +7,6 @@ from __future__ import annotations
 
 from typing import Any
 
-from _cli import import_from_here, run_main
-from _parser import HelpfulParser
 from pytorch_lightning import Trainer
 from rich.console import Console
 from rich.markup import escape
@@ -16,8 +14,10 @@ from rich.table import Column, Table
 
 from datamodules import DataError, ImageSourcesDataModule
 from lightning_modules import PredictionModule, load_network
-from lightning_modules.networks import NETWORK_WEIGHTS_HELP
-from lightning_modules.vgg16 import WEIGHTS_HELP
+from lightning_modules.networks.loading import NETWORK_WEIGHTS_HELP
+from lightning_modules.networks.vgg16 import WEIGHTS_HELP
+from lightning_modules.running.cli import import_from_here, run_main
+from lightning_modules.running.parser import HelpfulParser
 
 
 def main(args: list[str] | None = None) -> int:

@@ -10,7 +10,7 @@ import numpy as np
 
 from datamodules import Preprocess, decode_image, write_shapes
 from lightning_modules import FGSM, ForwardPass, GradCAM, GuidedBackprop, GuidedGradCAM, SmoothGrad, load_network
-from lightning_modules.figures import attribution_figure
+from lightning_modules.figures.style import attribution_figure
 from lightning_modules.synthesis import FourierImage, LogitMargin, RandomShift, Recipe, TotalVariation, maximize
 
 WEIGHTS, IMAGE = "shapes", None  # or: "IMAGENET1K_V1", "my_photo.jpg"

@@ -9,8 +9,6 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from _cli import RunCLI, run_main
-from _run import RunFolder
 from pytorch_lightning import LightningDataModule, Trainer
 from pytorch_lightning.callbacks import Callback, EarlyStopping, ModelCheckpoint
 from pytorch_lightning.cli import LightningArgumentParser
@@ -18,6 +16,8 @@ from pytorch_lightning.utilities.rank_zero import rank_zero_info
 
 from datamodules import ImageFolderDataModule
 from lightning_modules import ClassifierModule, load_vgg16, save_vgg16
+from lightning_modules.running.cli import RunCLI, run_main
+from lightning_modules.running.run_folder import RunFolder
 
 
 class Announcement(Callback):

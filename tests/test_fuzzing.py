@@ -15,7 +15,6 @@ import numpy as np
 import pytest
 import torch
 import yaml
-from _run import RunError
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from PIL import Image
@@ -23,8 +22,9 @@ from pytorch_lightning.utilities.exceptions import MisconfigurationException
 
 from datamodules import DataError, DecodingError, Preprocess, decode_image
 from datamodules.image_sources import download
-from datamodules.imagenet import Annotation, AnnotationError, read_annotation
+from datamodules.sources.imagenet import Annotation, AnnotationError, read_annotation
 from lightning_modules import VGG16, InputError, WeightsError, load_vgg16, save_vgg16
+from lightning_modules.running.run_folder import RunError
 
 BOOST = 1
 FUZZ = settings(

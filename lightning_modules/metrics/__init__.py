@@ -1,4 +1,7 @@
-"""Scores of attribution maps: pure functions, and torchmetrics classes over them."""
+"""Scores of attribution maps: pure functions, and torchmetrics classes over them.
+
+Scores never draw or write; they read the forward pass that the maps explain.
+"""
 
 from lightning_modules.metrics.base import AttributionMetric
 from lightning_modules.metrics.causal import (

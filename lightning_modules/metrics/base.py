@@ -10,8 +10,8 @@ import torch
 from torch import Tensor
 from torchmetrics import Metric
 
-from lightning_modules.forward_pass import ForwardPass
-from lightning_modules.methods import AttributionMethod
+from lightning_modules.gradients.forward_pass import ForwardPass
+from lightning_modules.methods.base import AttributionMethod
 
 Batch = Mapping[str, Any]
 

@@ -11,11 +11,11 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from lightning_modules.errors import InputError
-from lightning_modules.forward_pass import ForwardPass
-from lightning_modules.maps import magnitude
-from lightning_modules.methods import AttributionMethod
+from lightning_modules.gradients.forward_pass import ForwardPass
+from lightning_modules.methods.base import AttributionMethod
+from lightning_modules.methods.maps import magnitude
 from lightning_modules.metrics.base import AttributionMetric, Batch
-from lightning_modules.vgg16 import IMAGENET_MEAN
+from lightning_modules.networks.vgg16 import IMAGENET_MEAN
 
 Predict = Callable[[Tensor, Tensor], Tensor]
 """(images ``(M, 3, H, W)``, targets ``(M,)``) -> probability of the target, ``(M,)``."""

@@ -9,9 +9,9 @@ from torch import Tensor
 from torchvision.ops import box_iou
 
 from lightning_modules.errors import InputError
-from lightning_modules.forward_pass import ForwardPass
-from lightning_modules.maps import magnitude, shows_something
-from lightning_modules.methods import AttributionMethod
+from lightning_modules.gradients.forward_pass import ForwardPass
+from lightning_modules.methods.base import AttributionMethod
+from lightning_modules.methods.maps import magnitude, shows_something
 from lightning_modules.metrics.base import AttributionMetric, Batch
 
 

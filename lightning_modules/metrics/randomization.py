@@ -10,9 +10,9 @@ from torch import Tensor, nn
 from torchmetrics.functional.image import structural_similarity_index_measure
 
 from lightning_modules.errors import InputError
-from lightning_modules.forward_pass import ForwardPass
-from lightning_modules.maps import magnitude
-from lightning_modules.methods import AttributionMethod
+from lightning_modules.gradients.forward_pass import ForwardPass
+from lightning_modules.methods.base import AttributionMethod
+from lightning_modules.methods.maps import magnitude
 from lightning_modules.metrics.base import AttributionMetric, Batch
 from lightning_modules.metrics.similarity import rank_correlation
 

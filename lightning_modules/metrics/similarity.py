@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 from lightning_modules.errors import InputError
-from lightning_modules.maps import magnitude, shows_something
+from lightning_modules.methods.maps import magnitude, shows_something
 
 
 def rank_correlation(a: Tensor, b: Tensor) -> Tensor:

@@ -1,4 +1,7 @@
-"""What activation maximization is composed of: parametrizations, objectives, regularizers, transforms."""
+"""What activation maximization is composed of: parametrizations, objectives, regularizers, transforms.
+
+Nothing here judges a finished image or writes it; methods and attacks are siblings.
+"""
 
 from lightning_modules.synthesis.maximization import VARIANTS, Progress, Recipe, generators, maximize
 from lightning_modules.synthesis.objectives import (

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from lightning_modules.errors import InputError
-from lightning_modules.naming import seed_from
+from lightning_modules.options import seed_from
 from lightning_modules.synthesis.objectives import Objective, respond
 from lightning_modules.synthesis.parametrizations import Parametrization, Size
 from lightning_modules.synthesis.regularizers import Regularizer

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from lightning_modules.errors import InputError
-from lightning_modules.naming import NamedByOptions
+from lightning_modules.options import NamedByOptions
 
 
 class Objective(NamedByOptions, ABC):

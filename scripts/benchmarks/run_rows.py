@@ -23,7 +23,7 @@ from benchmarks.setting import Setting
 from benchmarks.timing import OURS, Contender, Goal, Result, Row, compare
 from datamodules import ImageFolderDataModule, write_shapes
 from lightning_modules import AttributionModule, GradCAM, GuidedBackprop, GuidedGradCAM, RowWriter
-from lightning_modules.memory import give_back_freed_memory
+from lightning_modules.gradients.memory import give_back_freed_memory
 from lightning_modules.metrics import rank_correlation
 
 COMPUTE_ALONE = "compute alone"

@@ -4,7 +4,7 @@ import pytest
 
 from datamodules import ClassIndexDataModule, DataError
 from datamodules.class_indices import parse_units
-from datamodules.imagenet import imagenet_class_names
+from datamodules.sources.imagenet import imagenet_class_names
 
 CHANNELS = {"features.28": 4, "classifier.6": 1000}
 

@@ -11,7 +11,7 @@ from PIL import Image
 
 from datamodules import ClassIndexDataModule
 from lightning_modules import VGG16, ActivationMaximizationModule, ImageWriter, InputError, RowWriter, SheetWriter
-from lightning_modules.rows import read_rows
+from lightning_modules.results.rows import read_rows
 from lightning_modules.synthesis import (
     Channel,
     LogitMargin,

@@ -15,8 +15,8 @@ from torch import Tensor, nn
 from datamodules import ShapesDataModule
 from lightning_modules import FGSM, PGD, Attack, ForwardPass, GradCAM, InputError, RobustnessModule
 from lightning_modules.metrics import rank_correlation, top_overlap
-from lightning_modules.robustness_summary import summarize_robustness
-from lightning_modules.rows import part_name, read_rows, write_part
+from lightning_modules.results.robustness import summarize_robustness
+from lightning_modules.results.rows import part_name, read_rows, write_part
 
 EPS = ["1/255", "2/255", "4/255", "8/255"]
 

@@ -139,7 +139,7 @@ def _run(
 
     import torch
 
-    from lightning_modules.callbacks import RowWriter
+    from lightning_modules.running.callbacks import RowWriter
 
     torch.set_num_threads(1)
     if largest_file is not None:

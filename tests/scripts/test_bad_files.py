@@ -12,7 +12,7 @@ import pytest
 from evaluate_attribution import main
 
 from datamodules import Listing, samples
-from lightning_modules.rows import read_rows
+from lightning_modules.results.rows import read_rows
 from tests.scripts.processes import complete
 from tests.zoo import VANISHING, decode_or_crash, make_zoo
 
@@ -23,7 +23,7 @@ OPTIONS = [
 save = Listing.save
 # The same script, but for a file that is deleted once the folder is listed, and one that kills who decodes it.
 SCRIPT = """
-from _cli import run_main
+from lightning_modules.running.cli import run_main
 from datamodules import Listing, samples
 from evaluate_attribution import main
 from tests.scripts.test_bad_files import save_and_delete

@@ -8,10 +8,11 @@ from typing import Any
 import benchmark
 import pytest
 import torch
-from _cli import RunError
 from benchmarks.limit_rows import bare_network
 from benchmarks.setting import Setting
 from benchmarks.timing import OURS, Contender, Goal, Row, assert_close, compare, measure
+
+from lightning_modules.running.cli import RunError
 
 SMALL = ("--weights", "shapes", "--rounds", "2", "--batch_size", "2", "--peers", "false")
 

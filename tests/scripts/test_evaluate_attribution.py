@@ -16,7 +16,7 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 
 from datamodules import DataError
 from lightning_modules import InputError, load_vgg16, save_vgg16
-from lightning_modules.rows import read_rows
+from lightning_modules.results.rows import read_rows
 
 METHODS = ("--model.methods", "[GradCAM, GuidedBackprop, {class_path: SmoothGrad, init_args: {n_samples: 2}}]")
 NAMES = ["GradCAM", "GuidedBackprop", "SmoothGrad(n_samples=2)"]
@@ -167,7 +167,7 @@ def test_a_strangers_method(call: Callable, options: list, tmp_path: Path) -> No
 
 def test_a_strangers_metric_and_those_of_ours(call: Callable, options: list, tmp_path: Path) -> None:
     (tmp_path / "my_metrics.py").write_text(
-        "from lightning_modules.maps import magnitude\n"
+        "from lightning_modules.methods.maps import magnitude\n"
         "from lightning_modules.metrics import AttributionMetric\n"
         "\n"
         "\n"

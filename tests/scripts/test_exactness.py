@@ -15,7 +15,7 @@ from typing import Any
 import pandas as pd
 import pytest
 
-from lightning_modules.rows import read_rows
+from lightning_modules.results.rows import read_rows
 
 from .processes import SCRIPTS, Run
 

@@ -15,13 +15,13 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any, NamedTuple
 
-import _run
 import evaluate_attribution
 import pandas as pd
 import pytest
-from _run import RunError
 
-from lightning_modules.rows import read_rows
+from lightning_modules.results.rows import read_rows
+from lightning_modules.running import run_folder
+from lightning_modules.running.run_folder import RunError
 
 from .processes import SCRIPTS, Run
 
@@ -284,7 +284,7 @@ def test_a_run_that_is_being_written_is_refused(
     args = sleepy_args(images, tmp_path)
     run = Run("evaluate_attribution", args, tmp_path)
     wait_for((tmp_path / "asleep_0").exists, run)
-    monkeypatch.setattr(_run, "WAIT_S", 0.5)
+    monkeypatch.setattr(run_folder, "WAIT_S", 0.5)
     with pytest.raises(RunError, match=rf"run is being written by process {run.processes[0].pid} on .*, since 20"):
         call(evaluate_attribution.main, *args)
     run.kill(signal.SIGKILL)

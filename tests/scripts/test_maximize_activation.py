@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from lightning_modules.rows import read_rows
+from lightning_modules.results.rows import read_rows
 from tests.scripts.processes import complete
 
 

@@ -10,7 +10,7 @@ import pack_shards
 import pytest
 
 from datamodules import DataError
-from lightning_modules.rows import read_rows
+from lightning_modules.results.rows import read_rows
 from tests.scripts.processes import complete
 from tests.scripts.test_evaluate_attribution import same_rows
 

@@ -15,7 +15,7 @@ import pandas as pd
 import pytest
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
-from lightning_modules.rows import read_rows
+from lightning_modules.results.rows import read_rows
 
 ROOT = Path(__file__).parents[2]
 README = (ROOT / "README.md").read_text()

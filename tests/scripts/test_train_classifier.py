@@ -15,7 +15,7 @@ from torch import nn
 from train_classifier import main
 
 from lightning_modules import load_vgg16
-from lightning_modules.rows import read_rows
+from lightning_modules.results.rows import read_rows
 
 pytestmark = [
     pytest.mark.filterwarnings("ignore:The number of training batches"),

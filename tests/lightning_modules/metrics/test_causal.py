@@ -8,7 +8,7 @@ from torch import Tensor, nn
 
 from lightning_modules import VGG16, ForwardPass, GradCAM, InputError
 from lightning_modules.metrics import AverageDrop, InsertionDeletion, area_under_curve, probability_curve, rise_blur
-from lightning_modules.vgg16 import IMAGENET_MEAN
+from lightning_modules.networks.vgg16 import IMAGENET_MEAN
 
 BATCH = {"boxes": [], "box_labels": []}
 

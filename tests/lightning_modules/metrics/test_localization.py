@@ -8,7 +8,7 @@ from torch import Tensor
 
 from datamodules import ShapesDataModule
 from lightning_modules import VGG16, ForwardPass, GradCAM, InputError
-from lightning_modules.maps import magnitude
+from lightning_modules.methods.maps import magnitude
 from lightning_modules.metrics import (
     AttributionMetric,
     ClassDiscrimination,

@@ -1,0 +1,173 @@
+"""Figures of attacks. Knows no model and no logger."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any, NamedTuple
+
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from torch import Tensor
+
+from lightning_modules.attacks.budgets import format_eps
+from lightning_modules.figures.style import (
+    COLORS,
+    ScaledMap,
+    heading,
+    percentile,
+    plain_text,
+    shorten,
+    show_overlay,
+    wrap_name,
+)
+
+FIRST_COLOR, SECOND_COLOR, THIRD_COLOR = COLORS[:3]
+
+
+class Panel(NamedTuple):
+    """An image with what the network says of it: pixels ``(3, H, W)`` in [0, 1], class name, probability."""
+
+    pixels: Tensor
+    prediction: str
+    probability: float
+
+
+@plain_text
+def robustness_figure(
+    clean: Panel,
+    adversarial: Panel,
+    along: tuple[Sequence[float], Mapping[str, Sequence[float]]],
+    maps: Mapping[str, tuple[Tensor, Tensor]],
+    similarities: Mapping[str, tuple[float | None, float | None]],
+    *,
+    eps: float,
+    sweep: Sequence[float],
+    title: str,
+    subtitle: str,
+) -> Figure:
+    """The image, the amplified perturbation and the adversarial image; below, probabilities along the way; beside
+    them, explanations before and after.
+
+    Args:
+        clean: The image.
+        adversarial: The adversarial image at ``eps``.
+        along: Budgets from 0 to the largest, and class name -> its probabilities there; two or three classes.
+        maps: Name -> its maps ``(C, h, w)`` of the clean and of the adversarial image.
+        similarities: Name -> rank correlation of the two, and overlap of their top 15 %; None where undefined.
+        eps: The budget that is shown.
+        sweep: All budgets, smallest first.
+        title: The first line.
+        subtitle: The second line: what the attack was and whether it succeeded.
+    """
+    columns = 3 + len(maps)
+    figure = Figure(figsize=(2.5 * columns, 6.3), dpi=110)
+    grid = figure.add_gridspec(2, columns, left=0.02, right=0.98, bottom=0.05, top=0.8, wspace=0.08, hspace=0.22)
+    heading(figure, title, subtitle)
+    delta = adversarial.pixels - clean.pixels
+    factor = _amplification(percentile(delta.abs()))
+    for column, (name, pixels) in enumerate(
+        (
+            (_caption("image", clean), _pixels(clean.pixels)),
+            (f"perturbation × {factor:g}\n(grey = none)", _pixels((0.5 + factor * delta).clamp(0, 1))),
+            (_caption(f"adversarial, eps {format_eps(eps)}", adversarial), _pixels(adversarial.pixels)),
+        )
+    ):
+        axes = figure.add_subplot(grid[0, column])
+        axes.imshow(pixels)
+        axes.set_title(name, fontsize=10)
+        axes.set_axis_off()
+    for column, (name, pair) in enumerate(maps.items(), start=3):
+        texts = (f"{wrap_name(name)}\nbefore", f"after: {_similarity(*similarities[name])}")
+        for row, (text, attribution, panel) in enumerate(zip(texts, pair, (clean, adversarial))):
+            axes = figure.add_subplot(grid[row, column])
+            show_overlay(axes, _pixels(panel.pixels), ScaledMap(attribution))
+            axes.set_title(text, fontsize=10 if len(name) <= 22 else 8)
+    # Inside the three columns, with room for its labels.
+    inner = grid[1, :3].subgridspec(2, 2, width_ratios=[0.06, 1], height_ratios=[1, 0.1], wspace=0, hspace=0)
+    _draw_along(figure.add_subplot(inner[0, 1]), *along, eps, sweep)
+    return figure
+
+
+@plain_text
+def accuracy_figure(summary: Mapping[str, Any], title: str) -> Figure:
+    """Accuracy and success over eps and, beside them, how far the explanations moved, from a run's summary."""
+    sweep = summary["sweep"]
+    methods = list(sweep[0]["methods"]) if sweep else []
+    figure = Figure(figsize=(11 if methods else 6.5, 4.6), dpi=110)
+    panels = figure.subplots(1, 2 if methods else 1, squeeze=False)[0]
+    figure.subplots_adjust(left=0.08 if methods else 0.12, right=0.97, bottom=0.12, top=0.85, wspace=0.2)
+    heading(figure, title)
+    eps = [0.0, *(row["eps"] for row in sweep)]
+    axes = panels[0]
+    for name, key, color, style in (
+        ("top-1 accuracy", "acc", FIRST_COLOR, "o-"),
+        ("top-5 accuracy", "acc_top5", THIRD_COLOR, "s-"),
+    ):
+        if summary[f"clean_{key}"] is not None:
+            values = [summary[f"clean_{key}"], *(row[f"robust_{key}"] for row in sweep)]
+            axes.plot(eps, values, style, color=color, label=name)
+    success = [(row["eps"], row["attack_success_rate"]) for row in sweep if row["attack_success_rate"] is not None]
+    axes.plot(*zip((0.0, 0.0), *success), "^--", color=SECOND_COLOR, label="attack success rate")
+    axes.set_title(f"{summary['n_images']:,} images, {summary['n_attacked']:,} attacked", fontsize=10)
+    _finish(axes, eps, (-0.02, 1.02))
+    for k, name in enumerate(methods):
+        for key, label, style in (
+            ("rank_correlation", "rank correlation", "o-"),
+            ("top_overlap", "overlap of the top 15 %", "s--"),
+        ):
+            values = [np.nan if row["methods"][name][key] is None else row["methods"][name][key] for row in sweep]
+            panels[1].plot(eps[1:], values, style, color=COLORS[k % len(COLORS)], label=f"{shorten(name)}: {label}")
+    if methods:
+        panels[1].set_title("Explanation of the same class, before and after", fontsize=10)
+        lowest = min([0.0, *(value for line in panels[1].lines for value in line.get_ydata() if value == value)])
+        _finish(panels[1], eps, (lowest - 0.02, 1.02))
+    return figure
+
+
+def _draw_along(
+    axes: Axes, budgets: Sequence[float], classes: Mapping[str, Sequence[float]], eps: float, sweep: Sequence[float]
+) -> None:
+    styles = ((FIRST_COLOR, "-"), (SECOND_COLOR, "--"), (THIRD_COLOR, "-."))
+    for (name, values), (color, style) in zip(classes.items(), styles):
+        axes.plot(budgets, values, style, color=color, label=shorten(name, 20))
+    axes.axvline(eps, color="0.4", linestyle=":", linewidth=1.2)
+    axes.set_title("probabilities along the attack (dotted: shown above)", fontsize=10)
+    # Room for the legend above the curves.
+    _finish(axes, [0.0, *sweep], (-0.03, 1.32))
+    axes.set_yticks([0, 0.25, 0.5, 0.75, 1])
+    axes.legend(fontsize=8, loc="upper center", ncols=3, frameon=False)
+
+
+def _finish(axes: Axes, eps: Sequence[float], limits: tuple[float, float]) -> None:
+    """The axis of budgets, limits, grid and legend."""
+    # Labels closer than this would overlap.
+    ticks: list[float] = []
+    for value in eps:
+        if not ticks or value - ticks[-1] >= 0.06 * eps[-1]:
+            ticks.append(value)
+    axes.set_xticks(ticks, [format_eps(tick) for tick in ticks], fontsize=8, rotation=30 if len(ticks) > 6 else 0)
+    axes.tick_params(axis="y", labelsize=8)
+    axes.set_xlabel("eps", fontsize=9, labelpad=2)
+    axes.set_ylim(*limits)
+    axes.grid(alpha=0.3)
+    axes.legend(fontsize=8, framealpha=0.85)
+
+
+def _caption(name: str, panel: Panel) -> str:
+    return f"{name}\n{shorten(panel.prediction)} {panel.probability:.1%}"
+
+
+def _similarity(correlation: float | None, overlap: float | None) -> str:
+    if correlation is None or overlap is None:
+        return "a map is empty"
+    return f"rank corr. {correlation:.2f},\ntop 15 % in common {overlap:.0%}"
+
+
+def _amplification(change: float) -> float:
+    """The factor that brings a large change to half the range; whole numbers, since it is written down."""
+    return float(max(1, int(0.5 / change))) if change > 0 else 1.0
+
+
+def _pixels(image: Tensor) -> np.ndarray:
+    return image.detach().float().cpu().permute(1, 2, 0).numpy()

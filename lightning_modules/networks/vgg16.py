@@ -1,0 +1,253 @@
+"""VGG16 as one module from pixels in [0, 1] to logits, and the ways to get its weights."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn.utils.fusion import fuse_conv_bn_eval
+from torchvision.models import VGG16_Weights
+from torchvision.models.vgg import cfgs, make_layers
+
+from lightning_modules.errors import InputError
+from lightning_modules.networks.weight_files import (
+    WeightsError,
+    check_fit,
+    check_tensors,
+    download,
+    first_line,
+    read_tensors,
+)
+
+IMAGENET_MEAN = (0.485, 0.456, 0.406)
+IMAGENET_STD = (0.229, 0.224, 0.225)
+EMBEDDED_WEIGHTS = Path(__file__).with_name("shapes_vgg16.pth")
+WEIGHTS_HELP = (
+    "IMAGENET1K_V1 (torchvision's, downloaded once), shapes (the small embedded model), random (seeded, untrained), "
+    "or the path of a .pth or .ckpt file"
+)
+
+
+class VGG16(nn.Module):
+    r"""VGG16 (configuration D) from pixels in [0, 1] to logits.
+
+    The names of layers and parameters are torchvision's (``features.29``, ``classifier.6.weight``), so its state dicts
+    fit. Unlike torchvision's, the module normalizes its input itself, scales in width, and knows its class names and
+    the size of image that it was trained on.
+
+    Args:
+        class_names: Name of each output, in order.
+        width: Factor on the channels of every convolution; 1 is the paper's.
+        hidden_features: Width of the two hidden fully connected layers.
+        input_size: Height and width in pixels of the images it was trained on, at least 32.
+        resize_size: Length in pixels of an image's shorter side before the crop to ``input_size``.
+        batch_norm: Whether a batch norm follows each convolution, as training from scratch needs it.
+
+    Shape: ``(N, 3, H, W)`` in [0, 1] -> ``(N, len(class_names))``.
+
+    Raises:
+        InputError: If a size is below 32, ``hidden_features`` below 1, or ``class_names`` is not a list of names.
+
+    Reference: Simonyan & Zisserman, "Very Deep Convolutional Networks for Large-Scale Image Recognition", ICLR 2015.
+
+    Example:
+        >>> network = VGG16(["cat", "dog"], width=0.05, hidden_features=16, input_size=32).eval()
+        >>> network(torch.rand(4, 3, 32, 32)).shape
+        torch.Size([4, 2])
+    """
+
+    target_layer = "features.29"
+    """The last ReLU of the features: where Grad-CAM looks unless told otherwise."""
+
+    pairs_after = target_layer
+    """From here on nothing but the classifier's weights counts, so two gradients share one backward pass."""
+
+    mean: Tensor
+    std: Tensor
+
+    def __init__(
+        self,
+        class_names: Sequence[str],
+        *,
+        width: float = 1.0,
+        hidden_features: int = 4096,
+        input_size: int = 224,
+        resize_size: int = 256,
+        batch_norm: bool = False,
+    ) -> None:
+        super().__init__()
+        for name, size in (("input_size", input_size), ("resize_size", resize_size)):
+            if not isinstance(size, int) or size < 32:
+                raise InputError(f"{name} must be at least 32 pixels, got {size}.")
+        if not isinstance(hidden_features, int) or hidden_features < 1:
+            raise InputError(f"hidden_features must be at least 1, got {hidden_features}.")
+        if not class_names or isinstance(class_names, str) or not all(isinstance(name, str) for name in class_names):
+            raise InputError(f"class_names should be the names of the outputs, got {class_names!r}.")
+        self.class_names = list(class_names)
+        self.width = width
+        self.hidden_features = hidden_features
+        self.input_size = input_size
+        self.resize_size = resize_size
+        self.batch_norm = batch_norm
+        channels = [v if isinstance(v, str) else max(1, int(v * width)) for v in cfgs["D"]]
+        grid = input_size // 32
+        self.features = make_layers(channels, batch_norm=batch_norm)
+        self.avgpool = nn.AdaptiveAvgPool2d((grid, grid))
+        self.classifier = nn.Sequential(
+            nn.Linear(int(channels[-2]) * grid * grid, hidden_features),
+            nn.ReLU(inplace=True),
+            nn.Dropout(),
+            nn.Linear(hidden_features, hidden_features),
+            nn.ReLU(inplace=True),
+            nn.Dropout(),
+            nn.Linear(hidden_features, len(self.class_names)),
+        )
+        # Not persistent: the state dict stays torchvision's.
+        self.register_buffer("mean", torch.tensor(IMAGENET_MEAN).view(3, 1, 1), persistent=False)
+        self.register_buffer("std", torch.tensor(IMAGENET_STD).view(3, 1, 1), persistent=False)
+
+    def forward(self, images: Tensor) -> Tensor:
+        x = (images - self.mean) / self.std
+        x = self.avgpool(self.features(x))
+        return self.classifier(torch.flatten(x, 1))
+
+    def description(self) -> dict[str, Any]:
+        """The constructor's arguments, as plain values: ``VGG16(**network.description())`` has the same layout."""
+        names = ("class_names", "width", "hidden_features", "input_size", "resize_size", "batch_norm")
+        return {name: getattr(self, name) for name in names}
+
+    def initialize(self, seed: int) -> VGG16:
+        """Draws all weights anew, from ``seed`` alone, as He et al. (ICCV 2015) do for ReLUs; returns ``self``.
+
+        The last layer begins near zero, so that training starts from even probabilities. (torchvision's fixed deviation
+        of 0.01 for the whole classifier suits 4,096 hidden units; narrower ones learn very slowly from it.)
+        """
+        generator = torch.Generator().manual_seed(seed)
+        for module in self.modules():
+            if isinstance(module, nn.Conv2d):
+                nn.init.kaiming_normal_(module.weight, mode="fan_out", nonlinearity="relu", generator=generator)
+            elif isinstance(module, nn.Linear):
+                nn.init.kaiming_normal_(module.weight, nonlinearity="relu", generator=generator)
+            else:
+                continue
+            if module.bias is not None:
+                nn.init.zeros_(module.bias)
+        nn.init.normal_(self.get_parameter("classifier.6.weight"), 0, 0.01, generator=generator)
+        return self
+
+    def freeze(self) -> VGG16:
+        """Makes the network ready to be explained: eval mode, no parameter gradients, ``channels_last``."""
+        return self.eval().requires_grad_(False).to(memory_format=torch.channels_last)
+
+
+def load_vgg16(weights: str | Path = "IMAGENET1K_V1", *, seed: int = 0) -> VGG16:
+    """Loads a VGG16 that maps pixels in [0, 1] to logits, frozen, in eval mode and ``channels_last``.
+
+    Args:
+        weights: ``"IMAGENET1K_V1"`` (torchvision's, downloaded once, its hash checked each time), ``"shapes"`` (the
+            embedded model), ``"random"`` (full size, untrained), or the path of a ``.pth`` in torchvision's layout or
+            of a ``.pth`` or ``.ckpt`` that ``train_classifier.py`` wrote. Files are read with ``weights_only=True``.
+        seed: Seed of the ``"random"`` weights; unused otherwise.
+
+    Raises:
+        WeightsError: If the weights cannot be had; there is no fallback.
+
+    Example:
+        >>> network = load_vgg16("shapes")
+        >>> network(torch.rand(2, 3, 112, 112)).shape
+        torch.Size([2, 8])
+    """
+    name = str(weights)
+    if name == "random":
+        return VGG16(imagenet_class_names()).initialize(seed).freeze()
+    if name == "shapes":
+        return _from_file(EMBEDDED_WEIGHTS)
+    if name == "IMAGENET1K_V1":
+        return _from_file(download(VGG16_Weights.IMAGENET1K_V1))
+    if name in VGG16_Weights.__members__:
+        raise WeightsError(
+            f"The weights {name} are of the features alone: their classifier is NaN, so they predict nothing. "
+            "Use IMAGENET1K_V1."
+        )
+    path = Path(weights).expanduser()
+    if not path.is_file():
+        raise WeightsError(f"No weights are called {name!r}, and there is no such file. Use {WEIGHTS_HELP}.")
+    return _from_file(path)
+
+
+def save_vgg16(network: VGG16, path: str | Path) -> None:
+    """Writes a file that :func:`load_vgg16` reads: the weights with the architecture, class names and input size.
+
+    Example:
+        >>> import tempfile
+        >>> with tempfile.TemporaryDirectory() as folder:
+        ...     save_vgg16(load_vgg16("shapes"), f"{folder}/network.pth")
+        ...     load_vgg16(f"{folder}/network.pth").class_names[:2]
+        ['arrow', 'circle']
+    """
+    state = {name: tensor.detach().cpu().contiguous() for name, tensor in network.state_dict().items()}
+    torch.save({"vgg16": network.description(), "state_dict": state}, path)
+
+
+def fold_batch_norm(network: VGG16) -> VGG16:
+    """A plain VGG16 that computes what ``network`` computes in eval mode, its batch norms folded into the convolutions.
+
+    Returns ``network`` itself if it has none.
+
+    Example:
+        >>> network = VGG16(["cat", "dog"], width=0.05, hidden_features=16, input_size=32, batch_norm=True).eval()
+        >>> images = torch.rand(4, 3, 32, 32)
+        >>> torch.allclose(fold_batch_norm(network).eval()(images), network(images), atol=1e-5)
+        True
+    """
+    if not network.batch_norm:
+        return network
+    folded = VGG16(**{**network.description(), "batch_norm": False})
+    norms = [(a, b) for a, b in zip(network.features, list(network.features)[1:]) if isinstance(b, nn.BatchNorm2d)]
+    convolutions = [module for module in folded.features if isinstance(module, nn.Conv2d)]
+    for target, (convolution, norm) in zip(convolutions, norms, strict=True):
+        target.load_state_dict(fuse_conv_bn_eval(convolution.eval(), norm.eval()).state_dict())
+    folded.classifier.load_state_dict(network.classifier.state_dict())
+    return folded
+
+
+def imagenet_class_names() -> list[str]:
+    """The 1,000 class names of ImageNet as torchvision's weights carry them, in the order of the outputs."""
+    return list(VGG16_Weights.IMAGENET1K_V1.meta["categories"])
+
+
+def _from_file(path: Path) -> VGG16:
+    description, state = _read(path)
+    description = description or {"class_names": imagenet_class_names()}
+    try:
+        with torch.device("meta"):  # without memory, of which a damaged description might ask for any amount
+            layout = VGG16(**description)
+    except (TypeError, ValueError, RuntimeError, ArithmeticError) as error:
+        raise WeightsError(f"{path} describes a VGG16 that cannot be built: {first_line(error)}") from error
+    check_fit(
+        path,
+        state,
+        layout,
+        f"a VGG16 of {len(layout.class_names)} classes in torchvision's layout",
+        "Only checkpoints of train_classifier.py may have other classes, widths or batch norms; weights of another "
+        "network need its import path, model.network.",
+    )
+    network = VGG16(**description)
+    network.load_state_dict(state)
+    return fold_batch_norm(network.eval()).freeze()
+
+
+def _read(path: Path) -> tuple[Mapping[str, Any], dict[str, Tensor]]:
+    """The description of the architecture (empty in a bare state dict) and the state dict that a file holds."""
+    content = read_tensors(path)
+    description = content.get("vgg16", {})
+    state = content.get("state_dict", content) if description else content
+    if not description and "state_dict" in content:
+        raise WeightsError(
+            f"{path} is a checkpoint of something else: it does not say which VGG16 it holds. Checkpoints of "
+            "train_classifier.py do; from another source, save the bare state dict in torchvision's layout."
+        )
+    return description, check_tensors(path, state)

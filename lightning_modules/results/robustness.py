@@ -1,0 +1,140 @@
+"""Reduces the rows of a robustness run to its summary."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pandas as pd
+import pyarrow as pa
+
+from lightning_modules.attacks.budgets import format_eps
+from lightning_modules.results.report import (
+    CURVES,
+    SUMMARY,
+    Report,
+    describe_images,
+    image_scalars,
+    markdown_table,
+    tag,
+)
+from lightning_modules.results.rows import summarize_images
+
+RANK_CORRELATION = ".rank_correlation"
+TOP_OVERLAP = ".top_overlap"
+"""After a method's name: the columns of how far its map moved."""
+
+
+def summarize_robustness(table: pa.Table) -> dict[str, Any]:
+    """Summary of the rows of a run, an image and budget each (0 = clean).
+
+    ``clean_acc`` and each ``robust_acc`` are shares of the labelled images. ``attack_success_rate`` and
+    ``median_smallest_eps`` are over the ``n_attacked`` images that were classified rightly (all, where they are
+    unlabelled) and could be fooled; the median is None where half of them or more withstand the whole sweep. The
+    similarities of a method are means over the ``n`` images of which neither map is empty.
+    """
+    frame = table.to_pandas()
+    good = frame[frame["status"] == "ok"]
+    clean = good[good["eps"] == 0]
+    # Unlabelled images have no top1; nobody knows that they are wrong.
+    rightly = clean.loc[clean["top1"].ne(False) & clean["success"].notna(), "path"]
+    images = summarize_images(frame)
+    attacked = good[good["path"].isin(rightly)]
+    return {
+        **images,
+        "clean_acc": images["top1"],
+        "clean_acc_top5": images["top5"],
+        "n_attacked": len(rightly),
+        "n_saturated": int(clean["saturated"].astype(bool).sum()),
+        "n_vanished": int(clean["vanished"].astype(bool).sum()),
+        "median_smallest_eps": _median_smallest(attacked[attacked["eps"] == 0]),
+        "sweep": [
+            _at_budget(float(eps), rows, attacked[attacked["eps"] == eps])
+            for eps, rows in good[good["eps"] > 0].groupby("eps")
+        ],
+    }
+
+
+def report_robustness(summary: dict[str, Any]) -> Report:
+    """The report of a summary: accuracy, success and similarities over eps.
+
+    A step is a 255th, a level of 8-bit pixels; where the sweep has other budgets, a thousandth of that, as the tag
+    says.
+    """
+    sweep = summary["sweep"]
+    whole = all(abs(row["eps"] * 255 - round(row["eps"] * 255)) < 1e-6 for row in sweep)
+    group, factor = (f"{CURVES}_over_255_eps", 255) if whole else (f"{CURVES}_over_255000_eps", 255_000)
+    curves: dict[str, list[tuple[int, float | None]]] = {}
+
+    def add(name: str, eps: float, value: float | None) -> None:
+        curves.setdefault(f"{group}/{name}", []).append((round(eps * factor), value))
+
+    for name, key in (("accuracy_top1", "acc"), ("accuracy_top5", "acc_top5")):
+        add(name, 0.0, summary[f"clean_{key}"])
+        for row in sweep:
+            add(name, row["eps"], row[f"robust_{key}"])
+    for row in sweep:
+        add("attack_success_rate", row["eps"], row["attack_success_rate"])
+        for method, moved in row["methods"].items():
+            for name in ("rank_correlation", "top_overlap"):
+                add(tag(name, method), row["eps"], moved[name])
+    names = ("median_smallest_eps", "n_saturated", "n_vanished")
+    scalars = image_scalars(summary) | {f"{SUMMARY}/{name}": summary[name] for name in names}
+    if sweep:
+        scalars[f"{SUMMARY}/robust_acc_at_the_largest_eps"] = sweep[-1]["robust_acc"]
+    return Report(scalars, curves, f"{describe_images(summary)}\n\n{_table(summary)}")
+
+
+def _table(summary: dict[str, Any]) -> str:
+    methods = list(summary["sweep"][0]["methods"]) if summary["sweep"] else []
+    header = ["eps", "top-1", "top-5", "success of the attack"]
+    header += [f"{name}: {what}" for name in methods for what in ("rank correlation", "top 15 % in common")]
+    clean = ["0", *map(_share, (summary["clean_acc"], summary["clean_acc_top5"]))]
+    rows = [clean + [""] * (len(header) - len(clean))]
+    for row in summary["sweep"]:
+        shares = [_share(row[name]) for name in ("robust_acc", "robust_acc_top5", "attack_success_rate")]
+        moved = [
+            _number(m["rank_correlation"]) if name == "rank_correlation" else _share(m["top_overlap"])
+            for m in row["methods"].values()
+            for name in ("rank_correlation", "top_overlap")
+        ]
+        rows.append([format_eps(row["eps"]), *shares, *moved])
+    return markdown_table(header, rows)
+
+
+def _share(value: float | None) -> str:
+    return "-" if value is None else f"{value:.1%}"
+
+
+def _number(value: float | None) -> str:
+    return "-" if value is None else f"{value:.2f}"
+
+
+def _at_budget(eps: float, rows: pd.DataFrame, attacked: pd.DataFrame) -> dict[str, Any]:
+    methods = [name.removesuffix(RANK_CORRELATION) for name in rows.columns if name.endswith(RANK_CORRELATION)]
+    return {
+        "eps": eps,
+        "robust_acc": _mean(rows["top1"]),
+        "robust_acc_top5": _mean(rows["top5"]),
+        "attack_success_rate": _mean(attacked["success"]),
+        "linf": _mean(rows["linf"]),
+        "l2": _mean(rows["l2"]),
+        "methods": {
+            name: {
+                "rank_correlation": _mean(rows[name + RANK_CORRELATION]),
+                "top_overlap": _mean(rows[name + TOP_OVERLAP]),
+                "n": int(rows[name + RANK_CORRELATION].count()),
+            }
+            for name in methods
+        },
+    }
+
+
+def _mean(values: pd.Series) -> float | None:
+    values = values.dropna().astype(float)
+    return float(values.mean()) if len(values) else None
+
+
+def _median_smallest(clean: pd.DataFrame) -> float | None:
+    """Images that no budget fools count as infinitely robust."""
+    median = clean["smallest_eps"].astype(float).fillna(float("inf")).median()
+    return float(median) if median < float("inf") else None

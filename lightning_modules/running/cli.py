@@ -1,0 +1,188 @@
+"""What the scripts share: Lightning's command line, with ``--out RUN`` and errors a user can act on."""
+
+from __future__ import annotations
+
+import errno
+import inspect
+import logging
+import os
+import signal
+import sys
+import warnings
+from collections.abc import Callable
+from datetime import timedelta
+from pathlib import Path
+from typing import Any
+
+from jsonargparse import Namespace
+from pytorch_lightning import LightningDataModule, LightningModule, Trainer
+from pytorch_lightning.callbacks import Callback, RichProgressBar
+from pytorch_lightning.cli import LightningArgumentParser, LightningCLI
+from pytorch_lightning.loggers import TensorBoardLogger
+from pytorch_lightning.strategies import DDPStrategy
+from pytorch_lightning.utilities.exceptions import MisconfigurationException
+
+from datamodules import DataError
+from lightning_modules.errors import InputError
+from lightning_modules.gradients.memory import keep_freed_memory
+from lightning_modules.running.parser import HelpfulParser
+from lightning_modules.running.run_folder import RunError
+from lightning_modules.running.stopping import Stopped, end_with_the_first_process
+
+# Lightning's advertisement, and its warnings about things that are chosen here, not by the user.
+logging.getLogger("pytorch_lightning.utilities.rank_zero").addFilter(
+    lambda record: not any(words in str(record.msg) for words in ("litlogger", "TPU available"))
+)
+for message in (
+    "`isinstance.treespec, LeafSpec.` is deprecated",
+    ".*does not have many workers",
+    "Total length of `.*` across ranks is zero",  # a run that is complete, or has fewer images than devices
+):
+    warnings.filterwarnings("ignore", message)
+
+
+OF_THE_DISK = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EACCES, errno.EPERM)
+"""Errors of the file system that are the user's to mend."""
+
+
+LONGEST_WAIT = timedelta(days=7)
+"""How long processes wait for each other at the end of a run."""
+
+
+class RunCLI(LightningCLI):
+    """Parses the options, builds model, data and trainer, and gives everything that a run leaves to ``--out``.
+
+    The Trainer gets a TensorBoard logger in ``RUN/tensorboard`` and a progress bar. ``run`` is False: the script says
+    what is to be done with the parts.
+    """
+
+    trainer_options: tuple[str, ...] = (
+        *("accelerator", "devices", "num_nodes", "strategy", "precision"),
+        *("limit_test_batches", "enable_progress_bar"),
+    )
+    """Options of Lightning's Trainer that help shows."""
+
+    usage = "%(prog)s --data.root ROOT --out OUT [options]"
+
+    def __init__(
+        self,
+        model_class: type[LightningModule],
+        data_class: type[LightningDataModule],
+        *,
+        description: str,
+        args: list[str] | None = None,
+        any_data: bool = False,
+        **trainer_defaults: Any,
+    ) -> None:
+        import_from_here()
+        super().__init__(
+            model_class,
+            data_class,
+            save_config_callback=None,
+            trainer_defaults=trainer_defaults,
+            seed_everything_default=False,
+            subclass_mode_data=any_data,
+            parser_class=HelpfulParser,
+            parser_kwargs={"description": description, "usage": self.usage},
+            args=args,
+            run=False,
+            auto_configure_optimizers=False,
+            load_from_checkpoint_support=False,
+        )
+
+    def add_arguments_to_parser(self, parser: LightningArgumentParser) -> None:
+        assert isinstance(parser, HelpfulParser)
+        parser.trainer_options = self.trainer_options
+        parser.add_argument("--out", type=str, required=True, help="Folder for everything that the run leaves (RUN).")
+        # Lightning's annotation is int or float; which of them is tried first depends on what else was imported, since
+        # Python keeps one object for both orders. 1 is a batch, 1.0 all of them.
+        for action in parser._actions:
+            if action.dest.startswith("trainer.limit_") and action.dest.endswith("_batches"):
+                action._typehint = int | float | None  # type: ignore[attr-defined]
+
+    def parse_arguments(self, parser: LightningArgumentParser, args: Any) -> None:
+        try:
+            super().parse_arguments(parser, args)
+        except (AttributeError, KeyError, TypeError) as error:  # the parser's own, about files of odd structure
+            parser.error(f"the options cannot be understood: {error}")
+
+    def before_instantiate_classes(self) -> None:
+        """Refuses null where an option has to have a value, which the parser lets through."""
+        for group in ("model", "data", "trainer"):
+            if not isinstance(self.config.get(group), Namespace):
+                raise RunError(f"{group} is {self.config.get(group)!r}; it should be a group of options.")
+        for group, kind in (("model", self._model_class), ("data", self._datamodule_class)):
+            for name, parameter in inspect.signature(kind).parameters.items():
+                options = self.config[group]
+                if name in options and options[name] is None and "None" not in str(parameter.annotation):
+                    raise RunError(f"{group}.{name} is null; it should be {parameter.annotation}.")
+
+    @property
+    def out(self) -> Path:
+        return Path(self.config["out"]).expanduser()
+
+    def callbacks(self) -> list[Callback]:
+        """The callbacks of this script, beside those that the user configures."""
+        return []
+
+    def instantiate_trainer(self, **kwargs: Any) -> Trainer:
+        config = {**self._get(self.config_init, "trainer", default={}), **kwargs}
+        logger = TensorBoardLogger(str(self.out), name="", version="tensorboard")
+        config["logger"] = logger if config.get("logger") in (None, True) else config["logger"]
+        bar = [] if config.get("enable_progress_bar") is False else [RichProgressBar(leave=True)]
+        try:
+            trainer = self._instantiate_trainer(config, [*bar, *self.callbacks()])
+        # Lightning's MisconfigurationException is none of these; see run_main
+        except (TypeError, ValueError, RuntimeError) as error:
+            raise RunError(f"The trainer's options do not fit together or this machine: {error}") from error
+        if isinstance(trainer.strategy, DDPStrategy) and isinstance(config.get("strategy"), str | None):
+            # The first process waits for the last one's rows; half an hour, as it is by itself, may be too short.
+            trainer.strategy._timeout = LONGEST_WAIT
+        return trainer
+
+    @property
+    def settings(self) -> str:
+        """All options, as ``--config`` reads them back."""
+        # Without what would delete the results of whoever repeats them.
+        config = self.config.clone()
+        config.pop("overwrite", None)
+        return self.parser.dump(config, skip_validation=True)
+
+
+def import_from_here() -> None:
+    """Lets what the user names by its import path lie in the folder they work in."""
+    if os.getcwd() not in sys.path:
+        sys.path.append(os.getcwd())
+
+
+def run_main(main: Callable[[], int | None]) -> None:
+    """Runs a script's ``main`` and exits with what it returns.
+
+    An error of the user's input is printed as a line, with exit code 2, and so is one of the file system. A run that
+    was stopped by a signal exits with 128 + the signal's number, as shells have it.
+    """
+    keep_freed_memory()
+    end_with_the_first_process()
+    try:
+        sys.exit(main())
+    except (DataError, InputError, RunError, MisconfigurationException) as error:
+        message = str(error)
+    except ValueError as error:
+        # jsonargparse wraps what is raised while it passes a value from one part to the next.
+        if not isinstance(error.__cause__, DataError | InputError):
+            raise
+        message = str(error.__cause__)
+    except OSError as error:
+        if error.errno not in OF_THE_DISK:
+            raise
+        message = f"{error}. What was written is whole; the same command goes on from there."
+    except Stopped as stopped:
+        if stopped.rank:  # Lightning kills the first process, which may still be writing, when another one fails
+            sys.exit(0)
+        print(f"{stopped}. What was computed is written; the same command goes on from there.", file=sys.stderr)
+        sys.exit(128 + stopped.signum)
+    except KeyboardInterrupt:  # before the first batch, or after the last one
+        print("stopped by SIGINT. What was written is whole; the same command goes on from there.", file=sys.stderr)
+        sys.exit(128 + signal.SIGINT)
+    print(f"error: {message}", file=sys.stderr)
+    sys.exit(2)

@@ -1,0 +1,324 @@
+from __future__ import annotations
+
+import io
+import itertools
+import os
+import tarfile
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from PIL import Image
+
+from datamodules import DataError, ImageFolderDataModule, decode_image, pack_folder
+from datamodules.sources.imagenet import Annotation, write_annotation
+from datamodules.sources.shards import Part, ShardListing, share
+from tests.images import make_images
+
+NAMES = ["cat", "dog"]
+
+
+def samples(root: object, world: int = 1, workers: int = 0, done: set | None = None, **options: object) -> dict:
+    """Every sample by its path, or (path, error) of those that failed; each is seen once."""
+    found: dict[str, object] = {}
+    for rank in range(world):
+        options = {"class_names": NAMES, "num_workers": workers, "batch_size": 2, **options}
+        data = ImageFolderDataModule(str(root), **options)  # type: ignore[arg-type]
+        data.read_done = lambda: done or set()
+        data.trainer = type("FakeTrainer", (), {"global_rank": rank, "world_size": world, "num_devices": 1})()
+        data.setup("test")
+        for batch in data.test_dataloader():
+            rows = list(batch["failed"])
+            names = ("image", "label", "boxes", "box_labels", "box_error", "original")
+            rows += list(zip(batch["path"], zip(*(batch[name] for name in names)), strict=True))
+            for path, value in rows:
+                assert path not in found
+                found[path] = value
+    return found
+
+
+def same(a: object, b: object) -> bool:
+    if isinstance(a, torch.Tensor):
+        return torch.equal(a, b)  # type: ignore[arg-type]
+    if isinstance(a, dict | tuple):
+        assert isinstance(b, dict | tuple)
+        pairs = zip(a, b) if isinstance(a, tuple) else ((a[k], b[k]) for k in a.keys() | b.keys())  # type: ignore
+        return len(a) == len(b) and all(same(x, y) for x, y in pairs)
+    return bool(a == b)
+
+
+def png(grey: int = 100) -> bytes:
+    buffer = io.BytesIO()
+    Image.new("L", (50, 40), grey).save(buffer, "PNG")
+    return buffer.getvalue()
+
+
+def write_tar(path: Path, files: list[tuple[str, bytes]], mode: str = "w") -> Path:
+    with tarfile.open(path, mode) as tar:
+        for name, content in files:
+            info = tarfile.TarInfo(name)
+            info.size = len(content)
+            tar.addfile(info, io.BytesIO(content))
+    return path
+
+
+@pytest.mark.parametrize(("n", "world", "workers"), itertools.product([1, 2, 3, 7, 50], [1, 2, 3, 8], [1, 2, 5]))
+def test_share(n: int, world: int, workers: int) -> None:
+    """Every sample of every shard is some worker's, once; whole shards where there are enough."""
+    seen = []
+    for rank, worker in itertools.product(range(world), range(workers)):
+        parts = share(share([Part(k) for k in range(n)], rank, world), worker, workers)
+        assert parts
+        assert n < world * workers or all(part.step == 1 for part in parts)
+        seen += [(part.shard, k) for part in parts for k in range(part.start, 60, part.step)]
+    assert sorted(seen) == sorted(itertools.product(range(n), range(60)))
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    root = tmp_path_factory.mktemp("folder")
+    names = [*(f"cat/{k}.png" for k in range(9)), "dog/a.png", "dog/a.jpg", "dog/v1.2 b.png", "dog/ü'.JPEG"]
+    make_images(root / "images", *names)
+    (root / "images/dog/empty.jpg").touch()
+    os.rename(root / "images/cat/8.png", os.fsencode(root / "images/cat") + b"/\xff\n.png")
+    (root / "boxes/cat").mkdir(parents=True)
+    write_annotation(root / "boxes/cat/0.xml", Annotation(50, 40, ("cat",), ((10.0, 10.0, 20.0, 30.0),)))
+    (root / "boxes/a.xml").write_text("<annotation>")
+    pack_folder(root / "images", root / "shards", images_per_shard=5, boxes=root / "boxes")
+    pack_folder(root / "images", root / "one", boxes=root / "boxes")
+    return root
+
+
+@pytest.mark.parametrize(("world", "workers"), [(1, 0), (1, 2), (2, 0), (2, 2), (5, 1)])
+def test_same_samples_as_from_the_folder(folder: Path, world: int, workers: int) -> None:
+    expected = samples(folder / "images", boxes=str(folder / "boxes"))
+    assert len(expected) == 14
+    assert expected["dog/empty.jpg"] == "the file is empty"
+    assert "cat/\\xff\n.png" in expected
+    for image, error in ((k, v) for k, v in expected.items() if k in ("dog/a.jpg", "dog/a.png")):
+        assert "no element found" in error[4], image
+    # Messages name the file of the boxes, which is another one.
+    del expected["dog/a.jpg"], expected["dog/a.png"]
+    for shards in ("shards", "one", "shards/{00000..00002}.tar"):
+        found = samples(folder / shards, world, workers)
+        assert "dog/a.jpg.xml: no element found" in found.pop("dog/a.jpg")[4]
+        assert "dog/a.png.xml: no element found" in found.pop("dog/a.png")[4]
+        assert same(found, expected), shards
+
+
+def test_done_samples_are_left_out_before_they_are_decoded(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    done = {"cat/\\xff\n.png", "dog/v1.2 b.png", "dog/empty.jpg"}
+    found = samples(folder / "shards", world=2, done=done)
+    assert found.keys() == samples(folder / "images").keys() - done
+    monkeypatch.setattr("datamodules.reading.samples.decode_image", None)
+    assert samples(folder / "shards", done=found.keys() | done) == {}
+
+
+@pytest.mark.parametrize("world", [1, 3])
+def test_figures_are_of_the_same_images_however_they_are_shared(folder: Path, world: int) -> None:
+    found = samples(folder / "shards", world, n_originals=4)
+    with_original = sorted(path for path, s in found.items() if isinstance(s, tuple) and s[5] is not None)
+    # The first of each of the three shards, of which one is the empty file, and the second of the first.
+    assert with_original == ["cat/0.png", "cat/5.png", "dog/a.jpg"]
+
+
+def test_a_listing_is_shared_as_a_file(folder: Path, tmp_path: Path) -> None:
+    data = ImageFolderDataModule(str(folder / "shards"), class_names=NAMES, num_workers=0)
+    data.listing_file = tmp_path / "listing.arrow"
+    data.read_done = lambda: {f"cat/{k}.png" for k in range(8)}
+    before = data.fingerprint()
+    data.prepare_data()
+    assert data.fingerprint() == before
+    assert before["n_shards"] == 3
+    data.setup("test")
+    assert isinstance(data.listing, ShardListing)
+    assert data.listing.is_done("cat/7.png")
+    assert not data.listing.is_done("dog/a.png")
+    assert sum(len(batch["path"]) for batch in data.test_dataloader()) == 5
+
+
+class TestForeignShards:
+    def test_labels(self, tmp_path: Path) -> None:
+        files = [("0.png", png()), ("0.cls", b"1\n"), ("1.PNG", png()), ("1.cls", b"cat"), ("2.png", png())]
+        files += [("dog/3.jpg", png()), ("dog/3.cls", b"0"), ("./dog/4.jpg", png()), ("dog/4.seg.png", b"no image")]
+        files += [("__info__/x.json", b""), ("readme", b"")]
+        found = samples(write_tar(tmp_path / "x.tar.gz", files, "w:gz"))
+        labels = {path: sample[1].item() for path, sample in found.items()}
+        assert labels == {"0.png": 1, "1.PNG": 0, "2.png": -1, "dog/3.jpg": 0, "dog/4.jpg": 1}
+
+    def test_wnids(self, tmp_path: Path) -> None:
+        from datamodules.sources.imagenet import imagenet_class_names
+
+        files = [("n02123045/a.JPEG", png()), ("b.JPEG", png()), ("b.cls", b"n01440764")]
+        found = samples(write_tar(tmp_path / "x.tar", files), class_names=imagenet_class_names())
+        assert {path: sample[1].item() for path, sample in found.items()} == {"n02123045/a.JPEG": 281, "b.JPEG": 0}
+
+    def test_bad_samples_fail_and_the_rest_goes_on(self, tmp_path: Path) -> None:
+        files = [("a.png", png()), ("b.txt", b""), ("c.png", png()), ("c.jpg", png()), ("d.png", png())]
+        files += [("d.cls", b"2"), ("e.png", b"x"), ("f.png", png()), ("f.png", png()), ("mouse/g.png", png())]
+        files += [("a.png", png()), ("h.png", png())]
+        found = samples(write_tar(tmp_path / "x.tar", files))
+        errors = {path: sample for path, sample in found.items() if isinstance(sample, str)}
+        assert found.keys() - errors.keys() == {"a.png", "h.png"}
+        assert errors.keys() == {"b", "c", "d.png", "e.png", "f.png", "mouse/g.png", "a.png (sample 7 of x.tar)"}
+        assert errors["b"] == "a sample should hold one image; this one holds txt"
+        assert errors["c"] == "a sample should hold one image; this one holds jpg, png"
+        assert errors["d.png"] == "its .cls is '2', which is no class of the network"
+        assert errors["e.png"] == "not an image in a known format"
+        assert "duplicate file name" in errors["f.png"]
+        assert errors["mouse/g.png"] == "its folder is 'mouse', which is no class of the network"
+        assert errors["a.png (sample 7 of x.tar)"] == "an earlier sample of the shard has the same name"
+
+    def test_names_that_begin_anew_in_each_shard(self, tmp_path: Path) -> None:
+        """The usual way of WebDataset's own writers; each sample is still known, also to a run that is continued."""
+        for shard, name in enumerate(("cat", "dog")):
+            files = [
+                (f"{k:04d}.{end}", png(k) if end == "png" else name.encode())
+                for k in range(3)
+                for end in ("png", "cls")
+            ]
+            write_tar(tmp_path / f"{shard}.tar", files)
+        found = samples(tmp_path, world=2)
+        assert sorted(found) == [f"{shard}.tar/{k:04d}.png" for shard in (0, 1) for k in range(3)]
+        assert {path[:1]: sample[1].item() for path, sample in found.items()} == {"0": 0, "1": 1}
+        assert samples(tmp_path, done={f"0.tar/{k:04d}.png" for k in range(3)}).keys() == {
+            f"1.tar/{k:04d}.png" for k in range(3)
+        }
+        (tmp_path / "more").mkdir()
+        write_tar(tmp_path / "more/0.tar", [("0000.png", png()), ("0000.cls", b"dog")])
+        both = samples(f"{tmp_path}/{{0,more/0}}.tar")  # two files of one name
+        assert sorted(both) == [f"{tmp_path}/0.tar/{k:04d}.png" for k in range(3)] + [f"{tmp_path}/more/0.tar/0000.png"]
+
+    def test_links_are_told(self, tmp_path: Path) -> None:
+        make_images(tmp_path, "cat/a.png")
+        (tmp_path / "cat/b.png").symlink_to("a.png")
+        os.link(tmp_path / "cat/a.png", tmp_path / "cat/c.png")
+        with tarfile.open(tmp_path / "x.tar", "w") as tar:
+            for name in ("a", "b", "c"):
+                tar.add(tmp_path / f"cat/{name}.png", f"cat/{name}.png")
+        found = samples(tmp_path / "x.tar")
+        assert len(found) == 3
+        assert found["cat/b.png"] == found["cat/c.png"] == "a link; shards hold the files themselves"
+
+
+class TestDamage:
+    @pytest.fixture
+    def shard(self, tmp_path: Path) -> Path:
+        return write_tar(tmp_path / "x.tar", [(f"cat/{k}.png", png(k)) for k in range(6)])
+
+    @pytest.mark.parametrize(
+        ("cut", "n_good", "message"),
+        [
+            (3 * 1024 + 100, 2, "x.tar: .*truncated header at byte 3,072"),
+            (3 * 1024 + 512, 2, "unexpected end of data"),
+            (3 * 1024 + 600, 2, "unexpected end of data"),
+            (3 * 1024, 2, "no end of the archive"),
+        ],
+    )
+    @pytest.mark.parametrize("world", [1, 2])
+    def test_truncated(self, shard: Path, cut: int, n_good: int, message: str, world: int) -> None:
+        assert len(png()) < 512
+        shard.write_bytes(shard.read_bytes()[:cut])
+        self.check(shard, n_good, message.removeprefix("x.tar: .*"), world)
+
+    def check(self, shard: Path, n_good: int, message: str, world: int = 1) -> None:
+        found = samples(shard, world)
+        error = str(found.pop("x.tar"))
+        assert error.startswith(f"the shard is damaged after its first {n_good} samples: ")
+        assert message in error
+        assert found.keys() == {f"cat/{k}.png" for k in range(n_good)}
+
+    def test_garbage_in_place_of_a_header(self, shard: Path) -> None:
+        content = bytearray(shard.read_bytes())
+        content[3 * 1024 : 3 * 1024 + 100] = b"x" * 100
+        shard.write_bytes(content)
+        self.check(shard, 2, "bad checksum at byte 3,072")
+
+    def test_zeros_in_place_of_a_header(self, shard: Path) -> None:
+        content = bytearray(shard.read_bytes())
+        content[3 * 1024 : 3 * 1024 + 512] = bytes(512)
+        shard.write_bytes(content)
+        self.check(shard, 2, "something follows the end of the archive")
+
+    def test_truncated_gzip(self, tmp_path: Path) -> None:
+        files = [(f"cat/{k}.png", os.urandom(3000)) for k in range(20)]
+        content = write_tar(tmp_path / "x.tar.gz", [("cat/first.png", png()), *files], "w:gz").read_bytes()
+        (tmp_path / "x.tar.gz").write_bytes(content[: len(content) * 2 // 3])
+        found = samples(tmp_path / "x.tar.gz")
+        assert "the shard is damaged after its first" in found["x.tar.gz"]
+        assert "cat/first.png" in found
+
+    def test_deleted_after_the_listing(self, folder: Path, tmp_path: Path) -> None:
+        pack_folder(folder / "images", tmp_path / "shards", images_per_shard=5)
+        data = ImageFolderDataModule(str(tmp_path / "shards"), class_names=NAMES, num_workers=0)
+        data.setup("test")
+        (tmp_path / "shards/00001.tar").unlink()
+        batches = list(data.test_dataloader())
+        failures = dict(failure for batch in batches for failure in batch["failed"])
+        assert "No such file" in failures["00001.tar"]
+
+
+@pytest.mark.parametrize(("shards", "workers"), [("shards", 1), ("shards", 2), ("one", 2)])
+def test_what_kills_its_worker_fails_and_the_rest_goes_on(
+    folder: Path, monkeypatch: pytest.MonkeyPatch, shards: str, workers: int
+) -> None:
+    expected = samples(folder / shards)
+    lethal = ["cat/3.png", "dog/v1.2 b.png"]
+    contents = {(folder / "images" / name).read_bytes() for name in lethal}
+
+    def decode_or_die(source: Any) -> Any:
+        if source in contents:
+            os.kill(os.getpid(), 9)
+        return decode_image(source)
+
+    monkeypatch.setattr("datamodules.reading.samples.decode_image", decode_or_die)
+    with pytest.warns(UserWarning, match="was killed by signal 9"):
+        found = samples(folder / shards, workers=workers)
+    for name in lethal:
+        assert found.pop(name) == "the worker that decoded it was killed by signal 9 (SIGKILL), twice"
+        del expected[name]
+    assert same(found, expected)
+
+
+class TestUnusable:
+    @pytest.mark.parametrize(
+        ("files", "message"),
+        [
+            ([], "x.tar holds no samples"),
+            ([("readme", b"")], "x.tar holds no samples"),
+            ([("mouse/a.png", b"")], "1 of 1 class folders match no class of the network.*mouse.*cat, dog"),
+            ([("a.png", b""), ("a.cls", b"7")], "first sample of .*x.tar, a.png: its .cls is '7'"),
+        ],
+    )
+    def test_first_sample(self, tmp_path: Path, files: list, message: str) -> None:
+        with pytest.raises(DataError, match=message):
+            samples(write_tar(tmp_path / "x.tar", files))
+
+    def test_no_archive(self, tmp_path: Path) -> None:
+        (tmp_path / "x.tar").write_bytes(b"text")
+        with pytest.raises(DataError, match=r"x\.tar is no tar archive"):
+            samples(tmp_path / "x.tar")
+
+    def test_missing_shards(self, folder: Path) -> None:
+        with pytest.raises(DataError, match=r"2 of 5 shards of .* do not exist: .*00003.tar, .*00004.tar"):
+            samples(folder / "shards/{00000..00004}.tar")
+
+    def test_class_names_are_needed(self, folder: Path) -> None:
+        with pytest.raises(DataError, match="class_names have to be known"):
+            samples(folder / "shards", class_names=None)
+
+    def test_workers_that_are_killed_whatever_they_read(self, folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setattr("datamodules.reading.samples.decode_image", lambda _: os.kill(os.getpid(), 9))
+        with (
+            pytest.warns(UserWarning, match=r"Rank 0: .*was killed by signal 9 \(SIGKILL\)"),
+            pytest.raises(DataError, match="10 workers of rank 0 died one after the other, whatever they read"),
+        ):
+            samples(folder / "shards", workers=1)
+
+
+def test_tars_beside_class_folders_are_not_shards(tmp_path: Path) -> None:
+    """The archive from which somebody unpacked the folders."""
+    make_images(tmp_path, "cat/a.png")
+    write_tar(tmp_path / "val.tar", [("dog/b.png", png())])
+    assert samples(tmp_path).keys() == {"cat/a.png"}

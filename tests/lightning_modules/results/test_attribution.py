@@ -1,0 +1,78 @@
+from __future__ import annotations
+
+import numpy as np
+import pyarrow as pa
+import pytest
+
+from lightning_modules import AttributionModule, GradCAM, Saliency
+from lightning_modules.metrics import EnergyInBox, WeightRandomization
+from lightning_modules.results.attribution import bootstrap_interval, summarize_attribution
+
+
+@pytest.fixture(scope="module")
+def module() -> AttributionModule:
+    return AttributionModule(
+        "shapes", [GradCAM(), Saliency()], [EnergyInBox(), WeightRandomization(["classifier.6", "features.28"])]
+    )
+
+
+def table(module: AttributionModule) -> pa.Table:
+    """Two images of class 0 and one of class 1, explained by two methods, and a file that failed."""
+    rows = []
+    for path, target, energy in (("a", 0, 0.2), ("b", 0, 0.4), ("c", 1, 0.9)):
+        for method, correlation in (("GradCAM", 0.1), ("Saliency", 0.8)):
+            rows.append(
+                {"path": path, "status": "ok", "label": target, "target": target, "method": method, "top1": True}
+                | {"degenerate": path == "a" and method == "Saliency", "energy_in_box": energy}
+                | {"randomization_correlation": None if path == "a" else correlation, "randomization_ssim": None}
+                | {"randomization_correlation_curve": [None if path == "a" else 0.9, correlation]}
+            )
+    rows.append({"path": "d", "status": "failed", "error": "the file is empty"})
+    return pa.Table.from_pylist([{name: row.get(name) for name in module.schema.names} for row in rows], module.schema)
+
+
+def test_scores_of_each_method(module: AttributionModule) -> None:
+    summary = summarize_attribution(table(module))
+    assert (summary["n_images"], summary["n_failed"], summary["top1"]) == (4, 1, 1.0)
+    assert list(summary["methods"]) == ["GradCAM", "Saliency"]
+    of_saliency = summary["methods"]["Saliency"]
+    energy = of_saliency["scores"]["energy_in_box"]
+    assert energy["n"] == 3
+    assert energy["mean"] == pytest.approx(0.5)
+    assert energy["class_mean"] == pytest.approx((0.3 + 0.9) / 2)
+    assert 0.2 <= energy["low"] < 0.5 < energy["high"] <= 0.9
+    assert of_saliency["n_degenerate"] == 1
+    missing = of_saliency["scores"]["randomization_ssim"]
+    assert missing == {"mean": None, "low": None, "high": None, "class_mean": None, "n": 0}
+    assert of_saliency["curves"]["randomization_correlation_curve"] == pytest.approx([0.9, 0.8])
+    assert of_saliency["curves"]["randomization_ssim_curve"] is None
+    assert summary["failing_randomization"] == ["Saliency"]
+
+
+def test_order_of_the_rows_does_not_matter_to_the_mean(module: AttributionModule) -> None:
+    rows = table(module)
+    turned = rows.take(list(range(len(rows)))[::-1])
+    first, second = (summarize_attribution(t)["methods"]["GradCAM"]["scores"]["energy_in_box"] for t in (rows, turned))
+    assert first["mean"] == pytest.approx(second["mean"])
+
+
+def test_bootstrap_interval_is_that_of_the_mean() -> None:
+    values = np.random.default_rng(1).normal(3, 2, 4000)
+    low, high = bootstrap_interval(values)
+    half = 1.96 * 2 / np.sqrt(4000)
+    assert low == pytest.approx(values.mean() - half, abs=half / 5)
+    assert high == pytest.approx(values.mean() + half, abs=half / 5)
+    assert bootstrap_interval(values) == (low, high)
+    assert bootstrap_interval(np.array([2.0])) == (2.0, 2.0)
+
+
+def test_figures_of_the_run(module: AttributionModule) -> None:
+    figures = module.run_figures(module.summarize(table(module)))
+    assert list(figures) == ["scores", "randomization_correlation_curve"]
+    titles = [axes.get_title() for axes in figures["scores"].axes if axes.get_visible()]
+    assert titles == ["energy in box\n(higher is better)", "randomization correlation\n(lower is better)"]
+    (axes,) = figures["randomization_correlation_curve"].axes
+    assert [label.get_text() for label in axes.get_xticklabels()] == ["classifier.6", "features.28"]
+    assert [line.get_label() for line in axes.lines] == ["GradCAM", "Saliency"]
+    assert axes.lines[1].get_ydata().tolist() == pytest.approx([0.9, 0.8])
+    assert module.run_figures(module.summarize(table(module).slice(6))) == {}

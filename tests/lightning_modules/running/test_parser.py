@@ -1,0 +1,88 @@
+from __future__ import annotations
+
+import importlib
+from collections.abc import Callable
+from pathlib import Path
+
+import evaluate_attribution
+import pytest
+
+from lightning_modules.running.cli import run_main
+
+FILE = "import torch\n\n\nclass MyNet(torch.nn.Linear):\n    pass\n"
+ATTRIBUTION = ["evaluate_attribution", "--data.root", ".", "--model.weights", "shapes", "--out", "run"]
+ROBUSTNESS = ["evaluate_robustness", *ATTRIBUTION[1:]]
+MAXIMIZATION = ["maximize_activation", *ATTRIBUTION[3:]]
+
+
+@pytest.mark.parametrize(
+    ("command", "message"),
+    [
+        ([*ATTRIBUTION, "--model.methods", "[GradCan]"], "--model.methods: no AttributionMethod is called GradCan. Did "
+         "you mean GradCAM or GuidedGradCAM? Known: GradCAM, GuidedBackprop, GuidedGradCAM, Saliency, SmoothGrad"),
+        ([*ATTRIBUTION, "--model.methods", "GradCAM"], "--model.methods: should be a list, in brackets: '[GradCAM]'."),
+        ([*ATTRIBUTION, "--model.methods", "[{class_path: SmoothGrad, init_args: {n_sample: 3}}]"],
+         "SmoothGrad has no option n_sample. Did you mean n_samples? Its options: n_samples, noise_level, clip"),
+        ([*ATTRIBUTION, "--model.methods", "[{class_path: SmoothGrad, init_args: {n_samples: many}}]"],
+         "--model.methods: n_samples should be a whole number, got many."),
+        ([*ATTRIBUTION, "--model.methods", "[{class_path:SmoothGrad}]"], "a space has to follow each colon"),
+        ([*ATTRIBUTION, "--model.methods", "[my_file.MyNet]"],
+         "my_file.MyNet is not one of those asked for here: derive it from lightning_modules.AttributionMethod."),
+        ([*ATTRIBUTION, "--model.methods", "[my_file.MyNot]"], "my_file has no class MyNot. Did you mean MyNet?"),
+        ([*ATTRIBUTION, "--model.methods", "[my_fil.MyNet]"], "there is no module my_fil: neither a file my_fil.py "),
+        ([*ATTRIBUTION, "--model.metrics", "[PointingGam]"], "is called PointingGam. Did you mean PointingGame?"),
+        ([*ATTRIBUTION, "--model.wieghts", "x"], "There is no option --model.wieghts. Did you mean --model.weights"),
+        ([*ATTRIBUTION, "--trainer.device", "1"], "no option --trainer.device. Did you mean --trainer.devices"),
+        ([*ATTRIBUTION, "--trainer.precision", "bf61"], "--trainer.precision: should be one of 64, 32, 16, "),
+        ([*ATTRIBUTION, "--trainer.accelerator", "cuba"], "invalid accelerator name: `accelerator='cuba'`"),
+        ([*ATTRIBUTION, "--trainer.accelerator", "cpu", "--trainer.devices", "0"], "`Trainer(devices='0')` value"),
+        ([*ATTRIBUTION, "--model.n_figures", "abc"], "--model.n_figures: should be a whole number, got abc."),
+        ([*ATTRIBUTION, "--model.network", "resnet50"], "Did you mean torchvision.models.resnet50?"),
+        ([*ATTRIBUTION, "--config", "bad.yaml"], "There is no option --model.wieghts. Did you mean --model.weights"),
+        ([*ATTRIBUTION, "--config", "nothere.yaml"], "--config: File does not exist: "),
+        ([*ATTRIBUTION, "--data.num_workers", "-1"], "data.num_workers must be at least 0, got -1."),
+        ([*ATTRIBUTION, "heart"], "'heart' belongs to no option. A value that holds spaces needs quotes"),
+        ([*ATTRIBUTION[:-1], "my_file.py"], "--out should be a folder, but my_file.py is a file."),
+        (ATTRIBUTION[:-2], "These are required: --out."),
+        ([*ROBUSTNESS, "--model.attack", "PDG"], "no Attack is called PDG. Did you mean PGD? Known: FGSM, PGD; "),
+        ([*ROBUSTNESS, "--model.attack.nrm", "2"], "FGSM has no option nrm. Did you mean norm? Its options: norm, "),
+        ([*ROBUSTNESS, "--model.attack.norm", "3"], "--model.attack: norm should be one of 'inf', 2, 1, got 3."),
+        ([*ROBUSTNESS, "--model.eps", "4/255"], "--model.eps: should be a list, in brackets: '[4/255]'."),
+        ([*MAXIMIZATION, "--model.objective", "Channel"], "Channel needs layer: {class_path: Channel, init_args: "),
+        ([*MAXIMIZATION, "--model.objective", "ClassLogits"], "is called ClassLogits. Did you mean ClassLogit?"),
+        ([*MAXIMIZATION, "--data.clases", "0"], "no option --data.clases. Did you mean --data.classes"),
+        (["predict", "x.png", "--wieghts", "shapes"], "There is no option --wieghts. Did you mean --weights?"),
+        (["predict"], "These are required: images."),
+        (["train_classifier", "--data.root", "nowhere", "--out", "run", "--trainer.accelerator", "cpu"],
+         "nowhere holds no class folders to train on: it should hold nowhere/CLASS/*.jpg, or such folders in train"),
+        (["train_classifier", "--data", "ShapeDataModule", "--out", "x"], "Did you mean ShapesDataModule or Image"),
+        (["demo", "--ot", "x"], "There is no option --ot. Did you mean --out?"),
+    ],
+)  # fmt: skip
+def test_a_slip_is_explained(
+    call: Callable, tmp_path: Path, capsys: pytest.CaptureFixture[str], command: list[str], message: str
+) -> None:
+    (tmp_path / "my_file.py").write_text(FILE)
+    (tmp_path / "bad.yaml").write_text("model:\n  wieghts: shapes\n")
+    script, *options = command
+    with pytest.raises(SystemExit) as exited:
+        call(lambda args: run_main(lambda: importlib.import_module(script).main(args)), *options)
+    assert exited.value.code == 2
+    error = capsys.readouterr().err
+    assert message in error
+    assert "Traceback" not in error
+
+
+def test_help_begins_with_what_is_asked_for(call: Callable, capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit, match="0"):
+        call(evaluate_attribution.main, "--help")
+    shown = capsys.readouterr().out
+    assert shown.startswith("usage: ")
+    assert "--data.root ROOT --out OUT [options]" in shown.splitlines()[0]
+    places = [shown.index(f"  --{name}") for name in ("out ", "model.weights ", "data.root ", "trainer.devices ")]
+    assert places == sorted(places)
+    # Of training, so not shown; but understood, and kept in configurations.
+    assert "max_epochs" not in shown
+    with pytest.raises(SystemExit, match="0"):
+        call(evaluate_attribution.main, *ATTRIBUTION[1:], "--trainer.max_epochs", 7, "--print_config")
+    assert "max_epochs: 7" in capsys.readouterr().out

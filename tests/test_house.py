@@ -1,0 +1,64 @@
+"""The house: each folder imports only from the floors below its own, and says what lives there."""
+
+from __future__ import annotations
+
+import ast
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[1]
+# Of lightning_modules, from the ground up. Rooms of one floor never import each other.
+FLOORS = [
+    {"errors", "options"},
+    {"networks"},
+    {"gradients"},
+    {"methods", "attacks", "synthesis"},
+    {"metrics"},
+    {"results", "figures"},
+    {"activation_maximization", "attribution", "classifier", "robustness"},
+    {"running"},
+]
+FILES = [file for package in ("datamodules", "lightning_modules", "scripts") for file in (ROOT / package).rglob("*.py")]
+
+
+def imports_of(file: Path) -> set[str]:
+    found = set()
+    for node in ast.walk(ast.parse(file.read_text())):
+        if isinstance(node, ast.Import):
+            found |= {alias.name for alias in node.names}
+        elif isinstance(node, ast.ImportFrom):
+            assert node.level == 0, f"{file}: relative import"
+            found |= {f"{node.module}.{alias.name}" for alias in node.names}
+    return found
+
+
+def floor_of(room: str) -> int:
+    (floor,) = [k for k, rooms in enumerate(FLOORS) if room in rooms] or [None]
+    assert floor is not None, f"{room} stands on no floor: add it to FLOORS"
+    return floor
+
+
+@pytest.mark.parametrize("file", FILES, ids=lambda file: file.relative_to(ROOT).as_posix())
+def test_imports_go_down(file: Path) -> None:
+    package, *inner = file.relative_to(ROOT).with_suffix("").parts
+    imported = imports_of(file)
+    if package == "datamodules":
+        assert not {name for name in imported if name.startswith(("lightning_modules", "scripts"))}
+    if package == "lightning_modules":
+        assert not {name for name in imported if name.startswith("scripts")}
+        if inner == ["__init__"]:
+            return
+        if inner[0] != "running":
+            assert not {name for name in imported if name.startswith("datamodules")}
+        for name in imported:
+            if name.startswith("lightning_modules."):
+                other = name.split(".")[1]
+                assert other == inner[0] or floor_of(other) < floor_of(inner[0]), f"{file} imports {name}"
+
+
+def test_cleverhans_lives_behind_one_adapter() -> None:
+    # The benchmark runs cleverhans as a peer.
+    files = [file for file in FILES if "benchmarks" not in file.parts]
+    using = [file for file in files if any(name.startswith("cleverhans") for name in imports_of(file))]
+    assert using == [ROOT / "lightning_modules/attacks/base.py"]
