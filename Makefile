@@ -27,6 +27,6 @@ test: lint
 	$(BIN)/python -m pytest --numprocesses 2 --dist loadfile
 
 lint: install
-	$(BIN)/ruff check --line-length 120 --select B,C4,E,F,I,PIE,PT,RUF,SIM,UP,W --ignore B905,RUF001,RUF002,RUF003 .
-	$(BIN)/ruff format --line-length 120 --check .
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
 	$(BIN)/mypy

@@ -5,36 +5,20 @@ from __future__ import annotations
 import os
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 import torch
 from PIL import Image
 from torch import Tensor
 
+from datamodules.batch import Original
 from datamodules.reading.decoding import DecodingError, decode_image
 from datamodules.sources.imagenet import Annotation, AnnotationError, read_annotation
 from datamodules.sources.listing import label_table, printable
 
 ORIGINAL_SIZE = 1024
 """Originals that travel with a batch are reduced to at most this many pixels a side: they are for figures."""
-
-
-class Original(NamedTuple):
-    """An image before resize and crop, for figures: what the user recognizes.
-
-    Attributes:
-        pixels: uint8 ``(H, W, 3)``, reduced to at most 1,024 pixels a side. An array, since tensors of a batch are
-            moved to the GPU, where figures have no use for them.
-        view: What the model saw of it: (left, top, right, bottom) in its pixels.
-
-    Example:
-        >>> Original(np.zeros((300, 400, 3), np.uint8), (50.0, 0.0, 350.0, 300.0)).view
-        (50.0, 0.0, 350.0, 300.0)
-    """
-
-    pixels: np.ndarray
-    view: tuple[float, float, float, float]
 
 
 class SampleReader:

@@ -1,0 +1,67 @@
+"""What a batch holds: the contract between the two packages, and all that ``lightning_modules`` imports of this one."""
+
+from __future__ import annotations
+
+from typing import NamedTuple, TypedDict
+
+import numpy as np
+from torch import Tensor
+
+
+class Original(NamedTuple):
+    """An image before resize and crop, for figures: what the user recognizes.
+
+    Attributes:
+        pixels: uint8 ``(H, W, 3)``, reduced to at most 1,024 pixels a side. An array, since tensors of a batch are
+            moved to the GPU, where figures have no use for them.
+        view: What the network saw of it: (left, top, right, bottom) in its pixels.
+    """
+
+    pixels: np.ndarray
+    view: tuple[float, float, float, float]
+
+
+class Batch(TypedDict):
+    """A batch of N images that could be read, and of those that could not.
+
+    Attributes:
+        image: Pixels in [0, 1], float32 ``(N, 3, H, W)``.
+        label: Index of the class, long ``(N,)``; -1 = unlabelled.
+        index: Number of the image in the data set, long ``(N,)``; the first ones get figures.
+        path: What the rows call each image, relative to the root; N of valid Unicode.
+        boxes: Of each image the boxes, float32 ``(K, 4)``: left, top, right, bottom in pixels of ``image``.
+        box_labels: Of each image the classes of its boxes, long ``(K,)``; -1 = no class of the network.
+        box_error: Of each image what is wrong with its annotation; None = nothing.
+        original: Of each of the first images the :class:`Original`, for its figure; None for all others.
+        failed: (path, error) of each image that could not be read; not of length N.
+    """
+
+    image: Tensor
+    label: Tensor
+    index: Tensor
+    path: list[str]
+    boxes: list[Tensor]
+    box_labels: list[Tensor]
+    box_error: list[str | None]
+    original: list[Original | None]
+    failed: list[tuple[str, str]]
+
+
+class UnitBatch(TypedDict):
+    """A batch of N images to be made by activation maximization.
+
+    Attributes:
+        target: Index of the class or channel, long ``(N,)``.
+        layer: The layer whose channel it is; None = a class.
+        name: The class's name, or ``layer:channel``.
+        seed: Of each image, long ``(N,)``.
+        path: File name of each image, which is also what the rows call it.
+        index: Number of the image in the run, long ``(N,)``.
+    """
+
+    target: Tensor
+    layer: list[str | None]
+    name: list[str]
+    seed: Tensor
+    path: list[str]
+    index: Tensor
