@@ -1,21 +1,22 @@
 """VGG16 and what is computed from it."""
 
 from lightning_modules.activation_maximization import ActivationMaximizationModule
-from lightning_modules.attacks.base import FGSM, PGD, Attack
+from lightning_modules.attacks.base import Attack
+from lightning_modules.attacks.fgsm import FGSM
+from lightning_modules.attacks.pgd import PGD
 from lightning_modules.attribution import AttributionModule
 from lightning_modules.classifier import ClassifierModule, PredictionModule
 from lightning_modules.errors import InputError
 from lightning_modules.gradients.forward_pass import ForwardPass
 from lightning_modules.gradients.memory import keep_freed_memory
-from lightning_modules.methods.base import (
-    AttributionMethod,
-    GradCAM,
-    GuidedBackprop,
-    GuidedGradCAM,
-    Saliency,
-    SmoothGrad,
-)
-from lightning_modules.networks.loading import load_network, normalized
+from lightning_modules.gradients.needs import Needs
+from lightning_modules.methods.base import AttributionMethod
+from lightning_modules.methods.cam import GradCAM, GuidedGradCAM
+from lightning_modules.methods.explain import Explanation, explain
+from lightning_modules.methods.gradient import GuidedBackprop, Saliency
+from lightning_modules.methods.smooth_grad import SmoothGrad
+from lightning_modules.networks.loading import load_network
+from lightning_modules.networks.network import Network, as_network
 from lightning_modules.networks.vgg16 import VGG16, fold_batch_norm, load_vgg16, save_vgg16
 from lightning_modules.networks.weight_files import WeightsError
 from lightning_modules.robustness import RobustnessModule
@@ -31,6 +32,7 @@ __all__ = [
     "AttributionMethod",
     "AttributionModule",
     "ClassifierModule",
+    "Explanation",
     "FigureWriter",
     "ForwardPass",
     "GradCAM",
@@ -38,6 +40,8 @@ __all__ = [
     "GuidedGradCAM",
     "ImageWriter",
     "InputError",
+    "Needs",
+    "Network",
     "PredictionModule",
     "ReportWriter",
     "RobustnessModule",
@@ -49,10 +53,11 @@ __all__ = [
     "Summarizer",
     "SynthesisProgress",
     "WeightsError",
+    "as_network",
+    "explain",
     "fold_batch_norm",
     "keep_freed_memory",
     "load_network",
     "load_vgg16",
-    "normalized",
     "save_vgg16",
 ]

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from functools import reduce
+from operator import or_
 from typing import Any
 
 import pyarrow as pa
@@ -15,15 +17,13 @@ from lightning_modules.figures.comparison import better, comparison_figure, curv
 from lightning_modules.figures.style import attribution_figure
 from lightning_modules.gradients.forward_pass import ForwardPass
 from lightning_modules.gradients.halving import in_halves_if_need_be
-from lightning_modules.methods.base import (
-    AttributionMethod,
-    GradCAM,
-    GuidedBackprop,
-    GuidedGradCAM,
-    SmoothGrad,
-    layers_of_methods,
-)
+from lightning_modules.gradients.needs import Needs
+from lightning_modules.methods.base import AttributionMethod
+from lightning_modules.methods.cam import GradCAM, GuidedGradCAM
+from lightning_modules.methods.explain import explain
+from lightning_modules.methods.gradient import GuidedBackprop
 from lightning_modules.methods.maps import shows_something
+from lightning_modules.methods.smooth_grad import SmoothGrad
 from lightning_modules.metrics import AttributionMetric, EnergyInBox, PointingGame, WeightRandomization
 from lightning_modules.networks.class_names import find_class
 from lightning_modules.networks.loading import load_network
@@ -77,18 +77,11 @@ class AttributionModule(pl.LightningModule):
         if not self.methods:
             raise InputError("model.methods is empty: name at least one attribution method.")
         self.network = load_network(network, weights)
-        for metric in metrics:
-            if isinstance(metric, WeightRandomization):
-                metric.layers_of(self.network)  # refuses unknown layers before the first batch
         self.target = target if target in ("predicted", "label") else find_class(target, self.network.class_names)
         self.n_figures = n_figures
-        self.layers = layers_of_methods(self.network, methods)
-        wanting = [method.needs_input_gradient for method in methods] + [m.needs_input_gradient for m in metrics]
-        self.input_gradients = any(wanting)
-        reads_layer, reads_guided = (
-            [getattr(m, f"reads_{name}_gradient") for m in methods] for name in ("layer", "guided")
-        )
-        self.together = any(reads_layer) and any(reads_guided)
+        self.metric_needs = reduce(or_, (metric.needs(self.network) for metric in metrics), Needs())
+        for method in methods:
+            method.needs(self.network)  # refuses unknown layers before the first batch
 
     @property
     def schema(self) -> pa.Schema:
@@ -109,18 +102,15 @@ class AttributionModule(pl.LightningModule):
         failed = failed_rows(batch)
         if not len(batch["image"]):
             return {"rows": failed, "figures": {}}
-        forward_pass = ForwardPass(
+        maps = explain(
             self.network,
             batch["image"],
+            list(self.methods.values()),
             self._targets(batch),
-            layers=self.layers,
             keys=batch["path"],
-            input_gradients=self.input_gradients,
-            together=self.together,
+            needs=self.metric_needs,
         )
-        maps = {name: method(forward_pass).detach() for name, method in self.methods.items()}
-        for name, attribution in maps.items():
-            _check_map(name, attribution, forward_pass.images)
+        forward_pass = maps.forward_pass
         # All is computed before anything is read, so that a GPU is waited for once.
         scores = {name: self._score(maps[name], forward_pass, batch, method) for name, method in self.methods.items()}
         images = image_columns(forward_pass, batch, self.network.class_names)
@@ -135,7 +125,7 @@ class AttributionModule(pl.LightningModule):
         return {"rows": rows + failed, "figures": self._draw(forward_pass, batch, maps, images)}
 
     def _score(
-        self, attribution: Tensor, forward_pass: ForwardPass, batch: Mapping[str, Any], method: AttributionMethod
+        self, attribution: Tensor, forward_pass: ForwardPass, batch: Any, method: AttributionMethod
     ) -> dict[str, Tensor]:
         """What the rows say of a batch's maps: N values for each column, NaN where there is none."""
         columns = {"degenerate": ~shows_something(attribution.flatten(1))}
@@ -232,12 +222,3 @@ def _without_nan(value: Any) -> Any:
     if isinstance(value, list):
         return [_without_nan(item) for item in value]
     return None if value != value else value
-
-
-def _check_map(name: str, attribution: Tensor, images: Tensor) -> None:
-    n, _, height, width = images.shape
-    if attribution.ndim != 4 or attribution.shape[0] != n or attribution.shape[2:] != (height, width):
-        raise InputError(
-            f"The method {name} gave a map of shape {tuple(attribution.shape)}; it should give (N, C, H, W) with "
-            f"N = {n}, H = {height}, W = {width}."
-        )

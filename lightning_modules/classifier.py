@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 from torchmetrics.classification import MulticlassAccuracy
 
+from lightning_modules.networks.network import Network
 from lightning_modules.networks.vgg16 import VGG16, load_vgg16
 
 
@@ -56,7 +57,7 @@ class ClassifierModule(pl.LightningModule):
         super().__init__()
         class_names = list(class_names)
         if weights == "random":
-            network = VGG16(
+            vgg16 = VGG16(
                 class_names,
                 width=width,
                 hidden_features=hidden_features,
@@ -65,9 +66,9 @@ class ClassifierModule(pl.LightningModule):
                 batch_norm=batch_norm,
             ).initialize(seed)
         else:
-            network = _with_classes(load_vgg16(weights), class_names, seed)
-        self.network = network.train().requires_grad_(True)
-        for module in network.classifier:
+            vgg16 = _with_classes(load_vgg16(weights).module, class_names, seed)
+        self.network = vgg16.network().train().requires_grad_(True)
+        for module in vgg16.classifier:
             if isinstance(module, nn.Dropout):
                 module.p = dropout
         self.learning_rate = learning_rate
@@ -106,14 +107,14 @@ class ClassifierModule(pl.LightningModule):
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         # What load_vgg16 needs to build the same network from this file alone.
-        checkpoint["vgg16"] = self.network.description()
+        checkpoint["vgg16"] = self.network.module.description()
 
 
 class PredictionModule(pl.LightningModule):
     """Predicts with a network as it is.
 
     Args:
-        network: Maps pixels in [0, 1] to logits.
+        network: From pixels in [0, 1] to logits.
 
     Example:
         >>> batch = {"image": torch.rand(2, 3, 112, 112), "path": ["a.jpg", "b.jpg"], "failed": []}
@@ -121,7 +122,7 @@ class PredictionModule(pl.LightningModule):
         torch.Size([2, 8])
     """
 
-    def __init__(self, network: nn.Module) -> None:
+    def __init__(self, network: Network) -> None:
         super().__init__()
         self.network = network
 

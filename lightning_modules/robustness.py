@@ -11,13 +11,17 @@ import torch
 from matplotlib.figure import Figure
 from torch import Tensor
 
-from lightning_modules.attacks.base import FGSM, Attack, check_budget
+from lightning_modules.attacks.base import Attack, check_budget
 from lightning_modules.attacks.budgets import format_eps, parse_sweep
+from lightning_modules.attacks.fgsm import FGSM
 from lightning_modules.errors import InputError
 from lightning_modules.figures.robustness import Panel, accuracy_figure, robustness_figure
 from lightning_modules.gradients.forward_pass import ForwardPass
 from lightning_modules.gradients.halving import in_halves_if_need_be
-from lightning_modules.methods.base import AttributionMethod, GradCAM, layers_of_methods
+from lightning_modules.gradients.needs import Needs
+from lightning_modules.methods.base import AttributionMethod
+from lightning_modules.methods.cam import GradCAM
+from lightning_modules.methods.explain import Explanation, explain
 from lightning_modules.metrics import rank_correlation, top_overlap
 from lightning_modules.networks.class_names import find_class
 from lightning_modules.networks.loading import load_network
@@ -101,7 +105,8 @@ class RobustnessModule(pl.LightningModule):
         self.network = load_network(network, weights)
         self.target = _parse_target(target, self.attack, self.network.class_names)
         self.n_figures = n_figures
-        self.layers = layers_of_methods(self.network, methods)
+        for method in methods:
+            method.needs(self.network)  # refuses unknown layers before the first batch
 
     @property
     def schema(self) -> pa.Schema:
@@ -148,7 +153,7 @@ class RobustnessModule(pl.LightningModule):
         distances = [(torch.zeros(len(images)), torch.zeros(len(images)))]
         for eps, attacked in zip(self.eps, adversarial):
             distances.append(check_budget(self.attack, images, attacked, eps))
-            evaluated.append(self._evaluate(self._pass(batch, attacked, explained), batch))
+            evaluated.append(self._evaluate(self._explain(batch, attacked, explained), batch))
 
         success, is_attackable = self._success(torch.stack([e.logits.argmax(1) for e in evaluated]), target)
         smallest = self._smallest_eps(success)
@@ -179,21 +184,21 @@ class RobustnessModule(pl.LightningModule):
         }
         return {"rows": rows + failed, "figures": figures}
 
-    def _pass(self, batch: Mapping[str, Any], images: Tensor, target: Tensor | None = None) -> ForwardPass:
-        # The attack differentiates the clean images' pass; those of the adversarial ones are only explained.
-        needed = target is None or any(method.needs_input_gradient for method in self.methods.values())
-        return ForwardPass(self.network, images, target, layers=self.layers, keys=batch["path"], input_gradients=needed)
+    def _explain(
+        self, batch: Mapping[str, Any], images: Tensor, target: Tensor | None = None, needs: Needs | None = None
+    ) -> Explanation:
+        return explain(self.network, images, list(self.methods.values()), target, keys=batch["path"], needs=needs)
 
     def _attack(self, batch: Mapping[str, Any]) -> tuple[_Evaluated, Tensor, Tensor, tuple[list[Tensor], Tensor]]:
         """The clean images' evaluation, the classes that maps explain, the classes attacked, and the sweep."""
-        forward_pass = self._pass(batch, batch["image"])
-        target = self._targets(forward_pass, batch["label"])
-        sweep = self.attack.sweep(forward_pass, target, self.eps)
-        return self._evaluate(forward_pass, batch), forward_pass.target, target, sweep
+        maps = self._explain(batch, batch["image"], needs=self.attack.needs(self.network))
+        target = self._targets(maps.forward_pass, batch["label"])
+        sweep = self.attack.sweep(maps.forward_pass, target, self.eps)
+        return self._evaluate(maps, batch), maps.forward_pass.target, target, sweep
 
-    def _evaluate(self, forward_pass: ForwardPass, batch: Mapping[str, Any]) -> _Evaluated:
-        maps = {name: method(forward_pass).detach() for name, method in self.methods.items()}
-        return _Evaluated(image_columns(forward_pass, batch, self.network.class_names), forward_pass.logits, maps)
+    def _evaluate(self, maps: Explanation, batch: Mapping[str, Any]) -> _Evaluated:
+        columns = image_columns(maps.forward_pass, batch, self.network.class_names)
+        return _Evaluated(columns, maps.forward_pass.logits, dict(maps))
 
     def _targets(self, forward_pass: ForwardPass, labels: Tensor) -> Tensor:
         if self.target == "label":

@@ -15,11 +15,13 @@ from functools import partial
 from pathlib import Path
 
 import torch
+from benchmarks.attack_rows import fgsm
 from benchmarks.limit_rows import bare_network, smooth_grad_on_gpu
 from benchmarks.map_rows import EMULATED, grad_cam, guided_backprop, smooth_grad, three_maps, three_maps_bf16
-from benchmarks.other_rows import activation_maximization, fgsm, insertion_deletion
 from benchmarks.run_rows import bf16_accuracy, end_to_end, peak_memory, sustained
+from benchmarks.score_rows import insertion_deletion
 from benchmarks.setting import Setting
+from benchmarks.synthesis_rows import activation_maximization
 from benchmarks.timing import Result, Row, measure
 from jsonargparse import ArgumentParser
 from rich import box

@@ -10,7 +10,7 @@ from rich.console import Console
 from rich.table import Table
 
 from lightning_modules import AttributionModule
-from lightning_modules.metrics.randomization import PASSING_CORRELATION
+from lightning_modules.metrics.randomization import FAILING_CORRELATION
 from lightning_modules.running.cli import run_main
 from lightning_modules.running.evaluation import EvaluationCLI
 
@@ -55,7 +55,7 @@ def print_summary(summary: dict) -> None:
         kept = methods[method]["scores"]["randomization_correlation"]["mean"]
         print(
             f"{method} fails the sanity check: while the network forgets what it has learnt, its maps keep a rank "
-            f"correlation of {kept:.2f} with those before, on average; more than {PASSING_CORRELATION:g} fails."
+            f"correlation of {kept:.2f} with those before, on average; more than {FAILING_CORRELATION:g} fails."
         )
 
 

@@ -30,7 +30,7 @@ from lightning_modules.results.report import describe_images
 from lightning_modules.results.rows import read_rows
 from lightning_modules.running.cli import run_main
 from lightning_modules.running.evaluation import TestCLI
-from lightning_modules.synthesis import VARIANTS, layer_channels
+from lightning_modules.synthesis import VARIANTS
 
 MOST_ROWS = 32
 COLUMNS = {
@@ -72,7 +72,7 @@ def _class_names(model: Any) -> list[str]:
 
 
 def _channels(model: Any) -> dict[str, int]:
-    return layer_channels(model.network, model.network.input_size)
+    return model.network.layer_channels
 
 
 def _layer(model: Any) -> str | None:

@@ -10,7 +10,7 @@ import pytest
 import torch
 
 from datamodules import write_shapes
-from lightning_modules import VGG16, load_vgg16
+from lightning_modules import VGG16, Network, load_vgg16
 
 
 @pytest.fixture(scope="session")
@@ -22,13 +22,13 @@ def shapes(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="session")
-def shapes_network() -> VGG16:
+def shapes_network() -> Network[VGG16]:
     """The embedded model. Shared: tests must leave it as it is."""
     return load_vgg16("shapes")
 
 
 @pytest.fixture(scope="session")
-def random_vgg16() -> VGG16:
+def random_vgg16() -> Network[VGG16]:
     """Full-size VGG16 with seeded random weights. Shared: tests must leave it as it is."""
     return load_vgg16("random")
 

@@ -2,9 +2,33 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import numpy as np
 import torch
 from torch import Tensor, nn
+
+from lightning_modules import ForwardPass, Needs, Network, as_network
+
+
+def full_pass(
+    module: nn.Module,
+    images: Tensor,
+    target: Tensor | int | None = None,
+    *,
+    layers: Sequence[str] | None = None,
+    keys: Sequence[str] | None = None,
+) -> ForwardPass:
+    """A pass of which everything can be read; of ``layers`` too, None = of the network's target layer."""
+    network = module if isinstance(module, Network) else as_network(module, input_size=8)
+    default = [network.target_layer] if network.target_layer else []
+    needs = Needs(
+        layer_gradients=frozenset(default if layers is None else layers),
+        input_gradient=True,
+        guided_gradient=True,
+        loss_gradient=True,
+    )
+    return ForwardPass(network, images, target, needs=needs, keys=keys)
 
 
 class TinyNet(nn.Module):

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import functools
-import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
@@ -15,16 +13,10 @@ from torch.overrides import TorchFunctionMode
 
 
 class ReLURule:
-    """Which gradient the ReLUs of a pass give: the true one or, inside ``guided()``, the guided one.
-
-    Attributes:
-        n_true: While the model runs: so many images, from the first on, that keep the true gradient in any case.
-    """
+    """Which gradient the ReLUs of a pass give: the true one or, inside ``guided()``, the guided one."""
 
     def __init__(self) -> None:
         self.is_guided = False
-        self.n_true = 0
-        _fewest_holders()  # not for the first time inside a backward pass
 
     @contextmanager
     def guided(self) -> Iterator[None]:
@@ -44,51 +36,15 @@ class RuledReLU(torch.autograd.Function):
             ctx.mark_dirty(x)
         output = x.relu_() if inplace else x.relu()
         ctx.save_for_backward(output)
-        ctx.rule, ctx.n_true = rule, rule.n_true
+        ctx.rule = rule
         return output
 
     @staticmethod
     def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor, None, None]:
         (output,) = ctx.saved_tensors
-        # In place where nobody else can see it, which saves a pass over memory; the early layers are bound by those.
-        if not torch.is_grad_enabled() and _holders(gradients) == _fewest_holders():
-            gradient = gradients[0]
-            torch.ops.aten.threshold_backward.grad_input(gradient, output, 0, grad_input=gradient)
-        else:
-            gradient = torch.ops.aten.threshold_backward(gradients[0], output, 0)
-        if ctx.rule.is_guided:
-            gradient[ctx.n_true :].clamp_min_(0)
-        return gradient, None, None
-
-
-def _holders(gradients: tuple[Tensor, ...]) -> tuple[int, int]:
-    """How many references there are to the first tensor, by Python and through it by C++, and to its memory."""
-    storage = gradients[0].untyped_storage()
-    return sys.getrefcount(gradients[0]), torch._C._storage_Use_Count(storage._cdata)
-
-
-@functools.cache
-def _fewest_holders() -> tuple[int, int]:
-    """What :func:`_holders` counts in a backward function if the gradient goes there alone and nothing else keeps it.
-
-    Counted once instead of written down, as it depends on the versions of Python and PyTorch.
-    """
-    found: list[tuple[int, int]] = []
-
-    class Count(torch.autograd.Function):
-        @staticmethod
-        def forward(ctx: Any, x: Tensor) -> Tensor:
-            return x.clone()
-
-        @staticmethod
-        def backward(ctx: Any, *gradients: Tensor) -> Tensor:
-            found.append(_holders(gradients))
-            return gradients[0]
-
-    with torch.inference_mode(False), torch.enable_grad():
-        x = torch.ones(1, requires_grad=True)
-        torch.autograd.grad(Count.apply(x) * 2, x)
-    return found[0]
+        # A tensor of its own, as PyTorch's ReLU gives: the one that comes in may be somebody else's too.
+        gradient = torch.ops.aten.threshold_backward(gradients[0], output, 0)
+        return gradient.clamp_min_(0) if ctx.rule.is_guided else gradient, None, None
 
 
 class RuleOnReLU(TorchFunctionMode):

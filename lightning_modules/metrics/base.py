@@ -3,41 +3,24 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Mapping
-from typing import Any
 
-import torch
 from torch import Tensor
-from torchmetrics import Metric
 
+from datamodules.batch import Batch
 from lightning_modules.gradients.forward_pass import ForwardPass
+from lightning_modules.gradients.needs import Needs
 from lightning_modules.methods.base import AttributionMethod
+from lightning_modules.networks.network import Network
+from lightning_modules.options import NamedByOptions
 
-Batch = Mapping[str, Any]
 
+class AttributionMetric(NamedByOptions, ABC):
+    """Scores each map of a batch; a subclass says how, under one or several columns of the rows.
 
-class AttributionMetric(Metric, ABC):
-    """Scores each map of a batch; a subclass says how, under one or several columns.
+    Means over a data set are taken of the rows, exactly, on any number of devices.
 
-    ``score`` gives the values that stand in the rows; ``update`` and ``compute`` take their means, exactly, over
-    batches and devices, without the images that were not scored.
-
-    Example:
-        >>> from lightning_modules import ForwardPass, load_vgg16
-        >>> forward_pass = ForwardPass(load_vgg16("shapes"), torch.rand(2, 3, 112, 112))
-        >>> attribution = torch.zeros(2, 1, 112, 112)
-        >>> attribution[:, :, 50, 50] = 1
-        >>> boxes, labels = [torch.tensor([[40.0, 40.0, 60.0, 60.0]])] * 2, list(forward_pass.target[:, None])
-        >>> batch = {"boxes": boxes, "box_labels": labels}
-        >>> class Peak(AttributionMetric):
-        ...     columns = ("peak",)
-        ...
-        ...     def score(self, attribution, forward_pass, batch, method):
-        ...         return {"peak": attribution.amax((1, 2, 3))}
-        >>> metric = Peak()
-        >>> metric.update(attribution, forward_pass, batch, None)
-        >>> metric.compute()
-        {'peak': tensor(1., dtype=torch.float64)}
+    To add one, derive a class in a file of your own, keep each option of ``__init__`` as the attribute of its name, and
+    name the class on the command line by its import path.
     """
 
     columns: tuple[str, ...]
@@ -46,18 +29,13 @@ class AttributionMetric(Metric, ABC):
     curves: tuple[str, ...] = ()
     """Names of what has several numbers for each map: columns of lists in the rows."""
 
-    needs_input_gradient: bool = False
-    """Whether the metric asks the pass for a gradient with respect to the pixels."""
+    def needs(self, network: Network) -> Needs:
+        """What the metric reads of the pass of ``network`` that the maps explain; unless it says otherwise, the logits.
 
-    full_state_update = False
-    total: Tensor
-    count: Tensor
-
-    def __init__(self) -> None:
-        super().__init__()
-        n = len(self.columns)
-        self.add_state("total", torch.zeros(n, dtype=torch.float64), dist_reduce_fx="sum")
-        self.add_state("count", torch.zeros(n, dtype=torch.long), dist_reduce_fx="sum")
+        Raises:
+            InputError: If the network has not what the metric needs.
+        """
+        return Needs()
 
     @abstractmethod
     def score(
@@ -71,13 +49,3 @@ class AttributionMetric(Metric, ABC):
             batch: The batch, with its ``boxes`` (N of ``(K, 4)``) and ``box_labels`` (N of ``(K,)``).
             method: The method that made the maps.
         """
-
-    def update(self, attribution: Tensor, forward_pass: ForwardPass, batch: Batch, method: AttributionMethod) -> None:
-        scores = self.score(attribution, forward_pass, batch, method)
-        values = torch.stack([scores[name].double() for name in self.columns]).to(self.total.device)
-        self.total += values.nansum(1)
-        self.count += values.isfinite().sum(1)
-
-    def compute(self) -> dict[str, Tensor]:
-        """Mean of each column over the maps scored so far; NaN if there are none."""
-        return dict(zip(self.columns, self.total / self.count))

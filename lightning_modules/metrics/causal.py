@@ -10,12 +10,12 @@ from scipy.ndimage import gaussian_filter
 from torch import Tensor
 from torch.nn import functional as F
 
+from datamodules.batch import Batch
 from lightning_modules.errors import InputError
 from lightning_modules.gradients.forward_pass import ForwardPass
 from lightning_modules.methods.base import AttributionMethod
 from lightning_modules.methods.maps import magnitude
-from lightning_modules.metrics.base import AttributionMetric, Batch
-from lightning_modules.networks.vgg16 import IMAGENET_MEAN
+from lightning_modules.metrics.base import AttributionMetric
 
 Predict = Callable[[Tensor, Tensor], Tensor]
 """(images ``(M, 3, H, W)``, targets ``(M,)``) -> probability of the target, ``(M,)``."""
@@ -120,7 +120,6 @@ class InsertionDeletion(AttributionMetric):
     curves = ("insertion_curve", "deletion_curve")
 
     def __init__(self, step: int | None = None, max_batch: int = 64) -> None:
-        super().__init__()
         if (step is not None and step < 1) or max_batch < 1:
             raise InputError(f"step and max_batch must be at least 1, got {step} and {max_batch}.")
         self.step = step
@@ -130,7 +129,7 @@ class InsertionDeletion(AttributionMetric):
         self, attribution: Tensor, forward_pass: ForwardPass, batch: Batch, method: AttributionMethod
     ) -> dict[str, Tensor]:
         images = forward_pass.images.detach()
-        mean = _mean_of(forward_pass)
+        mean = forward_pass.network.mean_pixel
         step = self.step or 8 * images.shape[3]
         scores: dict[str, Tensor] = {}
         ends = {"insertion": (rise_blur(images, mean), images), "deletion": (images, mean.expand_as(images))}
@@ -167,7 +166,7 @@ class AverageDrop(AttributionMetric):
     def score(
         self, attribution: Tensor, forward_pass: ForwardPass, batch: Batch, method: AttributionMethod
     ) -> dict[str, Tensor]:
-        images, mean = forward_pass.images.detach(), _mean_of(forward_pass)
+        images, mean = forward_pass.images.detach(), forward_pass.network.mean_pixel
         strength = magnitude(attribution).nan_to_num(0, 0, 0)[:, None]
         mask = strength / strength.amax((2, 3), keepdim=True).clamp_min(torch.finfo(strength.dtype).tiny)
         predict = _predict(forward_pass)
@@ -177,16 +176,10 @@ class AverageDrop(AttributionMetric):
         return {"average_drop": drop, "increase_in_confidence": (after > before).float()}
 
 
-def _mean_of(forward_pass: ForwardPass) -> Tensor:
-    """What the network subtracts from the pixels, ``(3, 1, 1)``: its own ``mean``, or ImageNet's."""
-    mean = getattr(forward_pass.model, "mean", None)
-    return torch.as_tensor(IMAGENET_MEAN if mean is None else mean).to(forward_pass.images).view(-1, 1, 1)
-
-
 def _predict(forward_pass: ForwardPass) -> Predict:
     def predict(images: Tensor, target: Tensor) -> Tensor:
         with torch.no_grad():
-            logits = forward_pass.model(images.contiguous(memory_format=torch.channels_last))
+            logits = forward_pass.network(images.contiguous(memory_format=torch.channels_last))
         logits = logits.float() if logits.dtype in (torch.float16, torch.bfloat16) else logits
         return logits.softmax(1).gather(1, target[:, None])[:, 0]
 

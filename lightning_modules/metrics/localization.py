@@ -8,11 +8,12 @@ from scipy import ndimage
 from torch import Tensor
 from torchvision.ops import box_iou
 
+from datamodules.batch import Batch
 from lightning_modules.errors import InputError
 from lightning_modules.gradients.forward_pass import ForwardPass
 from lightning_modules.methods.base import AttributionMethod
 from lightning_modules.methods.maps import magnitude, shows_something
-from lightning_modules.metrics.base import AttributionMetric, Batch
+from lightning_modules.metrics.base import AttributionMetric
 
 
 def boxes_to_mask(boxes: Tensor, height: int, width: int, margin: float = 0.0) -> Tensor:
@@ -144,7 +145,6 @@ class PointingGame(AttributionMetric):
     columns = ("pointing_game",)
 
     def __init__(self, tolerance: float = 15.0) -> None:
-        super().__init__()
         if tolerance < 0:
             raise InputError(f"tolerance must be at least 0 pixels, got {tolerance}.")
         self.tolerance = tolerance
@@ -211,7 +211,6 @@ class LocalizationError(AttributionMetric):
     columns = ("localization_error_top1", "localization_error_top5")
 
     def __init__(self, threshold: float = 0.15, iou: float = 0.5) -> None:
-        super().__init__()
         if not 0 < threshold < 1 or not 0 < iou <= 1:
             raise InputError(f"threshold must lie in (0, 1) and iou in (0, 1], got {threshold} and {iou}.")
         self.threshold = threshold

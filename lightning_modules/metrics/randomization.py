@@ -9,18 +9,22 @@ import torch
 from torch import Tensor, nn
 from torchmetrics.functional.image import structural_similarity_index_measure
 
+from datamodules.batch import Batch
 from lightning_modules.errors import InputError
 from lightning_modules.gradients.forward_pass import ForwardPass
+from lightning_modules.gradients.needs import Needs
 from lightning_modules.methods.base import AttributionMethod
+from lightning_modules.methods.explain import explain
 from lightning_modules.methods.maps import magnitude
-from lightning_modules.metrics.base import AttributionMetric, Batch
+from lightning_modules.metrics.base import AttributionMetric
 from lightning_modules.metrics.similarity import rank_correlation
+from lightning_modules.networks.network import Network
 
-PASSING_CORRELATION = 0.5
+FAILING_CORRELATION = 0.5
 """A method fails when its maps stay more alike than this to the trained network's, on average over the cascade."""
 
 
-def weighted_layers(model: nn.Module) -> list[str]:
+def weighted_layers(network: Network) -> list[str]:
     """Names of the convolutions and linear layers, from the output down: the order of the cascade.
 
     Example:
@@ -28,14 +32,14 @@ def weighted_layers(model: nn.Module) -> list[str]:
         ['2', '0']
     """
     kinds = (nn.Linear, nn.modules.conv._ConvNd)
-    return [name for name, module in model.named_modules() if isinstance(module, kinds)][::-1]
+    return [name for name, layer in network.layers.items() if isinstance(layer, kinds)][::-1]
 
 
-def cascade(model: nn.Module, layers: Sequence[str], seed: int = 0) -> Iterator[tuple[str, nn.Module]]:
+def cascade(network: Network, layers: Sequence[str], seed: int = 0) -> Iterator[tuple[str, Network]]:
     """Randomizes one layer after the other, keeping what was randomized, and yields the layer's name and the network.
 
-    It is one copy of ``model`` that changes from step to step; ``model`` itself is left alone. Weights are drawn as He
-    et al. (ICCV 2015) do, biases are zero; each layer's from ``seed`` and its name's place in ``layers`` alone.
+    It is one copy of ``network`` that changes from step to step; ``network`` itself is left alone. Weights are drawn as
+    He et al. (ICCV 2015) do, biases are zero; each layer's from ``seed`` and its name's place in ``layers`` alone.
 
     Example:
         >>> model = nn.Sequential(nn.Linear(2, 2), nn.ReLU(), nn.Linear(2, 2))
@@ -44,9 +48,9 @@ def cascade(model: nn.Module, layers: Sequence[str], seed: int = 0) -> Iterator[
     """
     # What is made under inference mode, as in Lightning's test loop, has no gradients.
     with torch.inference_mode(False):
-        random = copy.deepcopy(model)
+        random = copy.deepcopy(network)
     for number, name in enumerate(layers):
-        _randomize(random.get_submodule(name), torch.Generator().manual_seed(seed * 1000 + number))
+        _randomize(random.layers[name], torch.Generator().manual_seed(seed * 1000 + number))
         yield name, random
 
 
@@ -112,17 +116,20 @@ class WeightRandomization(AttributionMetric):
     curves = ("randomization_correlation_curve", "randomization_ssim_curve")
 
     def __init__(self, layers: Sequence[str] | None = None, seed: int = 0) -> None:
-        super().__init__()
         self.layers = None if layers is None else list(layers)
         self.seed = seed
 
-    def layers_of(self, model: nn.Module) -> list[str]:
-        """The layers of ``model`` that are randomized, in order.
+    def needs(self, network: Network) -> Needs:
+        self.layers_of(network)  # refuses unknown layers before the first batch
+        return Needs()
+
+    def layers_of(self, network: Network) -> list[str]:
+        """The layers of ``network`` that are randomized, in order.
 
         Raises:
-            InputError: If the model has no such layer, or one has no weights.
+            InputError: If the network has no such layer, or one has no weights.
         """
-        possible = weighted_layers(model)
+        possible = weighted_layers(network)
         layers = possible if self.layers is None else self.layers
         if unknown := [name for name in layers if name not in possible]:
             raise InputError(f"WeightRandomization cannot randomize {unknown[0]!r}; it can: {', '.join(possible)}.")
@@ -132,18 +139,9 @@ class WeightRandomization(AttributionMetric):
         self, attribution: Tensor, forward_pass: ForwardPass, batch: Batch, method: AttributionMethod
     ) -> dict[str, Tensor]:
         correlation, similarity = [], []
-        kept = [name for name in (method.layer or forward_pass.target_layer,) if name]
-        for _, random in cascade(forward_pass.model, self.layers_of(forward_pass.model), self.seed):
-            changed = method(
-                ForwardPass(
-                    random,
-                    forward_pass.images,
-                    forward_pass.target,
-                    layers=kept,
-                    keys=forward_pass.keys,
-                    input_gradients=method.needs_input_gradient,
-                )
-            ).detach()
+        for _, random in cascade(forward_pass.network, self.layers_of(forward_pass.network), self.seed):
+            maps = explain(random, forward_pass.images, [method], forward_pass.target, keys=forward_pass.keys)
+            (changed,) = maps.values()
             correlation.append(rank_correlation(attribution, changed))
             similarity.append(structural_similarity(attribution, changed))
         curves = torch.stack(correlation, 1), torch.stack(similarity, 1)

@@ -1,4 +1,4 @@
-"""VGG16 as one module from pixels in [0, 1] to logits, and the ways to get its weights."""
+"""VGG16 of any width, and the ways to get its weights."""
 
 from __future__ import annotations
 
@@ -13,6 +13,8 @@ from torchvision.models import VGG16_Weights
 from torchvision.models.vgg import cfgs, make_layers
 
 from lightning_modules.errors import InputError
+from lightning_modules.networks.network import Network, as_network
+from lightning_modules.networks.torchvision_facts import IMAGENET_MEAN, IMAGENET_STD, imagenet_class_names
 from lightning_modules.networks.weight_files import (
     WeightsError,
     check_fit,
@@ -22,8 +24,6 @@ from lightning_modules.networks.weight_files import (
     read_tensors,
 )
 
-IMAGENET_MEAN = (0.485, 0.456, 0.406)
-IMAGENET_STD = (0.229, 0.224, 0.225)
 EMBEDDED_WEIGHTS = Path(__file__).with_name("shapes_vgg16.pth")
 WEIGHTS_HELP = (
     "IMAGENET1K_V1 (torchvision's, downloaded once), shapes (the small embedded model), random (seeded, untrained), "
@@ -32,11 +32,11 @@ WEIGHTS_HELP = (
 
 
 class VGG16(nn.Module):
-    r"""VGG16 (configuration D) from pixels in [0, 1] to logits.
+    """VGG16 (configuration D) from normalized images to logits.
 
     The names of layers and parameters are torchvision's (``features.29``, ``classifier.6.weight``), so its state dicts
-    fit. Unlike torchvision's, the module normalizes its input itself, scales in width, and knows its class names and
-    the size of image that it was trained on.
+    fit. Unlike torchvision's, the module scales in width, and knows its class names and the size of image that it was
+    trained on. :meth:`network` makes it one of pixels.
 
     Args:
         class_names: Name of each output, in order.
@@ -46,27 +46,16 @@ class VGG16(nn.Module):
         resize_size: Length in pixels of an image's shorter side before the crop to ``input_size``.
         batch_norm: Whether a batch norm follows each convolution, as training from scratch needs it.
 
-    Shape: ``(N, 3, H, W)`` in [0, 1] -> ``(N, len(class_names))``.
+    Shape: ``(N, 3, H, W)`` -> ``(N, len(class_names))``.
 
     Raises:
         InputError: If a size is below 32, ``hidden_features`` below 1, or ``class_names`` is not a list of names.
 
     Reference: Simonyan & Zisserman, "Very Deep Convolutional Networks for Large-Scale Image Recognition", ICLR 2015.
-
-    Example:
-        >>> network = VGG16(["cat", "dog"], width=0.05, hidden_features=16, input_size=32).eval()
-        >>> network(torch.rand(4, 3, 32, 32)).shape
-        torch.Size([4, 2])
     """
 
     target_layer = "features.29"
     """The last ReLU of the features: where Grad-CAM looks unless told otherwise."""
-
-    pairs_after = target_layer
-    """From here on nothing but the classifier's weights counts, so two gradients share one backward pass."""
-
-    mean: Tensor
-    std: Tensor
 
     def __init__(
         self,
@@ -105,14 +94,14 @@ class VGG16(nn.Module):
             nn.Dropout(),
             nn.Linear(hidden_features, len(self.class_names)),
         )
-        # Not persistent: the state dict stays torchvision's.
-        self.register_buffer("mean", torch.tensor(IMAGENET_MEAN).view(3, 1, 1), persistent=False)
-        self.register_buffer("std", torch.tensor(IMAGENET_STD).view(3, 1, 1), persistent=False)
 
     def forward(self, images: Tensor) -> Tensor:
-        x = (images - self.mean) / self.std
-        x = self.avgpool(self.features(x))
+        x = self.avgpool(self.features(images))
         return self.classifier(torch.flatten(x, 1))
+
+    def network(self) -> Network[VGG16]:
+        """The network from pixels in [0, 1] around this module, with ImageNet's normalization."""
+        return as_network(self, mean=IMAGENET_MEAN, std=IMAGENET_STD)
 
     def description(self) -> dict[str, Any]:
         """The constructor's arguments, as plain values: ``VGG16(**network.description())`` has the same layout."""
@@ -138,12 +127,8 @@ class VGG16(nn.Module):
         nn.init.normal_(self.get_parameter("classifier.6.weight"), 0, 0.01, generator=generator)
         return self
 
-    def freeze(self) -> VGG16:
-        """Makes the network ready to be explained: eval mode, no parameter gradients, ``channels_last``."""
-        return self.eval().requires_grad_(False).to(memory_format=torch.channels_last)
 
-
-def load_vgg16(weights: str | Path = "IMAGENET1K_V1", *, seed: int = 0) -> VGG16:
+def load_vgg16(weights: str | Path = "IMAGENET1K_V1", *, seed: int = 0) -> Network[VGG16]:
     """Loads a VGG16 that maps pixels in [0, 1] to logits, frozen, in eval mode and ``channels_last``.
 
     Args:
@@ -162,7 +147,7 @@ def load_vgg16(weights: str | Path = "IMAGENET1K_V1", *, seed: int = 0) -> VGG16
     """
     name = str(weights)
     if name == "random":
-        return VGG16(imagenet_class_names()).initialize(seed).freeze()
+        return VGG16(imagenet_class_names()).initialize(seed).network().freeze()
     if name == "shapes":
         return _from_file(EMBEDDED_WEIGHTS)
     if name == "IMAGENET1K_V1":
@@ -178,7 +163,7 @@ def load_vgg16(weights: str | Path = "IMAGENET1K_V1", *, seed: int = 0) -> VGG16
     return _from_file(path)
 
 
-def save_vgg16(network: VGG16, path: str | Path) -> None:
+def save_vgg16(network: Network[VGG16], path: str | Path) -> None:
     """Writes a file that :func:`load_vgg16` reads: the weights with the architecture, class names and input size.
 
     Example:
@@ -189,19 +174,13 @@ def save_vgg16(network: VGG16, path: str | Path) -> None:
         ['arrow', 'circle']
     """
     state = {name: tensor.detach().cpu().contiguous() for name, tensor in network.state_dict().items()}
-    torch.save({"vgg16": network.description(), "state_dict": state}, path)
+    torch.save({"vgg16": network.module.description(), "state_dict": state}, path)
 
 
 def fold_batch_norm(network: VGG16) -> VGG16:
     """A plain VGG16 that computes what ``network`` computes in eval mode, its batch norms folded into the convolutions.
 
     Returns ``network`` itself if it has none.
-
-    Example:
-        >>> network = VGG16(["cat", "dog"], width=0.05, hidden_features=16, input_size=32, batch_norm=True).eval()
-        >>> images = torch.rand(4, 3, 32, 32)
-        >>> torch.allclose(fold_batch_norm(network).eval()(images), network(images), atol=1e-5)
-        True
     """
     if not network.batch_norm:
         return network
@@ -214,12 +193,7 @@ def fold_batch_norm(network: VGG16) -> VGG16:
     return folded
 
 
-def imagenet_class_names() -> list[str]:
-    """The 1,000 class names of ImageNet as torchvision's weights carry them, in the order of the outputs."""
-    return list(VGG16_Weights.IMAGENET1K_V1.meta["categories"])
-
-
-def _from_file(path: Path) -> VGG16:
+def _from_file(path: Path) -> Network[VGG16]:
     description, state = _read(path)
     description = description or {"class_names": imagenet_class_names()}
     try:
@@ -237,7 +211,7 @@ def _from_file(path: Path) -> VGG16:
     )
     network = VGG16(**description)
     network.load_state_dict(state)
-    return fold_batch_norm(network.eval()).freeze()
+    return fold_batch_norm(network.eval()).network().freeze()
 
 
 def _read(path: Path) -> tuple[Mapping[str, Any], dict[str, Tensor]]:

@@ -9,7 +9,7 @@ import pandas as pd
 import pyarrow as pa
 from scipy import stats
 
-from lightning_modules.metrics.randomization import PASSING_CORRELATION
+from lightning_modules.metrics.randomization import FAILING_CORRELATION
 from lightning_modules.results.report import CURVES, SCORES, Report, describe_images, image_scalars, markdown_table, tag
 from lightning_modules.results.rows import summarize_images
 
@@ -43,7 +43,7 @@ def summarize_attribution(table: pa.Table) -> dict[str, Any]:
         **summarize_images(frame),
         "methods": methods,
         "failing_randomization": [
-            name for name, r in correlations.items() if r is not None and r > PASSING_CORRELATION
+            name for name, r in correlations.items() if r is not None and r > FAILING_CORRELATION
         ],
     }
 

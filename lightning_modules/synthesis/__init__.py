@@ -9,7 +9,6 @@ from lightning_modules.synthesis.objectives import (
     ClassLogit,
     LogitMargin,
     Objective,
-    layer_channels,
     respond,
 )
 from lightning_modules.synthesis.parametrizations import FourierImage, Parametrization, PixelImage
@@ -43,7 +42,6 @@ __all__ = [
     "TotalVariation",
     "Transform",
     "generators",
-    "layer_channels",
     "maximize",
     "respond",
     "shift",

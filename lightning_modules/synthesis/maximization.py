@@ -7,9 +7,11 @@ from contextlib import contextmanager
 from dataclasses import dataclass, replace
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from lightning_modules.errors import InputError
+from lightning_modules.gradients.enabled import gradients_enabled
+from lightning_modules.networks.network import Network
 from lightning_modules.options import seed_from
 from lightning_modules.synthesis.objectives import Objective, respond
 from lightning_modules.synthesis.parametrizations import Parametrization, Size
@@ -84,7 +86,7 @@ class Progress:
 
 
 def maximize(
-    network: nn.Module,
+    network: Network,
     objective: Objective,
     target: Tensor,
     recipe: Recipe,
@@ -98,7 +100,7 @@ def maximize(
     random about an image follows from its key and the number of the step.
 
     Args:
-        network: Maps pixels in [0, 1] to logits; in eval mode.
+        network: From pixels in [0, 1] to logits; in eval mode.
         objective: What is maximized.
         target: The class or channel of each image, long ``(N,)``.
         recipe: How.
@@ -117,7 +119,7 @@ def maximize(
         torch.Size([1, 3, 112, 112])
     """
     like = next(network.parameters())
-    with torch.inference_mode(False), torch.enable_grad(), _repeatable():
+    with gradients_enabled(), _repeatable():
         # A clone, since autograd cannot keep a tensor that was made under inference mode.
         target = target.to(like.device).clone()
         start = [recipe.parametrization.start(size, generator) for generator in generators(keys, 0)]

@@ -6,9 +6,11 @@ from abc import ABC, abstractmethod
 from typing import Any, Literal
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from lightning_modules.errors import InputError
+from lightning_modules.networks.network import Network
+from lightning_modules.networks.observation import looked_at
 from lightning_modules.options import NamedByOptions
 
 
@@ -104,7 +106,7 @@ class _Reached(Exception):
         self.output = output
 
 
-def respond(network: nn.Module, images: Tensor, layer: str | None) -> Tensor:
+def respond(network: Network, images: Tensor, layer: str | None) -> Tensor:
     """The output of ``layer`` for ``images``; None = of the network.
 
     The pass ends at the layer, so what lies above costs nothing, and an in-place ReLU that follows cannot overwrite the
@@ -112,57 +114,19 @@ def respond(network: nn.Module, images: Tensor, layer: str | None) -> Tensor:
 
     Raises:
         InputError: If there is no such layer.
-
-    Example:
-        >>> network = nn.Sequential(nn.Conv2d(3, 4, 3), nn.ReLU(), nn.Flatten())
-        >>> respond(network, torch.rand(1, 3, 8, 8), "1").shape
-        torch.Size([1, 4, 6, 6])
     """
     if layer is None:
         return network(images)
 
-    def stop(module: nn.Module, args: Any, output: Any) -> None:
+    def stop(name: str, output: Any) -> None:
         raise _Reached(output)
 
-    modules = dict(network.named_modules())
-    if layer not in modules:
-        raise InputError(f"The network has no layer {layer!r}; it has {', '.join(filter(None, modules))}.")
-    handle = modules[layer].register_forward_hook(stop)
+    layers = network.layers
+    if layer not in layers:
+        raise InputError(f"The network has no layer {layer!r}; it has {', '.join(layers)}.")
     try:
-        network(images)
+        with looked_at({layer: layers[layer]}, stop):
+            network.original(network.normalized(images))
     except _Reached as reached:
         return reached.output
-    finally:
-        handle.remove()
     raise InputError(f"The network has the layer {layer!r}, but does not use it.")
-
-
-def layer_channels(network: nn.Module, size: int) -> dict[str, int]:
-    """How many channels each layer gives, by its name, in the order of the forward pass.
-
-    Args:
-        network: Layers are its innermost modules.
-        size: Height and width in pixels of an image that it takes.
-
-    Example:
-        >>> layer_channels(nn.Sequential(nn.Conv2d(3, 4, 3), nn.Flatten(), nn.Linear(144, 2)), 8)
-        {'0': 4, '1': 144, '2': 2}
-    """
-    channels: dict[str, int] = {}
-    handles = []
-    for name, module in network.named_modules():
-        if next(module.children(), None) is None:
-
-            def count(module: nn.Module, args: Any, output: Any, name: str = name) -> None:
-                if isinstance(output, Tensor) and output.ndim > 1:
-                    channels[name] = int(output.shape[1])
-
-            handles.append(module.register_forward_hook(count))
-    try:
-        parameter = next(network.parameters())
-        with torch.no_grad():
-            network(torch.zeros(1, 3, size, size, device=parameter.device, dtype=parameter.dtype))
-    finally:
-        for handle in handles:
-            handle.remove()
-    return channels

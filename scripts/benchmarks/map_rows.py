@@ -12,7 +12,7 @@ from torch import Tensor
 
 from benchmarks.setting import Setting
 from benchmarks.timing import OURS, Contender, Goal, Row, assert_close
-from lightning_modules import VGG16, ForwardPass, GradCAM, GuidedBackprop, GuidedGradCAM, SmoothGrad
+from lightning_modules import GradCAM, GuidedBackprop, GuidedGradCAM, Network, SmoothGrad, explain
 
 CAPTUM = "Captum, the three calls"
 CAPTUM_SPARING = "Captum, two calls and the product by hand"
@@ -90,7 +90,7 @@ def grad_cam(setting: Setting, peers: bool = True) -> Row:
         images, target = setting.images(n), setting.target(n)
 
         def ours() -> Tensor:
-            return GradCAM()(ForwardPass(setting.network, images, target, input_gradients=False))
+            return explain(setting.network, images, [GradCAM()], target)["GradCAM"]
 
         all_ = [Contender(OURS, ours), Contender(BARE_FORWARD, lambda: setting.bare_forward(images))]
         if peers:
@@ -120,7 +120,7 @@ def guided_backprop(setting: Setting, peers: bool = True) -> Row:
 
     def contenders(n: int) -> list[Contender]:
         images, target = setting.images(n), setting.target(n)
-        ours = Contender(OURS, lambda: GuidedBackprop()(ForwardPass(setting.network, images, target, layers=())))
+        ours = Contender(OURS, lambda: explain(setting.network, images, [GuidedBackprop()], target))
         bare = Contender(BARE, lambda: setting.bare_gradient(images, target))
         return [ours, bare] + (
             [Contender("zennit", _zennit_guided(setting.as_found, images, target), as_found=True)] * peers
@@ -130,7 +130,7 @@ def guided_backprop(setting: Setting, peers: bool = True) -> Row:
         if not peers:
             return ""
         images, target = setting.exact.images(1), setting.exact.target(1)
-        ours = GuidedBackprop()(ForwardPass(setting.exact.network, images, target, layers=()))
+        (ours,) = explain(setting.exact.network, images, [GuidedBackprop()], target).values()
         return assert_close(ours, _zennit_guided(setting.exact.as_found, images, target)(), 1e-9, "maps, in float64,")
 
     goals = [Goal("zennit")] if peers else []
@@ -148,8 +148,8 @@ def smooth_grad(setting: Setting, peers: bool = True, bf16: bool = False, n_samp
 
         def ours() -> Tensor:
             with setting.bf16(bf16):
-                forward_pass = ForwardPass(setting.network, images, target, layers=(), input_gradients=False)
-                return SmoothGrad(n_samples, level)(forward_pass)
+                (map_,) = explain(setting.network, images, [SmoothGrad(n_samples, level)], target).values()
+                return map_
 
         def bare() -> Tensor:
             with setting.bf16(bf16):
@@ -164,7 +164,7 @@ def smooth_grad(setting: Setting, peers: bool = True, bf16: bool = False, n_samp
             return ""
         # The noise differs, so it is the maps without noise that can be equal; Captum wants some.
         images, target, network = setting.exact.images(1), setting.exact.target(1), setting.exact.network
-        ours = SmoothGrad(1, 0.0)(ForwardPass(network, images, target, layers=()))
+        (ours,) = explain(network, images, [SmoothGrad(1, 0.0)], target).values()
         theirs = _captum_smooth_grad(network, images, target, 1, 1e-14)()
         return assert_close(ours, theirs, 1e-6, "maps without noise, in float64,")
 
@@ -173,18 +173,17 @@ def smooth_grad(setting: Setting, peers: bool = True, bf16: bool = False, n_samp
     return Row("smooth_grad" + "_bf16" * bf16, work, contenders, 1, [*goals, Goal(bare_loop, at_most=1.05)], check)
 
 
-def our_maps(network: VGG16, images: Tensor, target: Tensor) -> tuple[Tensor, ...]:
+def our_maps(network: Network, images: Tensor, target: Tensor) -> tuple[Tensor, ...]:
     """Grad-CAM, Guided Backpropagation and Guided Grad-CAM of one pass."""
-    forward_pass = ForwardPass(network, images, target, together=True)
-    return tuple(method(forward_pass) for method in (GradCAM(), GuidedBackprop(), GuidedGradCAM()))
+    return tuple(explain(network, images, [GradCAM(), GuidedBackprop(), GuidedGradCAM()], target).values())
 
 
-def captum_maps(network: VGG16, images: Tensor, target: Tensor, product: bool = False) -> tuple[Tensor, ...]:
+def captum_maps(network: Network, images: Tensor, target: Tensor, product: bool = False) -> tuple[Tensor, ...]:
     """The same by Captum, in three calls, or in two with the product by hand."""
     from captum.attr import GuidedBackprop as CaptumGuidedBackprop
     from captum.attr import GuidedGradCam, LayerAttribution, LayerGradCam
 
-    layer = network.get_submodule(LAYER)
+    layer = network.layers[LAYER]
     size = (images.shape[2], images.shape[3])
     with _silent():
         cam = LayerGradCam(network, layer).attribute(images, target, relu_attributions=True)
@@ -198,7 +197,7 @@ def captum_maps(network: VGG16, images: Tensor, target: Tensor, product: bool = 
 
 
 def _captum_smooth_grad(
-    network: VGG16, images: Tensor, target: Tensor, n_samples: int, sigma: float
+    network: Network, images: Tensor, target: Tensor, n_samples: int, sigma: float
 ) -> Callable[[], Tensor]:
     from captum.attr import NoiseTunnel, Saliency
 
@@ -210,12 +209,12 @@ def _captum_smooth_grad(
     return run
 
 
-def _pytorch_grad_cam(network: VGG16, images: Tensor, target: Tensor) -> Callable[[], Any]:
+def _pytorch_grad_cam(network: Network, images: Tensor, target: Tensor) -> Callable[[], Any]:
     from pytorch_grad_cam import GradCAM as PeerGradCAM
     from pytorch_grad_cam.utils.model_targets import ClassifierOutputTarget
 
     def run() -> Any:
-        with PeerGradCAM(model=network, target_layers=[network.get_submodule(LAYER)]) as cam:
+        with PeerGradCAM(model=network, target_layers=[network.layers[LAYER]]) as cam:
             maps = cam(input_tensor=images, targets=[ClassifierOutputTarget(k) for k in target.tolist()])
         network.zero_grad()
         return maps
@@ -223,11 +222,11 @@ def _pytorch_grad_cam(network: VGG16, images: Tensor, target: Tensor) -> Callabl
     return run
 
 
-def _torchcam(network: VGG16, images: Tensor, target: Tensor) -> Callable[[], Any]:
+def _torchcam(network: Network, images: Tensor, target: Tensor) -> Callable[[], Any]:
     from torchcam.methods import GradCAM as PeerGradCAM
 
     def run() -> Any:
-        with PeerGradCAM(network, LAYER) as extractor:
+        with PeerGradCAM(network, f"module.{LAYER}") as extractor:
             maps = extractor(target.tolist(), network(images.clone().requires_grad_()))
         network.zero_grad()
         return maps
@@ -235,7 +234,7 @@ def _torchcam(network: VGG16, images: Tensor, target: Tensor) -> Callable[[], An
     return run
 
 
-def _zennit_guided(network: VGG16, images: Tensor, target: Tensor) -> Callable[[], Tensor]:
+def _zennit_guided(network: Network, images: Tensor, target: Tensor) -> Callable[[], Tensor]:
     from zennit.attribution import Gradient
     from zennit.composites import GuidedBackprop as PeerGuidedBackprop
 

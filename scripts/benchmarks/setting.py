@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
 
-from lightning_modules import VGG16, load_vgg16
+from lightning_modules import VGG16, Network, load_vgg16
 
 
 @dataclass
@@ -40,12 +40,12 @@ class Setting:
         return replace(self, dtype=torch.float64)
 
     @cached_property
-    def network(self) -> VGG16:
+    def network(self) -> Network[VGG16]:
         """Ours: frozen, ``channels_last``."""
         return load_vgg16(self.weights).to(self.device, self.dtype)
 
     @cached_property
-    def as_found(self) -> VGG16:
+    def as_found(self) -> Network[VGG16]:
         """The network as the peers' users have it: torchvision's memory format, parameters that may be trained.
 
         Its ReLUs are not in place, since Captum's hooks cannot see through those.
@@ -55,12 +55,12 @@ class Setting:
         )
 
     @cached_property
-    def prepared(self) -> VGG16:
+    def prepared(self) -> Network[VGG16]:
         """The network as ours is, frozen and ``channels_last``, for peers whose user knows about that."""
         return self.for_peers(copy.deepcopy(self.network))
 
     @staticmethod
-    def for_peers(network: VGG16) -> VGG16:
+    def for_peers(network: Network[VGG16]) -> Network[VGG16]:
         for module in network.modules():
             if isinstance(module, nn.ReLU):
                 module.inplace = False

@@ -10,7 +10,7 @@ import torch
 from PIL import Image
 
 from datamodules import ClassIndexDataModule
-from lightning_modules import VGG16, ActivationMaximizationModule, ImageWriter, InputError, RowWriter, SheetWriter
+from lightning_modules import ActivationMaximizationModule, ImageWriter, InputError, Network, RowWriter, SheetWriter
 from lightning_modules.results.rows import read_rows
 from lightning_modules.synthesis import (
     Channel,
@@ -18,7 +18,6 @@ from lightning_modules.synthesis import (
     RandomShift,
     TotalVariation,
     generators,
-    layer_channels,
     total_variation,
 )
 
@@ -32,7 +31,7 @@ def run(
         classes,  # type: ignore[arg-type]
         batch_size=batch_size,
         class_names=module.network.class_names,
-        channels=layer_channels(module.network, 112),
+        channels=module.network.layer_channels,
         layer=module.objective.layer,
     )
     rows, images = out / "results", out / "images"
@@ -76,7 +75,7 @@ def test_an_unfilled_pass_is_as_a_full_one(tmp_path: Path) -> None:
     assert np.abs(pixels(tmp_path / "one", one[0]) - pixels(tmp_path / "four", four[3])).max() <= 1e-4
 
 
-def test_the_numbers_are_those_of_the_saved_image(tmp_path: Path, shapes_network: VGG16) -> None:
+def test_the_numbers_are_those_of_the_saved_image(tmp_path: Path, shapes_network: Network) -> None:
     module = ActivationMaximizationModule("shapes", steps=20, fresh_shift=5, n_fresh=4)
     (row,) = run(tmp_path, module, ["ring"])
     image = torch.tensor(pixels(tmp_path, row), dtype=torch.float32).permute(2, 0, 1)[None]
@@ -123,7 +122,7 @@ def test_ablation(tmp_path: Path) -> None:
 def test_what_is_not_finite_is_a_failed_row(tmp_path: Path) -> None:
     module = ActivationMaximizationModule("shapes", steps=2)
     with torch.no_grad():
-        module.network.classifier[-1].bias[0] = torch.nan
+        module.network.layers["classifier.6"].bias[0] = torch.nan
     (row,) = run(tmp_path, module, [3])
     assert (row["status"], row["error"], row["image"]) == ("failed", "the activation is nan", None)
     assert not list((tmp_path / "images").glob("*.png"))
@@ -153,7 +152,7 @@ def test_bad_options(options: dict, message: str) -> None:
 
 
 @pytest.mark.slow
-def test_full_size(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, random_vgg16: VGG16) -> None:
+def test_full_size(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, random_vgg16: Network) -> None:
     monkeypatch.setattr("lightning_modules.activation_maximization.load_network", lambda *args: random_vgg16)
     module = ActivationMaximizationModule("random", steps=4, n_fresh=1)
     data = ["n02123045", "features.10:3"]

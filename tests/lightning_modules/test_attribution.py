@@ -38,7 +38,7 @@ def test_batch_of_failures_alone(batch: dict[str, Any]) -> None:
 def test_one_forward_serves_all_methods(batch: dict[str, Any], monkeypatch: pytest.MonkeyPatch) -> None:
     module = AttributionModule("shapes", [GradCAM(), Saliency(), GradCAM("features.22")], [])
     calls = []
-    handle = module.network.register_forward_hook(lambda *_: calls.append(1))
+    handle = module.network.module.register_forward_hook(lambda *_: calls.append(1))
     module.test_step(batch, 0)
     handle.remove()
     assert len(calls) == 1

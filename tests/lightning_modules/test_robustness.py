@@ -13,7 +13,7 @@ from pytorch_lightning import Trainer
 from torch import Tensor, nn
 
 from datamodules import ShapesDataModule
-from lightning_modules import FGSM, PGD, Attack, ForwardPass, GradCAM, InputError, RobustnessModule
+from lightning_modules import FGSM, PGD, Attack, ForwardPass, GradCAM, InputError, RobustnessModule, explain
 from lightning_modules.metrics import rank_correlation, top_overlap
 from lightning_modules.results.robustness import summarize_robustness
 from lightning_modules.results.rows import part_name, read_rows, write_part
@@ -55,7 +55,7 @@ class Counter:
 def test_one_gradient_serves_the_sweep(shapes: Path, norm: Any, methods: list[GradCAM]) -> None:
     """1 forward + 1 backward + k forwards, explanations included: those of Grad-CAM end at its layer."""
     module = RobustnessModule("shapes", EPS, FGSM(norm), methods=methods)
-    counter = Counter(module.network)
+    counter = Counter(module.network.module)
     with torch.inference_mode():
         module.test_step(next(batches(shapes)), 0)
     assert (counter.forwards, counter.backwards) == (1 + len(EPS), 1)
@@ -67,11 +67,12 @@ def test_rows(shapes: Path) -> None:
     rows = frame(module, batch)
     assert len(rows) == 16 * 5
     network, images = module.network, batch["image"]
+    maps = explain(network, images, [GradCAM()])["GradCAM"]
     clean = ForwardPass(network, images)
-    maps = GradCAM()(clean)
     for eps in (0, *module.eps):
         adversarial = FGSM()(network, images, batch["label"], eps)
-        passed = ForwardPass(network, adversarial, clean.prediction)
+        explained = explain(network, adversarial, [GradCAM()], clean.prediction)
+        passed = explained.forward_pass
         at = rows[rows["eps"] == eps].set_index("path").loc[batch["path"]]
         assert at["prediction"].tolist() == passed.prediction.tolist()
         np.testing.assert_allclose(at["probability"], passed.probabilities.amax(1), rtol=1e-4)
@@ -81,7 +82,7 @@ def test_rows(shapes: Path) -> None:
         assert at["target"].tolist() == batch["label"].tolist()
         assert at["success"].tolist() == (passed.prediction != batch["label"]).tolist()
         if eps:
-            after = GradCAM()(passed)
+            after = explained["GradCAM"]
             np.testing.assert_allclose(at["GradCAM.rank_correlation"], rank_correlation(maps, after), atol=1e-3)
             np.testing.assert_allclose(at["GradCAM.top_overlap"], top_overlap(maps, after), atol=1e-3)
         else:
@@ -155,7 +156,7 @@ def test_saturated_images_are_counted_and_remedied(shapes: Path) -> None:
     rows = {}
     for unsaturate in (False, True):
         module = RobustnessModule("shapes", ["8/255"], FGSM(unsaturate=unsaturate), methods=[])
-        for parameter in module.network.classifier[-1].parameters():
+        for parameter in module.network.layers["classifier.6"].parameters():
             parameter.data *= 40
         rows[unsaturate] = frame(module, batch)
     plain, remedied = (rows[k][rows[k]["eps"] > 0] for k in (False, True))

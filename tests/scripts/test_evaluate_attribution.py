@@ -121,7 +121,7 @@ def test_other_inputs_into_the_same_run_are_refused(call: Callable, options: lis
     options = ["--data.root", images, *options[2:], "--model.weights", weights, "--model.methods", "[GradCAM]"]
     call(main, *options, "--out", "run")
     with torch.no_grad():
-        network.classifier[6].bias += 1
+        network.layers["classifier.6"].bias += 1
     save_vgg16(network, weights)
     with pytest.raises(
         ValueError, match=r"other settings: weights_sha256 was '\w{64}', is now '\w{64}'\. .*--overwrite"

@@ -2,16 +2,15 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Callable
-from typing import Any
 
 import pytest
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from lightning_modules import VGG16, ForwardPass, GradCAM, GuidedBackprop, InputError, SmoothGrad
+from lightning_modules import ForwardPass, GradCAM, GuidedBackprop, InputError, Needs, Network, SmoothGrad, as_network
 from lightning_modules.gradients.rectifiers import ReLURule, RuledReLU
-from tests.references import TinyNet
+from tests.references import TinyNet, full_pass
 
 
 def snapshot(model: nn.Module) -> tuple:
@@ -31,19 +30,19 @@ def snapshot(model: nn.Module) -> tuple:
 
 class TestModelIsUnchanged:
     @pytest.fixture(params=[False, True], ids=["frozen", "trainable"])
-    def network(self, request: pytest.FixtureRequest, shapes_network: VGG16) -> VGG16:
+    def network(self, request: pytest.FixtureRequest, shapes_network: Network) -> Network:
         return copy.deepcopy(shapes_network).requires_grad_(request.param)
 
-    def test_after_methods_have_run(self, network: VGG16) -> None:
+    def test_after_methods_have_run(self, network: Network) -> None:
         images = torch.rand(2, 3, 112, 112)
         before, logits = snapshot(network), network(images)
-        forward_pass = ForwardPass(network, images)
+        forward_pass = full_pass(network, images)
         for method in (GradCAM(), GuidedBackprop(), SmoothGrad(n_samples=2)):
             method(forward_pass)
         assert snapshot(network) == before
         assert torch.equal(network(images), logits)
 
-    def test_after_an_exception(self, network: VGG16) -> None:
+    def test_after_an_exception(self, network: Network) -> None:
         class Broken(Exception):
             pass
 
@@ -51,49 +50,49 @@ class TestModelIsUnchanged:
             raise Broken
 
         images = torch.rand(2, 3, 112, 112)
-        handle = network.classifier[0].register_forward_hook(fail)
+        handle = network.layers["classifier.0"].register_forward_hook(fail)
         before = snapshot(network)
         with pytest.raises(Broken):
-            ForwardPass(network, images)
+            full_pass(network, images)
         assert snapshot(network) == before
         handle.remove()
         # No mode is left on: an ordinary gradient is the true one again.
         images.requires_grad_()
         assert "RuledReLU" not in type(F.relu(images).grad_fn).__name__
 
-    def test_images_are_left_alone(self, network: VGG16) -> None:
+    def test_images_are_left_alone(self, network: Network) -> None:
         images = torch.rand(2, 3, 112, 112)
         before = images.clone()
-        GradCAM()(ForwardPass(network, images))
+        GradCAM()(full_pass(network, images))
         assert torch.equal(images, before)
         assert not images.requires_grad
 
 
 @pytest.mark.parametrize("context", [torch.no_grad, torch.inference_mode, torch.enable_grad])
-def test_works_whatever_grad_mode_is_on(shapes_network: VGG16, context: Callable) -> None:
+def test_works_whatever_grad_mode_is_on(shapes_network: Network, context: Callable) -> None:
     """Lightning runs test and predict under inference mode, gloo under no_grad."""
     images = torch.rand(2, 3, 112, 112)
-    expected = SmoothGrad(n_samples=2)(ForwardPass(shapes_network, images, keys=["a", "b"]))
+    expected = SmoothGrad(n_samples=2)(full_pass(shapes_network, images, keys=["a", "b"]))
     with context():
         made_inside = images.clone()
-        maps = SmoothGrad(n_samples=2)(ForwardPass(shapes_network, made_inside, keys=["a", "b"]))
+        maps = SmoothGrad(n_samples=2)(full_pass(shapes_network, made_inside, keys=["a", "b"]))
     torch.testing.assert_close(maps, expected)
 
 
-def test_logits_are_the_models(shapes_network: VGG16) -> None:
+def test_logits_are_the_models(shapes_network: Network) -> None:
     images = torch.rand(3, 3, 112, 112)
-    forward_pass = ForwardPass(shapes_network, images)
+    forward_pass = full_pass(shapes_network, images)
     torch.testing.assert_close(forward_pass.logits, shapes_network(images))
     assert torch.equal(forward_pass.target, forward_pass.logits.argmax(1))
     assert torch.equal(forward_pass.prediction, forward_pass.target)
     torch.testing.assert_close(forward_pass.probabilities.sum(1), torch.ones(3))
 
 
-def test_gradients_are_computed_once(shapes_network: VGG16, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_gradients_are_computed_once(shapes_network: Network, monkeypatch: pytest.MonkeyPatch) -> None:
     calls = []
     grad = torch.autograd.grad
     monkeypatch.setattr(torch.autograd, "grad", lambda *args, **options: calls.append(1) or grad(*args, **options))
-    forward_pass = ForwardPass(shapes_network, torch.rand(1, 3, 112, 112))
+    forward_pass = full_pass(shapes_network, torch.rand(1, 3, 112, 112))
     assert not calls
     for _ in range(3):
         forward_pass.layer_gradient()
@@ -101,15 +100,18 @@ def test_gradients_are_computed_once(shapes_network: VGG16, monkeypatch: pytest.
     assert len(calls) == 2
 
 
-def test_layer_gradient_does_not_reach_the_layers_below(shapes_network: VGG16) -> None:
+def test_layer_gradient_does_not_reach_the_layers_below(shapes_network: Network) -> None:
     """The gradient of the target layer is short: its backward pass stops at the layer."""
     reached = []
-    forward_pass = ForwardPass(shapes_network, torch.rand(1, 3, 112, 112), layers=["features.29", "features.1"])
+    forward_pass = full_pass(shapes_network, torch.rand(1, 3, 112, 112), layers=["features.29", "features.1"])
     forward_pass._activations["features.1"].register_hook(lambda gradient: reached.append(gradient))
     forward_pass.layer_gradient("features.29")
     assert not reached
     forward_pass.input_gradient()
     assert reached
+
+
+OF_THE_LAYER = Needs(layer_gradients={"features.29"})
 
 
 class TestWithoutInputGradients:
@@ -120,11 +122,11 @@ class TestWithoutInputGradients:
     # features.28 is a convolution that a ReLU overwrites; features.1 and features.29 lie on one path.
     @pytest.mark.parametrize("layers", [["features.29"], ["features.28"], ["features.1", "features.29"]])
     @pytest.mark.parametrize("trainable", [False, True])
-    def test_layers_are_the_same(self, shapes_network: VGG16, layers: list[str], trainable: bool) -> None:
+    def test_layers_are_the_same(self, shapes_network: Network, layers: list[str], trainable: bool) -> None:
         network = copy.deepcopy(shapes_network).requires_grad_(trainable)
         before = snapshot(network)
-        full = ForwardPass(network, self.images, 3, layers=layers)
-        short = ForwardPass(network, self.images, 3, layers=layers, input_gradients=False)
+        full = full_pass(network, self.images, 3, layers=layers)
+        short = ForwardPass(network, self.images, 3, needs=Needs(layer_gradients=set(layers)))
         assert torch.equal(short.logits, full.logits)
         for layer in layers:
             assert torch.equal(short.activation(layer), full.activation(layer))
@@ -132,30 +134,30 @@ class TestWithoutInputGradients:
             assert short.layer_gradient(layer).count_nonzero()
         assert snapshot(network) == before
 
-    def test_nothing_is_kept_before_the_layer(self, shapes_network: VGG16) -> None:
+    def test_nothing_is_kept_before_the_layer(self, shapes_network: Network) -> None:
         with torch.autograd.graph.saved_tensors_hooks(lambda x: saved.append(x.shape[1:]) or x, lambda x: x):
             saved: list = []
-            ForwardPass(shapes_network, self.images)
+            full_pass(shapes_network, self.images)
             full, saved = saved, []
-            ForwardPass(shapes_network, self.images, input_gradients=False)
+            ForwardPass(shapes_network, self.images, needs=OF_THE_LAYER)
         assert (3, 112, 112) in full
         assert saved
         assert all(len(shape) < 2 or shape[1:].numel() <= 49 or len(shape) == 1 for shape in saved)
 
-    def test_input_gradients_are_refused(self, shapes_network: VGG16) -> None:
-        forward_pass = ForwardPass(shapes_network, self.images, input_gradients=False)
-        for ask in (
-            forward_pass.input_gradient,
-            forward_pass.guided_gradient,
-            lambda: forward_pass.pull_back(forward_pass.logits),
+    def test_input_gradients_are_refused(self, shapes_network: Network) -> None:
+        forward_pass = ForwardPass(shapes_network, self.images, needs=OF_THE_LAYER)
+        for wish, ask in (
+            ("input_gradient=True", forward_pass.input_gradient),
+            ("guided_gradient=True", forward_pass.guided_gradient),
+            ("loss_gradient=True", lambda: forward_pass.loss_gradient(torch.sum)),
         ):
-            with pytest.raises(InputError, match=r"input_gradients=True.*needs_input_gradient"):
+            with pytest.raises(InputError, match=rf"Needs\({wish}\).*needs\(network\)"):
                 ask()
 
-    def test_smooth_grad_makes_its_own_passes(self, shapes_network: VGG16) -> None:
+    def test_smooth_grad_makes_its_own_passes(self, shapes_network: Network) -> None:
         method = SmoothGrad(n_samples=2)
-        short = ForwardPass(shapes_network, self.images, layers=(), input_gradients=False)
-        assert torch.equal(method(short), method(ForwardPass(shapes_network, self.images)))
+        short = ForwardPass(shapes_network, self.images)
+        assert torch.equal(method(short), method(full_pass(shapes_network, self.images)))
 
     def test_a_layer_that_the_logits_do_not_depend_on(self) -> None:
         class Aside(TinyNet):
@@ -164,7 +166,8 @@ class TestWithoutInputGradients:
                 return self.readout(x.mean((2, 3))[:, :2])
 
         net = Aside().requires_grad_(False)
-        forward_pass = ForwardPass(net, torch.rand(1, 3, 4, 4).double(), 0, input_gradients=False)
+        needs = Needs(layer_gradients={"features.1"})
+        forward_pass = ForwardPass(as_network(net), torch.rand(1, 3, 4, 4).double(), 0, needs=needs)
         assert torch.equal(forward_pass.layer_gradient(), torch.zeros(1, 2, 4, 4).double())
 
     def test_what_follows_may_work_in_place(self) -> None:
@@ -173,7 +176,7 @@ class TestWithoutInputGradients:
                 return self.readout(self.features(x).mul_(2).mean((2, 3)))
 
         net, images = InPlace().requires_grad_(False), torch.rand(1, 3, 4, 4).double()
-        forward_pass = ForwardPass(net, images, 0, input_gradients=False)
+        forward_pass = ForwardPass(as_network(net), images, 0, needs=Needs(layer_gradients={"features.1"}))
         assert torch.equal(forward_pass.activation(), net.features(images))
         expected = torch.tensor([1.0, -1.0]).double().view(1, 2, 1, 1).expand(1, 2, 4, 4) * 2 / 16
         torch.testing.assert_close(forward_pass.layer_gradient(), expected)
@@ -206,7 +209,7 @@ def test_every_spelling_of_relu_follows_the_rule(relu: Callable[[Tensor], Tensor
             ).sum((1, 2, 3))[:, None] * torch.tensor([0.0, 1.0])
 
     images = torch.rand(1, 3, 2, 2) - 0.5
-    forward_pass = ForwardPass(Net().eval(), images, 1)
+    forward_pass = full_pass(Net().eval(), images, 1)
     positive = (images > 0).float()
     true = positive * torch.tensor([0.0, -1.0, -1.0]).view(3, 1, 1)
     assert torch.equal(forward_pass.input_gradient(), true)
@@ -215,23 +218,26 @@ def test_every_spelling_of_relu_follows_the_rule(relu: Callable[[Tensor], Tensor
     assert torch.equal(forward_pass.guided_gradient(), guided)
 
 
-def test_without_the_guided_gradient_the_network_runs_as_it_is(shapes_network: VGG16) -> None:
+def test_without_the_guided_gradient_the_network_runs_as_it_is(shapes_network: Network) -> None:
     images = torch.rand(1, 3, 112, 112)
-    with_rule, without = (ForwardPass(shapes_network, images, 3, guided=guided) for guided in (True, False))
+    needs = Needs(layer_gradients={"features.29"}, input_gradient=True)
+    with_rule, without = full_pass(shapes_network, images, 3), ForwardPass(shapes_network, images, 3, needs=needs)
     assert torch.equal(without.input_gradient(), with_rule.input_gradient())
     assert torch.equal(without.layer_gradient(), with_rule.layer_gradient())
-    with pytest.raises(InputError, match="guided=True"):
+    with pytest.raises(InputError, match="guided_gradient=True"):
         without.guided_gradient()
     seen = []
-    handle = shapes_network.features[1].register_forward_hook(lambda module, args, output: seen.append(output.grad_fn))
-    for guided in (True, False):
-        with_rule.at(images, torch.tensor([3]), guided=guided)
+    handle = shapes_network.layers["features.1"].register_forward_hook(
+        lambda module, args, output: seen.append(output.grad_fn)
+    )
+    for needs in (Needs(guided_gradient=True), Needs(input_gradient=True)):
+        with_rule.at(images, torch.tensor([3]), needs)
     handle.remove()
     assert [type(node).__name__ for node in seen] == ["RuledReLUBackward", "ReluBackward0"]
 
 
-class TestGradientsAreWrittenInPlaceOnlyUnseen:
-    """The ReLU's backward pass works in place; whoever else has the gradient must not find it changed."""
+class TestGradientsOfOthersAreLeftAlone:
+    """Whoever else has the gradient that comes into a ReLU's backward pass must not find it changed."""
 
     @staticmethod
     def ruled(x: Tensor) -> Tensor:
@@ -239,43 +245,32 @@ class TestGradientsAreWrittenInPlaceOnlyUnseen:
 
     x = torch.tensor([-1.0, 2.0, -3.0])
 
-    def test_in_place_where_it_is_alone(self) -> None:
-        pointers = []
-
-        class Note(torch.autograd.Function):
-            @staticmethod
-            def forward(ctx: Any, x: Tensor) -> Tensor:
-                return x.clone()
-
-            @staticmethod
-            def backward(ctx: Any, *gradients: Tensor) -> Tensor:
-                pointers.append(gradients[0].data_ptr())
-                return gradients[0]
-
-        x = self.x.clone().requires_grad_()
-        gradient = torch.autograd.grad((Note.apply(self.ruled(Note.apply(x))) * 3).sum(), x)[0]
-        assert gradient.tolist() == [0, 3, 0]
-        assert pointers[0] == pointers[1]
-
-    @pytest.mark.parametrize("kept_by", ["hook", "view", "output"])
-    def test_not_where_it_is_kept(self, kept_by: str) -> None:
-        kept = []
-        x = self.x.clone().requires_grad_()
-        output = self.ruled(x * 1)
+    @pytest.mark.parametrize("guided", [False, True])
+    @pytest.mark.parametrize("kept_by", ["hook", "view", "output", "storage", "numpy"])
+    def test_where_it_is_kept(self, kept_by: str, guided: bool) -> None:
+        kept: list[Tensor] = []
+        x, rule = self.x.clone().requires_grad_(), ReLURule()
+        rule.is_guided = guided
+        output = RuledReLU.apply(x * 1, rule, False)
         if kept_by == "hook":
             output.register_hook(lambda gradient: kept.append(gradient))
         elif kept_by == "view":
             output.register_hook(lambda gradient: kept.append(gradient[:]))
-        grads = torch.autograd.grad((output * 3).sum(), [x, output] if kept_by == "output" else x)
+        elif kept_by == "storage":
+            output.register_hook(lambda gradient: kept.append(torch.tensor([]).set_(gradient.untyped_storage())))
+        elif kept_by == "numpy":
+            output.register_hook(lambda gradient: kept.append(torch.from_numpy(gradient.numpy())))
+        weights = torch.tensor([3.0, 3.0, -3.0])
+        grads = torch.autograd.grad((output * weights).sum(), [x, output] if kept_by == "output" else x)
         assert grads[0].tolist() == [0, 3, 0]
-        assert (grads[1] if kept_by == "output" else kept[0]).tolist() == [3, 3, 3]
+        assert (grads[1] if kept_by == "output" else kept[0]).tolist() == [3, 3, -3]
 
-    def test_not_where_two_branches_share_it(self) -> None:
+    def test_where_two_branches_share_it(self) -> None:
         x = self.x.clone().requires_grad_()
         branch = x * 1
         assert torch.autograd.grad(((self.ruled(branch) + branch) * 3).sum(), x)[0].tolist() == [3, 6, 3]
 
-    def test_not_the_callers_own(self) -> None:
+    def test_the_callers_own(self) -> None:
         x, cotangent = self.x.clone().requires_grad_(), torch.ones(3)
         torch.autograd.grad(self.ruled(x * 1), x, cotangent)
         assert cotangent.tolist() == [1, 1, 1]
@@ -289,13 +284,13 @@ class TestGradientsAreWrittenInPlaceOnlyUnseen:
 def test_keys_default_to_the_pixels() -> None:
     images = torch.rand(3, 3, 4, 4, dtype=torch.float64)
     images[2] = images[0]
-    keys = ForwardPass(TinyNet(), images).keys
+    keys = full_pass(TinyNet(), images).keys
     assert keys[0] == keys[2] != keys[1]
-    assert ForwardPass(TinyNet(), images[1:2]).keys == keys[1:2]
+    assert full_pass(TinyNet(), images[1:2]).keys == keys[1:2]
 
 
-def test_no_images(shapes_network: VGG16) -> None:
-    forward_pass = ForwardPass(shapes_network, torch.zeros(0, 3, 112, 112))
+def test_no_images(shapes_network: Network) -> None:
+    forward_pass = full_pass(shapes_network, torch.zeros(0, 3, 112, 112))
     assert SmoothGrad(n_samples=2)(forward_pass).shape == (0, 3, 112, 112)
     assert GradCAM()(forward_pass).shape == (0, 1, 112, 112)
 
@@ -318,33 +313,39 @@ class TestBadInput:
     )
     def test_arguments(self, change: dict, message: str) -> None:
         with pytest.raises(InputError, match=message):
-            ForwardPass(TinyNet(), **{"images": self.images, **change})
+            full_pass(TinyNet(), **{"images": self.images, **change})
 
     def test_training_mode(self) -> None:
         with pytest.raises(InputError, match="training mode"):
-            ForwardPass(TinyNet().train(), self.images)
+            full_pass(TinyNet().train(), self.images)
 
     def test_layer_that_was_not_kept(self) -> None:
-        with pytest.raises(InputError, match=r"layers=\['features.0'\]"):
-            GradCAM("features.0")(ForwardPass(TinyNet(), self.images))
+        with pytest.raises(InputError, match=r"activations=\{'features.0'\}"):
+            GradCAM("features.0")(full_pass(TinyNet(), self.images))
 
     def test_model_without_target_layer(self) -> None:
         net = nn.Sequential(nn.Conv2d(3, 2, 1), nn.AdaptiveAvgPool2d(1), nn.Flatten()).double().eval()
-        forward_pass = ForwardPass(net, self.images)
+        forward_pass = full_pass(net, self.images)
         with pytest.raises(InputError, match=r"Sequential does not say which layer.*: 0, 1, 2"):
             GradCAM()(forward_pass)
-        assert GradCAM("0")(ForwardPass(net, self.images, layers=["0"])).shape == (2, 1, 4, 4)
+        assert GradCAM("0")(full_pass(net, self.images, layers=["0"])).shape == (2, 1, 4, 4)
 
     def test_model_without_logits(self) -> None:
-        with pytest.raises(InputError, match=r"logits \(N, n_classes\), got \(2, 2, 4, 4\)"):
-            ForwardPass(nn.Conv2d(3, 2, 1).double().eval(), self.images)
+        net = as_network(TinyNet())
+        net.module.readout = nn.Unflatten(1, (1, 2))
+        with pytest.raises(InputError, match=r"logits \(N, n_classes\), got \(2, 1, 2\)"):
+            full_pass(net, self.images)
+
+    def test_a_module_that_does_not_say_how_it_is_normalized(self) -> None:
+        with pytest.raises(InputError, match=r"A TinyNet does not say how its images are normalized: .*as_network\("):
+            ForwardPass(TinyNet(), self.images)  # type: ignore[arg-type]
 
 
-def test_bf16_maps_are_float32_and_near(shapes_network: VGG16) -> None:
+def test_bf16_maps_are_float32_and_near(shapes_network: Network) -> None:
     images = torch.rand(2, 3, 112, 112)
-    exact = ForwardPass(shapes_network, images, 0)
+    exact = full_pass(shapes_network, images, 0)
     with torch.autocast("cpu", torch.bfloat16):
-        forward_pass = ForwardPass(shapes_network, images, 0)
+        forward_pass = full_pass(shapes_network, images, 0)
         cam, gradient = GradCAM()(forward_pass), GuidedBackprop()(forward_pass)
     assert cam.dtype == gradient.dtype == forward_pass.logits.dtype == torch.float32
     for ours, reference in ((cam, GradCAM()(exact)), (gradient, GuidedBackprop()(exact))):
@@ -374,42 +375,45 @@ class Residual(nn.Module):
 
 
 @pytest.mark.parametrize("kind", ["vgg16", "residual"])
-def test_together_gives_what_one_after_the_other_gives(kind: str, shapes_network: VGG16) -> None:
-    network, size = (shapes_network, 112) if kind == "vgg16" else (Residual(), 12)
-    dtype = next(network.parameters()).dtype
+def test_gradients_of_one_pass_are_those_of_passes_for_each(kind: str, shapes_network: Network) -> None:
+    network, size = (shapes_network, 112) if kind == "vgg16" else (as_network(Residual()), 12)
+    dtype = network.mean.dtype
     images = torch.rand(3, 3, size, size, dtype=dtype, generator=torch.Generator().manual_seed(1))
-    apart, together = (ForwardPass(network, images, together=choice) for choice in (False, True))
-    options = {"rtol": 1e-4, "atol": 1e-6} if dtype == torch.float32 else {}
-    cotangent = torch.randn(apart.logits.shape, dtype=dtype)
-    for compute in (
-        lambda forward_pass: forward_pass.logits,
-        lambda forward_pass: forward_pass.target,
-        lambda forward_pass: forward_pass.activation(),
-        lambda forward_pass: forward_pass.layer_gradient(),
-        lambda forward_pass: forward_pass.guided_gradient(),
-        lambda forward_pass: forward_pass.input_gradient(),
-        lambda forward_pass: forward_pass.pull_back(cotangent),
+    together, cotangent = full_pass(network, images), torch.randn(3, len(network.class_names), dtype=dtype)
+    layer = str(network.target_layer)
+    for needs, compute in (
+        (Needs(), lambda forward_pass: forward_pass.logits),
+        (Needs(), lambda forward_pass: forward_pass.target),
+        (Needs(activations={layer}), lambda forward_pass: forward_pass.activation()),
+        (Needs(layer_gradients={layer}), lambda forward_pass: forward_pass.layer_gradient()),
+        (Needs(guided_gradient=True), lambda forward_pass: forward_pass.guided_gradient()),
+        (Needs(input_gradient=True), lambda forward_pass: forward_pass.input_gradient()),
+        (Needs(loss_gradient=True), lambda forward_pass: forward_pass.loss_gradient(lambda y: (y * cotangent).sum())),
     ):
-        torch.testing.assert_close(compute(together), compute(apart), **options)
-    assert (apart.guided_gradient() - apart.input_gradient()).abs().max() > 1e-4
+        apart = ForwardPass(network, images, needs=needs)
+        assert torch.equal(compute(together), compute(apart))
+    assert (together.guided_gradient() - together.input_gradient()).abs().max() > 1e-4
 
 
-def test_together_takes_one_backward_pass(shapes_network: VGG16, monkeypatch: pytest.MonkeyPatch) -> None:
-    passes = []
-    grad = torch.autograd.grad
-    monkeypatch.setattr(torch.autograd, "grad", lambda *args, **options: passes.append(1) or grad(*args, **options))
-    forward_pass = ForwardPass(shapes_network, torch.rand(2, 3, 112, 112), together=True)
-    forward_pass.layer_gradient()
-    forward_pass.guided_gradient()
-    forward_pass.layer_gradient("features.29")
-    assert len(passes) == 1
-
-
-def test_a_pass_for_a_single_gradient(shapes_network: VGG16) -> None:
+def test_a_pass_for_a_single_gradient_frees_what_it_needs(shapes_network: Network) -> None:
     images = torch.rand(1, 3, 112, 112)
-    once = ForwardPass(shapes_network, images, once=True)
-    gradient = once.input_gradient()
-    assert torch.equal(gradient, ForwardPass(shapes_network, images).input_gradient())
-    assert once.input_gradient() is gradient
-    with pytest.raises(InputError, match="made for a single gradient"):
-        once.guided_gradient()
+    single = ForwardPass(shapes_network, images, needs=Needs(input_gradient=True))
+    gradient = single.input_gradient()
+    assert torch.equal(gradient, full_pass(shapes_network, images).input_gradient())
+    assert single.input_gradient() is gradient
+    with pytest.raises(RuntimeError, match="backward through the graph a second time"):
+        torch.autograd.grad(single._attached_logits.sum(), single.images)
+
+
+def test_a_pass_without_needs_keeps_no_graph(shapes_network: Network) -> None:
+    forward_pass = ForwardPass(shapes_network, torch.rand(1, 3, 112, 112))
+    assert not forward_pass._attached_logits.requires_grad
+    with pytest.raises(InputError, match=r"activations=\{'features.29'\}"):
+        forward_pass.activation()
+
+
+def test_activations_alone_keep_no_graph(shapes_network: Network) -> None:
+    forward_pass = ForwardPass(shapes_network, torch.rand(1, 3, 112, 112), needs=Needs(activations={"features.29"}))
+    assert not forward_pass._attached_logits.requires_grad
+    with pytest.raises(InputError, match=r"layer_gradients=\{'features.29'\}"):
+        forward_pass.layer_gradient()

@@ -14,18 +14,18 @@ from torch import Tensor, nn
 
 from datamodules import ShapesDataModule
 from lightning_modules import (
-    VGG16,
     AttributionMethod,
     ForwardPass,
     GradCAM,
     GuidedBackprop,
     GuidedGradCAM,
     InputError,
+    Network,
     Saliency,
     SmoothGrad,
 )
 from lightning_modules.methods.maps import magnitude
-from tests.references import TinyNet, bilinear, tiny_grad_cam, tiny_gradient
+from tests.references import TinyNet, bilinear, full_pass, tiny_grad_cam, tiny_gradient
 
 METHODS = [
     GradCAM(),
@@ -47,10 +47,10 @@ class TestAgainstCaptum:
     """Full-size VGG16 with random weights, in float64, two images of different targets."""
 
     @pytest.fixture(scope="class")
-    def setting(self, random_vgg16: VGG16) -> tuple[nn.Module, ForwardPass]:
+    def setting(self, random_vgg16: Network) -> tuple[nn.Module, ForwardPass]:
         network = copy.deepcopy(random_vgg16).double()
         images = torch.rand(2, 3, 224, 224, generator=torch.Generator().manual_seed(1)).double()
-        forward_pass = ForwardPass(network, images, torch.tensor([281, 7]))
+        forward_pass = full_pass(network, images, torch.tensor([281, 7]))
         # Captum's hooks cannot see through a ReLU that overwrites its input.
         reference = copy.deepcopy(network)
         for module in reference.modules():
@@ -58,31 +58,31 @@ class TestAgainstCaptum:
                 module.inplace = False
         return reference, forward_pass
 
-    def test_grad_cam(self, setting: tuple[VGG16, ForwardPass]) -> None:
+    def test_grad_cam(self, setting: tuple[nn.Module, ForwardPass]) -> None:
         reference, forward_pass = setting
-        cam = LayerGradCam(reference, reference.features[29]).attribute(
+        cam = LayerGradCam(reference, reference.layers["features.29"]).attribute(
             forward_pass.images.detach(), forward_pass.target, relu_attributions=True
         )
         cam = LayerAttribution.interpolate(cam, (224, 224), "bilinear")
         assert relative_error(GradCAM()(forward_pass), cam) <= 1e-9
 
     @pytest.mark.filterwarnings("ignore:Setting backward hooks")
-    def test_guided_backprop(self, setting: tuple[VGG16, ForwardPass]) -> None:
+    def test_guided_backprop(self, setting: tuple[nn.Module, ForwardPass]) -> None:
         reference, forward_pass = setting
         images = forward_pass.images.detach().clone().requires_grad_()
         expected = CaptumGuidedBackprop(reference).attribute(images, forward_pass.target)
         assert relative_error(GuidedBackprop()(forward_pass), expected) <= 1e-9
 
     @pytest.mark.filterwarnings("ignore:Setting backward hooks")
-    def test_guided_grad_cam(self, setting: tuple[VGG16, ForwardPass]) -> None:
+    def test_guided_grad_cam(self, setting: tuple[nn.Module, ForwardPass]) -> None:
         reference, forward_pass = setting
         images = forward_pass.images.detach().clone().requires_grad_()
-        expected = CaptumGuidedGradCam(reference, reference.features[29]).attribute(
+        expected = CaptumGuidedGradCam(reference, reference.layers["features.29"]).attribute(
             images, forward_pass.target, interpolate_mode="bilinear"
         )
         assert relative_error(GuidedGradCAM()(forward_pass), expected) <= 1e-9
 
-    def test_smooth_grad(self, setting: tuple[VGG16, ForwardPass], monkeypatch: pytest.MonkeyPatch) -> None:
+    def test_smooth_grad(self, setting: tuple[nn.Module, ForwardPass], monkeypatch: pytest.MonkeyPatch) -> None:
         """NoiseTunnel with our noise fed in, where it would draw its own."""
         reference, forward_pass = setting
         images = forward_pass.images.detach()
@@ -119,7 +119,7 @@ class TestByHand:
 
     @pytest.mark.parametrize("target", [0, 1, 2])
     def test_grad_cam(self, net: TinyNet, images: Tensor, target: int) -> None:
-        cam = GradCAM()(ForwardPass(net, images, target))
+        cam = GradCAM()(full_pass(net, images, target))
         expected = np.stack([tiny_grad_cam(net, image.numpy(), target) for image in images])
         np.testing.assert_allclose(cam[:, 0], expected, rtol=1e-12, atol=1e-15)
 
@@ -129,10 +129,10 @@ class TestByHand:
         self, net: TinyNet, images: Tensor, target: int, method: AttributionMethod, guided: bool
     ) -> None:
         expected = np.stack([tiny_gradient(net, image.numpy(), target, guided) for image in images])
-        np.testing.assert_allclose(method(ForwardPass(net, images, target)), expected, rtol=1e-12, atol=1e-15)
+        np.testing.assert_allclose(method(full_pass(net, images, target)), expected, rtol=1e-12, atol=1e-15)
 
     def test_both_rules_from_one_pass_in_any_order(self, net: TinyNet, images: Tensor) -> None:
-        first, second = ForwardPass(net, images, 0), ForwardPass(net, images, 0)
+        first, second = full_pass(net, images, 0), full_pass(net, images, 0)
         true, guided = Saliency()(first), GuidedBackprop()(first)
         guided_first = GuidedBackprop()(second)
         assert not torch.equal(true, guided)
@@ -140,19 +140,19 @@ class TestByHand:
         assert torch.equal(true, Saliency()(second))
 
     def test_guided_grad_cam_is_the_product(self, net: TinyNet, images: Tensor) -> None:
-        forward_pass = ForwardPass(net, images)
+        forward_pass = full_pass(net, images)
         product = GradCAM()(forward_pass) * GuidedBackprop()(forward_pass)
         assert torch.equal(GuidedGradCAM()(forward_pass), product)
 
     def test_activation_of_a_layer_before_an_inplace_relu(self, net: TinyNet, images: Tensor) -> None:
         """In place, the ReLU would overwrite the convolution's output that was kept."""
-        forward_pass = ForwardPass(net, images, 0, layers=["features.0"])
+        forward_pass = full_pass(net, images, 0, layers=["features.0"])
         torch.testing.assert_close(forward_pass.activation("features.0"), net.features[0](images))
         assert (forward_pass.activation("features.0") < 0).any()
 
 
-def test_cam_is_bilinear_from_the_grid(shapes_network: VGG16) -> None:
-    forward_pass = ForwardPass(shapes_network, torch.rand(1, 3, 112, 112))
+def test_cam_is_bilinear_from_the_grid(shapes_network: Network) -> None:
+    forward_pass = full_pass(shapes_network, torch.rand(1, 3, 112, 112))
     weights = forward_pass.layer_gradient().mean((2, 3), keepdim=True)
     cam = (weights * forward_pass.activation()).sum(1).relu()[0].numpy()
     assert cam.shape == (7, 7)
@@ -160,12 +160,12 @@ def test_cam_is_bilinear_from_the_grid(shapes_network: VGG16) -> None:
 
 
 class TestSmoothGrad:
-    def test_without_noise_is_the_gradient(self, shapes_network: VGG16) -> None:
-        forward_pass = ForwardPass(shapes_network, torch.rand(2, 3, 112, 112))
+    def test_without_noise_is_the_gradient(self, shapes_network: Network) -> None:
+        forward_pass = full_pass(shapes_network, torch.rand(2, 3, 112, 112))
         torch.testing.assert_close(SmoothGrad(n_samples=3, noise_level=0)(forward_pass), Saliency()(forward_pass))
 
-    def test_statistics(self, shapes_network: VGG16) -> None:
-        forward_pass = ForwardPass(shapes_network, torch.rand(2, 3, 112, 112))
+    def test_statistics(self, shapes_network: Network) -> None:
+        forward_pass = full_pass(shapes_network, torch.rand(2, 3, 112, 112))
         signed, magnitudes, squares = (
             SmoothGrad(n_samples=1, statistic=statistic)(forward_pass)
             for statistic in ("signed", "magnitude", "squared")
@@ -182,24 +182,24 @@ class TestSmoothGrad:
 
         images = torch.rand(2, 3, 64, 64)
         images[1] *= 0.2
-        forward_pass = ForwardPass(Square().eval(), images, 0)
+        forward_pass = full_pass(Square().eval(), images, 0)
         noise = SmoothGrad(n_samples=1, noise_level=0.3)(forward_pass) - images
         torch.testing.assert_close(noise.std((1, 2, 3)), torch.tensor([0.3, 0.06]), rtol=0.03, atol=0)
         clipped = SmoothGrad(n_samples=1, noise_level=0.3, clip=True)(forward_pass)
         assert clipped.min() == 0
         assert clipped.max() == 1
 
-    def test_chunks_do_not_matter(self, shapes_network: VGG16) -> None:
-        forward_pass = ForwardPass(shapes_network, torch.rand(3, 3, 112, 112))
+    def test_chunks_do_not_matter(self, shapes_network: Network) -> None:
+        forward_pass = full_pass(shapes_network, torch.rand(3, 3, 112, 112))
         maps = [SmoothGrad(n_samples=5, max_batch=k)(forward_pass) for k in (None, 1, 2, 7, 100)]
         for other in maps[1:]:
             assert relative_error(other, maps[0]) < 1e-5
 
-    def test_seed_decides(self, shapes_network: VGG16) -> None:
+    def test_seed_decides(self, shapes_network: Network) -> None:
         images = torch.rand(2, 3, 112, 112)
-        first = SmoothGrad(n_samples=2)(ForwardPass(shapes_network, images))
-        assert torch.equal(first, SmoothGrad(n_samples=2)(ForwardPass(shapes_network, images)))
-        assert relative_error(SmoothGrad(n_samples=2, seed=1)(ForwardPass(shapes_network, images)), first) > 0.01
+        first = SmoothGrad(n_samples=2)(full_pass(shapes_network, images))
+        assert torch.equal(first, SmoothGrad(n_samples=2)(full_pass(shapes_network, images)))
+        assert relative_error(SmoothGrad(n_samples=2, seed=1)(full_pass(shapes_network, images)), first) > 0.01
 
     @pytest.mark.parametrize(
         ("options", "message"),
@@ -211,21 +211,21 @@ class TestSmoothGrad:
 
 
 @pytest.mark.parametrize("method", METHODS, ids=repr)
-def test_map_does_not_depend_on_the_batch(shapes_network: VGG16, method: AttributionMethod) -> None:
+def test_map_does_not_depend_on_the_batch(shapes_network: Network, method: AttributionMethod) -> None:
     images = torch.rand(5, 3, 112, 112)
     keys = [f"image {k}" for k in range(5)]
-    together = method(ForwardPass(shapes_network, images, keys=keys))
+    together = method(full_pass(shapes_network, images, keys=keys))
     order = [3, 0, 4, 1, 2]
-    reordered = method(ForwardPass(shapes_network, images[order], keys=[keys[k] for k in order]))
+    reordered = method(full_pass(shapes_network, images[order], keys=[keys[k] for k in order]))
     for position, k in enumerate(order):
-        alone = method(ForwardPass(shapes_network, images[k : k + 1], keys=keys[k : k + 1]))
+        alone = method(full_pass(shapes_network, images[k : k + 1], keys=keys[k : k + 1]))
         assert relative_error(alone[0], together[k]) < 1e-5
         assert relative_error(reordered[position], together[k]) < 1e-5
 
 
 @pytest.mark.parametrize("method", METHODS, ids=repr)
-def test_maps_of_images_differ_and_are_not_black(shapes_network: VGG16, method: AttributionMethod) -> None:
-    maps = method(ForwardPass(shapes_network, torch.rand(2, 3, 112, 112), 0))
+def test_maps_of_images_differ_and_are_not_black(shapes_network: Network, method: AttributionMethod) -> None:
+    maps = method(full_pass(shapes_network, torch.rand(2, 3, 112, 112), 0))
     assert maps.shape[2:] == (112, 112)
     assert maps.isfinite().all()
     assert relative_error(maps[0], maps[1]) > 0.01
@@ -242,20 +242,20 @@ def test_names_show_what_is_not_default() -> None:
     assert repr(GradCAM("features.22")) == "GradCAM(layer='features.22')"
 
 
-def test_grad_cam_needs_a_grid(shapes_network: VGG16) -> None:
-    forward_pass = ForwardPass(shapes_network, torch.rand(1, 3, 112, 112), layers=["classifier.0"])
+def test_grad_cam_needs_a_grid(shapes_network: Network) -> None:
+    forward_pass = full_pass(shapes_network, torch.rand(1, 3, 112, 112), layers=["classifier.0"])
     with pytest.raises(InputError, match=r"classifier\.0.*\(1, 256\)"):
         GradCAM("classifier.0")(forward_pass)
 
 
-def test_grad_cam_tells_two_objects_apart(shapes: Path, shapes_network: VGG16) -> None:
+def test_grad_cam_tells_two_objects_apart(shapes: Path, shapes_network: Network) -> None:
     """Each map's maximum lies in the box of its own class; Guided Backpropagation is known not to do that."""
     data = ShapesDataModule(str(shapes), 64, 80, 60, split="pairs", num_workers=0)
     data.setup("test")
     hits: dict[str, list[bool]] = {"GradCAM": [], "GuidedBackprop": []}
     seen = {}
     for batch in data.test_dataloader():
-        forward_pass = ForwardPass(shapes_network, batch["image"], batch["label"])
+        forward_pass = full_pass(shapes_network, batch["image"], batch["label"])
         for method in (GradCAM(), GuidedBackprop()):
             strength = magnitude(method(forward_pass))
             for i, (boxes, labels) in enumerate(zip(batch["boxes"], batch["box_labels"])):

@@ -6,9 +6,10 @@ import torch
 from scipy.ndimage import gaussian_filter
 from torch import Tensor, nn
 
-from lightning_modules import VGG16, ForwardPass, GradCAM, InputError
+from lightning_modules import ForwardPass, GradCAM, InputError, Network, as_network
 from lightning_modules.metrics import AverageDrop, InsertionDeletion, area_under_curve, probability_curve, rise_blur
-from lightning_modules.networks.vgg16 import IMAGENET_MEAN
+from lightning_modules.networks.torchvision_facts import IMAGENET_MEAN
+from tests.references import full_pass
 
 BATCH = {"boxes": [], "box_labels": []}
 
@@ -105,14 +106,22 @@ def test_blur_is_rises() -> None:
 class MeanOfLeftHalf(nn.Module):
     """Two classes; the logit of the second grows with the brightness of the left half."""
 
+    mean = IMAGENET_MEAN
+
     def forward(self, x: Tensor) -> Tensor:
         left = x[..., : x.shape[3] // 2].mean((1, 2, 3))
         return torch.stack([torch.zeros_like(left), 20 * (left - 0.7)], 1)
 
 
+class NoMean(MeanOfLeftHalf):
+    """The same, but it does not say what it takes for no information."""
+
+    mean = None
+
+
 @pytest.fixture
 def setting() -> tuple[ForwardPass, Tensor, Tensor]:
-    forward_pass = ForwardPass(MeanOfLeftHalf().eval(), torch.full((2, 3, 32, 32), 0.9), 1)
+    forward_pass = full_pass(MeanOfLeftHalf().eval(), torch.full((2, 3, 32, 32), 0.9), 1)
     left = torch.zeros(2, 1, 32, 32)
     left[..., :16] = 1
     return forward_pass, left, 1 - left
@@ -142,10 +151,28 @@ class TestMetrics:
         torch.testing.assert_close(lost["average_drop"], ((before - after) / before).expand(2))
         assert lost["increase_in_confidence"].tolist() == [0, 0]
         # Another class: what is hidden speaks against it, so its probability rises.
-        other = ForwardPass(MeanOfLeftHalf().eval(), torch.full((1, 3, 32, 32), 0.9), 0)
+        other = full_pass(MeanOfLeftHalf().eval(), torch.full((1, 3, 32, 32), 0.9), 0)
         gained = AverageDrop().score(right[:1], other, BATCH, GradCAM())
         assert gained["increase_in_confidence"].tolist() == [1]
         assert gained["average_drop"].tolist() == [0]
+
+    @pytest.mark.parametrize("compiled", [False, True])
+    def test_pixels_fade_to_the_mean_of_the_networks_own_normalization(self, compiled: bool) -> None:
+        """Wherever the module keeps its mean, and also if it is compiled."""
+        mean = (0.1, 0.9, 0.2)
+        module = torch.compile(NoMean().eval(), backend="eager") if compiled else NoMean().eval()
+        network = as_network(module, mean=mean, std=(0.5,) * 3, input_size=32)
+        forward_pass = full_pass(network, torch.full((1, 3, 32, 32), 0.95), 1)
+        lost = AverageDrop().score(torch.zeros(1, 1, 32, 32), forward_pass, BATCH, GradCAM())
+        before, after = (torch.tensor(20 * (2 * (v - sum(mean) / 3) - 0.7)).sigmoid() for v in (0.95, sum(mean) / 3))
+        torch.testing.assert_close(lost["average_drop"], ((before - after) / before)[None])
+        curve = InsertionDeletion().score(torch.ones(1, 1, 32, 32), forward_pass, BATCH, GradCAM())["deletion_curve"]
+        torch.testing.assert_close(curve[0, [0, -1]], torch.stack([before, after]))
+
+    def test_a_network_that_does_not_say_its_mean_is_told(self) -> None:
+        forward_pass = full_pass(NoMean().eval(), torch.full((1, 3, 32, 32), 0.9), 1)
+        with pytest.warns(UserWarning, match=r"NoMean does not say which pixels stand for no information.*as_network"):
+            AverageDrop().score(torch.ones(1, 1, 32, 32), forward_pass, BATCH, GradCAM())
 
     def test_map_of_nothing_hides_everything(self, setting: tuple[ForwardPass, Tensor, Tensor]) -> None:
         forward_pass, left, right = setting
@@ -154,14 +181,12 @@ class TestMetrics:
             nothing["average_drop"], AverageDrop().score(right, forward_pass, BATCH, GradCAM())["average_drop"]
         )
 
-    def test_scores_do_not_depend_on_the_batch(self, shapes_network: VGG16) -> None:
+    def test_scores_do_not_depend_on_the_batch(self, shapes_network: Network) -> None:
         images, maps = torch.rand(3, 3, 112, 112), torch.rand(3, 1, 112, 112)
         for metric in (InsertionDeletion(max_batch=11), AverageDrop()):
-            together = metric.score(maps, ForwardPass(shapes_network, images, 1), BATCH, GradCAM())
+            together = metric.score(maps, full_pass(shapes_network, images, 1), BATCH, GradCAM())
             for k in range(3):
-                alone = metric.score(
-                    maps[k : k + 1], ForwardPass(shapes_network, images[k : k + 1], 1), BATCH, GradCAM()
-                )
+                alone = metric.score(maps[k : k + 1], full_pass(shapes_network, images[k : k + 1], 1), BATCH, GradCAM())
                 for name in together:
                     torch.testing.assert_close(alone[name][0], together[name][k], rtol=1e-5, atol=1e-6)
 

@@ -13,19 +13,19 @@ from torchvision.models import ResNet18_Weights, resnet18
 
 from lightning_modules import (
     AttributionModule,
-    ForwardPass,
     GradCAM,
     GuidedBackprop,
     InputError,
+    Network,
     RobustnessModule,
     Saliency,
     WeightsError,
+    as_network,
     load_network,
     load_vgg16,
-    normalized,
 )
 from lightning_modules.metrics import WeightRandomization, cascade
-from lightning_modules.networks.loading import candidate_layers
+from tests.references import full_pass
 
 RESNET18 = "torchvision.models.resnet18"
 
@@ -62,6 +62,10 @@ def not_a_module() -> int:
     return 3
 
 
+def normalized_net() -> Network:
+    return as_network(MyNet(), mean=(0.5,) * 3, std=(0.5,) * 3)
+
+
 HERE = __name__
 
 
@@ -72,21 +76,22 @@ def resnet() -> Any:
 
 
 def test_vgg16_is_the_default() -> None:
-    assert torch.equal(load_network(weights="shapes").features[0].weight, load_vgg16("shapes").features[0].weight)
+    first, second = load_network(weights="shapes").state_dict(), load_vgg16("shapes").state_dict()
+    assert torch.equal(first["features.0.weight"], second["features.0.weight"])
 
 
 @pytest.mark.parametrize(
     ("name", "layer", "grid"),
-    [("resnet50", "layer4", (2048, 2, 2)), ("vgg16_bn", "features.42", (512, 4, 4))],
+    [("resnet50", "layer4", (2048, 7, 7)), ("vgg16_bn", "features.42", (512, 14, 14))],
 )
 def test_torchvisions_networks(name: str, layer: str, grid: tuple[int, ...]) -> None:
     network = load_network(f"torchvision.models.{name}", "random")
     assert (network.target_layer, network.input_size, network.resize_size) == (layer, 224, 256)
     assert (len(network.class_names), network.class_names[281]) == (1000, "tabby")
-    assert candidate_layers(network, 64)[layer] == grid
+    assert network.layers_with_positions[layer] == grid
     assert not network.training
     assert not any(parameter.requires_grad for parameter in network.parameters())
-    forward_pass = ForwardPass(network, torch.rand(2, 3, 64, 64), torch.tensor([1, 2]))
+    forward_pass = full_pass(network, torch.rand(2, 3, 64, 64), torch.tensor([1, 2]))
     for method in (GradCAM(), GuidedBackprop()):
         assert method(forward_pass).isfinite().all()
         # Grad-CAM of an untrained network may cut one of the images to zero.
@@ -101,7 +106,7 @@ def test_normalization_lies_inside(resnet: Any) -> None:
     mean, std = (torch.tensor(values).view(3, 1, 1) for values in (preset.mean, preset.std))
     torch.testing.assert_close(resnet(images), plain.eval()((images - mean) / std))
     assert set(plain.state_dict()) == set(resnet.state_dict())
-    assert isinstance(resnet, type(plain))
+    assert type(resnet.module) is type(plain)
     torch.testing.assert_close(copy.deepcopy(resnet)(images), resnet(images))
 
 
@@ -111,8 +116,8 @@ def test_the_seed_decides_and_the_global_generator_is_left_alone() -> None:
     torch.manual_seed(5)
     first, again, other = (load_network(f"{HERE}.MyNet", "own", seed=seed) for seed in (0, 0, 1))
     assert torch.equal(torch.rand(3), expected)
-    assert torch.equal(first.body.weight, again.body.weight)
-    assert not torch.equal(first.body.weight, other.body.weight)
+    assert torch.equal(first.module.body.weight, again.module.body.weight)
+    assert not torch.equal(first.module.body.weight, other.module.body.weight)
 
 
 def test_a_network_that_says_nothing_of_itself() -> None:
@@ -132,20 +137,20 @@ def test_against_captum(resnet: Any) -> None:
     """Residual sums, and ReLUs in place that a block uses several times."""
     images = torch.rand(3, 3, 64, 64)
     target = torch.tensor([3, 141, 592])
-    forward_pass = ForwardPass(resnet, images, target, layers=["layer3", "layer4"])
+    forward_pass = full_pass(resnet, images, target, layers=["layer3", "layer4"])
     theirs = copy.deepcopy(resnet).requires_grad_(True)
     for layer in ("layer3", "layer4"):
-        cam = LayerGradCam(theirs, theirs.get_submodule(layer)).attribute(images, target, relu_attributions=True)
+        cam = LayerGradCam(theirs, theirs.layers[layer]).attribute(images, target, relu_attributions=True)
         cam = LayerAttribution.interpolate(cam, (64, 64), "bilinear")
         assert cam.amax((1, 2, 3)).min() > 0
         torch.testing.assert_close(GradCAM(layer)(forward_pass), cam.detach(), rtol=1e-4, atol=1e-7)
-    theirs = _with_a_relu_each(theirs)
+    _with_a_relu_each(theirs.module)
     with pytest.warns(UserWarning, match="Setting backward hooks on ReLU"):
         guided = CaptumGuidedBackprop(theirs).attribute(images.clone().requires_grad_(), target)
     torch.testing.assert_close(GuidedBackprop()(forward_pass), guided.detach(), rtol=1e-4, atol=1e-6)
 
 
-def _with_a_relu_each(network: Any) -> Any:
+def _with_a_relu_each(network: Any) -> None:
     """captum's hooks need a ReLU module for each use, not in place."""
     for block in [block for k in (1, 2, 3, 4) for block in network.get_submodule(f"layer{k}")]:
         block.second = nn.ReLU()
@@ -157,15 +162,15 @@ def _with_a_relu_each(network: Any) -> Any:
 
         block.forward = forward
     network.relu = nn.ReLU()
-    return network
 
 
 def test_an_activation_is_not_overwritten_by_a_sum_in_place(resnet: Any) -> None:
     """torchvision's blocks add their shortcut to what the last batch norm gave, in place."""
     images = torch.rand(1, 3, 64, 64)
-    kept = ForwardPass(resnet, images, layers=["layer4.1.bn2"]).activation("layer4.1.bn2")
+    kept = full_pass(resnet, images, layers=["layer4.1.bn2"]).activation("layer4.1.bn2")
     seen = []
-    handle = resnet.layer4[1].bn2.register_forward_hook(lambda module, args, output: seen.append(output.clone()))
+    layer = resnet.layers["layer4.1.bn2"]
+    handle = layer.register_forward_hook(lambda module, args, output: seen.append(output.clone()))
     resnet(images)
     handle.remove()
     torch.testing.assert_close(kept, seen[0])
@@ -185,7 +190,7 @@ def test_a_state_dict(resnet: Any, tmp_path: Path) -> None:
     torch.save({"state_dict": {f"network.{n}": t for n, t in changed.items()}, "epoch": 3}, tmp_path / "some.ckpt")
     for file in ("bare.pth", "some.ckpt"):
         loaded = load_network(RESNET18, tmp_path / file)
-        torch.testing.assert_close(loaded.fc.weight, resnet.fc.weight * 1.1)
+        torch.testing.assert_close(loaded.module.fc.weight, resnet.module.fc.weight * 1.1)
     with pytest.raises(WeightsError, match=r"bare\.pth does not hold weights of torchvision.*shape \(64, 64, 3, 3\)"):
         load_network("torchvision.models.resnet50", tmp_path / "bare.pth")
 
@@ -229,12 +234,18 @@ def test_a_layer_that_does_not_carry_over() -> None:
         InputError, match=r"GradCAM needs a layer, and ResNet has no layer 'features\.29'.*: layer4 512×7×7"
     ):
         RobustnessModule(weights="random", network=RESNET18, methods=[GradCAM("features.29")])  # fmt: skip
-    assert AttributionModule(**own, methods=[Saliency(), GradCAM("body")]).layers == ["body"]
+    AttributionModule(**own, methods=[Saliency(), GradCAM("body")])
 
 
-def test_normalized_keeps_the_names() -> None:
-    network = normalized(MyNet().double(), (0.5,) * 3, (0.5,) * 3)
-    images = torch.rand(1, 3, 16, 16, dtype=torch.float64)
-    plain = MyNet().double()
-    plain.load_state_dict(network.state_dict())
-    torch.testing.assert_close(network(images), plain(images * 2 - 1))
+def test_what_makes_a_network_may_say_how_it_is_normalized() -> None:
+    network = load_network(f"{HERE}.normalized_net", "random")
+    images = torch.rand(1, 3, 16, 16)
+    torch.testing.assert_close(network(images), network.module(images * 2 - 1))
+    assert network.mean_pixel.flatten().tolist() == [0.5, 0.5, 0.5]
+
+
+def test_a_state_dict_of_a_network_made_by_a_function(tmp_path: Path) -> None:
+    network = load_network(f"{HERE}.normalized_net", "random", seed=3)
+    torch.save(network.state_dict(), tmp_path / "net.pth")
+    loaded = load_network(f"{HERE}.normalized_net", tmp_path / "net.pth")
+    assert torch.equal(loaded.module.body.weight, network.module.body.weight)

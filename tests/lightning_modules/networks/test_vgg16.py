@@ -12,7 +12,7 @@ from torch import nn
 from torchvision.models import VGG16_Weights
 
 from datamodules import ShapesDataModule, write_shapes
-from lightning_modules import VGG16, WeightsError, fold_batch_norm, load_vgg16, save_vgg16
+from lightning_modules import VGG16, Network, WeightsError, fold_batch_norm, load_vgg16, save_vgg16
 from lightning_modules.networks import vgg16
 from lightning_modules.networks.vgg16 import EMBEDDED_WEIGHTS
 
@@ -39,7 +39,7 @@ def small_imagenet(monkeypatch: pytest.MonkeyPatch) -> type:
 
 class TestNetwork:
     @pytest.mark.slow
-    def test_is_torchvisions_with_the_normalization_inside(self, random_vgg16: VGG16) -> None:
+    def test_is_torchvisions_with_the_normalization_inside(self, random_vgg16: Network) -> None:
         theirs = torchvision.models.vgg16()
         theirs.load_state_dict(random_vgg16.state_dict())
         theirs.eval()
@@ -50,10 +50,10 @@ class TestNetwork:
         with torch.no_grad():
             torch.testing.assert_close(random_vgg16(images), theirs(normalized), rtol=1e-5, atol=1e-5)
 
-    def test_random_is_seeded_frozen_and_channels_last(self, random_vgg16: VGG16) -> None:
+    def test_random_is_seeded_frozen_and_channels_last(self, random_vgg16: Network) -> None:
         assert not random_vgg16.training
         assert not any(p.requires_grad for p in random_vgg16.parameters())
-        assert random_vgg16.features[2].weight.is_contiguous(memory_format=torch.channels_last)
+        assert random_vgg16.module.features[2].weight.is_contiguous(memory_format=torch.channels_last)
         assert len(random_vgg16.class_names) == 1000
         first = [small.state_dict() for small in (small_network(), small_network())]
         assert all(torch.equal(a, b) for a, b in zip(first[0].values(), first[1].values()))
@@ -80,12 +80,12 @@ class TestNetwork:
 
 
 class TestEmbeddedModel:
-    def test_carries_what_it_is(self, shapes_network: VGG16) -> None:
+    def test_carries_what_it_is(self, shapes_network: Network) -> None:
         assert shapes_network.class_names[:3] == ["arrow", "circle", "crescent"]
         assert (shapes_network.input_size, shapes_network.resize_size) == (112, 128)
         assert EMBEDDED_WEIGHTS.stat().st_size <= 6_000_000
 
-    def test_is_accurate_on_images_of_another_seed(self, shapes_network: VGG16, tmp_path: Path) -> None:
+    def test_is_accurate_on_images_of_another_seed(self, shapes_network: Network, tmp_path: Path) -> None:
         """Neither trained on nor used to choose the best epoch."""
         write_shapes(tmp_path / "new", n_train=0, n_val=240, n_pairs=0, seed=1)
         data = ShapesDataModule(str(tmp_path / "new"), 0, 240, 0, seed=1, num_workers=0)
@@ -106,18 +106,18 @@ class TestFiles:
             assert torch.equal(network.state_dict()[name], tensor)
 
     def test_ours(self, tmp_path: Path) -> None:
-        network = small_network().freeze()
+        network = small_network().network().freeze()
         save_vgg16(network, tmp_path / "small.pth")
         loaded = load_vgg16(tmp_path / "small.pth")
-        assert loaded.description() == network.description()
+        assert loaded.module.description() == network.module.description()
         images = torch.rand(1, 3, 32, 32)
         assert torch.equal(loaded(images), network(images))
 
     def test_batch_norms_are_folded_on_loading(self, tmp_path: Path) -> None:
-        network = small_network(batch_norm=True).eval()
+        network = small_network(batch_norm=True).network().eval()
         save_vgg16(network, tmp_path / "small.pth")
         loaded = load_vgg16(tmp_path / "small.pth")
-        assert not loaded.batch_norm
+        assert not loaded.module.batch_norm
         images = torch.rand(1, 3, 32, 32)
         torch.testing.assert_close(loaded(images), network(images))
 
@@ -158,7 +158,7 @@ class TestRefusals:
         self.refused(tmp_path / "x.pth", r"x\.pth is not a")
 
     def test_truncated_file(self, tmp_path: Path) -> None:
-        save_vgg16(small_network(), tmp_path / "x.pth")
+        save_vgg16(small_network().network(), tmp_path / "x.pth")
         content = (tmp_path / "x.pth").read_bytes()
         (tmp_path / "x.pth").write_bytes(content[: len(content) // 2])
         self.refused(tmp_path / "x.pth", "not a PyTorch file, or it is damaged")

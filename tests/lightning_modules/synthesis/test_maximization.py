@@ -7,7 +7,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from lightning_modules import VGG16, InputError
+from lightning_modules import InputError, Network
 from lightning_modules.synthesis import (
     VARIANTS,
     Channel,
@@ -29,7 +29,7 @@ from tests.references import TinyNet
 RECIPE = Recipe(FourierImage(), [TotalVariation()], [RandomShift(), RandomScale(), RandomRotation()], 40, 0.05, 0.5)
 
 
-def make(network: VGG16, targets: list[int], recipe: Recipe = RECIPE) -> Tensor:
+def make(network: Network, targets: list[int], recipe: Recipe = RECIPE) -> Tensor:
     keys = [f"0|{k}" for k in targets]
     return maximize(network, LogitMargin(), torch.tensor(targets), recipe, (112, 112), keys)
 
@@ -53,13 +53,13 @@ def test_without_penalties_and_transforms_it_is_plain_ascent(penalties: list, tr
     torch.testing.assert_close(image, z.sigmoid(), rtol=0, atol=1e-12)
 
 
-def test_one_class_alone_equals_it_on_another_day_and_other_classes_do_not(shapes_network: VGG16) -> None:
+def test_one_class_alone_equals_it_on_another_day_and_other_classes_do_not(shapes_network: Network) -> None:
     first, again, other = (make(shapes_network, [k]) for k in (3, 3, 4))
     assert torch.equal(first, again)
     assert (first - other).abs().max() > 0.1
 
 
-def test_place_and_neighbours_in_a_pass_do_not_matter(shapes_network: VGG16) -> None:
+def test_place_and_neighbours_in_a_pass_do_not_matter(shapes_network: Network) -> None:
     """Only how many share a pass may: that changes the sums, and the steps amplify it."""
     together = make(shapes_network, [0, 1, 2, 3])
     other = make(shapes_network, [3, 5, 5, 0])
@@ -67,7 +67,7 @@ def test_place_and_neighbours_in_a_pass_do_not_matter(shapes_network: VGG16) -> 
     assert (other[3] - together[0]).abs().max() <= 1e-4
 
 
-def test_threads_do_not_matter(shapes_network: VGG16) -> None:
+def test_threads_do_not_matter(shapes_network: Network) -> None:
     threads = torch.get_num_threads()
     try:
         torch.set_num_threads(1)
@@ -79,7 +79,7 @@ def test_threads_do_not_matter(shapes_network: VGG16) -> None:
     assert (one - two).abs().max() <= 1e-4
 
 
-def test_progress(shapes_network: VGG16) -> None:
+def test_progress(shapes_network: Network) -> None:
     seen: list[Progress] = []
     recipe = replace(RECIPE, steps=12, transforms=[], regularizers=[])
     maximize(shapes_network, ClassLogit(), torch.tensor([1]), recipe, (48, 64), ["a"], seen.append)
@@ -89,7 +89,7 @@ def test_progress(shapes_network: VGG16) -> None:
     assert seen[-1].activation > seen[0].activation
 
 
-def test_the_network_is_left_alone_also_in_inference_mode(shapes_network: VGG16) -> None:
+def test_the_network_is_left_alone_also_in_inference_mode(shapes_network: Network) -> None:
     before = copy.deepcopy(shapes_network.state_dict())
     cudnn = torch.backends.cudnn.deterministic, torch.backends.cudnn.benchmark
     with torch.inference_mode():

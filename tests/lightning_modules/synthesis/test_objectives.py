@@ -6,8 +6,8 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from lightning_modules import VGG16, InputError
-from lightning_modules.synthesis import Channel, ClassLogit, LogitMargin, Objective, layer_channels, respond
+from lightning_modules import InputError, as_network
+from lightning_modules.synthesis import Channel, ClassLogit, LogitMargin, Objective, respond
 from tests.references import TinyNet
 
 LOGITS = torch.tensor([[1.0, 2.0, 4.0], [0.0, -1.0, 3.0]], dtype=torch.float64)
@@ -45,23 +45,23 @@ def test_channel_is_a_mean_over_positions() -> None:
 class TestRespond:
     @pytest.mark.parametrize("inplace", [True, False])
     def test_output_before_an_inplace_relu(self, inplace: bool) -> None:
-        net, images = TinyNet(inplace), torch.rand(2, 3, 4, 5, dtype=torch.float64)
+        net, images = as_network(TinyNet(inplace)), torch.rand(2, 3, 4, 5, dtype=torch.float64)
         output = respond(net, images, "features.0")
-        torch.testing.assert_close(output, nn.functional.conv2d(images, net.features[0].weight))
+        torch.testing.assert_close(output, nn.functional.conv2d(images, net.module.features[0].weight))
         assert (output < 0).any()
         torch.testing.assert_close(respond(net, images, None), net(images))
 
     def test_the_pass_ends_at_the_layer(self, monkeypatch: pytest.MonkeyPatch) -> None:
-        net = TinyNet()
+        net = as_network(TinyNet())
 
         def above(images: Tensor) -> Tensor:
             raise AssertionError("the layer above ran")
 
-        monkeypatch.setattr(net.readout, "forward", above)
+        monkeypatch.setattr(net.module.readout, "forward", above)
         assert respond(net, torch.rand(1, 3, 4, 4).double(), "features.1").shape == (1, 2, 4, 4)
 
     def test_no_hook_is_left(self) -> None:
-        net = TinyNet()
+        net = as_network(TinyNet())
         respond(net, torch.rand(1, 3, 4, 4).double(), "features.0")
         with pytest.raises(RuntimeError):
             respond(net, torch.rand(1, 5, 4, 4).double(), "features.0")
@@ -71,12 +71,4 @@ class TestRespond:
         with pytest.raises(
             InputError, match=r"no layer 'features.9'; it has features, features.0, features.1, readout"
         ):
-            respond(TinyNet(), torch.rand(1, 3, 4, 4).double(), "features.9")
-
-
-def test_layer_channels(shapes_network: VGG16) -> None:
-    channels = layer_channels(shapes_network, 112)
-    assert list(channels)[:2] == ["features.0", "features.1"]
-    assert channels["features.28"] == 128
-    assert channels["classifier.6"] == 8
-    assert not any(module._forward_hooks for module in shapes_network.modules())
+            respond(as_network(TinyNet()), torch.rand(1, 3, 4, 4).double(), "features.9")

@@ -1,0 +1,109 @@
+"""cleverhans behind one door: the steps that its attacks take. Nothing else imports it.
+
+Its functions take any callable from pixels to logits and call ``backward()``, which would reach the parameters, so they
+get one that ends at the pixels.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from typing import Any, Literal
+
+import torch
+from cleverhans.torch.attacks.projected_gradient_descent import projected_gradient_descent
+from cleverhans.torch.utils import optimize_linear
+from torch import Tensor
+
+from lightning_modules.gradients.forward_pass import ForwardPass
+
+Norm = Literal["inf", 2, 1]
+
+
+def steepest_direction(gradient: Tensor, norm: Norm) -> Tensor:
+    """The direction of length 1 in which a linear function of this gradient grows fastest; zero where the gradient is.
+
+    Args:
+        gradient: ``(N, 3, H, W)``, of any size.
+        norm: The norm in which the direction has length 1.
+    """
+    gradient = scaled_near_one(gradient)
+    if norm != 1:
+        return optimize_linear(gradient, 1.0, _order(norm))
+    # cleverhans asserts that the parts of this direction add up to exactly 1, which they do not where ten pixels tie,
+    # nor where all are zero.
+    magnitude = gradient.abs()
+    largest = magnitude == magnitude.amax((1, 2, 3), keepdim=True)
+    return gradient.sign() * largest / largest.sum((1, 2, 3), keepdim=True)
+
+
+def projected_steps(
+    pass_at: Callable[[Tensor], ForwardPass],
+    logits_of: Callable[[Tensor], Tensor],
+    images: Tensor,
+    target: Tensor,
+    eps: float,
+    *,
+    step: float,
+    n_steps: int,
+    norm: Literal["inf", 2],
+    targeted: bool,
+    clip: tuple[float, float],
+) -> Tensor:
+    """Images after steps of the fast gradient method, each projected to within ``eps`` of where they began.
+
+    Args:
+        pass_at: Gives the forward pass at pixels ``(N, 3, H, W)``; its needs name the loss's gradient.
+        logits_of: What is made of the logits before the loss.
+        images: Pixels to begin with.
+        target: The classes whose cross-entropy grows or, where the attack is targeted, shrinks: long ``(N,)``.
+        eps: The budget.
+        step: Length of a step.
+        n_steps: Number of steps.
+        norm: The norm of both.
+        targeted: Whether the cross-entropy shrinks.
+        clip: The range that pixels keep to.
+    """
+    return projected_gradient_descent(
+        lambda pixels: logits_of(_Logits.apply(pixels, pass_at(pixels.detach()))),
+        images,
+        eps,
+        step,
+        n_steps,
+        _order(norm),
+        clip_min=clip[0],
+        clip_max=clip[1],
+        y=target,
+        targeted=targeted,
+        rand_init=False,
+        sanity_checks=False,
+    ).detach()
+
+
+def scaled_near_one(gradient: Tensor) -> Tensor:
+    """The gradient with each image's times a power of two that brings its largest entry near 1.
+
+    It changes no direction, not by a bit, and keeps a small gradient above the 1e-6 that cleverhans divides by at
+    least.
+    """
+    exponent = -torch.frexp(gradient.abs().amax((1, 2, 3), keepdim=True)).exponent
+    # In two steps: float32 has no power of two above 2^127, and subnormal gradients need more.
+    half = exponent // 2
+    return torch.ldexp(torch.ldexp(gradient, half), exponent - half)
+
+
+def _order(norm: Literal["inf", 2, 1]) -> float | int:
+    return math.inf if norm == "inf" else norm
+
+
+class _Logits(torch.autograd.Function):
+    """The logits of a forward pass as a function of its pixels, up to a positive factor on each image's gradient."""
+
+    @staticmethod
+    def forward(ctx: Any, pixels: Tensor, forward_pass: ForwardPass) -> Tensor:
+        ctx.forward_pass = forward_pass
+        return forward_pass.logits.clone()
+
+    @staticmethod
+    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor, None]:
+        return scaled_near_one(ctx.forward_pass.loss_gradient(lambda logits: (logits * gradients[0]).sum())), None

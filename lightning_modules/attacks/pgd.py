@@ -1,0 +1,85 @@
+"""Projected gradient descent."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from torch import Tensor
+
+from lightning_modules.attacks.base import (
+    CLIP_MAX,
+    CLIP_MIN,
+    Attack,
+    at_even_odds,
+    check_images,
+    check_norm,
+    float32_gradients,
+)
+from lightning_modules.attacks.cleverhans_adapter import projected_steps
+from lightning_modules.errors import InputError
+from lightning_modules.gradients.forward_pass import ForwardPass
+from lightning_modules.gradients.needs import Needs
+from lightning_modules.networks.network import Network
+
+
+class PGD(Attack):
+    """Projected gradient descent: steps of the fast gradient method, each projected into the budget; by cleverhans.
+
+    It starts at the image itself (as Kurakin et al. do; Madry et al. start at a random point of the budget), so it
+    draws no random numbers and gives the same on any number of devices.
+
+    Args:
+        norm: The norm that the budget limits: inf or 2.
+        targeted: Whether the steps lead to the class, not away from it.
+        n_steps: Number of steps, at least 1; each costs a forward and a backward pass, for every budget.
+        relative_step: Length of a step as a fraction of the budget, in (0, 1].
+        unsaturate: As in :class:`FGSM`.
+
+    Reference: Kurakin, Goodfellow & Bengio, "Adversarial Examples in the Physical World", ICLR 2017 workshop; Madry et
+    al., "Towards Deep Learning Models Resistant to Adversarial Attacks", ICLR 2018.
+
+    Example:
+        >>> import torch
+        >>> from lightning_modules import load_vgg16
+        >>> images = torch.full((1, 3, 112, 112), 0.5)
+        >>> adversarial = PGD(norm=2, n_steps=2)(load_vgg16("shapes"), images, torch.tensor([3]), eps=1.0)
+        >>> float((adversarial - images).norm()) <= 1.0001
+        True
+    """
+
+    def __init__(
+        self,
+        norm: Literal["inf", 2] = "inf",
+        targeted: bool = False,
+        n_steps: int = 10,
+        relative_step: float = 0.25,
+        unsaturate: bool = False,
+    ) -> None:
+        check_norm(norm, ("inf", 2))
+        if n_steps < 1:
+            raise InputError(f"n_steps must be at least 1, got {n_steps}.")
+        if not 0 < relative_step <= 1:
+            raise InputError(f"relative_step must lie in (0, 1], got {relative_step}.")
+        self.norm: Literal["inf", 2] = norm
+        self.targeted = targeted
+        self.n_steps = n_steps
+        self.relative_step = relative_step
+        self.unsaturate = unsaturate
+
+    def __call__(self, network: Network, images: Tensor, target: Tensor, eps: float) -> Tensor:
+        check_images(images)
+        with float32_gradients(images.device):
+            images = images.detach().clone()
+            classes = target.clone()  # autograd cannot keep a tensor that was made under inference mode
+            return projected_steps(
+                lambda x: ForwardPass(network, x.to(images.dtype), needs=Needs(loss_gradient=True)),
+                lambda logits: at_even_odds(logits, classes) if self.unsaturate else logits,
+                images,
+                classes,
+                eps,
+                step=eps * self.relative_step,
+                n_steps=self.n_steps,
+                norm=self.norm,
+                targeted=self.targeted,
+                clip=(CLIP_MIN, CLIP_MAX),
+            )

@@ -1,0 +1,65 @@
+"""Class activation maps: a layer's activations, weighted by their gradients."""
+
+from __future__ import annotations
+
+from torch import Tensor
+from torch.nn import functional as F
+
+from lightning_modules.errors import InputError
+from lightning_modules.gradients.forward_pass import ForwardPass
+from lightning_modules.gradients.needs import Needs
+from lightning_modules.methods.base import AttributionMethod
+from lightning_modules.networks.network import Network
+
+
+class GradCAM(AttributionMethod):
+    r"""Grad-CAM, ``(N, 1, H, W)``, at least 0, bilinear from the layer's grid to the input's size.
+
+    .. math:: L = \mathrm{ReLU}\Big(\sum_k \alpha_k A^k\Big), \quad
+        \alpha_k = \frac{1}{Z} \sum_{ij} \frac{\partial y}{\partial A^k_{ij}}
+
+    where ``A`` are the activations of the layer and ``y`` is the target logit.
+
+    Args:
+        layer: Name of the layer to look at. null = the network's own target layer, features.29 in VGG16.
+
+    Reference: Selvaraju et al., "Grad-CAM: Visual Explanations from Deep Networks via Gradient-based Localization",
+    ICCV 2017.
+    """
+
+    def __init__(self, layer: str | None = None) -> None:
+        self.layer = layer
+
+    def needs(self, network: Network) -> Needs:
+        return Needs(layer_gradients={network.target_layer_for(type(self).__name__, self.layer)})
+
+    def __call__(self, forward_pass: ForwardPass) -> Tensor:
+        activation = forward_pass.activation(self.layer)
+        if activation.ndim != 4:
+            raise InputError(
+                f"Grad-CAM needs a layer that gives (N, C, h, w); {self.layer!r} gives {tuple(activation.shape)}."
+            )
+        weights = forward_pass.layer_gradient(self.layer).mean((2, 3), keepdim=True)
+        cam = (weights * activation).sum(1, keepdim=True).relu()
+        return F.interpolate(cam, forward_pass.images.shape[2:], mode="bilinear", align_corners=False)
+
+
+class GuidedGradCAM(AttributionMethod):
+    """Guided Grad-CAM, ``(N, 3, H, W)``, signed: Grad-CAM times Guided Backpropagation, pixel by pixel.
+
+    Args:
+        layer: Name of the layer Grad-CAM looks at. null = the network's own target layer, features.29 in VGG16.
+
+    Reference: Selvaraju et al., "Grad-CAM: Visual Explanations from Deep Networks via Gradient-based Localization",
+    ICCV 2017.
+    """
+
+    def __init__(self, layer: str | None = None) -> None:
+        self.layer = layer
+
+    def needs(self, network: Network) -> Needs:
+        layer = network.target_layer_for(type(self).__name__, self.layer)
+        return Needs(layer_gradients={layer}, guided_gradient=True)
+
+    def __call__(self, forward_pass: ForwardPass) -> Tensor:
+        return GradCAM(self.layer)(forward_pass) * forward_pass.guided_gradient()

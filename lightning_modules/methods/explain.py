@@ -1,0 +1,78 @@
+"""The public front: from a network and images to the maps of several methods, by one forward pass."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from functools import reduce
+from operator import or_
+
+from torch import Tensor
+
+from lightning_modules.errors import InputError
+from lightning_modules.gradients.forward_pass import ForwardPass
+from lightning_modules.gradients.needs import Needs
+from lightning_modules.methods.base import AttributionMethod
+from lightning_modules.networks.network import Network
+
+
+class Explanation(dict[str, Tensor]):
+    """Maps ``(N, C, H, W)`` of a batch by the names of their methods, detached, raw.
+
+    Attributes:
+        forward_pass: The pass that they explain, with its logits and targets.
+    """
+
+    def __init__(self, forward_pass: ForwardPass) -> None:
+        super().__init__()
+        self.forward_pass = forward_pass
+
+
+def explain(
+    network: Network,
+    images: Tensor,
+    methods: Sequence[AttributionMethod],
+    target: Tensor | int | None = None,
+    *,
+    keys: Sequence[str] | None = None,
+    needs: Needs | None = None,
+) -> Explanation:
+    """The maps of all methods, from one forward pass that keeps what they need.
+
+    Args:
+        network: From pixels in [0, 1] to logits; see ``load_network`` and ``as_network``.
+        images: Pixels in [0, 1], ``(N, 3, H, W)``.
+        methods: Their maps are named by their ``repr``: ``"GradCAM"``, ``"SmoothGrad(n_samples=50)"``.
+        target: The class to explain, for each image: long ``(N,)``, one int for all, or None for the predicted class.
+        keys: A string for each image, such as its path, from which methods seed their noise. None takes a hash of the
+            pixels.
+        needs: What else is going to be read of the pass, as by a metric or an attack.
+
+    Raises:
+        InputError: If an input is wrong, a method is named twice, or a method gives no map of the images' size.
+
+    Example:
+        >>> import torch
+        >>> from lightning_modules import GradCAM, GuidedBackprop, load_vgg16
+        >>> images = torch.rand(2, 3, 112, 112)
+        >>> maps = explain(load_vgg16("shapes"), images, [GradCAM(), GuidedBackprop()], target=3)
+        >>> {name: tuple(map_.shape) for name, map_ in maps.items()}
+        {'GradCAM': (2, 1, 112, 112), 'GuidedBackprop': (2, 3, 112, 112)}
+    """
+    names = [repr(method) for method in methods]
+    if twice := [name for name in names if names.count(name) > 1]:
+        raise InputError(f"{twice[0]} is named twice among the methods.")
+    wanted = reduce(or_, (method.needs(network) for method in methods), Needs() if needs is None else needs)
+    explanation = Explanation(ForwardPass(network, images, target, needs=wanted, keys=keys))
+    for name, method in zip(names, methods, strict=True):
+        explanation[name] = method(explanation.forward_pass).detach()
+        _check_map(name, explanation[name], images)
+    return explanation
+
+
+def _check_map(name: str, attribution: Tensor, images: Tensor) -> None:
+    n, _, height, width = images.shape
+    if attribution.ndim != 4 or attribution.shape[0] != n or attribution.shape[2:] != (height, width):
+        raise InputError(
+            f"The method {name} gave a map of shape {tuple(attribution.shape)}; it should give (N, C, H, W) with "
+            f"N = {n}, H = {height}, W = {width}."
+        )

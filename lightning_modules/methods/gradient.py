@@ -1,0 +1,35 @@
+"""Methods whose map is a gradient with respect to the pixels."""
+
+from __future__ import annotations
+
+from torch import Tensor
+
+from lightning_modules.gradients.forward_pass import ForwardPass
+from lightning_modules.gradients.needs import Needs
+from lightning_modules.methods.base import AttributionMethod
+from lightning_modules.networks.network import Network
+
+
+class Saliency(AttributionMethod):
+    """The gradient of the target logit with respect to the pixels, ``(N, 3, H, W)``, signed.
+
+    The paper takes its magnitude and the maximum over the channels; here, as for all methods, the map is left signed.
+
+    Reference: Simonyan, Vedaldi & Zisserman, "Deep Inside Convolutional Networks", ICLR 2014 workshop.
+    """
+
+    def __call__(self, forward_pass: ForwardPass) -> Tensor:
+        return forward_pass.input_gradient()
+
+
+class GuidedBackprop(AttributionMethod):
+    """Guided Backpropagation, ``(N, 3, H, W)``, signed: see :meth:`ForwardPass.guided_gradient`.
+
+    Reference: Springenberg et al., "Striving for Simplicity: The All Convolutional Net", ICLR 2015 workshop.
+    """
+
+    def needs(self, network: Network) -> Needs:
+        return Needs(guided_gradient=True)
+
+    def __call__(self, forward_pass: ForwardPass) -> Tensor:
+        return forward_pass.guided_gradient()
