@@ -8,6 +8,10 @@ import numpy as np
 from torch import Tensor
 
 
+class DataError(ValueError):
+    """A folder, a file or an option of the data that cannot be used; the message says what would have been right."""
+
+
 class Original(NamedTuple):
     """An image before resize and crop, for figures: what the user recognizes.
 

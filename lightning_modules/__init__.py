@@ -7,6 +7,7 @@ from lightning_modules.attacks.pgd import PGD
 from lightning_modules.attribution import AttributionModule
 from lightning_modules.classifier import ClassifierModule, PredictionModule
 from lightning_modules.errors import InputError
+from lightning_modules.evaluation import EvaluationModule
 from lightning_modules.gradients.forward_pass import ForwardPass
 from lightning_modules.gradients.memory import keep_freed_memory
 from lightning_modules.gradients.needs import Needs
@@ -20,8 +21,8 @@ from lightning_modules.networks.network import Network, as_network
 from lightning_modules.networks.vgg16 import VGG16, fold_batch_norm, load_vgg16, save_vgg16
 from lightning_modules.networks.weight_files import WeightsError
 from lightning_modules.robustness import RobustnessModule
-from lightning_modules.running.callbacks import FigureWriter, ReportWriter, RowWriter, RunFigureWriter, Summarizer
-from lightning_modules.running.synthesis_callbacks import ImageWriter, SheetWriter, SynthesisProgress
+from lightning_modules.running.synthesis_progress import SynthesisProgress
+from lightning_modules.running.writer import RunWriter
 
 __all__ = [
     "FGSM",
@@ -32,25 +33,20 @@ __all__ = [
     "AttributionMethod",
     "AttributionModule",
     "ClassifierModule",
+    "EvaluationModule",
     "Explanation",
-    "FigureWriter",
     "ForwardPass",
     "GradCAM",
     "GuidedBackprop",
     "GuidedGradCAM",
-    "ImageWriter",
     "InputError",
     "Needs",
     "Network",
     "PredictionModule",
-    "ReportWriter",
     "RobustnessModule",
-    "RowWriter",
-    "RunFigureWriter",
+    "RunWriter",
     "Saliency",
-    "SheetWriter",
     "SmoothGrad",
-    "Summarizer",
     "SynthesisProgress",
     "WeightsError",
     "as_network",

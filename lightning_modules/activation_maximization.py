@@ -3,21 +3,32 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pyarrow as pa
-import pytorch_lightning as pl
 import torch
 from matplotlib.figure import Figure
 from torch import Tensor
 
+from datamodules.batch import UnitBatch
 from lightning_modules.errors import InputError
-from lightning_modules.figures.synthesis import growth_figure
-from lightning_modules.gradients.halving import is_out_of_memory
+from lightning_modules.evaluation import Outputs, RunModule
+from lightning_modules.figures.synthesis import Growth, run_sheets, to_uint8
+from lightning_modules.gradients.fitting import is_out_of_memory
 from lightning_modules.networks.loading import load_network
-from lightning_modules.results.report import SCORES, SUMMARY, Report, describe_images, markdown_table, tag
+from lightning_modules.results.report import Report
+from lightning_modules.results.rows import Row, read_rows
+from lightning_modules.results.synthesis import (
+    COLUMNS,
+    report_synthesis,
+    summarize_synthesis,
+    table_of_images,
+    tables_of_failures,
+)
+from lightning_modules.results.tables import Table
 from lightning_modules.synthesis import (
     VARIANTS,
     Channel,
@@ -39,11 +50,8 @@ from lightning_modules.synthesis import (
     total_variation,
 )
 
-N_SNAPSHOTS = 7
-NUMBERS = ("activation", "activation_shifted", "probability", "probability_shifted", "total_variation")
 
-
-class ActivationMaximizationModule(pl.LightningModule):
+class ActivationMaximizationModule(RunModule):
     """Optimizes an image for each unit of a batch, to the end, in one test step.
 
     An image follows from the settings, its unit and its seed alone: hundreds of steps amplify a difference of one
@@ -73,12 +81,10 @@ class ActivationMaximizationModule(pl.LightningModule):
         ablation: Whether each image is made four times: with neither, with the regularizers only, with the transforms
             only, and with both.
         n_figures: Images, from the first on, of which a figure shows how they grew.
-
-    Example:
-        >>> module = ActivationMaximizationModule("shapes", regularizers=[], steps=64, ablation=True)
-        >>> list(module.recipes), module.size
-        (['neither', 'TV only', 'shifts only', 'both'], (112, 112))
     """
+
+    seconds_per_part = 5.0
+    """Images take long, so their rows do not wait for each other."""
 
     def __init__(
         self,
@@ -98,14 +104,12 @@ class ActivationMaximizationModule(pl.LightningModule):
         n_figures: int = 16,
         network: str | dict[str, Any] = "vgg16",
     ) -> None:
-        super().__init__()
         for name, value, least in (
             ("steps", steps, 1),
             ("image_size", image_size, 32),
             ("images_per_pass", images_per_pass, 1),
             ("fresh_shift", fresh_shift, 0),
             ("n_fresh", n_fresh, 1),
-            ("n_figures", n_figures, 0),
         ):
             if value is not None and value < least:
                 raise InputError(f"model.{name} must be at least {least}, got {value}.")
@@ -113,15 +117,14 @@ class ActivationMaximizationModule(pl.LightningModule):
         if transforms is None:
             transforms = [RandomShift(8), RandomScale(0.9, 1.1), RandomRotation(10), RandomShift(4)]
         both = Recipe(parametrization or FourierImage(), regularizers, transforms, steps, learning_rate, warm_up)
+        super().__init__(load_network(network, weights), n_figures)
         self.recipes = both.ablated() if ablation else {VARIANTS[-1]: both}
-        self.network = load_network(network, weights)
         self.objective = objective or LogitMargin()
         size = image_size or self.network.input_size
         self.size = (size, size)
         self.images_per_pass = images_per_pass
         self.fresh = RandomShift(fresh_shift)
         self.n_fresh = n_fresh
-        self.n_figures = n_figures
 
     @property
     def schema(self) -> pa.Schema:
@@ -129,7 +132,7 @@ class ActivationMaximizationModule(pl.LightningModule):
         text = ("path", "status", "error", "variant", "image", "name", "layer", "prediction_name")
         whole = ("target", "seed", "prediction", "steps")
         fields = [*((name, pa.string()) for name in text), *((name, pa.int64()) for name in whole)]
-        return pa.schema([*fields, *((name, pa.float64()) for name in (*NUMBERS, "seconds"))])
+        return pa.schema([*fields, *((name, pa.float64()) for name in COLUMNS)])
 
     @property
     def ablation_legend(self) -> str:
@@ -137,9 +140,9 @@ class ActivationMaximizationModule(pl.LightningModule):
         both = self.recipes[VARIANTS[-1]]
         return f"TV: {both.regularizers}\nshifts: {both.transforms}"
 
-    def test_step(self, batch: dict[str, Any], batch_idx: int) -> dict[str, Any]:
-        """Optimizes a batch; returns its ``rows``, ``figures`` and ``images``: file name -> uint8 ``(H, W, 3)``."""
-        outputs: dict[str, Any] = {"rows": [], "images": {}, "figures": {}}
+    def test_step(self, batch: UnitBatch, batch_idx: int) -> Outputs:
+        """Optimizes the images of a batch."""
+        outputs: Outputs = {"rows": [], "images": {}, "figures": {}}
         for objective, members in self._passes(batch):
             for variant, recipe in self.recipes.items():
                 try:
@@ -155,7 +158,7 @@ class ActivationMaximizationModule(pl.LightningModule):
         outputs["rows"].sort(key=lambda row: row["path"])
         return outputs
 
-    def _passes(self, batch: dict[str, Any]) -> Iterator[tuple[Objective, list[int]]]:
+    def _passes(self, batch: UnitBatch) -> Iterator[tuple[Objective, list[int]]]:
         """The images of a batch that share a forward pass, by their numbers, and the objective that they share."""
         by_layer: dict[Any, list[int]] = {}
         for i, layer in enumerate(batch["layer"]):
@@ -167,12 +170,12 @@ class ActivationMaximizationModule(pl.LightningModule):
 
     def _make(
         self,
-        batch: dict[str, Any],
+        batch: UnitBatch,
         members: list[int],
         objective: Objective,
         variant: str,
         recipe: Recipe,
-        outputs: dict[str, Any],
+        outputs: Outputs,
     ) -> None:
         """Optimizes the images ``members`` by ``recipe`` and adds what they give to ``outputs``."""
         start = time.monotonic()
@@ -180,7 +183,7 @@ class ActivationMaximizationModule(pl.LightningModule):
         filled = (members + members[-1:] * self.images_per_pass)[: self.images_per_pass]
         keys = [f"{int(batch['seed'][i])}|{batch['layer'][i]}|{int(batch['target'][i])}" for i in filled]
         target = batch["target"][filled]
-        growths = [_Growth(recipe.steps) if int(batch["index"][i]) < self.n_figures else None for i in members]
+        growths = [Growth(recipe.steps) if int(batch["index"][i]) < self.n_figures else None for i in members]
         files = [_file(batch["path"][i], variant if len(self.recipes) > 1 else None) for i in members]
         names = [file.removesuffix(".png") for file in files]
 
@@ -195,7 +198,7 @@ class ActivationMaximizationModule(pl.LightningModule):
         images = maximize(self.network, objective, target, recipe, self.size, keys, on_step)
         seconds = (time.monotonic() - start) / len(members)
         for position, i in enumerate(members):
-            pixels = _to_uint8(images[position])
+            pixels = to_uint8(images[position])
             row = {
                 "path": batch["path"][i],
                 "variant": variant,
@@ -215,7 +218,7 @@ class ActivationMaximizationModule(pl.LightningModule):
                     outputs["figures"][i] = growth.draw(f"{batch['name'][i]}, seed {row['seed']}")
 
     @torch.no_grad()
-    def _judge(self, pixels: np.ndarray, objective: Objective, target: Tensor, key: str) -> dict[str, Any]:
+    def _judge(self, pixels: np.ndarray, objective: Objective, target: Tensor, key: str) -> Row:
         """The numbers of a finished image, read from the 8 bits that are saved."""
         like = next(self.network.parameters())
         image = torch.from_numpy(pixels).to(like).permute(2, 0, 1)[None] / 255
@@ -240,66 +243,19 @@ class ActivationMaximizationModule(pl.LightningModule):
             "total_variation": float(total_variation(image)),
         }
 
-    @staticmethod
-    def summarize(table: pa.Table) -> dict[str, Any]:
-        """Summary of a run's rows: counts, and for each variant the mean, least and greatest of each number."""
-        frame = table.to_pandas()
-        good = frame[frame["status"] == "ok"]
-        variants = {}
-        for variant in [name for name in VARIANTS if (good["variant"] == name).any()]:
-            rows = good[good["variant"] == variant]
-            columns = {name: rows[name].dropna() for name in (*NUMBERS, "seconds")}
-            variants[variant] = {"n": len(rows)} | {
-                name: {"mean": float(values.mean()), "min": float(values.min()), "max": float(values.max())}
-                for name, values in columns.items()
-                if len(values)
-            }
-        return {"n_images": len(frame), "n_failed": len(frame) - len(good), "variants": variants}
+    def summarize(self, table: pa.Table) -> dict[str, Any]:
+        return summarize_synthesis(table)
 
-    @staticmethod
-    def report(summary: dict[str, Any]) -> Report:
-        """What the run has to say, from its summary: the mean of each number, for each variant."""
-        scalars: dict[str, float | None] = {f"{SUMMARY}/{name}": summary[name] for name in ("n_images", "n_failed")}
-        columns = (*NUMBERS, "seconds")
-        rows = []
-        for variant, numbers in summary["variants"].items():
-            means = {name: numbers[name]["mean"] for name in columns if name in numbers}
-            scalars |= {tag(SCORES, name, variant): mean for name, mean in means.items()}
-            cells = [
-                f"{means[name]:.4f} ({worst(name, numbers[name]):.4f})" if name in means else "-" for name in columns
-            ]
-            rows.append([variant, str(numbers["n"]), *cells])
-        table = markdown_table(["mean over images (worst)", "n", *(name.replace("_", " ") for name in columns)], rows)
-        return Report(scalars, {}, f"{describe_images(summary)}\n\n{table}")
+    def report(self, summary: dict[str, Any]) -> Report:
+        return report_synthesis(summary)
 
+    def details(self, run: Path) -> list[Table]:
+        rows = read_rows(run / "results").to_pylist()
+        return [table_of_images(rows), *tables_of_failures(rows)]
 
-def worst(column: str, numbers: Mapping[str, float]) -> float:
-    """Of a number of several images, that of the worst: the least, but of total variation and time the greatest."""
-    return numbers["max" if column in ("total_variation", "seconds") else "min"]
-
-
-class _Growth:
-    """What an image's figure needs: its numbers at each step, and snapshots of it."""
-
-    def __init__(self, steps: int) -> None:
-        # Each snapshot after half the steps of the next: most happens early.
-        self.at = sorted({max(1, round(steps / 2**k)) for k in range(N_SNAPSHOTS)})
-        self.snapshots: dict[int, np.ndarray] = {}
-        self.numbers: list[tuple[Tensor, Tensor]] = []
-
-    def add(self, progress: Progress, i: int) -> None:
-        self.numbers.append((progress.activation[i], total_variation(progress.images[i : i + 1])[0]))
-        if progress.step in self.at:
-            self.snapshots[progress.step] = _to_uint8(progress.images[i])
-
-    def draw(self, title: str) -> Figure:
-        activation, variation = (torch.stack(column).tolist() for column in zip(*self.numbers))
-        return growth_figure(self.snapshots, activation, variation, title)
-
-
-def _to_uint8(image: Tensor) -> np.ndarray:
-    finite = image.detach().float().nan_to_num(0.5)
-    return (finite * 255).round().byte().permute(1, 2, 0).cpu().numpy()
+    def run_figures(self, summary: dict[str, Any], run: Path) -> dict[str, Figure]:
+        """Contact sheets of all images, and the ablation."""
+        return run_sheets(read_rows(run / "results").to_pylist(), run, self.ablation_legend)
 
 
 def _file(path: str, variant: str | None) -> str:

@@ -2,21 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from functools import reduce
 from operator import or_
+from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
-import pytorch_lightning as pl
 from matplotlib.figure import Figure
+from pytorch_lightning.utilities import rank_zero_only
 from torch import Tensor
 
+from datamodules.batch import Batch
 from lightning_modules.errors import InputError
+from lightning_modules.evaluation import EvaluationModule, Outputs
 from lightning_modules.figures.comparison import better, comparison_figure, curves_figure
-from lightning_modules.figures.style import attribution_figure
 from lightning_modules.gradients.forward_pass import ForwardPass
-from lightning_modules.gradients.halving import in_halves_if_need_be
 from lightning_modules.gradients.needs import Needs
 from lightning_modules.methods.base import AttributionMethod
 from lightning_modules.methods.cam import GradCAM, GuidedGradCAM
@@ -24,15 +25,17 @@ from lightning_modules.methods.explain import explain
 from lightning_modules.methods.gradient import GuidedBackprop
 from lightning_modules.methods.maps import shows_something
 from lightning_modules.methods.smooth_grad import SmoothGrad
-from lightning_modules.metrics import AttributionMetric, EnergyInBox, PointingGame, WeightRandomization
+from lightning_modules.metrics.base import AttributionMetric
+from lightning_modules.metrics.localization import EnergyInBox, PointingGame
+from lightning_modules.metrics.randomization import WeightRandomization
 from lightning_modules.networks.class_names import find_class
 from lightning_modules.networks.loading import load_network
-from lightning_modules.results.attribution import report_attribution, summarize_attribution
+from lightning_modules.results.attribution import BOXES_HINT, report_attribution, summarize_attribution
 from lightning_modules.results.report import Report
-from lightning_modules.results.rows import IMAGE_FIELDS, failed_rows, image_columns
+from lightning_modules.results.rows import IMAGE_FIELDS, image_columns, with_columns
 
 
-class AttributionModule(pl.LightningModule):
+class AttributionModule(EvaluationModule):
     """Runs attribution methods over images and scores their maps. One forward pass serves all methods.
 
     Args:
@@ -46,11 +49,6 @@ class AttributionModule(pl.LightningModule):
         metrics: Scores of the maps, by name or import path. null = PointingGame and EnergyInBox, which need boxes.
         target: The class to explain: predicted, label (the folder's), or the name or index of a class.
         n_figures: Images of which a figure is drawn: the first of each class in turn.
-
-    Example:
-        >>> module = AttributionModule("shapes", methods=[GradCAM(), SmoothGrad(n_samples=50)], metrics=[EnergyInBox()])
-        >>> list(module.methods), module.schema.names[-2:]
-        (['GradCAM', 'SmoothGrad(n_samples=50)'], ['degenerate', 'energy_in_box'])
     """
 
     def __init__(
@@ -62,26 +60,24 @@ class AttributionModule(pl.LightningModule):
         n_figures: int = 16,
         network: str | dict[str, Any] = "vgg16",
     ) -> None:
-        super().__init__()
-        if n_figures < 0:
-            raise InputError(f"model.n_figures must be at least 0, got {n_figures}.")
         methods = [GradCAM(), GuidedBackprop(), GuidedGradCAM(), SmoothGrad()] if methods is None else methods
+        has_default_metrics = metrics is None
         metrics = [PointingGame(), EnergyInBox()] if metrics is None else metrics
-        self.methods = _by_name("model.methods", [(repr(method), method) for method in methods])
-        # Not a ModuleDict: the rows are the truth, so the metrics' own states are not used here.
-        self.metrics = list(metrics)
-        self.columns = list(
-            _by_name("model.metrics", [(f"the score {name}", name) for m in metrics for name in m.columns]).values()
-        )
-        self.curves = [name for metric in metrics for name in metric.curves]
-        if not self.methods:
+        _refuse_twins("model.methods", [repr(method) for method in methods])
+        _refuse_twins("model.metrics", [f"the score {name}" for metric in metrics for name in metric.columns])
+        if not methods:
             raise InputError("model.methods is empty: name at least one attribution method.")
-        self.network = load_network(network, weights)
+        super().__init__(load_network(network, weights), n_figures)
+        self.methods = {repr(method): method for method in methods}
+        self.metrics = list(metrics)
+        self.has_default_metrics = has_default_metrics
+        self.columns = tuple(name for metric in metrics for name in metric.columns)
+        self.curves = [name for metric in metrics for name in metric.curves]
         self.target = target if target in ("predicted", "label") else find_class(target, self.network.class_names)
-        self.n_figures = n_figures
-        self.metric_needs = reduce(or_, (metric.needs(self.network) for metric in metrics), Needs())
+        # What does not fit the network is refused now, not at the first batch.
+        self.needs_of_metrics = reduce(or_, (metric.needs(self.network) for metric in metrics), Needs())
         for method in methods:
-            method.needs(self.network)  # refuses unknown layers before the first batch
+            method.needs(self.network)
 
     @property
     def schema(self) -> pa.Schema:
@@ -94,38 +90,29 @@ class AttributionModule(pl.LightningModule):
         fields += [pa.field(name, pa.float64()) for name in self.columns]
         return pa.schema(fields + [pa.field(name, pa.list_(pa.float32())) for name in self.curves])
 
-    def test_step(self, batch: dict[str, Any], batch_idx: int) -> dict[str, Any]:
-        """Computes a batch; returns its ``rows`` and ``figures``."""
-        return in_halves_if_need_be(self._explain, batch)
+    def on_test_start(self) -> None:
+        super().on_test_start()
+        data: Any = self.trainer.datamodule  # type: ignore[attr-defined]
+        if self.has_default_metrics and getattr(data, "boxes", None) is None:
+            rank_zero_only(print)(
+                f"The scores asked for by default are of boxes, and there is no --data.boxes. {BOXES_HINT}"
+            )
 
-    def _explain(self, batch: dict[str, Any]) -> dict[str, Any]:
-        failed = failed_rows(batch)
-        if not len(batch["image"]):
-            return {"rows": failed, "figures": {}}
-        maps = explain(
-            self.network,
-            batch["image"],
-            list(self.methods.values()),
-            self._targets(batch),
-            keys=batch["path"],
-            needs=self.metric_needs,
-        )
+    def evaluate(self, batch: Batch) -> Outputs:
+        """A row for each image and method."""
+        methods, target = list(self.methods.values()), self._targets(batch)
+        maps = explain(self.network, batch["image"], methods, target, keys=batch["path"], needs=self.needs_of_metrics)
         forward_pass = maps.forward_pass
         # All is computed before anything is read, so that a GPU is waited for once.
         scores = {name: self._score(maps[name], forward_pass, batch, method) for name, method in self.methods.items()}
         images = image_columns(forward_pass, batch, self.network.class_names)
-        target = forward_pass.target.tolist()
         rows = []
         for name, columns in scores.items():
-            values = {column: [_without_nan(value) for value in of.tolist()] for column, of in columns.items()}
-            rows += [
-                {**image, "target": target[i], "method": name, **{column: of[i] for column, of in values.items()}}
-                for i, image in enumerate(images)
-            ]
-        return {"rows": rows + failed, "figures": self._draw(forward_pass, batch, maps, images)}
+            rows += with_columns(images, {"target": forward_pass.target, "method": [name] * len(images), **columns})
+        return {"rows": rows, "figures": self.draw(forward_pass, batch, maps, images)}
 
     def _score(
-        self, attribution: Tensor, forward_pass: ForwardPass, batch: Any, method: AttributionMethod
+        self, attribution: Tensor, forward_pass: ForwardPass, batch: Batch, method: AttributionMethod
     ) -> dict[str, Tensor]:
         """What the rows say of a batch's maps: N values for each column, NaN where there is none."""
         columns = {"degenerate": ~shows_something(attribution.flatten(1))}
@@ -133,47 +120,22 @@ class AttributionModule(pl.LightningModule):
             columns |= metric.score(attribution, forward_pass, batch, method)
         return columns
 
-    def _draw(
-        self,
-        forward_pass: ForwardPass,
-        batch: Mapping[str, Any],
-        maps: Mapping[str, Tensor],
-        images: Sequence[Mapping[str, Any]],
-    ) -> dict[int, Figure]:
-        """A figure of each image that came with its original, by its number in the batch."""
-        names = self.network.class_names
-        best = forward_pass.probabilities.topk(min(5, len(names)))
-        figures = {}
-        for i, original in enumerate(batch["original"]):
-            if original is None:
-                continue
-            image = images[i]
-            predicted = f"predicted: {image['prediction_name']} ({image['probability']:.1%})"
-            label = f"label: {image['label_name']}   " if image["label_name"] else ""
-            figures[i] = attribution_figure(
-                original.pixels,
-                original.view,
-                {name: attribution[i] for name, attribution in maps.items()},
-                [(names[k], value) for k, value in zip(best.indices[i].tolist(), best.values[i].tolist())],
-                title=image["path"],
-                subtitle=f"{label}{predicted}   maps explain: {names[int(forward_pass.target[i])]}",
-                boxes=batch["boxes"][i],
-                is_target=batch["box_labels"][i].cpu() == int(forward_pass.target[i]),
-            )
-        return figures
+    def _targets(self, batch: Batch) -> Tensor | int | None:
+        if self.target == "predicted":
+            return None
+        if self.target != "label":
+            return int(self.target)
+        self.check_labels(batch["label"])
+        return batch["label"]
 
-    @staticmethod
-    def summarize(table: pa.Table) -> dict[str, Any]:
-        """Summary of a run's rows, see :func:`summarize_attribution`."""
+    def summarize(self, table: pa.Table) -> dict[str, Any]:
         return summarize_attribution(table)
 
-    @staticmethod
-    def report(summary: dict[str, Any]) -> Report:
-        """What the run has to say, from its summary."""
+    def report(self, summary: dict[str, Any]) -> Report:
         return report_attribution(summary)
 
-    def run_figures(self, summary: Mapping[str, Any]) -> dict[str, Figure]:
-        """Figures of the whole run, from its summary: the methods' scores side by side, and their curves."""
+    def run_figures(self, summary: dict[str, Any], run: Path) -> dict[str, Figure]:
+        """The methods' scores side by side, and their curves."""
         methods = summary["methods"]
         if not methods:
             return {}
@@ -195,30 +157,7 @@ class AttributionModule(pl.LightningModule):
                 figures[name] = curves_figure(curves, title, "share of the pixels", "probability of the target")
         return figures
 
-    def _targets(self, batch: Mapping[str, Any]) -> Tensor | int | None:
-        if self.target == "predicted":
-            return None
-        if self.target != "label":
-            return int(self.target)
-        if (batch["label"] < 0).any():
-            raise InputError(
-                "model.target is label, but some images have none: they lie in a flat folder, or in shards with "
-                "neither a .cls nor a folder. Label them, or explain the predicted class: model.target predicted."
-            )
-        return batch["label"]
 
-
-def _by_name(option: str, named: Sequence[tuple[str, Any]]) -> dict[str, Any]:
-    table = dict(named)
-    if len(table) < len(named):
-        names = [name for name, _ in named]
-        twice = next(name for name in names if names.count(name) > 1)
-        raise InputError(f"{option} names {twice} twice.")
-    return table
-
-
-def _without_nan(value: Any) -> Any:
-    """NaN, also in a list, as None: not scored."""
-    if isinstance(value, list):
-        return [_without_nan(item) for item in value]
-    return None if value != value else value
+def _refuse_twins(option: str, names: Sequence[str]) -> None:
+    if twins := [name for name in names if names.count(name) > 1]:
+        raise InputError(f"{option} names {twins[0]} twice.")

@@ -3,31 +3,36 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Any, NamedTuple
 
 import pyarrow as pa
-import pytorch_lightning as pl
 import torch
 from matplotlib.figure import Figure
 from torch import Tensor
 
-from lightning_modules.attacks.base import Attack, check_budget
+from datamodules.batch import Batch
+from lightning_modules.attacks.base import Attack, Sweep, check_budget
 from lightning_modules.attacks.budgets import format_eps, parse_sweep
 from lightning_modules.attacks.fgsm import FGSM
 from lightning_modules.errors import InputError
+from lightning_modules.evaluation import EvaluationModule, Outputs
 from lightning_modules.figures.robustness import Panel, accuracy_figure, robustness_figure
-from lightning_modules.gradients.forward_pass import ForwardPass
-from lightning_modules.gradients.halving import in_halves_if_need_be
 from lightning_modules.gradients.needs import Needs
 from lightning_modules.methods.base import AttributionMethod
 from lightning_modules.methods.cam import GradCAM
 from lightning_modules.methods.explain import Explanation, explain
-from lightning_modules.metrics import rank_correlation, top_overlap
+from lightning_modules.metrics.similarity import rank_correlation, top_overlap
 from lightning_modules.networks.class_names import find_class
 from lightning_modules.networks.loading import load_network
 from lightning_modules.results.report import Report
-from lightning_modules.results.robustness import RANK_CORRELATION, TOP_OVERLAP, report_robustness, summarize_robustness
-from lightning_modules.results.rows import IMAGE_FIELDS, failed_rows, image_columns
+from lightning_modules.results.robustness import (
+    RANK_CORRELATION,
+    TOP_OVERLAP,
+    report_robustness,
+    summarize_robustness,
+)
+from lightning_modules.results.rows import IMAGE_FIELDS, Row, image_columns, with_columns
 
 ATTACK_FIELDS = [
     pa.field("target", pa.int64()),
@@ -51,12 +56,12 @@ STEPS_ALONG = 25
 class _Evaluated(NamedTuple):
     """What is kept of a forward pass: its graph is large, and a sweep has many."""
 
-    columns: list[dict[str, Any]]
+    images: list[Row]
     logits: Tensor
     maps: dict[str, Tensor]
 
 
-class RobustnessModule(pl.LightningModule):
+class RobustnessModule(EvaluationModule):
     """Attacks images under a sweep of budgets, and explains each before and after.
 
     For k budgets FGSM costs one forward and one backward pass, which the clean image's prediction and explanations
@@ -76,12 +81,9 @@ class RobustnessModule(pl.LightningModule):
         methods: Attribution methods of which the maps before and after are compared, by name or import path. Both
             explain the class that the clean image was given. null = GradCAM; [] = none.
         n_figures: Images of which a figure is drawn: the first of each class in turn.
-
-    Example:
-        >>> module = RobustnessModule("shapes", eps=["1/255", 0.1], attack=FGSM(norm="inf"))
-        >>> module.eps, module.schema.names[-2:]
-        ([0.00392156862745098, 0.1], ['GradCAM.rank_correlation', 'GradCAM.top_overlap'])
     """
+
+    verb = "attack"
 
     def __init__(
         self,
@@ -93,18 +95,16 @@ class RobustnessModule(pl.LightningModule):
         n_figures: int = 16,
         network: str | dict[str, Any] = "vgg16",
     ) -> None:
-        super().__init__()
-        if n_figures < 0:
-            raise InputError(f"model.n_figures must be at least 0, got {n_figures}.")
-        self.attack = FGSM() if attack is None else attack
-        self.eps = parse_sweep(eps, self.attack.norm)
+        attack = FGSM() if attack is None else attack
+        sweep = parse_sweep(eps, attack.norm)
         methods = [GradCAM()] if methods is None else methods
-        self.methods = {repr(method): method for method in methods}
-        if len(self.methods) < len(methods):
+        if len({repr(method) for method in methods}) < len(methods):
             raise InputError(f"model.methods names a method twice: {', '.join(map(repr, methods))}.")
-        self.network = load_network(network, weights)
-        self.target = _parse_target(target, self.attack, self.network.class_names)
-        self.n_figures = n_figures
+        super().__init__(load_network(network, weights), n_figures)
+        self.attack = attack
+        self.eps = sweep
+        self.methods = {repr(method): method for method in methods}
+        self.target = _parse_target(target, attack, self.network.class_names)
         for method in methods:
             method.needs(self.network)  # refuses unknown layers before the first batch
 
@@ -114,23 +114,8 @@ class RobustnessModule(pl.LightningModule):
         scores = [name + suffix for name in self.methods for suffix in (RANK_CORRELATION, TOP_OVERLAP)]
         return pa.schema([*IMAGE_FIELDS, *ATTACK_FIELDS, *(pa.field(name, pa.float64()) for name in scores)])
 
-    def check_labels(self, labels: Any) -> None:
-        """Whether a data set with these labels can be attacked as asked; a script calls it before the first batch.
-
-        Raises:
-            InputError: If a label is no class of the network, or is needed but missing.
-        """
-        labels = labels if isinstance(labels, Tensor) else torch.tensor(labels)
-        n_classes = len(self.network.class_names)
-        if labels.numel() and int(labels.max()) >= n_classes:
-            raise InputError(f"There is a label {int(labels.max())}: the network has classes 0 to {n_classes - 1}.")
-        if self.target == "label" and (labels < 0).any():
-            raise InputError(
-                "model.target is label, but some images have none: they lie in a flat folder, or in shards with "
-                "neither a .cls nor a folder. Label them, or attack the predicted class: model.target predicted."
-            )
-
     def on_test_start(self) -> None:
+        super().on_test_start()
         dtype = next(self.network.parameters()).dtype
         if dtype in (torch.bfloat16, torch.float16):
             raise InputError(
@@ -138,76 +123,68 @@ class RobustnessModule(pl.LightningModule):
                 "1/255 away. Use bf16-mixed or 16-mixed: they keep both in float32."
             )
 
-    def test_step(self, batch: dict[str, Any], batch_idx: int) -> dict[str, Any]:
-        """Attacks a batch; returns its ``rows`` and ``figures``."""
-        return in_halves_if_need_be(self._evaluate_batch, batch)
-
-    def _evaluate_batch(self, batch: dict[str, Any]) -> dict[str, Any]:
-        failed = failed_rows(batch)
-        if not len(batch["image"]):
-            return {"rows": failed, "figures": {}}
-        images = batch["image"]
+    def evaluate(self, batch: Batch) -> Outputs:
+        """A row for each image and budget, 0 = clean."""
         self.check_labels(batch["label"])
+        images = batch["image"]
         clean, explained, target, (adversarial, vanished) = self._attack(batch)
         evaluated = [clean]
         distances = [(torch.zeros(len(images)), torch.zeros(len(images)))]
         for eps, attacked in zip(self.eps, adversarial):
             distances.append(check_budget(self.attack, images, attacked, eps))
-            evaluated.append(self._evaluate(self._explain(batch, attacked, explained), batch))
+            evaluated.append(self._evaluated(self._explain(batch, attacked, explained), batch))
 
         success, is_attackable = self._success(torch.stack([e.logits.argmax(1) for e in evaluated]), target)
         smallest = self._smallest_eps(success)
         # In float32 the probability of the attacked class is 1: its part of the loss's gradient is rounded away.
-        saturated = (clean.logits.softmax(1).gather(1, target[:, None])[:, 0] == 1).tolist()
-        rows: list[dict[str, Any]] = []
+        saturated = clean.logits.softmax(1).gather(1, target[:, None])[:, 0] == 1
+        rows: list[Row] = []
         for k, (eps, after, (linf, l2)) in enumerate(zip([0.0, *self.eps], evaluated, distances)):
             columns = {
-                "target": target.tolist(),
+                "target": target,
                 "eps": [eps] * len(images),
                 "success": [bool(s) if a else None for s, a in zip(success[k], is_attackable)],
                 "smallest_eps": smallest,
                 "probability_label": _label_probability(after.logits, batch["label"]),
-                "linf": linf.tolist(),
-                "l2": l2.tolist(),
+                "linf": linf,
+                "l2": l2,
                 "saturated": saturated,
-                "vanished": vanished.tolist(),
+                "vanished": vanished,
                 **(_similarities(clean.maps, after.maps) if k else {}),
             }
-            rows += [
-                {**image, **{name: values[i] for name, values in columns.items()}}
-                for i, image in enumerate(after.columns)
-            ]
+            rows += with_columns(after.images, columns)
         figures = {
             i: self._draw(i, images, adversarial, evaluated, rows)
             for i, original in enumerate(batch["original"])
             if original is not None
         }
-        return {"rows": rows + failed, "figures": figures}
+        return {"rows": rows, "figures": figures}
+
+    def _attack(self, batch: Batch) -> tuple[_Evaluated, Tensor, Tensor, Sweep]:
+        """The clean images' evaluation, the classes that maps explain, the classes attacked, and the sweep."""
+        # The attack differentiates the clean images' pass; those of the adversarial ones are only explained.
+        maps = self._explain(batch, batch["image"], needs=self.attack.needs(self.network))
+        target = self._targets(maps, batch["label"])
+        sweep = self.attack.sweep(maps.forward_pass, target, self.eps)
+        return self._evaluated(maps, batch), maps.forward_pass.target, target, sweep
 
     def _explain(
-        self, batch: Mapping[str, Any], images: Tensor, target: Tensor | None = None, needs: Needs | None = None
+        self, batch: Batch, images: Tensor, target: Tensor | None = None, needs: Needs | None = None
     ) -> Explanation:
         return explain(self.network, images, list(self.methods.values()), target, keys=batch["path"], needs=needs)
 
-    def _attack(self, batch: Mapping[str, Any]) -> tuple[_Evaluated, Tensor, Tensor, tuple[list[Tensor], Tensor]]:
-        """The clean images' evaluation, the classes that maps explain, the classes attacked, and the sweep."""
-        maps = self._explain(batch, batch["image"], needs=self.attack.needs(self.network))
-        target = self._targets(maps.forward_pass, batch["label"])
-        sweep = self.attack.sweep(maps.forward_pass, target, self.eps)
-        return self._evaluate(maps, batch), maps.forward_pass.target, target, sweep
+    def _evaluated(self, maps: Explanation, batch: Batch) -> _Evaluated:
+        images = image_columns(maps.forward_pass, batch, self.network.class_names)
+        return _Evaluated(images, maps.forward_pass.logits, dict(maps))
 
-    def _evaluate(self, maps: Explanation, batch: Mapping[str, Any]) -> _Evaluated:
-        columns = image_columns(maps.forward_pass, batch, self.network.class_names)
-        return _Evaluated(columns, maps.forward_pass.logits, dict(maps))
-
-    def _targets(self, forward_pass: ForwardPass, labels: Tensor) -> Tensor:
+    def _targets(self, maps: Explanation, labels: Tensor) -> Tensor:
         if self.target == "label":
             return labels
         if self.target == "predicted":
-            return forward_pass.prediction
+            return maps.forward_pass.prediction
         if self.target == "least_likely":
-            return forward_pass.logits.argmin(1)
-        return torch.full_like(forward_pass.prediction, int(self.target))
+            return maps.forward_pass.logits.argmin(1)
+        return torch.full_like(maps.forward_pass.prediction, int(self.target))
 
     def _success(self, predictions: Tensor, target: Tensor) -> tuple[Tensor, Tensor]:
         """Whether each image is fooled at each budget, the clean one first, ``(1 + k, N)``, and could be, ``(N,)``."""
@@ -271,18 +248,16 @@ class RobustnessModule(pl.LightningModule):
         names = self.network.class_names
         return steps.tolist(), {names[k]: probabilities[:, k].tolist() for k in dict.fromkeys([first, *others])}
 
-    @staticmethod
-    def summarize(table: pa.Table) -> dict[str, Any]:
-        """Summary of a run's rows: see :func:`summarize_robustness`."""
+    def summarize(self, table: pa.Table) -> dict[str, Any]:
         return summarize_robustness(table)
 
-    @staticmethod
-    def report(summary: dict[str, Any]) -> Report:
-        """What the run has to say, from its summary."""
-        return report_robustness(summary)
+    def report(self, summary: dict[str, Any]) -> Report:
+        has_remedy = getattr(self.attack, "unsaturate", None) is False
+        remedy = "They look more robust than they are. The remedy: --model.attack.unsaturate true" if has_remedy else ""
+        return report_robustness(summary, remedy)
 
-    def run_figures(self, summary: Mapping[str, Any]) -> dict[str, Figure]:
-        """Figures of a whole run, by file name, drawn from its summary."""
+    def run_figures(self, summary: dict[str, Any], run: Path) -> dict[str, Figure]:
+        """Accuracy over the budgets, and how far the explanations moved."""
         title = f"{self.attack!r}, target: {self._target_name()}"
         return {"accuracy_over_eps": accuracy_figure(summary, title)}
 
@@ -314,11 +289,10 @@ def _label_probability(logits: Tensor, labels: Tensor) -> list[float | None]:
     return [value if label >= 0 else None for value, label in zip(probabilities, labels.tolist())]
 
 
-def _similarities(before: Mapping[str, Tensor], after: Mapping[str, Tensor]) -> dict[str, list[float | None]]:
-    """The columns of each method; None where a map ranks nothing."""
-    columns = {}
-    for name, attribution in before.items():
-        for suffix, score in ((RANK_CORRELATION, rank_correlation), (TOP_OVERLAP, top_overlap)):
-            values = score(attribution, after[name]).tolist()
-            columns[name + suffix] = [None if value != value else value for value in values]
-    return columns
+def _similarities(before: Mapping[str, Tensor], after: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """The columns of each method, ``(N,)``; NaN where a map ranks nothing."""
+    return {
+        name + suffix: score(attribution, after[name])
+        for name, attribution in before.items()
+        for suffix, score in ((RANK_CORRELATION, rank_correlation), (TOP_OVERLAP, top_overlap))
+    }

@@ -6,41 +6,35 @@ images stay as they are. The shards appear in --out when all are written.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from functools import partial
 from pathlib import Path
 
 from jsonargparse import ArgumentParser
 from rich.progress import track
 
 from datamodules import pack_folder
-from lightning_modules.running.cli import run_main
+from lightning_modules.running import run_main
+
+OPTIONS = {
+    "data.root": ("Folder of class folders, or of images.", {"required": True}),
+    "data.boxes": ("Folder of box annotations in ILSVRC's XML layout; each goes into the sample of its image.", {}),
+    "out": ("Folder to write; new, or empty.", {"required": True}),
+}
 
 
 def main(args: list[str] | None = None) -> None:
     parser = ArgumentParser(description=__doc__)
-    parser.add_argument("--data.root", type=str, required=True, help="Folder of class folders, or of images.")
-    parser.add_argument(
-        "--data.boxes",
-        type=str,
-        help="Folder of box annotations in ILSVRC's XML layout; each goes into the sample of its image.",
-    )
-    parser.add_argument("--out", type=str, required=True, help="Folder to write; new, or empty.")
-    parser.add_argument(
-        "--images_per_shard",
-        type=int,
-        default=1000,
-        help="Images in a shard. Reading is fastest with several shards for each worker of each device.",
-    )
+    for name, (text, more) in OPTIONS.items():
+        parser.add_argument(f"--{name}", type=str, help=text, **more)
+    per_shard = "Images in a shard. Reading is fastest with several shards for each worker of each device."
+    parser.add_argument("--images_per_shard", type=int, default=1000, help=per_shard)
     options = parser.parse_args(args)
-    out = Path(options.out).expanduser()
+    root, out = Path(options.data.root).expanduser(), Path(options.out).expanduser()
     boxes = None if options.data.boxes is None else Path(options.data.boxes).expanduser()
-    root = Path(options.data.root).expanduser()
-    n_images = pack_folder(root, out, options.images_per_shard, boxes, track=_show)
+    n_images = pack_folder(
+        root, out, options.images_per_shard, boxes, track=partial(track, description="Packing shards")
+    )
     print(f"{n_images:,} images in {len(list(out.iterdir())):,} shards. Read them with --data.root {out}")
-
-
-def _show(shards: range) -> Iterable[int]:
-    return track(shards, "Packing shards")
 
 
 if __name__ == "__main__":

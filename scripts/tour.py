@@ -9,8 +9,8 @@ import matplotlib.pyplot as plt
 import numpy as np
 
 from datamodules import Preprocess, decode_image, write_shapes
-from lightning_modules import FGSM, ForwardPass, GradCAM, GuidedBackprop, GuidedGradCAM, SmoothGrad, load_network
-from lightning_modules.figures.style import attribution_figure
+from lightning_modules import FGSM, GradCAM, GuidedBackprop, GuidedGradCAM, SmoothGrad, explain, load_network
+from lightning_modules.figures.attribution import attribution_figure
 from lightning_modules.synthesis import FourierImage, LogitMargin, RandomShift, Recipe, TotalVariation, maximize
 
 WEIGHTS, IMAGE = "shapes", None  # or: "IMAGENET1K_V1", "my_photo.jpg"
@@ -25,17 +25,17 @@ picture = decode_image(Path(IMAGE))
 preprocess = Preprocess(network.resize_size, network.input_size)
 image = preprocess(picture)[None]  # (1, 3, H, W)
 
-# %% Predict.
-forward_pass = ForwardPass(network, image)  # of the predicted class; target=... explains another
+# %% Four maps of the predicted class (target=... explains another), from one forward pass; and what is predicted.
+maps = explain(network, image, [GradCAM(), GuidedBackprop(), GuidedGradCAM(), SmoothGrad()])
+forward_pass = maps.forward_pass
 top = forward_pass.probabilities[0].topk(5)
 best = [(network.class_names[k], p) for p, k in zip(top.values.tolist(), top.indices.tolist())]
 print("\n".join(f"{name}: {p:.1%}" for name, p in best))
 
-# %% Four maps, from one forward pass and, but for SmoothGrad's 25, one backward pass.
-methods = (GradCAM(), GuidedBackprop(), GuidedGradCAM(), SmoothGrad())
-maps = {repr(method): method(forward_pass)[0] for method in methods}
+# %% Look at them.
 view = preprocess.view(*picture.size)
-figure = attribution_figure(np.array(picture), view, maps, best, title=str(IMAGE), subtitle=best[0][0])
+of_image = {name: of_batch[0] for name, of_batch in maps.items()}
+figure = attribution_figure(np.array(picture), view, of_image, best, title=str(IMAGE), subtitle=best[0][0])
 figure.savefig(OUT / "maps.png")
 
 # %% An attack: what must change by at most 4 of 255 levels for another answer?

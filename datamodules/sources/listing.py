@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
+from datamodules.batch import DataError
 from datamodules.reading.decoding import EXTENSIONS
 from datamodules.sources.imagenet import imagenet_class_names, imagenet_classes
 
@@ -23,16 +24,6 @@ _CHUNK = 1 << 12
 _SIZES = 1000
 
 _NO_NAMES = pa.array([], pa.large_binary())
-
-
-class DataError(ValueError):
-    """A folder that cannot be used as it is; the message names it and says what would have been right.
-
-    Example:
-        >>> list_folder("no/such/folder")
-        Traceback (most recent call last):
-        datamodules.sources.listing.DataError: The image folder no/such/folder does not exist.
-    """
 
 
 @dataclass(frozen=True)

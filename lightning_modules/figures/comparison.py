@@ -68,6 +68,28 @@ def comparison_figure(methods: Mapping[str, Mapping[str, Any]]) -> Figure:
 
 
 @plain_text
+def histograms_figure(columns: Mapping[str, np.ndarray]) -> Figure:
+    """A histogram for each score of images, with its mean.
+
+    Args:
+        columns: Name -> values of the images, missing ones left out.
+    """
+    rows = -(-len(columns) // 4)
+    width = min(4, len(columns))
+    figure = Figure(figsize=(0.6 + 3.4 * width, 0.6 + 2.6 * rows), dpi=110, layout="constrained")
+    for axis, (name, values) in zip(figure.subplots(rows, width, squeeze=False).flat, columns.items()):
+        if len(values):
+            axis.hist(values, bins=30, color=_color(0))
+            axis.axvline(float(values.mean()), color=_color(1), linestyle="--")
+        axis.set_title(f"{name.replace('_', ' ')}\n{len(values):,} images (dashed: mean)", fontsize=9)
+        axis.tick_params(labelsize=8)
+        axis.grid(axis="y", alpha=0.3)
+    for axis in figure.axes[len(columns) :]:
+        axis.set_visible(False)
+    return figure
+
+
+@plain_text
 def curves_figure(
     methods: Mapping[str, Sequence[float | None]],
     title: str,

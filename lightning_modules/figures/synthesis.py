@@ -4,15 +4,26 @@ from __future__ import annotations
 
 import textwrap
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
+import torch
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from PIL import Image
+from torch import Tensor
 
 from lightning_modules.figures.style import COLORS, heading, plain_text, shorten
+from lightning_modules.synthesis.maximization import VARIANTS, Progress
+from lightning_modules.synthesis.regularizers import total_variation
 
 ACTIVATION_COLOR, VARIATION_COLOR = COLORS[:2]
+N_SNAPSHOTS = 7
+TILES_PER_SHEET = 48
+ABLATION_COLUMNS = 8
+NUMBERS = {"probability": "p", "probability_shifted": "p shifted", "activation": "activation", "total_variation": "TV"}
+"""Columns of the rows that stand beside the ablation, and what they are called there."""
 
 
 class Tile(NamedTuple):
@@ -56,6 +67,52 @@ def ablation_figure(tiles: Mapping[str, Sequence[Tile]], title: str) -> Figure:
     return figure
 
 
+def run_sheets(rows: Sequence[Mapping[str, Any]], run: Path, legend: str) -> dict[str, Figure]:
+    """Contact sheets of all images of a run and, if there are several variants of each, the ablation; by file name.
+
+    Args:
+        rows: The rows of the run.
+        run: Its folder, which holds the images.
+        legend: What the names of the variants stand for.
+    """
+    images = run / "images"
+    good = [row for row in rows if row["status"] == "ok"]
+    by_variant = {name: group for name in VARIANTS if (group := [row for row in good if row["variant"] == name])}
+    figures = {}
+    for variant, group in by_variant.items():
+        for page, start in enumerate(range(0, len(group), TILES_PER_SHEET)):
+            alone = "" if len(by_variant) == 1 else f": {variant}"
+            part = group[start : start + TILES_PER_SHEET]
+            which = f", {start + 1} to {start + len(part)} of {len(group)}" if len(part) < len(group) else ""
+            name = f"contact_sheet_{variant.replace(' ', '_')}_{page:03d}"
+            figures[name] = contact_sheet([_tile(row, images) for row in part], f"{run.name}{alone}{which}")
+    if len(by_variant) > 1:
+        tiles = {}
+        for variant, group in by_variant.items():
+            means = [f"{name} {_mean(group, column)}" for column, name in NUMBERS.items()]
+            label = "\n".join([variant.upper(), f"mean of {len(group)}:", *means])
+            tiles[label] = [_tile(row, images) for row in group[:ABLATION_COLUMNS]]
+        figures["ablation"] = ablation_figure(tiles, f"Ablation\n{legend}")
+    return figures
+
+
+def _tile(row: Mapping[str, Any], images: Path) -> Tile:
+    """A row as an image, its name, and its numbers: p and under fresh shifts, or activations for a channel."""
+    measure = "activation" if row["probability"] is None else "probability"
+    before, after = row[measure], row[f"{measure}_shifted"]
+    text = f"{before:.2f}" if measure == "activation" else f"p {before:.1%}"
+    shifted = f"{after:.2f}" if measure == "activation" else f"{after:.1%}"
+    caption = f"{text}, shifted {shifted}\nTV {row['total_variation']:.4f}"
+    pixels = np.asarray(Image.open(images / row["image"]).convert("RGB"))
+    name = shorten(row["name"], 22)
+    return Tile(pixels, f"{name}, seed {row['seed']}" if row["seed"] else name, caption)
+
+
+def _mean(rows: Sequence[Mapping[str, Any]], column: str) -> str:
+    values = [row[column] for row in rows if row[column] is not None]
+    return f"{np.mean(values):.4f}" if values else "-"
+
+
 @plain_text
 def growth_figure(
     snapshots: Mapping[int, np.ndarray], activation: Sequence[float], variation: Sequence[float], title: str
@@ -94,6 +151,31 @@ def growth_figure(
     other.plot(steps, variation, "--", color=VARIATION_COLOR, linewidth=1)
     other.set_ylabel("total variation", color=VARIATION_COLOR)
     return figure
+
+
+class Growth:
+    """What the figure of how an image grew needs: its numbers at each step, and snapshots of it."""
+
+    def __init__(self, steps: int) -> None:
+        # Each snapshot after half the steps of the next: most happens early.
+        self.at = sorted({max(1, round(steps / 2**k)) for k in range(N_SNAPSHOTS)})
+        self.snapshots: dict[int, np.ndarray] = {}
+        self.numbers: list[tuple[Tensor, Tensor]] = []
+
+    def add(self, progress: Progress, i: int) -> None:
+        self.numbers.append((progress.activation[i], total_variation(progress.images[i : i + 1])[0]))
+        if progress.step in self.at:
+            self.snapshots[progress.step] = to_uint8(progress.images[i])
+
+    def draw(self, title: str) -> Figure:
+        activation, variation = (torch.stack(column).tolist() for column in zip(*self.numbers))
+        return growth_figure(self.snapshots, activation, variation, title)
+
+
+def to_uint8(image: Tensor) -> np.ndarray:
+    """An image ``(3, H, W)`` in [0, 1] as uint8 ``(H, W, 3)``; what is not finite is grey."""
+    finite = image.detach().float().nan_to_num(0.5)
+    return (finite * 255).round().byte().permute(1, 2, 0).cpu().numpy()
 
 
 def _grid(rows: int, columns: int, title: str, margin: float) -> tuple[Figure, np.ndarray]:

@@ -7,13 +7,17 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import pyarrow as pa
-from scipy import stats
 
 from lightning_modules.metrics.randomization import FAILING_CORRELATION
-from lightning_modules.results.report import CURVES, SCORES, Report, describe_images, image_scalars, markdown_table, tag
+from lightning_modules.results.report import CURVES, SCORES, Report, image_scalars, tag
 from lightning_modules.results.rows import summarize_images
+from lightning_modules.results.scores import mean_with_interval, summarize_score
+from lightning_modules.results.tables import Table
 
-N_RESAMPLES = 1000
+BOXES_HINT = (
+    "Scores against boxes need some of the target class: name their folder, --data.boxes, or have them in shards. "
+    "Others need none: --model.metrics '[AverageDrop, InsertionDeletion]'."
+)
 
 
 def summarize_attribution(table: pa.Table) -> dict[str, Any]:
@@ -64,11 +68,37 @@ def report_attribution(summary: dict[str, Any]) -> Report:
             if values:
                 over, steps = curve_steps(name, len(values))
                 curves[tag(f"{CURVES}_over_{over}", name, method)] = list(zip(steps, values))
-    scores = list(next(iter(methods.values()))["scores"]) if methods else []
-    cells = [[name, *(_cell(of_method["scores"][name]) for of_method in methods.values())] for name in scores]
-    cells.append(["maps that show nothing", *(str(of_method["n_degenerate"]) for of_method in methods.values())])
-    table = markdown_table(["mean and 95 % interval of each score", *methods], cells)
-    return Report(scalars, curves, f"{describe_images(summary)}\n\n{table}")
+    return Report(scalars, curves, summary, [_table(methods)] if methods else [], _notes(summary))
+
+
+def _table(methods: dict[str, Any]) -> Table:
+    """The methods' scores, each a mean over the maps that could be scored, with its 95 % interval."""
+    rows = []
+    for name in _scores(methods):
+        of_methods = [of_method["scores"][name] for of_method in methods.values()]
+        counts = sorted({score["n"] for score in of_methods})
+        n = "-".join(f"{count:,}" for count in dict.fromkeys((counts[0], counts[-1])))
+        rows.append([name, *map(mean_with_interval, of_methods), n])
+    rows.append(["maps that show nothing", *(str(of_method["n_degenerate"]) for of_method in methods.values()), ""])
+    return Table(["mean and 95 % interval of each score", *methods, "maps scored"], rows)
+
+
+def _notes(summary: dict[str, Any]) -> list[str]:
+    methods, notes = summary["methods"], []
+    unscored = [name for name in _scores(methods) if not any(of["scores"][name]["n"] for of in methods.values())]
+    if unscored:
+        notes.append(f"No map could be scored: {', '.join(unscored)}. {BOXES_HINT}")
+    for method in summary["failing_randomization"]:
+        kept = methods[method]["scores"]["randomization_correlation"]["mean"]
+        notes.append(
+            f"{method} fails the sanity check: while the network forgets what it has learnt, its maps keep a rank "
+            f"correlation of {kept:.2f} with those before, on average; more than {FAILING_CORRELATION:g} fails."
+        )
+    return notes
+
+
+def _scores(methods: dict[str, Any]) -> list[str]:
+    return list(next(iter(methods.values()))["scores"]) if methods else []
 
 
 def curve_steps(name: str, n: int) -> tuple[str, list[int]]:
@@ -76,36 +106,6 @@ def curve_steps(name: str, n: int) -> tuple[str, list[int]]:
     if name.startswith("randomization"):
         return "layers", list(range(n))
     return "percent_of_pixels", [round(100 * k / max(1, n - 1)) for k in range(n)]
-
-
-def _cell(score: dict[str, Any]) -> str:
-    return f"{score['mean']:.3f} [{score['low']:.3f}, {score['high']:.3f}] of {score['n']:,}" if score["n"] else "-"
-
-
-def summarize_score(values: pd.Series, target: pd.Series) -> dict[str, Any]:
-    """Mean, bootstrap 95 % interval, mean over classes, and count of one score; missing values are left out."""
-    scored = values.dropna()
-    if scored.empty:
-        return {"mean": None, "low": None, "high": None, "class_mean": None, "n": 0}
-    numbers = scored.to_numpy(dtype=np.float64)
-    low, high = bootstrap_interval(numbers)
-    class_mean = float(scored.groupby(target[scored.index]).mean().mean())
-    return {"mean": float(numbers.mean()), "low": low, "high": high, "class_mean": class_mean, "n": len(numbers)}
-
-
-def bootstrap_interval(values: np.ndarray, n_resamples: int = N_RESAMPLES, seed: int = 0) -> tuple[float, float]:
-    """The percentile bootstrap's 95 % interval of the mean; of a single value, that value.
-
-    Reference: Efron, "Bootstrap methods: another look at the jackknife", 1979.
-    """
-    if len(values) == 1:
-        return float(values[0]), float(values[0])
-    # Resamples are drawn some at a time: all at once would take n_resamples times the memory of the values.
-    batch = max(1, 5_000_000 // len(values))
-    interval = stats.bootstrap(
-        (values,), np.mean, n_resamples=n_resamples, batch=batch, method="percentile", rng=np.random.default_rng(seed)
-    ).confidence_interval
-    return float(interval.low), float(interval.high)
 
 
 def mean_curve(curves: pd.Series) -> list[float | None] | None:

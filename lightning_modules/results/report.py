@@ -5,38 +5,36 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Mapping, Sequence
-from typing import Any, NamedTuple
+from dataclasses import dataclass
+from typing import Any
+
+from lightning_modules.results.tables import Table
 
 RUN, SUMMARY, SCORES, CURVES, IMAGES = "1_whole_run", "2_summary", "3_scores", "4_curves", "5_images"
 """Groups of TensorBoard's tags. It sorts them by name, so the first screen shows the figures of the whole run."""
 
 
-class Report(NamedTuple):
-    """The numbers of a run, under the same tags whatever its settings, so that runs can be laid over each other.
+@dataclass(frozen=True)
+class Report:
+    """What a run has to say, the same tags whatever its settings, so that runs can be laid over each other.
 
     Attributes:
         scalars: Tag -> number; None is left out.
         curves: Tag -> (step, number), steps whole; the tag's name says what a step is.
-        tables: Markdown.
+        summary: Has the counts of images, and their accuracy.
+        tables: For the terminal and for TensorBoard.
+        notes: Sentences about what stands out, for the terminal.
     """
 
-    scalars: dict[str, float | None]
-    curves: dict[str, list[tuple[int, float | None]]]
-    tables: str
+    scalars: Mapping[str, float | None]
+    curves: Mapping[str, Sequence[tuple[int, float | None]]]
+    summary: Mapping[str, Any]
+    tables: Sequence[Table]
+    notes: Sequence[str] = ()
 
-
-def markdown_table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
-    """A table in Markdown; all columns but the first are aligned to the right.
-
-    Example:
-        >>> print(markdown_table(["method", "score"], [["GradCAM", "0.5"]]))
-        | method | score |
-        |---|---:|
-        | GradCAM | 0.5 |
-    """
-    lines = [" | ".join(cell.replace("|", "\\|") for cell in row) for row in (header, *rows)]
-    rule = "|".join(["---", *["---:"] * (len(header) - 1)])
-    return "\n".join(f"| {line} |" if k else f"| {line} |\n|{rule}|" for k, line in enumerate(lines))
+    def markdown(self) -> str:
+        """How many images there were, and the tables."""
+        return "\n\n".join([describe_images(self.summary), *(table.markdown() for table in self.tables)])
 
 
 def describe_images(summary: Mapping[str, Any]) -> str:

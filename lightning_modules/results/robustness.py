@@ -8,16 +8,10 @@ import pandas as pd
 import pyarrow as pa
 
 from lightning_modules.attacks.budgets import format_eps
-from lightning_modules.results.report import (
-    CURVES,
-    SUMMARY,
-    Report,
-    describe_images,
-    image_scalars,
-    markdown_table,
-    tag,
-)
+from lightning_modules.results.report import CURVES, SUMMARY, Report, image_scalars, tag
 from lightning_modules.results.rows import summarize_images
+from lightning_modules.results.scores import mean_or_none
+from lightning_modules.results.tables import Table, number, share
 
 RANK_CORRELATION = ".rank_correlation"
 TOP_OVERLAP = ".top_overlap"
@@ -54,11 +48,15 @@ def summarize_robustness(table: pa.Table) -> dict[str, Any]:
     }
 
 
-def report_robustness(summary: dict[str, Any]) -> Report:
+def report_robustness(summary: dict[str, Any], remedy: str = "") -> Report:
     """The report of a summary: accuracy, success and similarities over eps.
 
     A step is a 255th, a level of 8-bit pixels; where the sweep has other budgets, a thousandth of that, as the tag
     says.
+
+    Args:
+        summary: See :func:`summarize_robustness`.
+        remedy: What would show how robust the images are of which the network is too sure; a sentence.
     """
     sweep = summary["sweep"]
     whole = all(abs(row["eps"] * 255 - round(row["eps"] * 255)) < 1e-6 for row in sweep)
@@ -81,57 +79,64 @@ def report_robustness(summary: dict[str, Any]) -> Report:
     scalars = image_scalars(summary) | {f"{SUMMARY}/{name}": summary[name] for name in names}
     if sweep:
         scalars[f"{SUMMARY}/robust_acc_at_the_largest_eps"] = sweep[-1]["robust_acc"]
-    return Report(scalars, curves, f"{describe_images(summary)}\n\n{_table(summary)}")
+    return Report(scalars, curves, summary, [_table(summary)], _notes(summary, remedy))
 
 
-def _table(summary: dict[str, Any]) -> str:
+def _table(summary: dict[str, Any]) -> Table:
+    """Accuracy under attack, success, and how far explanations moved, for each budget."""
     methods = list(summary["sweep"][0]["methods"]) if summary["sweep"] else []
-    header = ["eps", "top-1", "top-5", "success of the attack"]
+    header = ["eps", "top-1", "top-5", "success of the attack", "L∞", "L2"]
     header += [f"{name}: {what}" for name in methods for what in ("rank correlation", "top 15 % in common")]
-    clean = ["0", *map(_share, (summary["clean_acc"], summary["clean_acc_top5"]))]
+    clean = ["0", *map(share, (summary["clean_acc"], summary["clean_acc_top5"]))]
     rows = [clean + [""] * (len(header) - len(clean))]
     for row in summary["sweep"]:
-        shares = [_share(row[name]) for name in ("robust_acc", "robust_acc_top5", "attack_success_rate")]
+        shares = [share(row[name]) for name in ("robust_acc", "robust_acc_top5", "attack_success_rate")]
         moved = [
-            _number(m["rank_correlation"]) if name == "rank_correlation" else _share(m["top_overlap"])
+            f"{number(m['rank_correlation'])} (of {m['n']:,})"
+            if name == "rank_correlation"
+            else share(m["top_overlap"])
             for m in row["methods"].values()
             for name in ("rank_correlation", "top_overlap")
         ]
-        rows.append([format_eps(row["eps"]), *shares, *moved])
-    return markdown_table(header, rows)
+        rows.append([format_eps(row["eps"]), *shares, number(row["linf"], ".4f"), number(row["l2"], ".3f"), *moved])
+    title = f"Robustness; success is over the {summary['n_attacked']:,} images that could be fooled"
+    return Table(header, rows, title)
 
 
-def _share(value: float | None) -> str:
-    return "-" if value is None else f"{value:.1%}"
-
-
-def _number(value: float | None) -> str:
-    return "-" if value is None else f"{value:.2f}"
+def _notes(summary: dict[str, Any], remedy: str) -> list[str]:
+    """How small a budget fools an image; how many images only look robust, and what to do about it."""
+    median = summary["median_smallest_eps"]
+    notes = [f"Median smallest eps that fools an image: {'above the sweep' if median is None else format_eps(median)}"]
+    if summary["n_saturated"]:
+        notes.append(
+            f"The network is so sure of {summary['n_saturated']:,} images that float32 rounds their probability to 1. "
+            f"{remedy}".rstrip()
+        )
+    if summary["n_vanished"]:
+        notes.append(
+            f"The gradient of {summary['n_vanished']:,} images vanished, so the attack left them as they were."
+        )
+    return notes
 
 
 def _at_budget(eps: float, rows: pd.DataFrame, attacked: pd.DataFrame) -> dict[str, Any]:
     methods = [name.removesuffix(RANK_CORRELATION) for name in rows.columns if name.endswith(RANK_CORRELATION)]
     return {
         "eps": eps,
-        "robust_acc": _mean(rows["top1"]),
-        "robust_acc_top5": _mean(rows["top5"]),
-        "attack_success_rate": _mean(attacked["success"]),
-        "linf": _mean(rows["linf"]),
-        "l2": _mean(rows["l2"]),
+        "robust_acc": mean_or_none(rows["top1"]),
+        "robust_acc_top5": mean_or_none(rows["top5"]),
+        "attack_success_rate": mean_or_none(attacked["success"]),
+        "linf": mean_or_none(rows["linf"]),
+        "l2": mean_or_none(rows["l2"]),
         "methods": {
             name: {
-                "rank_correlation": _mean(rows[name + RANK_CORRELATION]),
-                "top_overlap": _mean(rows[name + TOP_OVERLAP]),
+                "rank_correlation": mean_or_none(rows[name + RANK_CORRELATION]),
+                "top_overlap": mean_or_none(rows[name + TOP_OVERLAP]),
                 "n": int(rows[name + RANK_CORRELATION].count()),
             }
             for name in methods
         },
     }
-
-
-def _mean(values: pd.Series) -> float | None:
-    values = values.dropna().astype(float)
-    return float(values.mean()) if len(values) else None
 
 
 def _median_smallest(clean: pd.DataFrame) -> float | None:

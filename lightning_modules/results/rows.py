@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -11,9 +10,12 @@ from typing import Any
 import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet as pq
+from torch import Tensor
 
+from datamodules.batch import Batch
 from lightning_modules.errors import InputError
 from lightning_modules.gradients.forward_pass import ForwardPass
+from lightning_modules.whole_files import written_whole
 
 IMAGE_FIELDS = [
     pa.field("path", pa.string()),
@@ -34,7 +36,11 @@ IMAGE_FIELDS = [
 """
 
 
-def image_columns(forward_pass: ForwardPass, batch: Mapping[str, Any], names: Sequence[str]) -> list[dict[str, Any]]:
+Row = dict[str, Any]
+"""The columns of a row by their names; what is missing is null."""
+
+
+def image_columns(forward_pass: ForwardPass, batch: Batch, names: Sequence[str]) -> list[Row]:
     """What every row says of its image: a dict of the columns ``IMAGE_FIELDS`` for each image."""
     best = forward_pass.logits.topk(min(5, forward_pass.logits.shape[1])).indices.tolist()
     probabilities = forward_pass.probabilities.double().amax(1).tolist()
@@ -57,9 +63,62 @@ def image_columns(forward_pass: ForwardPass, batch: Mapping[str, Any], names: Se
     ]
 
 
-def failed_rows(batch: Mapping[str, Any]) -> list[dict[str, Any]]:
+def with_columns(images: Sequence[Row], columns: Mapping[str, Any]) -> list[Row]:
+    """Rows of what every row says of its image, and of further columns: name -> N values; NaN becomes null."""
+    values = {
+        name: [without_nan(value) for value in (of.tolist() if isinstance(of, Tensor) else of)]
+        for name, of in columns.items()
+    }
+    return [{**image, **{name: of[i] for name, of in values.items()}} for i, image in enumerate(images)]
+
+
+def without_nan(value: Any) -> Any:
+    """NaN, also in a list, as None: not scored."""
+    if isinstance(value, list):
+        return [without_nan(item) for item in value]
+    return None if value != value else value
+
+
+def failed_rows(batch: Batch) -> list[Row]:
     """The rows of what a batch met and could not read: one for each (path, error) of ``failed``."""
     return [{"path": path, "status": "failed", "error": error} for path, error in batch["failed"]]
+
+
+class Parts:
+    """Writes rows to a folder as they come, in parts that are whole or not there.
+
+    Args:
+        folder: Where the parts go.
+        schema: Columns of the rows.
+        rank: Of the process that writes.
+        rows_per_part: A part is written when it has this many rows ...
+        seconds_per_part: ... or is this old: what a crash can lose at most.
+    """
+
+    def __init__(self, folder: Path, schema: pa.Schema, rank: int, rows_per_part: int, seconds_per_part: float) -> None:
+        self.folder = folder
+        self.schema = schema
+        self.rank = rank
+        self.rows_per_part = rows_per_part
+        self.seconds_per_part = seconds_per_part
+        self.rows: list[Row] = []
+        self.part: Path | None = None
+        self.last_part = time.monotonic()
+
+    def add(self, rows: Sequence[Row]) -> None:
+        self.rows += rows
+        if len(self.rows) >= self.rows_per_part or time.monotonic() - self.last_part > self.seconds_per_part:
+            self.write()
+
+    def write(self) -> None:
+        """Writes what there is."""
+        if self.rows:
+            # A signal may come at any point here, after which the rows are written once more: to the same part.
+            self.part = self.part or self.folder / part_name(self.rank)
+            write_part(self.part, self.rows, self.schema)
+            self.rows = []
+        self.part = None
+        self.last_part = time.monotonic()
 
 
 def part_name(rank: int) -> str:
@@ -67,16 +126,11 @@ def part_name(rank: int) -> str:
     return f"part-{time.time_ns()}-{rank:04d}.parquet"
 
 
-def write_part(path: Path, rows: Sequence[Mapping[str, Any]], schema: pa.Schema) -> None:
-    """Writes rows as a part, aside and then renamed, so that a part is either whole or not there."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    aside = path.with_suffix(".tmp")
+def write_part(path: Path, rows: Sequence[Row], schema: pa.Schema) -> None:
+    """Writes rows as a part."""
     columns = {name: [row.get(name) for row in rows] for name in schema.names}
-    with aside.open("wb") as file:
-        pq.write_table(pa.table(columns, schema=schema), file)
-        file.flush()
-        os.fsync(file.fileno())  # before the name: a machine that loses power must not leave an empty part
-    aside.replace(path)
+    with written_whole(path) as aside:
+        pq.write_table(pa.table(columns, schema=schema), aside)
 
 
 def read_rows(folder: Path, columns: Sequence[str] | None = None) -> pa.Table:

@@ -2,3 +2,23 @@
 
 Nothing here computes a number.
 """
+
+from lightning_modules.running.cli import RunCLI, import_from_here, run_main
+from lightning_modules.running.evaluation import EvaluationCLI, run_evaluation
+from lightning_modules.running.prediction import run_prediction
+from lightning_modules.running.run_folder import RunError, RunFolder
+from lightning_modules.running.training import run_training
+from lightning_modules.running.writer import RunWriter
+
+__all__ = [
+    "EvaluationCLI",
+    "RunCLI",
+    "RunError",
+    "RunFolder",
+    "RunWriter",
+    "import_from_here",
+    "run_evaluation",
+    "run_main",
+    "run_prediction",
+    "run_training",
+]

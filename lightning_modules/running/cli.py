@@ -22,7 +22,7 @@ from pytorch_lightning.loggers import TensorBoardLogger
 from pytorch_lightning.strategies import DDPStrategy
 from pytorch_lightning.utilities.exceptions import MisconfigurationException
 
-from datamodules import DataError
+from datamodules.batch import DataError
 from lightning_modules.errors import InputError
 from lightning_modules.gradients.memory import keep_freed_memory
 from lightning_modules.running.parser import HelpfulParser

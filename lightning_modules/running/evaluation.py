@@ -1,12 +1,14 @@
-"""What the evaluating scripts share: a test loop over what has no rows yet, and a RUN that may be continued."""
+"""An evaluation on the command line: a test loop over what has no rows yet, and a RUN that may be continued."""
 
 from __future__ import annotations
 
+import inspect
 import json
 import os
 import shlex
 import sys
-from functools import cached_property, partial
+from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -15,37 +17,72 @@ import yaml
 from pytorch_lightning import LightningDataModule, LightningModule, Trainer
 from pytorch_lightning.callbacks import Callback
 from pytorch_lightning.cli import LightningArgumentParser
+from rich.console import Console
 
-from datamodules import ImageFolderDataModule
-from lightning_modules.results.files import FigureFormat
+from lightning_modules.evaluation import RunModule
+from lightning_modules.figures.saving import FigureFormat
 from lightning_modules.results.report import describe_images, flat_settings
 from lightning_modules.results.rows import done_paths
-from lightning_modules.running.callbacks import FigureWriter, ReportWriter, RowWriter, RunFigureWriter, Summarizer
 from lightning_modules.running.cli import RunCLI
 from lightning_modules.running.provenance import device_names, git_commit, seeds, versions, weights_sha256
 from lightning_modules.running.run_folder import RunError, RunFolder, write_text
 from lightning_modules.running.stopping import StopOnSignal
+from lightning_modules.running.writer import RunWriter
 
 
-class TestCLI(RunCLI):
-    """Runs a LightningModule's test loop over everything that has no rows yet, each exactly once.
+def run_evaluation(
+    model_class: type[RunModule],
+    data_class: type[LightningDataModule],
+    *,
+    description: str | None,
+    args: list[str] | None = None,
+    callbacks: Sequence[type[Callback]] = (),
+    defaults: Mapping[str, Any] | None = None,
+) -> int:
+    """Parses the options, evaluates what has no rows yet, prints what came out; returns the exit code.
 
-    The module gives the columns of its rows by ``schema``, reduces them with ``summarize``, and says by ``report`` what
-    is to be shown of the summary. Its ``test_step`` returns ``rows`` and ``figures``. The data module skips what its
-    ``read_done`` names.
+    Args:
+        model_class: Its constructor's options are ``--model.*``; their help is its docstring's.
+        data_class: Its constructor's options are ``--data.*``. What of them the network knows, such as
+            ``class_names``, is not asked for.
+        description: What help says first.
+        args: The options; None = those of the command line.
+        callbacks: Further ones, made without arguments.
+        defaults: Options -> values, where they differ from the constructors'.
+    """
+    cli = EvaluationCLI(
+        model_class, data_class, description=description or "", args=args, extra=callbacks, defaults=defaults or {}
+    )
+    summary = cli.evaluate()
+    if summary is not None:
+        cli.show(summary)
+    return int(cli.config["strict"] and summary is not None and summary["n_failed"] > 0)
+
+
+class EvaluationCLI(RunCLI):
+    """Runs a module's test loop over everything that has no rows yet, each exactly once; see :func:`run_evaluation`.
+
+    The data module skips what its ``read_done`` names.
     """
 
     def __init__(
         self,
-        model_class: type[LightningModule],
+        model_class: type[RunModule],
         data_class: type[LightningDataModule],
         *,
         description: str,
         args: list[str] | None,
+        extra: Sequence[type[Callback]],
+        defaults: Mapping[str, Any],
     ) -> None:
         words = map(shlex.quote, ["python", sys.argv[0], *(sys.argv[1:] if args is None else args)])
         # An option a line, as it is to be read.
         self.command = "".join(f" \\\n    {word}" if word[:2] == "--" else f" {word}" for word in words).lstrip()
+        self.extra = extra
+        self.defaults = dict(defaults)
+        self.classes = model_class, data_class
+        if "root" not in inspect.signature(data_class).parameters:
+            self.usage = "%(prog)s --out OUT [options]"
         super().__init__(
             model_class,
             data_class,
@@ -67,37 +104,38 @@ class TestCLI(RunCLI):
             default="png",
             help="Files of the figures: png (110 pixels an inch), or pdf, vectors for print, beside each png.",
         )
-
-    @property
-    def figure_format(self) -> FigureFormat:
-        return self.config["figure_format"]
-
-    def report_writer(self) -> ReportWriter:
-        """The callback that stands last."""
-        config = yaml.safe_load(self.settings)
-        shown = {
-            "data": {name: config["data"].get(name) for name in ("root", "classes", "seed")},
-            "model": {name: value for name, value in config["model"].items() if name != "n_figures"},
-            "trainer": {name: config["trainer"].get(name) for name in ("limit_test_batches", "precision")},
-        }
-        return ReportWriter(self.summarizer, self.out / "figures", self.command, flat_settings(shown))
-
-    @cached_property
-    def summarizer(self) -> Summarizer:
-        return Summarizer(self.out / "results")
+        parser.set_defaults(self.defaults)
+        of_model, of_data = (inspect.signature(each).parameters for each in self.classes)
+        for name, known in KNOWN_BY_THE_MODEL.items():
+            if name in of_data:
+                parser.link_arguments("model", f"data.{name}", known, apply_on="instantiate")
+        if "n_originals" in of_data and "n_figures" in of_model:
+            parser.link_arguments("model.n_figures", "data.n_originals")
 
     def callbacks(self) -> list[Callback]:
         self.run_folder = RunFolder(self.out)
         self.guard = RunGuard(self.run_folder)
-        return [self.guard, StopOnSignal()]
+        self.writer = RunWriter(self.out, self.config["figure_format"], self.command, self._shown_settings())
+        return [*(callback() for callback in self.extra), self.writer, self.guard, StopOnSignal()]
+
+    def _shown_settings(self) -> dict[str, bool | str | float]:
+        """Those that TensorBoard shows as hyperparameters."""
+        config = yaml.safe_load(self.settings)
+        return flat_settings(
+            {
+                "data": {name: config["data"].get(name) for name in ("root", "classes", "seed")},
+                "model": {name: value for name, value in config["model"].items() if name != "n_figures"},
+                "trainer": {name: config["trainer"].get(name) for name in ("limit_test_batches", "precision")},
+            }
+        )
 
     def evaluate(self) -> dict[str, Any] | None:
         """Tests what has no rows yet; on the first rank, returns the summary of all rows, also saved."""
         # TensorFloat-32 rounds to three digits, and differently in batches of other sizes: whoever wants speed asks for
         # bf16-mixed, and whoever asks for 32-true gets it.
         torch.backends.cudnn.allow_tf32 = False
-        data, results = self.datamodule, self.out / "results"
-        data.read_done, data.listing_file = partial(done_paths, results), self.out / "listing.arrow"
+        data = self.datamodule
+        data.read_done, data.listing_file = partial(done_paths, self.writer.rows), self.out / "listing.arrow"
         if data.limit_to(self.trainer.limit_test_batches):
             self.trainer.limit_test_batches = 1.0
         try:
@@ -129,7 +167,7 @@ class TestCLI(RunCLI):
 
     def _close_run(self) -> dict[str, Any]:
         """Writes ``summary.json``: of all rows, and of what produced them."""
-        run, summary = self.run_folder, self.summarizer.summary
+        run, summary = self.run_folder, self.writer.summary
         if summary is None:
             raise RunError(f"Nothing was computed into {self.out}: is trainer.limit_test_batches 0?")
         run.end_session()
@@ -147,9 +185,18 @@ class TestCLI(RunCLI):
         write_text(self.out / "summary.json", json.dumps({**summary, "produced_by": produced_by}, indent=2) + "\n")
         return summary
 
-    def exit_code(self, summary: dict[str, Any] | None) -> int:
-        """1 if images failed and that was asked to count, else 0."""
-        return int(self.config["strict"] and summary is not None and summary["n_failed"] > 0)
+    def show(self, summary: dict[str, Any]) -> None:
+        """Prints the tables, what stands out, how many images there were, and where to look."""
+        console = Console()
+        console = console if console.is_terminal else Console(width=max(120, console.width))
+        report = self.model.report(summary)
+        for table in [*self.model.details(self.out), *report.tables]:
+            console.print(table.rich())
+        for note in report.notes:
+            print(note)
+        made = "Images, rows" if (self.out / "images").is_dir() else "Rows"
+        print(f"{describe_images(summary)}\n{made}, summary, figures: {self.out}")
+        print(f"Look at it: tensorboard --logdir {self.out}")
 
 
 class RunGuard(Callback):
@@ -165,51 +212,30 @@ class RunGuard(Callback):
         self.devices = device_names(trainer.strategy.root_device)
 
 
-class EvaluationCLI(TestCLI):
-    """Runs an evaluating LightningModule over a folder of images.
-
-    The module names its classes and image size by its ``network``, and the number of figures by ``n_figures``; its
-    ``run_figures`` draws those of the whole run.
-    """
-
-    def __init__(self, model_class: type[LightningModule], *, description: str, args: list[str] | None) -> None:
-        super().__init__(model_class, ImageFolderDataModule, description=description, args=args)
-
-    def add_arguments_to_parser(self, parser: LightningArgumentParser) -> None:
-        super().add_arguments_to_parser(parser)
-        for of_model in (class_names, input_size, resize_size):
-            parser.link_arguments("model", f"data.{of_model.__name__}", of_model, apply_on="instantiate")
-        parser.link_arguments("model.n_figures", "data.n_originals")
-
-    def callbacks(self) -> list[Callback]:
-        rows, figures = self.out / "results", self.out / "figures"
-        # A figure is written before its image's rows, which say that it is done; those of the whole run when the rows
-        # are whole, and before all are shown.
-        return [
-            FigureWriter(figures, self.figure_format),
-            RowWriter(rows),
-            self.summarizer,
-            RunFigureWriter(self.summarizer, figures, self.figure_format),
-            self.report_writer(),
-            *super().callbacks(),
-        ]
-
-    def print_outcome(self, summary: dict[str, Any]) -> None:
-        """Prints how many images there were, how well they were classified, and where to look."""
-        print(f"{describe_images(summary)}\nRows, summary, figures: {self.out}")
-        print(f"Look at it: tensorboard --logdir {self.out}")
-
-
 # What a model says of its network; help shows these names.
 
 
-def class_names(model: Any) -> list[str]:
+def class_names(model: RunModule) -> list[str]:
     return model.network.class_names
 
 
-def input_size(model: Any) -> int:
+def input_size(model: RunModule) -> int:
     return model.network.input_size
 
 
-def resize_size(model: Any) -> int:
+def resize_size(model: RunModule) -> int:
     return model.network.resize_size
+
+
+def channels(model: RunModule) -> dict[str, int]:
+    return model.network.layer_channels
+
+
+def layer(model: Any) -> str | None:
+    return model.objective.layer
+
+
+KNOWN_BY_THE_MODEL: dict[str, Callable[[Any], Any]] = {
+    known.__name__: known for known in (class_names, input_size, resize_size, channels, layer)
+}
+"""Options of data modules that are not asked for."""

@@ -16,6 +16,8 @@ from typing import IO, Any
 
 import yaml
 
+from lightning_modules.whole_files import written_whole
+
 SPLIT = frozenset(
     (
         "config",
@@ -43,9 +45,9 @@ LEFT = (
 """What a run leaves in its folder; nothing else is ever deleted."""
 
 UNFINISHED = (
-    *(f"{name}.tmp" for name in LEFT if "." in name),
-    *("listing.arrow.*.part", "results/part-*.tmp"),
-    *("figures/*.png.tmp", "figures/*.pdf.tmp", "images/*.png.tmp"),
+    *(f".{name}.tmp" for name in LEFT if "." in name),
+    *("listing.arrow.*.part", "results/.part-*.tmp"),
+    *("figures/.*.png.tmp", "figures/.*.pdf.tmp", "images/.*.png.tmp"),
 )
 """What a killed run was about to write."""
 
@@ -212,10 +214,9 @@ class RunFolder:
 
 
 def write_text(path: Path, text: str) -> None:
-    """Writes a file aside and renames it, so that it is either whole or as it was."""
-    aside = path.with_name(f"{path.name}.tmp")
-    aside.write_text(text)
-    aside.replace(path)
+    """Writes a file that is either whole or as it was."""
+    with written_whole(path) as aside:
+        aside.write_text(text)
 
 
 def _differences(before: Any, now: Any, prefix: str = "") -> list[str]:

@@ -2,19 +2,20 @@
 
 from __future__ import annotations
 
-import ctypes
 import os
 import signal
 import sys
 import threading
+import time
 from pathlib import Path
 from typing import Any
 
 import pytorch_lightning as pl
-from lightning_fabric.plugins.environments import LightningEnvironment, SLURMEnvironment, TorchElasticEnvironment
+from lightning_fabric.plugins.environments import SLURMEnvironment, TorchElasticEnvironment
 
 SIGNALS = (signal.SIGINT, signal.SIGTERM)
-PR_SET_PDEATHSIG = 1  # of <linux/prctl.h>
+
+SECONDS_BETWEEN_LOOKS = 0.5
 
 
 class Stopped(BaseException):
@@ -34,34 +35,44 @@ class Stopped(BaseException):
 def end_with_the_first_process() -> None:
     """Makes a process that Lightning started end when the one that started it does, at whatever it waits for then.
 
-    It is sent SIGTERM, as if somebody had stopped the run. Only on Linux; torchrun and SLURM see to theirs.
+    It sends itself SIGTERM, as if somebody had stopped the run. torchrun and SLURM see to theirs.
     """
     elsewhere = TorchElasticEnvironment.detect() or SLURMEnvironment.detect()
-    if sys.platform != "linux" or elsewhere or os.environ.get("LOCAL_RANK", "0") == "0":
+    if elsewhere or os.environ.get("LOCAL_RANK", "0") == "0":
         return
-    ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, int(signal.SIGTERM))
-    # If that was too late, process 1 has taken over; but in a container that may be the one that started this one.
-    if os.getppid() == 1 and os.path.basename(sys.argv[0]).encode() not in Path("/proc/1/cmdline").read_bytes():
+    parent = os.getppid()
+
+    def watch() -> None:
+        while os.getppid() == parent:
+            time.sleep(SECONDS_BETWEEN_LOOKS)
         os.kill(os.getpid(), signal.SIGTERM)
+
+    if _was_orphaned_before(parent):
+        os.kill(os.getpid(), signal.SIGTERM)
+    threading.Thread(target=watch, daemon=True, name="watch the first process").start()
+
+
+def _was_orphaned_before(parent: int) -> bool:
+    """Whether the process that started this one had ended already, so that process 1 has taken over.
+
+    In a container, process 1 may be the one that started it.
+    """
+    command = Path("/proc/1/cmdline")
+    return parent == 1 and command.exists() and os.path.basename(sys.argv[0]).encode() not in command.read_bytes()
 
 
 class StopOnSignal(pl.Callback):
     """Ends the test loop at once on Ctrl-C and on SIGTERM, as SLURM sends it before a time limit.
 
-    Lightning itself would test to the end first. Its ``on_exception`` lets the :class:`RowWriter` write what it holds.
-    A process whose first process has died stops too.
+    Lightning itself would test to the end first. Its ``on_exception`` lets the ``RunWriter`` write what it holds.
     """
 
     def __init__(self) -> None:
         self.before: dict[int, Any] = {}
-        self.parent: int | None = None
         self.received: Stopped | None = None
 
     def on_test_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        # Lightning starts the processes of a node from its first one; torchrun and SLURM do so from elsewhere.
         strategy: Any = trainer.strategy
-        is_child = trainer.local_rank > 0 and isinstance(strategy.cluster_environment, LightningEnvironment)
-        self.parent = os.getppid() if is_child else None
         if threading.current_thread() is not threading.main_thread():
             return
 
@@ -78,8 +89,6 @@ class StopOnSignal(pl.Callback):
     def on_test_batch_end(self, trainer: pl.Trainer, *args: Any, **kwargs: Any) -> None:
         if self.received:  # Python swallows what is raised in a destructor
             raise self.received
-        if self.parent is not None and os.getppid() != self.parent:
-            raise Stopped(signal.SIGTERM, trainer.global_rank)
 
     def on_test_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         for name, handler in self.before.items():

@@ -11,7 +11,7 @@ import tempfile
 import warnings
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import pytorch_lightning as pl
 import torch
@@ -22,7 +22,8 @@ from benchmarks.map_rows import CAPTUM, our_maps
 from benchmarks.setting import Setting
 from benchmarks.timing import OURS, Contender, Goal, Result, Row, compare
 from datamodules import ImageFolderDataModule, write_shapes
-from lightning_modules import AttributionModule, GradCAM, GuidedBackprop, GuidedGradCAM, RowWriter
+from datamodules.batch import Batch
+from lightning_modules import AttributionModule, GradCAM, GuidedBackprop, GuidedGradCAM, RunWriter
 from lightning_modules.gradients.memory import give_back_freed_memory
 from lightning_modules.metrics import rank_correlation
 
@@ -56,7 +57,7 @@ def end_to_end(setting: Setting, peers: bool = True) -> Row:
             give_back_freed_memory()
             with torch.inference_mode():
                 for i, batch in enumerate(batches):
-                    module.test_step({**batch, "image": batch["image"].to(setting.device)}, i)
+                    module.test_step(cast(Batch, {**batch, "image": batch["image"].to(setting.device)}), i)
 
         return [Contender(OURS, ours), Contender(COMPUTE_ALONE, alone)]
 
@@ -150,7 +151,7 @@ def _trainer(setting: Setting, rows: Path, callbacks: Sequence[pl.Callback] = ()
         devices=1,
         logger=False,
         use_distributed_sampler=False,
-        callbacks=[RowWriter(rows), *callbacks],
+        callbacks=[RunWriter(rows), *callbacks],
         enable_progress_bar=False,
         enable_model_summary=False,
         enable_checkpointing=False,

@@ -10,7 +10,7 @@ import torch
 from PIL import Image
 
 from datamodules import ClassIndexDataModule
-from lightning_modules import ActivationMaximizationModule, ImageWriter, InputError, Network, RowWriter, SheetWriter
+from lightning_modules import ActivationMaximizationModule, InputError, Network, RunWriter
 from lightning_modules.results.rows import read_rows
 from lightning_modules.synthesis import (
     Channel,
@@ -34,7 +34,6 @@ def run(
         channels=module.network.layer_channels,
         layer=module.objective.layer,
     )
-    rows, images = out / "results", out / "images"
     trainer = pl.Trainer(
         accelerator="cpu",
         logger=False,
@@ -42,11 +41,11 @@ def run(
         enable_model_summary=False,
         enable_checkpointing=False,
         use_distributed_sampler=False,
-        callbacks=[ImageWriter(images), RowWriter(rows), SheetWriter(rows, images, out / "figures")],
+        callbacks=[RunWriter(out)],
         **options,
     )
     trainer.test(module, data, verbose=False)
-    return read_rows(rows).to_pylist()
+    return read_rows(out / "results").to_pylist()
 
 
 def pixels(out: Path, row: dict) -> np.ndarray:

@@ -139,11 +139,11 @@ def _run(
 
     import torch
 
-    from lightning_modules.running.callbacks import RowWriter
+    from lightning_modules.running import writer
 
     torch.set_num_threads(1)
     if largest_file is not None:
         resource.setrlimit(resource.RLIMIT_FSIZE, (largest_file, resource.RLIM_INFINITY))
-    RowWriter.__init__.__defaults__ = (rows_per_part, 60.0)  # type: ignore[attr-defined]
+    writer.ROWS_PER_PART = rows_per_part
     module: Any = importlib.import_module(script)
     module.run_main(module.main)

@@ -6,7 +6,7 @@ import torch
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
-from lightning_modules.figures.style import attribution_figure
+from lightning_modules.figures.attribution import attribution_figure
 
 
 def draw(

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Callable, Mapping
-from typing import Any
+from collections.abc import Callable
+from typing import Any, TypeVar, cast
 
 import torch
 from torch import Tensor
 
+from datamodules.batch import Batch
 from lightning_modules.errors import InputError
 
 OF_MEMORY = (
@@ -21,23 +22,27 @@ OF_MEMORY = (
 OF_WHOLE_BATCH = ("failed",)
 """What a batch holds that is not of its N images, one by one."""
 
+ResultT = TypeVar("ResultT")
 
-def in_halves_if_need_be(
-    step: Callable[[dict[str, Any]], dict[str, Any]], batch: dict[str, Any], *, told: bool = False
-) -> dict[str, Any]:
-    """What ``step`` returns for a batch; where its memory does not suffice, of its halves, their halves, and so on.
+
+def results_of_parts(
+    step: Callable[[Batch], ResultT], batch: Batch, *, told: bool = False
+) -> list[tuple[int, ResultT]]:
+    """What ``step`` gives for a batch; where its memory does not suffice, for its halves, their halves, and so on.
 
     Args:
-        step: Batch -> ``rows``, a list, and ``figures``, by the number of the image in the batch. Each row depends on
-            its image alone.
-        batch: ``image``, ``(N, 3, H, W)``; all else but ``failed`` is a list or tensor of N.
+        step: Batch -> anything. What it gives of an image depends on that image alone.
+        batch: All that it holds but ``failed`` is a list or tensor of N.
         told: Whether the user has been told already.
+
+    Returns:
+        For each part, the number of its first image in the batch, and the result.
 
     Raises:
         InputError: If a single image does not fit.
     """
     try:
-        return step(batch)
+        return [(0, step(batch))]
     except (MemoryError, RuntimeError) as error:
         if not is_out_of_memory(error):
             raise
@@ -54,9 +59,8 @@ def in_halves_if_need_be(
             f"{n // 2} saves the attempts.",
             stacklevel=2,
         )
-    first, second = (in_halves_if_need_be(step, half, told=True) for half in _split(batch, n // 2))
-    figures = first["figures"] | {i + n // 2: figure for i, figure in second["figures"].items()}
-    return {"rows": first["rows"] + second["rows"], "figures": figures}
+    first, second = (results_of_parts(step, half, told=True) for half in _split(batch, n // 2))
+    return first + [(start + n // 2, result) for start, result in second]
 
 
 def is_out_of_memory(error: BaseException) -> bool:
@@ -65,7 +69,7 @@ def is_out_of_memory(error: BaseException) -> bool:
     return known or any(words in str(error) for words in OF_MEMORY)
 
 
-def _split(batch: Mapping[str, Any], k: int) -> tuple[dict[str, Any], dict[str, Any]]:
+def _split(batch: Batch, k: int) -> tuple[Batch, Batch]:
     first: dict[str, Any] = {}
     second: dict[str, Any] = {}
     for name, value in batch.items():
@@ -74,4 +78,4 @@ def _split(batch: Mapping[str, Any], k: int) -> tuple[dict[str, Any], dict[str, 
         else:
             assert isinstance(value, Tensor | list)
             first[name], second[name] = value[:k], value[k:]
-    return first, second
+    return cast(Batch, first), cast(Batch, second)

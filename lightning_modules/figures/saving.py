@@ -1,4 +1,4 @@
-"""Files that are either whole or not there: written aside and then renamed."""
+"""Figures as files."""
 
 from __future__ import annotations
 
@@ -8,6 +8,8 @@ from typing import Literal
 import matplotlib
 from matplotlib.figure import Figure
 
+from lightning_modules.whole_files import written_whole
+
 FigureFormat = Literal["png", "pdf"]
 
 
@@ -16,12 +18,9 @@ def save_figure(figure: Figure, folder: Path, name: str, file_format: FigureForm
 
     The pixels are always written: TensorBoard shows them.
     """
-    folder.mkdir(parents=True, exist_ok=True)
     for extension in ("png", "pdf") if file_format == "pdf" else ("png",):
         path = folder / f"{name}.{extension}"
-        aside = folder / f"{name}.{extension}.tmp"
         # Letters as TrueType: publishers refuse matplotlib's default, and they can be searched and edited.
-        with matplotlib.rc_context({"pdf.fonttype": 42, "text.parse_math": False}):
+        with written_whole(path) as aside, matplotlib.rc_context({"pdf.fonttype": 42, "text.parse_math": False}):
             figure.savefig(aside, format=extension)
-        aside.replace(path)
     return path

@@ -13,21 +13,22 @@ from lightning_modules import (
     AttributionModule,
     GradCAM,
     InputError,
+    Network,
     RobustnessModule,
     SmoothGrad,
+    as_network,
 )
-from lightning_modules.gradients.halving import in_halves_if_need_be, is_out_of_memory
+from lightning_modules.gradients.fitting import is_out_of_memory, results_of_parts
 
 
 def step(most: int, sizes: list[int]) -> Any:
-    """A step that doubles numbers, and has memory for so many images."""
+    """A step that gives the paths, and has memory for so many images."""
 
-    def step(batch: dict[str, Any]) -> dict[str, Any]:
+    def step(batch: Any) -> list[str]:
         sizes.append(len(batch["image"]))
         if len(batch["image"]) > most:
             raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2 GiB.\nDetails")
-        figures = {i: path for i, path in enumerate(batch["path"]) if path in "cf"}
-        return {"rows": [*batch["path"], *batch["failed"]], "figures": figures}
+        return [*batch["path"], *batch["failed"]]
 
     return step
 
@@ -38,18 +39,17 @@ def a_batch(n: int) -> dict[str, Any]:
 
 def test_a_batch_that_fits_is_computed_once() -> None:
     sizes: list[int] = []
-    assert in_halves_if_need_be(step(7, sizes), a_batch(7))["rows"] == [*"abcdefg", "bad"]
+    assert results_of_parts(step(7, sizes), a_batch(7)) == [(0, [*"abcdefg", "bad"])]
     assert sizes == [7]
 
 
 def test_halves_of_halves() -> None:
     sizes: list[int] = []
     with pytest.warns(UserWarning, match=r"A batch of 7 does not fit .* A data\.batch_size of 3") as told:
-        outputs = in_halves_if_need_be(step(2, sizes), a_batch(7))
+        parts = results_of_parts(step(2, sizes), a_batch(7))
     assert len(told) == 1
     assert sizes == [7, 3, 1, 2, 4, 2, 2]
-    assert sorted(outputs["rows"]) == sorted([*"abcdefg", "bad"])
-    assert outputs["figures"] == {2: "c", 5: "f"}
+    assert parts == [(0, ["a", "bad"]), (1, ["b", "c"]), (3, ["d", "e"]), (5, ["f", "g"])]
 
 
 def test_a_single_image_that_does_not_fit() -> None:
@@ -57,7 +57,7 @@ def test_a_single_image_that_does_not_fit() -> None:
         pytest.warns(UserWarning, match="does not fit"),
         pytest.raises(InputError, match=r"memory does not suffice for a single image: CUDA out of memory.*GiB\.$"),
     ):
-        in_halves_if_need_be(step(0, []), a_batch(2))
+        results_of_parts(step(0, []), a_batch(2))
 
 
 def test_other_errors_are_raised_as_they_are() -> None:
@@ -65,7 +65,7 @@ def test_other_errors_are_raised_as_they_are() -> None:
         raise RuntimeError("shapes do not fit")
 
     with pytest.raises(RuntimeError, match="shapes do not fit"):
-        in_halves_if_need_be(broken, a_batch(4))
+        results_of_parts(broken, a_batch(4))
 
 
 class Hungry(torch.nn.Module):
@@ -75,14 +75,18 @@ class Hungry(torch.nn.Module):
         super().__init__()
         self.network = network
         self.most = most
-        for name in ("class_names", "input_size", "resize_size"):
-            setattr(self, name, getattr(network, name))
-        self.target_layer = "network." + network.target_layer
+        self.target_layer = "network.features.29"
 
     def forward(self, images: torch.Tensor) -> torch.Tensor:
         if len(images) > self.most:
             raise torch.OutOfMemoryError("CUDA out of memory.")
         return self.network(images)
+
+
+def hungry(network: Network, most: int) -> Network:
+    options = {name: getattr(network, name) for name in ("class_names", "input_size", "resize_size")}
+    mean, std = (values.flatten().tolist() for values in (network.mean, network.std))
+    return as_network(Hungry(network.module, most).eval(), mean=mean, std=std, **options)
 
 
 @pytest.mark.parametrize(
@@ -99,8 +103,7 @@ def test_a_modules_rows_are_those_of_the_whole_batch(shapes: Path, module: Calla
     module = module()
     whole = module.test_step(batch, 0)["rows"]
     network = module.network
-    module.network = Hungry(network, 3).eval()
-    module.layers = [module.network.target_layer]
+    module.network = hungry(network, 3)
     with pytest.warns(UserWarning, match="A batch of 8 does not fit"):
         halves = module.test_step(batch, 0)["rows"]
     module.network = network
@@ -113,7 +116,7 @@ def test_a_modules_rows_are_those_of_the_whole_batch(shapes: Path, module: Calla
 
 def test_synthesis_leaves_the_number_to_the_user() -> None:
     module = ActivationMaximizationModule("shapes", steps=1, n_figures=0, images_per_pass=2)
-    module.network = Hungry(module.network, 1).eval()
+    module.network = hungry(module.network, 1)
     seed = {"seed": torch.zeros(2, dtype=torch.long), "index": torch.arange(2), "layer": [None, None]}
     batch = {"target": torch.arange(2), "path": ["a.png", "b.png"], "name": ["a", "b"], **seed}
     with pytest.raises(InputError, match=r"does not suffice for 2 images at a time.*model\.images_per_pass"):

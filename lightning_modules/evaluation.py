@@ -1,0 +1,211 @@
+"""What the evaluating LightningModules share: from batches to rows and figures, from the rows of a run to its report.
+
+A module says what it computes of one batch. Nothing is skipped, and nothing that was computed is lost: images that
+could not be read become failed rows, and a batch that does not fit in the device's memory is computed in parts.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, NotRequired, TypedDict
+
+import numpy as np
+import pyarrow as pa
+import pytorch_lightning as pl
+import torch
+from matplotlib.figure import Figure
+from torch import Tensor
+
+from datamodules.batch import Batch
+from lightning_modules.errors import InputError
+from lightning_modules.figures.attribution import attribution_figure
+from lightning_modules.figures.comparison import histograms_figure
+from lightning_modules.gradients.fitting import results_of_parts
+from lightning_modules.gradients.forward_pass import ForwardPass
+from lightning_modules.networks.network import Network
+from lightning_modules.results.report import SCORES, Report, image_scalars, tag
+from lightning_modules.results.rows import (
+    IMAGE_FIELDS,
+    Row,
+    failed_rows,
+    image_columns,
+    read_rows,
+    summarize_images,
+    with_columns,
+)
+from lightning_modules.results.scores import mean_with_interval, summarize_score
+from lightning_modules.results.tables import Table
+
+
+class Outputs(TypedDict):
+    """What a test step gives.
+
+    Attributes:
+        rows: Columns by their names.
+        figures: Of some images, by their numbers in the batch.
+        images: Made images, file name -> uint8 ``(H, W, 3)``.
+    """
+
+    rows: list[Row]
+    figures: dict[int, Figure]
+    images: NotRequired[dict[str, np.ndarray]]
+
+
+class RunModule(pl.LightningModule, ABC):
+    """What a run asks of its module, beside the test steps: see ``lightning_modules.running``.
+
+    Attributes:
+        network: From pixels in [0, 1] to logits.
+        n_figures: Images of which a figure is drawn.
+        seconds_per_part: How long rows may wait before they are written: what a crash can lose at most.
+    """
+
+    seconds_per_part = 60.0
+
+    def __init__(self, network: Network, n_figures: int) -> None:
+        super().__init__()
+        if n_figures < 0:
+            raise InputError(f"model.n_figures must be at least 0, got {n_figures}.")
+        self.network = network
+        self.n_figures = n_figures
+
+    @property
+    @abstractmethod
+    def schema(self) -> pa.Schema:
+        """Columns of the rows."""
+
+    @abstractmethod
+    def summarize(self, table: pa.Table) -> dict[str, Any]:
+        """The summary of all rows of a run, as plain values; it has ``n_images`` and ``n_failed``."""
+
+    @abstractmethod
+    def report(self, summary: dict[str, Any]) -> Report:
+        """What the run has to say, from its summary."""
+
+    def details(self, run: Path) -> list[Table]:
+        """What the terminal shows of single rows, before the report, from what lies in the run's folder."""
+        return []
+
+    def run_figures(self, summary: dict[str, Any], run: Path) -> dict[str, Figure]:
+        """Figures of the whole run by file name, from its summary and from what lies in its folder."""
+        return {}
+
+
+class EvaluationModule(RunModule):
+    """Computes something of each image of a data set. A subclass says what, by :meth:`evaluate`.
+
+    With :attr:`columns` and :meth:`outputs` that is all: the rows hold one row an image, the summary the mean of each
+    column with its interval, the figures the first images and a histogram of each column. Whoever has several rows an
+    image, or more to say of them, replaces the methods in question.
+
+    Args:
+        network: From pixels in [0, 1] to logits.
+        n_figures: Images of which a figure is drawn: the first of each class in turn.
+
+    Attributes:
+        target: The class that is looked at: "predicted", "label" (the folder's), another word, or its index.
+    """
+
+    columns: tuple[str, ...] = ()
+    """Names of the numbers that the rows hold beyond what every row says of its image."""
+
+    verb = "explain"
+    """What is done to the target, in messages."""
+
+    def __init__(self, network: Network, n_figures: int = 16) -> None:
+        super().__init__(network, n_figures)
+        self.target: str | int = "predicted"
+
+    @abstractmethod
+    def evaluate(self, batch: Batch) -> Outputs:
+        """The rows and figures of a batch of at least one image. What it gives of an image depends on that image alone.
+
+        The N images of the batch may be a part of those that the test step got.
+        """
+
+    @property
+    def schema(self) -> pa.Schema:
+        return pa.schema([*IMAGE_FIELDS, *(pa.field(name, pa.float64()) for name in self.columns)])
+
+    def on_test_start(self) -> None:
+        data: Any = self.trainer.datamodule  # type: ignore[attr-defined]
+        if hasattr(data, "listing"):
+            self.check_labels(data.listing.labels)
+
+    def test_step(self, batch: Batch, batch_idx: int) -> Outputs:
+        """Computes a batch, in parts if its memory does not suffice."""
+        outputs: Outputs = {"rows": [], "figures": {}}
+        if len(batch["image"]):
+            for first, part in results_of_parts(self.evaluate, batch):
+                outputs["rows"] += part["rows"]
+                outputs["figures"] |= {first + i: figure for i, figure in part["figures"].items()}
+        outputs["rows"] += failed_rows(batch)
+        return outputs
+
+    def outputs(self, forward_pass: ForwardPass, batch: Batch, columns: Mapping[str, Tensor]) -> Outputs:
+        """One row for each image of a pass, with its columns ``(N,)``, NaN = null; and figures of the first images."""
+        images = image_columns(forward_pass, batch, self.network.class_names)
+        return {"rows": with_columns(images, columns), "figures": self.draw(forward_pass, batch, {}, images)}
+
+    def draw(
+        self, forward_pass: ForwardPass, batch: Batch, maps: Mapping[str, Tensor], images: Sequence[Row]
+    ) -> dict[int, Figure]:
+        """A figure of each image that came with its original, with its maps, by its number in the batch."""
+        names = self.network.class_names
+        best = forward_pass.probabilities.topk(min(5, len(names)))
+        figures = {}
+        for i, original in enumerate(batch["original"]):
+            if original is None:
+                continue
+            image = images[i]
+            predicted = f"predicted: {image['prediction_name']} ({image['probability']:.1%})"
+            label = f"label: {image['label_name']}   " if image["label_name"] else ""
+            explained = f"   maps explain: {names[int(forward_pass.target[i])]}" if maps else ""
+            figures[i] = attribution_figure(
+                original.pixels,
+                original.view,
+                {name: attribution[i] for name, attribution in maps.items()},
+                [(names[k], value) for k, value in zip(best.indices[i].tolist(), best.values[i].tolist())],
+                title=image["path"],
+                subtitle=f"{label}{predicted}{explained}",
+                boxes=batch["boxes"][i],
+                is_target=batch["box_labels"][i].cpu() == int(forward_pass.target[i]),
+            )
+        return figures
+
+    def check_labels(self, labels: Tensor | np.ndarray) -> None:
+        """Whether images with these labels can be evaluated as asked.
+
+        Raises:
+            InputError: If a label is no class of the network, or is needed but missing.
+        """
+        labels = torch.as_tensor(labels)
+        n_classes = len(self.network.class_names)
+        if labels.numel() and int(labels.max()) >= n_classes:
+            raise InputError(f"There is a label {int(labels.max())}: the network has classes 0 to {n_classes - 1}.")
+        if self.target == "label" and (labels < 0).any():
+            raise InputError(
+                "model.target is label, but some images have none: they lie in a flat folder, or in shards with "
+                f"neither a .cls nor a folder. Label them, or {self.verb} the predicted class: model.target predicted."
+            )
+
+    def summarize(self, table: pa.Table) -> dict[str, Any]:
+        """Counts of images, accuracy, and of each column its mean, interval, mean over classes and count."""
+        frame = table.to_pandas()
+        scores = {name: summarize_score(frame[name], frame["label"]) for name in self.columns}
+        return {**summarize_images(frame), "scores": scores}
+
+    def report(self, summary: dict[str, Any]) -> Report:
+        scores = summary["scores"]
+        scalars = image_scalars(summary) | {tag(SCORES, name): score["mean"] for name, score in scores.items()}
+        rows = [[name, mean_with_interval(score), f"{score['n']:,}"] for name, score in scores.items()]
+        return Report(scalars, {}, summary, [Table(["mean and 95 % interval", "of all images", "n"], rows)])
+
+    def run_figures(self, summary: dict[str, Any], run: Path) -> dict[str, Figure]:
+        """A histogram of each column."""
+        if not any(score["n"] for score in summary["scores"].values()):
+            return {}
+        table = read_rows(run / "results", self.columns)
+        return {"scores": histograms_figure({name: table[name].drop_null().to_numpy() for name in self.columns})}

@@ -1,0 +1,130 @@
+"""The figure of an image and of what methods make of it. Knows no network and no logger."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.cm import ScalarMappable
+from matplotlib.colors import Normalize
+from matplotlib.figure import Figure
+from matplotlib.patches import Rectangle
+from torch import Tensor
+
+from lightning_modules.figures.style import (
+    MAGNITUDE_COLORS,
+    SIGNED_COLORS,
+    ScaledMap,
+    heading,
+    plain_text,
+    shorten,
+    show_overlay,
+    wrap_name,
+)
+
+Box = Sequence[float]
+
+
+@plain_text
+def attribution_figure(
+    original: np.ndarray,
+    view: Box,
+    maps: Mapping[str, Tensor],
+    top: Sequence[tuple[str, float]],
+    *,
+    title: str,
+    subtitle: str,
+    boxes: Tensor | None = None,
+    is_target: Tensor | None = None,
+) -> Figure:
+    """The image, the most probable classes, and each map alone and laid over the image.
+
+    Signed maps (their channels added up) share one scale that is centred at zero, magnitudes another. Both are
+    fractions of each map's own 99.5th percentile, which stands under its name: full colour there.
+
+    Args:
+        original: The image as the user knows it: uint8 ``(H, W, 3)``.
+        view: What the model saw of it: (left, top, right, bottom) in its pixels.
+        maps: Name -> map ``(C, h, w)``, which covers the view.
+        top: (class name, probability) of the most probable classes, best first.
+        title: The first line.
+        subtitle: The second line: what is explained.
+        boxes: Boxes ``(K, 4)`` in pixels of the maps; outlined in the image.
+        is_target: Which of them are of the class explained, bool ``(K,)``: the others are dotted. None = all.
+    """
+    columns = 1 + len(maps)
+    width = 2.5 * columns + 1.1
+    figure = Figure(figsize=(width, 5.9), dpi=110)
+    grid = figure.add_gridspec(
+        2, columns + 1, width_ratios=[1.0] * columns + [0.06], left=0.02, right=1 - 1 / width, bottom=0.05, top=0.8,
+        wspace=0.08, hspace=0.12,
+    )  # fmt: skip
+    heading(figure, title, subtitle)
+    image_axes = figure.add_subplot(grid[0, 0])
+    _show_image(image_axes, original, view)
+    if boxes is not None and maps:
+        _show_boxes(image_axes, view, boxes, is_target, next(iter(maps.values())).shape)
+    _show_top(figure.add_subplot(grid[1, 0]), top)
+    crop = _crop(original, view)
+    for column, (name, attribution) in enumerate(maps.items(), start=1):
+        values = ScaledMap(attribution)
+        axes = figure.add_subplot(grid[0, column])
+        colors, lowest = (SIGNED_COLORS, -1) if values.is_signed else (MAGNITUDE_COLORS, 0)
+        axes.imshow(values.alone, cmap=colors, vmin=lowest, vmax=1)
+        scale = f"full colour at {'±' * values.is_signed}{values.scale:.2g}"
+        axes.set_title(f"{wrap_name(name)}\n{scale}", fontsize=10 if len(name) <= 22 else 8)
+        axes.set_axis_off()
+        axes = figure.add_subplot(grid[1, column])
+        show_overlay(axes, crop, values)
+    if maps:
+        _add_scales(figure, grid, columns)
+    return figure
+
+
+def _crop(pixels: np.ndarray, view: Box) -> np.ndarray:
+    height, width = pixels.shape[:2]
+    left, top = max(0, round(view[0])), max(0, round(view[1]))
+    return pixels[top : min(height, max(top + 1, round(view[3]))), left : min(width, max(left + 1, round(view[2])))]
+
+
+def _show_image(axes: Axes, pixels: np.ndarray, view: Box) -> None:
+    axes.imshow(pixels)
+    left, top, right, bottom = view
+    axes.add_patch(_outline(left, top, right - left, bottom - top, "white", "--"))
+    axes.set_title("image (dashed: what\nthe network sees)", fontsize=10)
+    axes.set_axis_off()
+
+
+def _show_boxes(axes: Axes, view: Box, boxes: Tensor, is_target: Tensor | None, shape: Sequence[int]) -> None:
+    left, top, right, bottom = view
+    x, y = (right - left) / shape[-1], (bottom - top) / shape[-2]
+    wanted = [True] * len(boxes) if is_target is None else is_target.tolist()
+    for box, is_wanted in zip(boxes.tolist(), wanted):
+        position = left + box[0] * x, top + box[1] * y
+        size = (box[2] - box[0]) * x, (box[3] - box[1]) * y
+        axes.add_patch(_outline(*position, *size, "yellow", "-" if is_wanted else ":"))
+
+
+def _outline(x: float, y: float, width: float, height: float, color: str, style: str) -> Rectangle:
+    return Rectangle((x, y), width, height, fill=False, edgecolor=color, linewidth=1.5, linestyle=style)
+
+
+def _show_top(axes: Axes, top: Sequence[tuple[str, float]]) -> None:
+    for row, (name, probability) in enumerate(top):
+        axes.barh(row, probability, color="#4477aa", height=0.45)
+        axes.text(0.0, row - 0.38, f"{shorten(name)}  {probability:.1%}", fontsize=9, va="center")
+    axes.set_xlim(0, 1)
+    axes.set_ylim(max(len(top), 5) - 0.4, -0.7)
+    axes.set_axis_off()
+
+
+def _add_scales(figure: Figure, grid: Any, columns: int) -> None:
+    for row, (colors, lowest, label) in enumerate(
+        ((SIGNED_COLORS, -1, "signed maps (channels added)"), (MAGNITUDE_COLORS, 0, "CAMs, and all maps laid over"))
+    ):
+        axes = figure.add_subplot(grid[row, columns])
+        scale = figure.colorbar(ScalarMappable(Normalize(lowest, 1), colors), cax=axes)
+        scale.set_label(label, fontsize=9)
+        scale.ax.tick_params(labelsize=8)

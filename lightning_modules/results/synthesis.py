@@ -1,0 +1,88 @@
+"""From the rows of a run of activation maximization to its summary, its report and the table of its images."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import pyarrow as pa
+
+from lightning_modules.results.report import SCORES, SUMMARY, Report, tag
+from lightning_modules.results.rows import Row
+from lightning_modules.results.tables import Table, number
+from lightning_modules.synthesis.maximization import VARIANTS
+
+NUMBERS = {
+    "activation": ("activation", ".2f"),
+    "activation_shifted": ("shifted", ".2f"),
+    "probability": ("p", ".4f"),
+    "probability_shifted": ("p shifted", ".4f"),
+    "total_variation": ("TV", ".4f"),
+}
+"""Column of the rows -> what it is called in a table of images, and its format."""
+
+COLUMNS = (*NUMBERS, "seconds")
+MOST_ROWS = 32
+
+
+def summarize_synthesis(table: pa.Table) -> dict[str, Any]:
+    """Counts, and for each variant the mean, least and greatest of each number."""
+    frame = table.to_pandas()
+    good = frame[frame["status"] == "ok"]
+    variants = {}
+    for variant in [name for name in VARIANTS if (good["variant"] == name).any()]:
+        rows = good[good["variant"] == variant]
+        columns = {name: rows[name].dropna() for name in COLUMNS}
+        variants[variant] = {"n": len(rows)} | {
+            name: {"mean": float(values.mean()), "min": float(values.min()), "max": float(values.max())}
+            for name, values in columns.items()
+            if len(values)
+        }
+    return {"n_images": len(frame), "n_failed": len(frame) - len(good), "variants": variants}
+
+
+def report_synthesis(summary: dict[str, Any]) -> Report:
+    """The report of a summary: the mean of each number, for each variant."""
+    scalars: dict[str, float | None] = {f"{SUMMARY}/{name}": summary[name] for name in ("n_images", "n_failed")}
+    rows = []
+    for variant, numbers in summary["variants"].items():
+        means = {name: numbers[name]["mean"] for name in COLUMNS if name in numbers}
+        scalars |= {tag(SCORES, name, variant): mean for name, mean in means.items()}
+        cells = [f"{means[name]:.4f} ({_worst(name, numbers[name]):.4f})" if name in means else "-" for name in COLUMNS]
+        rows.append([variant, str(numbers["n"]), *cells])
+    header = ["mean over images (worst)", "n", *(name.replace("_", " ") for name in COLUMNS)]
+    return Report(scalars, {}, summary, [Table(header, rows)])
+
+
+def _worst(column: str, numbers: Mapping[str, float]) -> float:
+    """Of a number of several images, that of the worst: the least, but of total variation and time the greatest."""
+    return numbers["max" if column in ("total_variation", "seconds") else "min"]
+
+
+def table_of_images(rows: Sequence[Row]) -> Table:
+    """The numbers of the images; of many, those that hold least under fresh shifts."""
+    good = [row for row in rows if row["status"] == "ok"]
+    title = "Images"
+    if len(good) > MOST_ROWS:
+        title = f"The {MOST_ROWS} of {len(good)} images that hold least under fresh shifts"
+        good = sorted(good, key=_strength)[:MOST_ROWS]
+    else:
+        good = sorted(good, key=lambda row: (row["name"], row["seed"], VARIANTS.index(row["variant"])))
+    several_variants, several_seeds = (len({row[name] for row in good}) > 1 for name in ("variant", "seed"))
+    cells = []
+    for row in good:
+        label = row["name"] + f", seed {row['seed']}" * several_seeds + f": {row['variant']}" * several_variants
+        numbers = [number(row[name], form) for name, (_, form) in NUMBERS.items()]
+        cells.append([label, *numbers, number(row["seconds"], ".1f")])
+    return Table(["image", *(name for name, _ in NUMBERS.values()), "seconds"], cells, title)
+
+
+def tables_of_failures(rows: Sequence[Row]) -> list[Table]:
+    """What could not be made, and why; no table if all could."""
+    failed = [[row["path"], row["error"]] for row in rows if row["status"] != "ok"]
+    return [Table(["failed", "why"], failed)] if failed else []
+
+
+def _strength(row: Row) -> float:
+    held = row["probability_shifted"]
+    return row["activation_shifted"] if held is None else held

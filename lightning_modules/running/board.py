@@ -1,0 +1,62 @@
+"""TensorBoard as the report of a run: its figures as they come and, at the end, its numbers, curves and tables."""
+
+from __future__ import annotations
+
+import re
+import textwrap
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from PIL import Image
+from torch.utils.tensorboard import SummaryWriter
+from torch.utils.tensorboard.summary import hparams
+
+from lightning_modules.results.report import IMAGES, RUN, Report
+
+
+class Board:
+    """A file of TensorBoard's of its own, which a continued run replaces: otherwise numbers would stand there twice.
+
+    Args:
+        folder: TensorBoard's folder.
+        figures: Where the figures' files are.
+    """
+
+    def __init__(self, folder: Path, figures: Path) -> None:
+        for old in folder.glob("events.out.tfevents.*.report"):
+            old.unlink()
+        self.figures = figures
+        self.shown: set[str] = set()
+        self.writer = SummaryWriter(str(folder), filename_suffix=".report")
+
+    def show_figures(self) -> None:
+        """Shows the figures that came since it was called last."""
+        for path in sorted(self.figures.glob("[!.]*.png")):
+            if path.name in self.shown:
+                continue
+            self.shown.add(path.name)
+            # Figures of one image begin with its number.
+            group = IMAGES if re.match(r"\d{5}_", path.name) else RUN
+            pixels = np.asarray(Image.open(path).convert("RGB"))
+            self.writer.add_image(f"{group}/{path.stem}", pixels, dataformats="HWC")
+        self.writer.flush()
+
+    def show_report(self, report: Report, command: str, settings: Mapping[str, bool | str | float]) -> None:
+        """Shows the numbers, curves and tables of all rows, and what made them."""
+        scalars = {name: value for name, value in report.scalars.items() if value is not None}
+        for name, value in scalars.items():
+            self.writer.add_scalar(name, value, 0)
+        for name, points in report.curves.items():
+            for step, number in points:
+                if number is not None:
+                    self.writer.add_scalar(name, number, step)
+        shown = textwrap.indent(command, "    ")  # which Markdown shows as it is
+        self.writer.add_text("report", f"{report.markdown()}\n\nThe command:\n\n{shown}\n", 0)
+        writer: Any = self.writer.file_writer
+        for part in hparams(dict(settings), scalars):
+            writer.add_summary(part)
+
+    def close(self) -> None:
+        self.writer.close()

@@ -1,0 +1,88 @@
+"""Prediction on the command line."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+from pytorch_lightning import LightningDataModule, Trainer
+from rich.console import Console
+from rich.markup import escape
+from rich.table import Column, Table
+
+from lightning_modules.classifier import PredictionModule
+from lightning_modules.errors import InputError
+from lightning_modules.networks.loading import NETWORK_WEIGHTS_HELP, load_network
+from lightning_modules.networks.vgg16 import WEIGHTS_HELP
+from lightning_modules.running.cli import import_from_here
+from lightning_modules.running.parser import HelpfulParser
+
+
+def run_prediction(
+    data_class: Callable[..., LightningDataModule], *, description: str | None, args: list[str] | None = None
+) -> int:
+    """Parses the options and prints the most probable classes of images; returns the exit code.
+
+    Args:
+        data_class: Makes the data of a list of images, ``batch_size``, ``num_workers``, ``input_size`` and
+            ``resize_size``.
+        description: What help says first.
+        args: The options; None = those of the command line.
+    """
+    parser = HelpfulParser(description=description or "", usage="%(prog)s IMAGE... [options]")
+    parser.add_argument("images", nargs="+", type=str, help="Image files, folders, or http(s) addresses.")
+    parser.add_argument("--weights", type=str, default="IMAGENET1K_V1", help=f"{WEIGHTS_HELP}.")
+    parser.add_argument(
+        "--network",
+        type=str | dict[str, Any],
+        default="vgg16",
+        help="vgg16, or the import path of what makes another network from pixels in [0, 1] to logits, such as "
+        f"torchvision.models.resnet50 or my_file.MyNet. Then --weights is {NETWORK_WEIGHTS_HELP}.",
+    )
+    parser.add_argument("--top_k", type=int, default=5, help="Classes to print for each image, at least 1.")
+    parser.add_argument("--batch_size", type=int, default=16, help="Images in a batch.")
+    parser.add_argument("--num_workers", type=int, default=0, help="Processes that read images; 0 = this one.")
+    parser.add_argument("--accelerator", type=str, default="auto", help="Lightning's name of it: auto, cpu, gpu, ...")
+    options = parser.parse_args(args)
+    for name, least in (("top_k", 1), ("batch_size", 1), ("num_workers", 0)):
+        if getattr(options, name) < least:
+            raise InputError(f"--{name} must be at least {least}, got {getattr(options, name)}.")
+    import_from_here()
+    network = load_network(options.network, options.weights)
+    data = data_class(
+        options.images,
+        batch_size=options.batch_size,
+        num_workers=options.num_workers,
+        input_size=network.input_size,
+        resize_size=network.resize_size,
+    )
+    trainer = Trainer(
+        accelerator=options.accelerator,
+        devices=1,
+        logger=False,
+        enable_checkpointing=False,
+        enable_progress_bar=False,
+        enable_model_summary=False,
+    )
+    batches: list[Any] = trainer.predict(PredictionModule(network), data) or []
+    console = Console()
+    if any(batch["path"] for batch in batches):
+        console.print(_table(batches, network.class_names, options.top_k))
+    failed = [failure for batch in batches for failure in batch["failed"]]
+    for path, error in failed:
+        console.print(f"[red]failed[/red] {escape(path)}: {escape(error)}", highlight=False, soft_wrap=True)
+    return 1 if failed else 0
+
+
+def _table(batches: list, class_names: list[str], top_k: int) -> Table:
+    table = Table(Column("image", overflow="fold"), "class", "index", "probability")
+    for batch in batches:
+        if not batch["path"]:
+            continue
+        best = batch["probabilities"].topk(min(top_k, len(class_names)))
+        for path, indices, values in zip(batch["path"], best.indices.tolist(), best.values.tolist()):
+            for row, (index, value) in enumerate(zip(indices, values)):
+                last = row == len(indices) - 1
+                name = escape(path) if row == 0 else ""
+                table.add_row(name, escape(class_names[index]), str(index), f"{value:.1%}", end_section=last)
+    return table

@@ -1,0 +1,107 @@
+"""Training on the command line."""
+
+from __future__ import annotations
+
+import inspect
+from pathlib import Path
+from typing import Any
+
+from pytorch_lightning import LightningDataModule, LightningModule, Trainer
+from pytorch_lightning.callbacks import Callback, EarlyStopping, ModelCheckpoint
+from pytorch_lightning.cli import LightningArgumentParser
+from pytorch_lightning.utilities.rank_zero import rank_zero_info
+
+from lightning_modules.networks.vgg16 import load_vgg16, save_vgg16
+from lightning_modules.running.cli import RunCLI
+from lightning_modules.running.run_folder import RunFolder
+
+
+def run_training(
+    model_class: type[LightningModule],
+    data_class: type[LightningDataModule],
+    *,
+    description: str | None,
+    args: list[str] | None = None,
+) -> None:
+    """Parses the options, trains a VGG16, and writes the best one to ``RUN/vgg16.pth``.
+
+    Args:
+        model_class: Holds the VGG16 as ``network``.
+        data_class: The data unless ``--data`` names another class, one of its kind.
+        description: What help says first.
+        args: The options; None = those of the command line.
+    """
+    cli = TrainCLI(
+        model_class,
+        data_class,
+        any_data=True,
+        description=description or "",
+        args=args,
+        max_epochs=10,
+        log_every_n_steps=1,
+    )
+    if cli.trainer.is_global_zero:
+        run = RunFolder(cli.out)
+        run.make()
+        begun = (cli.out / "checkpoints").exists()
+        run.settle("config.yaml", cli.settings, fixed=begun, start_over=f"delete {cli.out}")
+    last = cli.out / "checkpoints" / "last.ckpt"
+    cli.trainer.fit(cli.model, cli.datamodule, ckpt_path=str(last) if last.exists() else None, weights_only=True)
+    if cli.trainer.is_global_zero:
+        finished = cli.out / "vgg16.pth"
+        save_vgg16(load_vgg16(Path(cli.checkpoints.best_model_path)), finished)
+        print(f"Validation accuracy {float(cli.checkpoints.best_model_score or 0):.2%}: {finished}")
+
+
+class Announcement(Callback):
+    """Says what is learnt from, before it is."""
+
+    def on_fit_start(self, trainer: Trainer, pl_module: Any) -> None:
+        data: Any = trainer.datamodule  # type: ignore[attr-defined]
+        names = pl_module.network.class_names
+        rank_zero_info(
+            f"{len(data.train_listing):,} images to learn from, {len(data.val_listing):,} to validate on, of "
+            f"{len(names)} classes: {', '.join(names[:12])}{', ...' if len(names) > 12 else ''}."
+        )
+
+
+class TrainCLI(RunCLI):
+    trainer_options = (
+        *("max_epochs", "max_steps", "max_time", "gradient_clip_val", "accumulate_grad_batches"),
+        *("limit_train_batches", "limit_val_batches"),
+        *(name for name in RunCLI.trainer_options if name != "limit_test_batches"),
+    )
+
+    def add_arguments_to_parser(self, parser: LightningArgumentParser) -> None:
+        super().add_arguments_to_parser(parser)
+        parser.add_argument("--patience", type=int, default=5, help="Epochs without better accuracy before stopping.")
+        data_class = self._datamodule_class
+        package = inspect.getmodule(data_class).__name__.partition(".")[0]  # type: ignore[union-attr]
+        parser.set_defaults({"data": {"class_path": f"{package}.{data_class.__name__}"}})
+        parser.link_arguments("data", "model.class_names", _class_names, apply_on="instantiate")
+        parser.link_arguments("data", "model.input_size", _input_size, apply_on="instantiate")
+        parser.link_arguments("data", "model.resize_size", _resize_size, apply_on="instantiate")
+
+    def callbacks(self) -> list[Callback]:
+        folder = self.out / "checkpoints"
+        self.checkpoints = ModelCheckpoint(folder, filename="{epoch}", monitor="val/accuracy", mode="max")
+        # The save_last of the best's callback is of the last best epoch; a run goes on from the last of all.
+        last = ModelCheckpoint(folder, filename="last", enable_version_counter=False)
+        return [
+            Announcement(),
+            self.checkpoints,
+            last,
+            EarlyStopping("val/accuracy", mode="max", patience=self.config["patience"]),
+        ]
+
+
+def _class_names(data: Any) -> list[str]:
+    return data.class_names or data.train_class_names()
+
+
+def _input_size(data: Any) -> int:
+    return data.preprocess.input_size
+
+
+def _resize_size(data: Any) -> int:
+    return data.preprocess.resize_size
