@@ -22,22 +22,8 @@ class AttributionMetric(Metric, ABC):
     ``score`` gives the values that stand in the rows; ``update`` and ``compute`` take their means, exactly, over
     batches and devices, without the images that were not scored.
 
-    Example:
-        >>> from lightning_modules import ForwardPass, load_vgg16
-        >>> forward_pass = ForwardPass(load_vgg16("shapes"), torch.rand(2, 3, 112, 112))
-        >>> attribution = torch.zeros(2, 1, 112, 112)
-        >>> attribution[:, :, 50, 50] = 1
-        >>> boxes, labels = [torch.tensor([[40.0, 40.0, 60.0, 60.0]])] * 2, list(forward_pass.target[:, None])
-        >>> batch = {"boxes": boxes, "box_labels": labels}
-        >>> class Peak(AttributionMetric):
-        ...     columns = ("peak",)
-        ...
-        ...     def score(self, attribution, forward_pass, batch, method):
-        ...         return {"peak": attribution.amax((1, 2, 3))}
-        >>> metric = Peak()
-        >>> metric.update(attribution, forward_pass, batch, None)
-        >>> metric.compute()
-        {'peak': tensor(1., dtype=torch.float64)}
+    To add one, derive a class in a file of your own, name its columns, and name the class on the command line by its
+    import path; the README.md of this folder shows one.
     """
 
     columns: tuple[str, ...]

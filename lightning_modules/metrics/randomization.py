@@ -36,11 +36,6 @@ def cascade(model: nn.Module, layers: Sequence[str], seed: int = 0) -> Iterator[
 
     It is one copy of ``model`` that changes from step to step; ``model`` itself is left alone. Weights are drawn as He
     et al. (ICCV 2015) do, biases are zero; each layer's from ``seed`` and its name's place in ``layers`` alone.
-
-    Example:
-        >>> model = nn.Sequential(nn.Linear(2, 2), nn.ReLU(), nn.Linear(2, 2))
-        >>> [name for name, random in cascade(model, ["2", "0"])]
-        ['2', '0']
     """
     # What is made under inference mode, as in Lightning's test loop, has no gradients.
     with torch.inference_mode(False):
@@ -98,14 +93,6 @@ class WeightRandomization(AttributionMetric):
         seed: Seed of the random weights.
 
     Reference: Adebayo et al., "Sanity Checks for Saliency Maps", NeurIPS 2018; magnitudes are compared.
-
-    Example:
-        >>> from lightning_modules import ForwardPass, load_vgg16
-        >>> forward_pass = ForwardPass(load_vgg16("shapes"), torch.rand(2, 3, 112, 112))
-        >>> from lightning_modules import Saliency
-        >>> metric = WeightRandomization(layers=["classifier.6"])
-        >>> metric.score(Saliency()(forward_pass), forward_pass, {}, Saliency())["randomization_ssim_curve"].shape
-        torch.Size([2, 1])
     """
 
     columns = ("randomization_correlation", "randomization_ssim")

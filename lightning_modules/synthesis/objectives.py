@@ -15,9 +15,6 @@ from lightning_modules.options import NamedByOptions
 class Objective(NamedByOptions, ABC):
     """What an objective is: a call from a layer's output and the units wanted to a number for each image.
 
-    To add one, derive a class in a file of your own, keep each option of ``__init__`` as the attribute of its name, and
-    name the class on the command line by its import path.
-
     Example:
         >>> class Between(Objective):
         ...     def __init__(self, other: int) -> None:
@@ -112,11 +109,6 @@ def respond(network: nn.Module, images: Tensor, layer: str | None) -> Tensor:
 
     Raises:
         InputError: If there is no such layer.
-
-    Example:
-        >>> network = nn.Sequential(nn.Conv2d(3, 4, 3), nn.ReLU(), nn.Flatten())
-        >>> respond(network, torch.rand(1, 3, 8, 8), "1").shape
-        torch.Size([1, 4, 6, 6])
     """
     if layer is None:
         return network(images)
