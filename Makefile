@@ -1,7 +1,7 @@
 PYTHON ?= python3
 BIN = .venv/bin
 
-.PHONY: install demo test lint benchmark
+.PHONY: install demo test test-fast lint benchmark
 .DELETE_ON_ERROR:
 
 install: .venv/installed
@@ -25,6 +25,10 @@ benchmark: .venv/installed-bench
 
 test: lint
 	$(BIN)/python -m pytest --numprocesses 2 --dist loadfile
+
+# Under two minutes on two cores: no processes of their own, no training, nothing slow.
+test-fast: install
+	$(BIN)/python -m pytest --numprocesses 2 --dist worksteal -m "not (process or training or slow)"
 
 lint: install
 	$(BIN)/ruff check .

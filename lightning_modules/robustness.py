@@ -115,13 +115,13 @@ class RobustnessModule(EvaluationModule):
         return pa.schema([*IMAGE_FIELDS, *ATTACK_FIELDS, *(pa.field(name, pa.float64()) for name in scores)])
 
     def on_test_start(self) -> None:
-        super().on_test_start()
         dtype = next(self.network.parameters()).dtype
         if dtype in (torch.bfloat16, torch.float16):
             raise InputError(
                 f"trainer.precision makes the network's weights and the pixels {dtype}, which rounds budgets such as "
                 "1/255 away. Use bf16-mixed or 16-mixed: they keep both in float32."
             )
+        super().on_test_start()
 
     def evaluate(self, batch: Batch) -> Outputs:
         """A row for each image and budget, 0 = clean."""

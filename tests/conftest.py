@@ -1,7 +1,9 @@
 from __future__ import annotations
 
+import inspect
 import os
 from pathlib import Path
+from typing import Any
 
 if "PYTEST_XDIST_WORKER" in os.environ:  # before PyTorch starts its threads: of several processes, each has a core
     os.environ["OMP_NUM_THREADS"] = "1"
@@ -11,6 +13,24 @@ import torch
 
 from datamodules import write_shapes
 from lightning_modules import VGG16, Network, load_vgg16
+
+
+@pytest.hookimpl(tryfirst=True)  # before pytest chooses by markers
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Marks what starts processes and what trains, by what the test's module imports to do so."""
+    for item in items:
+        if not isinstance(item, pytest.Function):
+            continue
+        used = {value.__name__ if inspect.ismodule(value) else value.__module__ for value in imported(item)}
+        if "run" in item.fixturenames or used & {"subprocess", "tests.scripts.processes"}:
+            item.add_marker(pytest.mark.process)
+        if "train_classifier" in used:
+            item.add_marker(pytest.mark.training)
+
+
+def imported(test: pytest.Function) -> list[Any]:
+    """The modules, functions and classes that a test's module names."""
+    return [v for v in vars(test.module).values() if inspect.ismodule(v) or inspect.isroutine(v) or inspect.isclass(v)]
 
 
 @pytest.fixture(scope="session")

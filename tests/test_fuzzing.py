@@ -275,6 +275,7 @@ def nested(flat: dict[str, Any]) -> dict[str, Any]:
     return tree
 
 
+@pytest.mark.slow
 @examples(40)
 @given(
     text=st.one_of(

@@ -1,31 +1,31 @@
-"""Every public name is importable from its package and has a docstring with an example that runs (as a doctest)."""
+"""Every public name is imported where it is said to be, and says what it is."""
 
 from __future__ import annotations
 
 import ast
-import doctest
 import importlib
 import inspect
 from pathlib import Path
+from types import ModuleType
 
 import pytest
 
 ROOT = Path(__file__).parents[1]
 PACKAGES = ("datamodules", "lightning_modules", "lightning_modules.metrics", "lightning_modules.synthesis")
-NAMES = [(package, name) for package in PACKAGES for name in importlib.import_module(package).__all__]
+NAMES = [
+    (package, name)
+    for package in map(importlib.import_module, PACKAGES)
+    for name in package.__all__
+    if callable(getattr(package, name))  # what a constant is, its module says
+]
 
 
-@pytest.mark.parametrize(("package", "name"), NAMES, ids=[f"{package}.{name}" for package, name in NAMES])
-def test_a_public_name(package: str, name: str) -> None:
-    value = getattr(importlib.import_module(package), name)
-    if not callable(value):
-        return  # a constant; its module says what it is
+@pytest.mark.parametrize(("package", "name"), NAMES, ids=[f"{package.__name__}.{name}" for package, name in NAMES])
+def test_a_public_name_has_a_docstring(package: ModuleType, name: str) -> None:
+    value = getattr(package, name)
     assert value.__doc__, "has no docstring"
-    own = inspect.cleandoc(value.__doc__)
-    examples = doctest.DocTestParser().get_examples(own)
-    assert examples, "its docstring has no example"
-    assert any(example.want for example in examples) or "Trainer" in own, "its example shows no result"
-    assert value.__doc__ not in [base.__doc__ for base in inspect.getmro(value)[1:]] if inspect.isclass(value) else True
+    if inspect.isclass(value):
+        assert value.__doc__ not in [base.__doc__ for base in inspect.getmro(value)[1:]], "has that of its base"
 
 
 @pytest.mark.parametrize("package", PACKAGES)

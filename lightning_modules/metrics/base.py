@@ -19,8 +19,8 @@ class AttributionMetric(NamedByOptions, ABC):
 
     Means over a data set are taken of the rows, exactly, on any number of devices.
 
-    To add one, derive a class in a file of your own, keep each option of ``__init__`` as the attribute of its name, and
-    name the class on the command line by its import path.
+    To add one, derive a class in a file of your own, name its columns, and name the class on the command line by its
+    import path; the README.md of this folder shows one.
     """
 
     columns: tuple[str, ...]

@@ -82,11 +82,6 @@ def rise_blur(images: Tensor, mean: Tensor, size: int = 11, sigma: float = 5.0) 
         mean: What the network subtracts, ``(3, 1, 1)``.
         size: Side of the kernel in pixels, odd.
         sigma: Standard deviation in pixels.
-
-    Example:
-        >>> images = torch.full((1, 3, 16, 16), 0.25)
-        >>> torch.allclose(rise_blur(images, torch.full((3, 1, 1), 0.25)), images)
-        True
     """
     impulse = np.zeros((size, size))
     impulse[size // 2, size // 2] = 1
@@ -106,14 +101,6 @@ class InsertionDeletion(AttributionMetric):
 
     Reference: Petsiuk, Das & Saenko, "RISE: Randomized Input Sampling for Explanation", BMVC 2018. RISE follows the
     predicted class; here it is the pass's target.
-
-    Example:
-        >>> from lightning_modules import ForwardPass, load_vgg16
-        >>> forward_pass = ForwardPass(load_vgg16("shapes"), torch.rand(2, 3, 112, 112))
-        >>> attribution = forward_pass.input_gradient()
-        >>> scores = InsertionDeletion(step=112 * 28).score(attribution, forward_pass, {}, None)
-        >>> scores["insertion"].shape, scores["deletion_curve"].shape
-        (torch.Size([2]), torch.Size([2, 5]))
     """
 
     columns = ("insertion", "deletion")
@@ -152,13 +139,6 @@ class AverageDrop(AttributionMetric):
     as in the peers' code, it is where the network's normalization puts it.
 
     Reference: Chattopadhay et al., "Grad-CAM++: Generalized Gradient-based Visual Explanations", WACV 2018.
-
-    Example:
-        >>> from lightning_modules import ForwardPass, load_vgg16
-        >>> forward_pass = ForwardPass(load_vgg16("shapes"), torch.rand(2, 3, 112, 112))
-        >>> everywhere = torch.ones(2, 1, 112, 112)
-        >>> AverageDrop().score(everywhere, forward_pass, {}, None)["average_drop"]  # the whole image is kept
-        tensor([0., 0.])
     """
 
     columns = ("average_drop", "increase_in_confidence")

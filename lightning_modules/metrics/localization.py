@@ -130,16 +130,6 @@ class PointingGame(AttributionMetric):
 
     Args:
         tolerance: How far beside the box, in pixels of the input, still counts as a hit.
-
-    Example:
-        >>> from lightning_modules import ForwardPass, load_vgg16
-        >>> forward_pass = ForwardPass(load_vgg16("shapes"), torch.rand(2, 3, 112, 112))
-        >>> attribution = torch.zeros(2, 1, 112, 112)
-        >>> attribution[:, :, 50, 50] = 1
-        >>> boxes, labels = [torch.tensor([[40.0, 40.0, 60.0, 60.0]])] * 2, list(forward_pass.target[:, None])
-        >>> batch = {"boxes": boxes, "box_labels": labels}
-        >>> PointingGame().score(attribution, forward_pass, batch, None)["pointing_game"]
-        tensor([1., 1.])
     """
 
     columns = ("pointing_game",)
@@ -160,16 +150,6 @@ class EnergyInBox(AttributionMetric):
     """Mean share of a map's magnitude inside the boxes of the target class: see :func:`energy_in_box`.
 
     Images without a box of the target class are not scored.
-
-    Example:
-        >>> from lightning_modules import ForwardPass, load_vgg16
-        >>> forward_pass = ForwardPass(load_vgg16("shapes"), torch.rand(2, 3, 112, 112))
-        >>> attribution = torch.zeros(2, 1, 112, 112)
-        >>> attribution[:, :, 50, 50] = 1
-        >>> boxes, labels = [torch.tensor([[40.0, 40.0, 60.0, 60.0]])] * 2, list(forward_pass.target[:, None])
-        >>> batch = {"boxes": boxes, "box_labels": labels}
-        >>> EnergyInBox().score(attribution, forward_pass, batch, None)["energy_in_box"]
-        tensor([1., 1.])
     """
 
     columns = ("energy_in_box",)
@@ -194,18 +174,6 @@ class LocalizationError(AttributionMetric):
         iou: Intersection over union from which a box counts as found, in (0, 1].
 
     Reference: Selvaraju et al., "Grad-CAM", ICCV 2017, section 4.1.
-
-    Example:
-        >>> from lightning_modules import ForwardPass, load_vgg16
-        >>> forward_pass = ForwardPass(load_vgg16("shapes"), torch.rand(2, 3, 112, 112))
-        >>> attribution = torch.zeros(2, 1, 112, 112)
-        >>> attribution[:, :, 50, 50] = 1
-        >>> boxes, labels = [torch.tensor([[40.0, 40.0, 60.0, 60.0]])] * 2, list(forward_pass.target[:, None])
-        >>> batch = {"boxes": boxes, "box_labels": labels}
-        >>> batch["label"] = forward_pass.target
-        >>> error = LocalizationError().score(attribution, forward_pass, batch, None)
-        >>> error["localization_error_top1"]  # the map's box is one pixel
-        tensor([1., 1.])
     """
 
     columns = ("localization_error_top1", "localization_error_top5")
@@ -239,17 +207,6 @@ class ClassDiscrimination(AttributionMetric):
     """How far the map of a class lies on that class's object rather than another's: see :func:`class_discrimination`.
 
     Only images with boxes of the target class and of another class are scored.
-
-    Example:
-        >>> from lightning_modules import ForwardPass, load_vgg16
-        >>> forward_pass = ForwardPass(load_vgg16("shapes"), torch.rand(2, 3, 112, 112))
-        >>> attribution = torch.zeros(2, 1, 112, 112)
-        >>> attribution[:, :, 50, 50] = 1
-        >>> boxes, labels = [torch.tensor([[40.0, 40.0, 60.0, 60.0]])] * 2, list(forward_pass.target[:, None])
-        >>> batch = {"boxes": boxes, "box_labels": labels}
-        >>> score = ClassDiscrimination().score(attribution, forward_pass, batch, None)
-        >>> score["class_discrimination"]  # there is no object of another class
-        tensor([nan, nan])
     """
 
     columns = ("class_discrimination",)

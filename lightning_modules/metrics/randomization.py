@@ -25,12 +25,7 @@ FAILING_CORRELATION = 0.5
 
 
 def weighted_layers(network: Network) -> list[str]:
-    """Names of the convolutions and linear layers, from the output down: the order of the cascade.
-
-    Example:
-        >>> weighted_layers(nn.Sequential(nn.Conv2d(1, 1, 1), nn.ReLU(), nn.Linear(1, 1)))
-        ['2', '0']
-    """
+    """Names of the convolutions and linear layers, from the output down: the order of the cascade."""
     kinds = (nn.Linear, nn.modules.conv._ConvNd)
     return [name for name, layer in network.layers.items() if isinstance(layer, kinds)][::-1]
 
@@ -40,11 +35,6 @@ def cascade(network: Network, layers: Sequence[str], seed: int = 0) -> Iterator[
 
     It is one copy of ``network`` that changes from step to step; ``network`` itself is left alone. Weights are drawn as
     He et al. (ICCV 2015) do, biases are zero; each layer's from ``seed`` and its name's place in ``layers`` alone.
-
-    Example:
-        >>> model = nn.Sequential(nn.Linear(2, 2), nn.ReLU(), nn.Linear(2, 2))
-        >>> [name for name, random in cascade(model, ["2", "0"])]
-        ['2', '0']
     """
     # What is made under inference mode, as in Lightning's test loop, has no gradients.
     with torch.inference_mode(False):
@@ -102,14 +92,6 @@ class WeightRandomization(AttributionMetric):
         seed: Seed of the random weights.
 
     Reference: Adebayo et al., "Sanity Checks for Saliency Maps", NeurIPS 2018; magnitudes are compared.
-
-    Example:
-        >>> from lightning_modules import ForwardPass, load_vgg16
-        >>> forward_pass = ForwardPass(load_vgg16("shapes"), torch.rand(2, 3, 112, 112))
-        >>> from lightning_modules import Saliency
-        >>> metric = WeightRandomization(layers=["classifier.6"])
-        >>> metric.score(Saliency()(forward_pass), forward_pass, {}, Saliency())["randomization_ssim_curve"].shape
-        torch.Size([2, 1])
     """
 
     columns = ("randomization_correlation", "randomization_ssim")

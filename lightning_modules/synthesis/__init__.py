@@ -1,6 +1,9 @@
 """What activation maximization is composed of: parametrizations, objectives, regularizers, transforms.
 
 Nothing here judges a finished image or writes it; methods and attacks are siblings.
+
+To add one of the four, derive a class in a file of your own, keep each option of ``__init__`` as the attribute of its
+name, and name the class on the command line by its import path. The README.md of this folder shows an objective.
 """
 
 from lightning_modules.synthesis.maximization import VARIANTS, Progress, Recipe, generators, maximize

@@ -38,11 +38,6 @@ class Recipe:
 
     Raises:
         InputError: If ``steps``, ``learning_rate`` or ``warm_up`` is out of its range.
-
-    Example:
-        >>> from lightning_modules.synthesis import PixelImage, TotalVariation
-        >>> list(Recipe(PixelImage(), [TotalVariation()], [], steps=8, learning_rate=0.05).ablated())
-        ['neither', 'TV only', 'shifts only', 'both']
     """
 
     parametrization: Parametrization
@@ -74,10 +69,6 @@ class Progress:
         step: Steps done.
         images: The images so far, ``(N, 3, H, W)`` in [0, 1], detached.
         activation: The objective of each image under the transforms of this step, ``(N,)``, without penalties.
-
-    Example:
-        >>> Progress(step=1, images=torch.rand(1, 3, 8, 8), activation=torch.tensor([0.5])).step
-        1
     """
 
     step: int
@@ -110,13 +101,6 @@ def maximize(
 
     Returns:
         The images, ``(N, 3, H, W)`` in [0, 1], in the dtype of the network's parameters.
-
-    Example:
-        >>> from lightning_modules import load_vgg16
-        >>> from lightning_modules.synthesis import ClassLogit, PixelImage
-        >>> recipe = Recipe(PixelImage(), [], [], steps=2, learning_rate=0.05)
-        >>> maximize(load_vgg16("shapes"), ClassLogit(), torch.tensor([3]), recipe, (112, 112), ["my image"]).shape
-        torch.Size([1, 3, 112, 112])
     """
     like = next(network.parameters())
     with gradients_enabled(), _repeatable():
@@ -144,13 +128,7 @@ def maximize(
 
 
 def generators(keys: Sequence[str], step: int | str) -> list[torch.Generator]:
-    """A generator on the CPU for each image, seeded by its key and the step.
-
-    Example:
-        >>> first, again, other = (generators([key], 0)[0].initial_seed() for key in ("a", "a", "b"))
-        >>> first == again, first == other
-        (True, False)
-    """
+    """A generator on the CPU for each image, seeded by its key and the step."""
     return [torch.Generator().manual_seed(seed_from(key, step)) for key in keys]
 
 

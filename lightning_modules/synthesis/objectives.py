@@ -17,9 +17,6 @@ from lightning_modules.options import NamedByOptions
 class Objective(NamedByOptions, ABC):
     """What an objective is: a call from a layer's output and the units wanted to a number for each image.
 
-    To add one, derive a class in a file of your own, keep each option of ``__init__`` as the attribute of its name, and
-    name the class on the command line by its import path.
-
     Example:
         >>> class Between(Objective):
         ...     def __init__(self, other: int) -> None:

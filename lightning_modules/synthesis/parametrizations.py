@@ -20,16 +20,7 @@ _COLOR_ROOT = ((0.26, 0.09, 0.02), (0.27, 0.00, -0.05), (0.27, -0.09, 0.03))
 
 
 class Parametrization(NamedByOptions, ABC):
-    """What is optimized instead of pixels. Whatever its parameters are, the pixels lie in [0, 1].
-
-    To add one, derive a class in a file of your own, keep each option of ``__init__`` as the attribute of its name, and
-    name the class on the command line by its import path.
-
-    Example:
-        >>> generator = torch.Generator().manual_seed(0)
-        >>> [p.pixels(p.start((8, 8), generator), (8, 8)).shape for p in (PixelImage(), FourierImage())]
-        [torch.Size([1, 3, 8, 8]), torch.Size([1, 3, 8, 8])]
-    """
+    """What is optimized instead of pixels. Whatever its parameters are, the pixels lie in [0, 1]."""
 
     @abstractmethod
     def start(self, size: Size, generator: torch.Generator) -> Tensor:
@@ -49,11 +40,6 @@ class PixelImage(Parametrization):
 
     Args:
         std: Standard deviation of the noise to start from, before the sigmoid, at least 0.
-
-    Example:
-        >>> images = torch.full((1, 3, 8, 8), 0.25)
-        >>> torch.allclose(PixelImage().pixels(PixelImage().parameters(images), (8, 8)), images)
-        True
     """
 
     def __init__(self, std: float = 0.2) -> None:
@@ -86,11 +72,6 @@ class FourierImage(Parametrization):
 
     Reference: Olah, Mordvintsev & Schubert, "Feature Visualization", Distill 2017; the factor 1/4 and ``C`` are those
     of its code, Lucid.
-
-    Example:
-        >>> images = torch.full((1, 3, 8, 8), 0.25)
-        >>> torch.allclose(FourierImage().pixels(FourierImage().parameters(images), (8, 8)), images, atol=1e-5)
-        True
     """
 
     def __init__(self, std: float = 0.2, decay: float = 1.0, decorrelate_colors: bool = True) -> None:

@@ -52,6 +52,7 @@ def pixels(out: Path, row: dict) -> np.ndarray:
     return np.asarray(Image.open(out / "images" / row["image"])).astype(float) / 255
 
 
+@pytest.mark.slow
 def test_a_class_alone_equals_it_in_a_batch_in_any_order(tmp_path: Path) -> None:
     options = {"weights": "shapes", "steps": 40, "n_figures": 0}
     batch = run(tmp_path / "batch", ActivationMaximizationModule(**options), "all")  # type: ignore[arg-type]
@@ -66,6 +67,7 @@ def test_a_class_alone_equals_it_in_a_batch_in_any_order(tmp_path: Path) -> None
             assert row["probability_shifted"] == pytest.approx(same["probability_shifted"], abs=1e-4)
 
 
+@pytest.mark.slow
 def test_an_unfilled_pass_is_as_a_full_one(tmp_path: Path) -> None:
     options = {"weights": "shapes", "steps": 30, "n_figures": 0, "images_per_pass": 3}
     four = run(tmp_path / "four", ActivationMaximizationModule(**options), [0, 1, 2, 3])  # type: ignore[arg-type]
@@ -98,6 +100,7 @@ def test_channels(tmp_path: Path) -> None:
     assert np.array_equal(pixels(tmp_path / "a", row), pixels(tmp_path / "b", same))
 
 
+@pytest.mark.slow
 def test_ablation(tmp_path: Path) -> None:
     module = ActivationMaximizationModule("shapes", steps=20, ablation=True, regularizers=[TotalVariation(3000)])
     rows = run(tmp_path, module, ["star", "arrow"])

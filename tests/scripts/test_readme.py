@@ -1,4 +1,4 @@
-"""What the README tells to write and to type, written and typed; but for data, weights and the size of the work."""
+"""What the READMEs tell to write and to type, written and typed; but for data, weights and the size of the work."""
 
 from __future__ import annotations
 
@@ -8,20 +8,47 @@ import re
 import shlex
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import evaluate_attribution
 import pandas as pd
 import pytest
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
+from datamodules import SHAPE_NAMES
 from lightning_modules.results.rows import read_rows
 
 ROOT = Path(__file__).parents[2]
-README = (ROOT / "README.md").read_text()
-# A block of Python that names its file, and the command that follows it.
-EXTENSIONS = re.findall(r"```python\n# (my_\w+)\.py\n(.*?)```\n+(?:.*?\n)??```\n(python .*?)```", README, re.DOTALL)
+MAIN = ROOT / "README.md"
+FOLDERS = ("lightning_modules", "scripts", "tests")
+PAGES = [MAIN, *sorted(page for folder in FOLDERS for page in (ROOT / folder).rglob("README.md"))]
 CONFIGS = sorted((ROOT / "scripts").glob("*.yaml"))
+
+
+class Snippet(NamedTuple):
+    """A block of Python, and the commands that follow it, up to the next heading or block of Python."""
+
+    page: Path
+    code: str
+    commands: list[str]
+
+    @property
+    def file(self) -> str | None:
+        """The file that it is to be written to, without its ending; None = it is run as it is."""
+        found = re.match(r"# (my_\w+)\.py\n", self.code)
+        return found.group(1) if found else None
+
+
+def snippets(page: Path) -> list[Snippet]:
+    found = []
+    for code, rest in re.findall(r"(?ms)^```python\n(.*?)^```$(.*?)(?=^## |^```python$|\Z)", page.read_text()):
+        found.append(Snippet(page, code, re.findall(r"(?ms)^```\n(python .*?)^```$", rest)))
+    return found
+
+
+SNIPPETS = [snippet for page in PAGES for snippet in snippets(page)]
+EXTENSIONS = {snippet.file: snippet for snippet in SNIPPETS if snippet.file}
+EXECUTED = [snippet.code for snippet in SNIPPETS if not snippet.file]
 
 
 @pytest.fixture
@@ -32,69 +59,119 @@ def photos_folder(shapes: Path, tmp_path: Path) -> Path:
 
 
 def type_in(call: Callable, command: str, *options: object) -> Path:
-    """Calls what a command of the README calls; returns its RUN."""
+    """Calls what a command of a README calls; returns its RUN."""
     python, script, *words = shlex.split(command.replace("\\\n", " "))
     assert python == "python"
     call(importlib.import_module(Path(script).stem).main, *words, "--trainer.accelerator", "cpu", *options)
     return Path(words[words.index("--out") + 1])
 
 
-def test_all_four_and_a_network_are_there() -> None:
-    assert [name for name, _, _ in EXTENSIONS] == ["my_methods", "my_metrics", "my_attacks", "my_objectives", "my_file"]
+class TestPages:
+    def test_the_main_one_is_short_and_comes_to_python_soon(self) -> None:
+        lines = MAIN.read_text().splitlines()
+        assert len(lines) <= 200
+        assert lines.index("```python") < 60
+
+    @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.relative_to(ROOT).as_posix())
+    def test_links_lead_somewhere(self, page: Path) -> None:
+        for target in re.findall(r"\]\(([^)]+)\)", page.read_text()):
+            if target.startswith("https://"):
+                continue
+            path, _, heading = target.partition("#")
+            file = (page.parent / path).resolve() if path else page
+            assert file.exists(), target
+            if heading:
+                assert heading in [anchor(line) for line in file.read_text().splitlines() if line[:1] == "#"], target
+
+    def test_every_page_is_linked_from_the_main_one(self) -> None:
+        linked = {(ROOT / path).resolve() for path in re.findall(r"\]\(([^)#]+)\)", MAIN.read_text())}
+        assert set(PAGES[1:]) <= linked
+
+    def test_every_script_stands_in_the_table(self) -> None:
+        told = re.findall(r"^\| `(\w+\.py)", MAIN.read_text(), re.MULTILINE)
+        assert sorted(told) == sorted(path.name for path in (ROOT / "scripts").glob("*.py"))
 
 
-@pytest.mark.parametrize(("name", "code", "command"), EXTENSIONS, ids=[name for name, _, _ in EXTENSIONS])
-def test_an_extension(call: Callable, photos_folder: Path, name: str, code: str, command: str) -> None:
-    assert len(code.splitlines()) < 20
+def anchor(heading: str) -> str:
+    """How GitHub names a heading in an address."""
+    return re.sub(r"[^\w -]", "", heading.lstrip("# ").lower()).replace(" ", "-")
+
+
+def test_all_of_them_are_found() -> None:
+    known = {"my_methods", "my_metrics", "my_attacks", "my_objectives", "my_file", "my_networks"}
+    assert known <= EXTENSIONS.keys()
+    assert all(len(snippet.commands) == 1 for snippet in EXTENSIONS.values())
+    assert len(EXECUTED) == 2
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", EXTENSIONS)
+def test_an_extension(call: Callable, photos_folder: Path, monkeypatch: pytest.MonkeyPatch, name: str) -> None:
+    """Each is written to its file, and its command typed; all images get their rows."""
+    code, (command,) = EXTENSIONS[name].code, EXTENSIONS[name].commands
+    assert len(code.splitlines()) <= (30 if name == "my_evaluation" else 20)
     (photos_folder / f"{name}.py").write_text(code)
+    monkeypatch.syspath_prepend(photos_folder)
     few: list[Any] = ["--trainer.limit_test_batches", 1, "--trainer.enable_progress_bar", "false"]
-    if name != "my_file":
+    if "--model.weights" not in command:
         few += ["--model.weights", "shapes"]
     few += ["--model.steps", 12] if "maximize" in command else ["--data.batch_size", 4, "--data.num_workers", 0]
-    out = type_in(call, command, *few)
-    rows = read_rows(photos_folder / out / "results").to_pandas()
+    out = photos_folder / type_in(call, command, *few)
+    rows = read_rows(out / "results").to_pandas()
     assert (rows["status"] == "ok").all()
-    summary = json.loads((photos_folder / out / "summary.json").read_text())
-    if name == "my_methods":
-        assert set(rows["method"]) == {"GradCAM", "InputTimesGradient(power=2.0)"}
-        assert not rows["degenerate"].any()
-    if name == "my_metrics":
-        assert rows["sparseness"].between(0.2, 1).all()
-        assert summary["methods"]["GradCAM"]["scores"]["sparseness"]["n"] == 4
-    if name == "my_attacks":
-        assert rows.groupby("eps")["linf"].max().tolist() == pytest.approx([0, 16 / 255, 64 / 255], abs=1e-6)
-    if name == "my_objectives":
-        assert (rows["name"].tolist(), rows["status"].tolist()) == (["circle"], ["ok"])
-        board = EventAccumulator(str(photos_folder / out / "tensorboard")).Reload()
-        growth = [point.value for point in board.Scalars("4_curves_over_steps/activation/0001_circle_seed0")]
-        assert growth[-1] > growth[0] + 1
-    if name == "my_file":
-        assert len(rows) == 4 * 4
-        assert (
-            rows["prediction_name"]
-            .isin(["arrow", "circle", "crescent", "cross", "heart", "ring", "square", "star"])
-            .all()
-        )
+    CHECKS.get(name, lambda rows, out: None)(rows, out)
 
 
+def check_methods(rows: pd.DataFrame, out: Path) -> None:
+    assert set(rows["method"]) == {"GradCAM", "InputTimesGradient(power=2.0)"}
+    assert not rows["degenerate"].any()
+
+
+def check_metrics(rows: pd.DataFrame, out: Path) -> None:
+    assert rows["sparseness"].between(0.2, 1).all()
+    summary = json.loads((out / "summary.json").read_text())
+    assert summary["methods"]["GradCAM"]["scores"]["sparseness"]["n"] == 4
+
+
+def check_attacks(rows: pd.DataFrame, out: Path) -> None:
+    assert rows.groupby("eps")["linf"].max().tolist() == pytest.approx([0, 16 / 255, 64 / 255], abs=1e-6)
+
+
+def check_objectives(rows: pd.DataFrame, out: Path) -> None:
+    assert (rows["name"].tolist(), rows["status"].tolist()) == (["circle"], ["ok"])
+    board = EventAccumulator(str(out / "tensorboard")).Reload()
+    growth = [point.value for point in board.Scalars("4_curves_over_steps/activation/0001_circle_seed0")]
+    assert growth[-1] > growth[0] + 1
+
+
+def check_network(rows: pd.DataFrame, out: Path) -> None:
+    assert len(rows) == 4 * 4
+    assert rows["prediction_name"].isin(SHAPE_NAMES).all()
+
+
+CHECKS: dict[str, Callable[[pd.DataFrame, Path], None]] = {
+    "my_methods": check_methods,
+    "my_metrics": check_metrics,
+    "my_attacks": check_attacks,
+    "my_objectives": check_objectives,
+    "my_file": check_network,
+    "my_networks": check_network,
+}
+
+
+@pytest.mark.slow
 @pytest.mark.parametrize("config", CONFIGS, ids=lambda path: path.stem)
 def test_a_configuration(
     call: Callable, photos_folder: Path, shapes: Path, capsys: pytest.CaptureFixture[str], config: Path
 ) -> None:
     """The command that stands in the file; what is printed and what the run leaves give the same again."""
-    assert f"`scripts/{config.name}`" in README
+    assert f"`scripts/{config.name}`" in (ROOT / "lightning_modules/running/README.md").read_text()
     comment = "\n".join(line.removeprefix("# ") for line in config.read_text().splitlines() if line.startswith("#"))
     command = comment[comment.index("python ") :].replace("/data/imagenet/val", "photos")
     command = command.replace("/data/imagenet/boxes", str(shapes / "annotations/val"))
     few = ["--model.weights", "shapes", "--data.num_workers", 0, "--data.batch_size", 2, "--model.n_figures", 1]
-    few += [
-        "--trainer.limit_test_batches",
-        1,
-        "--trainer.precision",
-        "32-true",
-        "--trainer.enable_progress_bar",
-        "false",
-    ]
+    few += ["--trainer.limit_test_batches", 1, "--trainer.precision", "32-true"]
+    few += ["--trainer.enable_progress_bar", "false"]
     capsys.readouterr()
     with pytest.raises(SystemExit, match="0"):
         type_in(call, command, *few, "--print_config")
@@ -108,11 +185,30 @@ def test_a_configuration(
         pd.testing.assert_frame_equal(read_rows(photos_folder / again / "results").to_pandas(), rows)
 
 
+def test_ten_lines_of_python(shapes: Path) -> None:
+    (code,) = [code for code in EXECUTED if "explain(" in code]
+    assert len(code.splitlines()) <= 10
+    photo = next((shapes / "val/cross").iterdir())
+    for written, typed in (("photos/cat.jpg", str(photo)), ("IMAGENET1K_V1", "shapes"), ("target=281", "target=3")):
+        assert code.count(written) == 1
+        code = code.replace(written, typed)
+    names: dict[str, Any] = {}
+    exec(code, names)
+    maps = names["maps"]
+    assert {name: tuple(attribution.shape) for name, attribution in maps.items()} == {
+        "GradCAM": (1, 1, 112, 112),
+        "GuidedBackprop": (1, 3, 112, 112),
+        "SmoothGrad": (1, 3, 112, 112),
+    }
+    assert all(attribution.abs().max() > 0 for attribution in maps.values())
+
+
+@pytest.mark.slow
 def test_results_in_pandas_and_duckdb(call: Callable, photos_folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
     pytest.importorskip("duckdb")
-    (command,) = re.findall(r"```\n(python .*quick_look\.yaml.*)\n```", README)
+    (command,) = re.findall(r"```\n(python .*quick_look\.yaml.*)\n```", MAIN.read_text())
     type_in(call, command, "--model.weights", "shapes", "--trainer.limit_test_batches", 1, "--data.num_workers", 0)
-    (code,) = re.findall(r"```python\n(import duckdb\n.*?)```", README, re.DOTALL)
+    (code,) = [code for code in EXECUTED if "import duckdb" in code]
     capsys.readouterr()
     exec(code, {})
     output = capsys.readouterr().out

@@ -1,8 +1,8 @@
 from __future__ import annotations
 
+import multiprocessing
 import os
 import signal
-import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -70,6 +70,7 @@ def test_nobody_dies(workers: int) -> None:
     assert signal.getsignal(signal.SIGCHLD) is handler
 
 
+@pytest.mark.process
 @pytest.mark.parametrize("place", [0, 9, 19])
 def test_a_worker_dies_once(tmp_path: Path, place: int) -> None:
     dataset = Numbers(22, {place: lambda: killed_once(tmp_path / "marker")})
@@ -78,6 +79,7 @@ def test_a_worker_dies_once(tmp_path: Path, place: int) -> None:
     assert len(said) == 1
 
 
+@pytest.mark.process
 @pytest.mark.parametrize(("number", "name"), [(signal.SIGKILL, "SIGKILL"), (signal.SIGSEGV, "SIGSEGV")])
 def test_exactly_the_sample_that_kills_fails(number: int, name: str) -> None:
     dataset = Numbers(22, {11: lambda: killed(number)})
@@ -87,6 +89,7 @@ def test_exactly_the_sample_that_kills_fails(number: int, name: str) -> None:
     assert found == [message if k == 11 else k for k in range(20)[::-1]]
 
 
+@pytest.mark.process
 def test_several_samples_kill_and_one_is_unlucky(tmp_path: Path) -> None:
     always = dict.fromkeys((19, 18, 10, 0), killed)
     dataset = Numbers(22, always | {9: lambda: killed_once(tmp_path / "marker")})
@@ -96,14 +99,24 @@ def test_several_samples_kill_and_one_is_unlucky(tmp_path: Path) -> None:
     assert [k.split(":")[0] for k in found if isinstance(k, str)] == ["19", "18", "10", "0"]
 
 
+@pytest.mark.process
 def test_the_main_process_is_not_interrupted() -> None:
     """A worker dies while the main process computes, which goes on; torch's own watch would raise there."""
-    loader = SurvivingLoader(Numbers(22, {15: killed}), np.arange(20), 1, 1, collate_fn=list)
+    computing, (receiver, sender) = multiprocessing.Event(), multiprocessing.Pipe(duplex=False)
+
+    def die_meanwhile() -> None:
+        assert computing.wait(60)
+        sender.send(os.getpid())
+        killed()
+
+    loader = SurvivingLoader(Numbers(22, {15: die_meanwhile}), np.arange(20), 1, 1, collate_fn=list)
     computed = []
 
     def compute() -> None:
         for batch in loader:
-            time.sleep(0.5 * (batch in ([13], [14])))
+            if batch == [13]:  # the worker reads two batches ahead
+                computing.set()
+                os.waitid(os.P_PID, receiver.recv(), os.WEXITED | os.WNOWAIT)
             computed.extend(batch)
 
     with pytest.warns(UserWarning, match="SIGKILL"):
@@ -112,6 +125,7 @@ def test_the_main_process_is_not_interrupted() -> None:
     assert [k for k in computed if isinstance(k, int)] == [k for k in range(20) if k != 15]
 
 
+@pytest.mark.process
 def test_workers_that_always_die(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(surviving_loader, "MOST_DEATHS", 4)
     with (

@@ -259,6 +259,7 @@ class TestDamage:
         assert "No such file" in failures["00001.tar"]
 
 
+@pytest.mark.process
 @pytest.mark.parametrize(("shards", "workers"), [("shards", 1), ("shards", 2), ("one", 2)])
 def test_what_kills_its_worker_fails_and_the_rest_goes_on(
     folder: Path, monkeypatch: pytest.MonkeyPatch, shards: str, workers: int
@@ -308,6 +309,7 @@ class TestUnusable:
         with pytest.raises(DataError, match="class_names have to be known"):
             samples(folder / "shards", class_names=None)
 
+    @pytest.mark.process
     def test_workers_that_are_killed_whatever_they_read(self, folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setattr("datamodules.reading.samples.decode_image", lambda _: os.kill(os.getpid(), 9))
         with (

@@ -203,6 +203,7 @@ class TestMetrics:
             LocalizationError(threshold=1.5)
 
 
+@pytest.mark.slow
 def test_grad_cam_beats_a_centred_blob_and_noise(shapes: Path, shapes_network: Network) -> None:
     """On the generated data, where the truth is known.
 

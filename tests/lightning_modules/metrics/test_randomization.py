@@ -89,6 +89,7 @@ class TestMetric:
             explaining["randomization_correlation"], explaining["randomization_correlation_curve"].mean(1)
         )
 
+    @pytest.mark.slow
     def test_guided_backprop_fails_and_grad_cam_passes(self, shapes: Path, shapes_network: Network) -> None:
         """As the literature found."""
         data = ShapesDataModule(str(shapes), 64, 80, 60, batch_size=8, num_workers=0)

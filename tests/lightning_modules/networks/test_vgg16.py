@@ -85,6 +85,7 @@ class TestEmbeddedModel:
         assert (shapes_network.input_size, shapes_network.resize_size) == (112, 128)
         assert EMBEDDED_WEIGHTS.stat().st_size <= 6_000_000
 
+    @pytest.mark.slow
     def test_is_accurate_on_images_of_another_seed(self, shapes_network: Network, tmp_path: Path) -> None:
         """Neither trained on nor used to choose the best epoch."""
         write_shapes(tmp_path / "new", n_train=0, n_val=240, n_pairs=0, seed=1)

@@ -59,6 +59,7 @@ def test_one_class_alone_equals_it_on_another_day_and_other_classes_do_not(shape
     assert (first - other).abs().max() > 0.1
 
 
+@pytest.mark.slow
 def test_place_and_neighbours_in_a_pass_do_not_matter(shapes_network: Network) -> None:
     """Only how many share a pass may: that changes the sums, and the steps amplify it."""
     together = make(shapes_network, [0, 1, 2, 3])
@@ -67,6 +68,7 @@ def test_place_and_neighbours_in_a_pass_do_not_matter(shapes_network: Network) -
     assert (other[3] - together[0]).abs().max() <= 1e-4
 
 
+@pytest.mark.slow
 def test_threads_do_not_matter(shapes_network: Network) -> None:
     threads = torch.get_num_threads()
     try:
