@@ -181,7 +181,8 @@ class EvaluationModule(RunModule):
         Raises:
             InputError: If a label is no class of the network, or is needed but missing.
         """
-        labels = torch.as_tensor(labels)
+        # A copy: labels that are mapped into memory cannot be written, of which PyTorch warns.
+        labels = labels if isinstance(labels, Tensor) else torch.tensor(labels)
         n_classes = len(self.network.class_names)
         if labels.numel() and int(labels.max()) >= n_classes:
             raise InputError(f"There is a label {int(labels.max())}: the network has classes 0 to {n_classes - 1}.")

@@ -129,7 +129,7 @@ PLAIN = st.one_of(
 
 
 def small_checkpoint() -> tuple[dict[str, Any], bytes]:
-    network = VGG16(**DESCRIPTION).initialize(0)  # type: ignore[arg-type]
+    network = VGG16(**DESCRIPTION).initialize(0).network()  # type: ignore[arg-type]
     buffer = io.BytesIO()
     save_vgg16(network, buffer)  # type: ignore[arg-type]
     return network.state_dict(), buffer.getvalue()

@@ -10,8 +10,8 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Column, Table
 
+from datamodules.batch import DataError
 from lightning_modules.classifier import PredictionModule
-from lightning_modules.errors import InputError
 from lightning_modules.networks.loading import NETWORK_WEIGHTS_HELP, load_network
 from lightning_modules.networks.vgg16 import WEIGHTS_HELP
 from lightning_modules.running.cli import import_from_here
@@ -46,7 +46,7 @@ def run_prediction(
     options = parser.parse_args(args)
     for name, least in (("top_k", 1), ("batch_size", 1), ("num_workers", 0)):
         if getattr(options, name) < least:
-            raise InputError(f"--{name} must be at least {least}, got {getattr(options, name)}.")
+            raise DataError(f"--{name} must be at least {least}, got {getattr(options, name)}.")
     import_from_here()
     network = load_network(options.network, options.weights)
     data = data_class(

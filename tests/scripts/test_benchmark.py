@@ -101,6 +101,7 @@ def test_peers_get_the_network_as_they_take_it() -> None:
             torch.testing.assert_close(network(images), setting.network(images))
 
 
+@pytest.mark.slow
 def test_the_limit_counts_what_the_network_computes() -> None:
     setting = Setting("random", 1, torch.device("cpu"))
     assert setting.flops == pytest.approx(61.9e9, rel=1e-2)  # 15.47 G multiplications and additions, both ways

@@ -44,6 +44,7 @@ def same_rows(a: pd.DataFrame, b: pd.DataFrame) -> None:
             assert a[name].equals(b[name]), name
 
 
+@pytest.mark.slow
 def test_what_a_run_leaves(call: Callable, options: list, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     call(main, *options, *METHODS, "--out", "run")
     run = tmp_path / "run"
@@ -81,12 +82,14 @@ def test_what_a_run_leaves(call: Callable, options: list, tmp_path: Path, capsys
     assert "tensorboard --logdir run" in output
 
 
+@pytest.mark.slow
 def test_config_round_trip(call: Callable, options: list, tmp_path: Path) -> None:
     call(main, *options, *METHODS, "--out", "first", "--trainer.limit_test_batches", 1, "--data.batch_size", 8)
     call(main, "--config", "first/config.yaml", "--out", "second")
     same_rows(rows_of(tmp_path / "first"), rows_of(tmp_path / "second"))
 
 
+@pytest.mark.slow
 def test_a_run_is_continued(call: Callable, options: list, tmp_path: Path) -> None:
     options = [*options, *METHODS]
     call(main, *options, "--out", "parts", "--data.batch_size", 7, "--trainer.limit_test_batches", 3)
@@ -112,6 +115,7 @@ def test_other_settings_into_the_same_run_are_refused(call: Callable, options: l
         call(main, *options, "--model.methods", "[GradCAM]", "--model.target", "label", "--out", "run")
 
 
+@pytest.mark.slow
 def test_other_inputs_into_the_same_run_are_refused(call: Callable, options: list, tmp_path: Path) -> None:
     """The same names of options, but the file of the weights or the folder of images holds something else."""
     images, weights = tmp_path / "images", tmp_path / "mine.pth"
@@ -143,6 +147,7 @@ def test_other_inputs_into_the_same_run_are_refused(call: Callable, options: lis
     assert "overwrite" not in (tmp_path / "run/config.yaml").read_text()
 
 
+@pytest.mark.slow
 def test_a_strangers_method(call: Callable, options: list, tmp_path: Path) -> None:
     (tmp_path / "my_methods.py").write_text(
         "from lightning_modules import AttributionMethod, ForwardPass\n"
@@ -165,6 +170,7 @@ def test_a_strangers_method(call: Callable, options: list, tmp_path: Path) -> No
     assert figure_width(tmp_path / "run") > figure_width(tmp_path / "one_method")
 
 
+@pytest.mark.slow
 def test_a_strangers_metric_and_those_of_ours(call: Callable, options: list, tmp_path: Path) -> None:
     (tmp_path / "my_metrics.py").write_text(
         "from lightning_modules.methods.maps import magnitude\n"
@@ -205,6 +211,7 @@ def figure_width(run: Path) -> int:
         return image.width
 
 
+@pytest.mark.slow
 def test_bad_files_leave_rows(call: Callable, shapes: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     folder = tmp_path / "images/star"
     shutil.copytree(shapes / "val/star", folder)
@@ -224,6 +231,7 @@ def test_bad_files_leave_rows(call: Callable, shapes: Path, tmp_path: Path, caps
     assert call(main, "--data.root", "images", *options, "--out", "run", "--strict") == 1
 
 
+@pytest.mark.slow
 def test_a_flat_folder_without_labels(call: Callable, shapes: Path, tmp_path: Path) -> None:
     shutil.copytree(shapes / "val/star", tmp_path / "flat")
     options = ["--data.root", "flat", "--model.weights", "shapes", "--model.methods", "[GradCAM]"]
@@ -236,6 +244,7 @@ def test_a_flat_folder_without_labels(call: Callable, shapes: Path, tmp_path: Pa
         call(main, *options, "--model.target", "label", "--trainer.accelerator", "cpu", "--out", "other")
 
 
+@pytest.mark.slow
 def test_bf16(call: Callable, options: list, tmp_path: Path) -> None:
     options = [*options, "--model.methods", "[GradCAM]"]
     call(main, *options, "--out", "exact")
@@ -312,6 +321,7 @@ def test_two_processes_give_the_rows_of_one(call: Callable, run: Callable, optio
     assert sorted(tag.partition("/")[2] + ".png" for tag in tags) == sorted(figures[1])
 
 
+@pytest.mark.slow
 def test_a_limited_run_typed_again_has_nothing_left_to_do(
     call: Callable, options: list, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -339,6 +349,7 @@ def test_overwriting_deletes_what_a_run_left_and_nothing_else(call: Callable, op
     assert len(rows_of(tmp_path / "mine")) > 0
 
 
+@pytest.mark.slow
 def test_what_a_run_without_rows_left_is_not_taken_for_ours(call: Callable, options: list, tmp_path: Path) -> None:
     """Figures come before rows: one that was stopped between them, and then corrected, starts anew."""
     few = [*options, "--model.methods", "[GradCAM]", "--trainer.limit_test_batches", 1]
@@ -350,6 +361,7 @@ def test_what_a_run_without_rows_left_is_not_taken_for_ours(call: Callable, opti
     assert not (tmp_path / "run/figures/00077_of_other_settings.png").exists()
 
 
+@pytest.mark.slow
 def test_the_same_folder_however_it_is_written(call: Callable, options: list, tmp_path: Path) -> None:
     (tmp_path / "images").symlink_to(options[1])
     few = [*options[2:], "--model.methods", "[GradCAM]", "--trainer.limit_test_batches", 1, "--out", "run"]

@@ -155,11 +155,14 @@ def chain(
         else:
             time.sleep(chance.uniform(0.2, 1.0) * whole.seconds)
         before = parts_of(folder)
-        run.kill(chance.choice(SIGNALS))
+        signum = chance.choice(SIGNALS)
+        run.kill(signum)
         codes = run.wait()
-        assert all(code in (0, -signal.SIGKILL, -signal.SIGTERM, -signal.SIGINT, 143, 130, 1) for code in codes), (
-            f"{codes}: {run.output()}"
-        )
+        # It had ended, or ended by the signal. Ctrl-C may come while Python itself is at work, which gives 1, and so
+        # does the end of one of two processes in the other.
+        is_rough = "KeyboardInterrupt" in run.output() if signum == signal.SIGINT else world > 1
+        allowed = {0, -signum, 128 + signum} | ({1} if is_rough else set())
+        assert set(codes) <= allowed, f"{signum}: {codes}: {run.output()}"
         lengths.append(assert_begun(folder, whole.rows) if world == 1 else len(rows_of(folder)))
         assert before.items() <= parts_of(folder).items()
     before = parts_of(folder)

@@ -145,6 +145,8 @@ def server(call: Callable, attribution_options: list, tmp_path: Path) -> Iterato
                     continue
                 if b"one" in found and b"two" in found:
                     break
+            else:
+                raise TimeoutError(f"TensorBoard has not read both runs: {(tmp_path / 'log').read_text()}")
             yield address
         finally:
             process.terminate()

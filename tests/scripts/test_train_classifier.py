@@ -53,7 +53,7 @@ def test_from_scratch_on_an_own_folder(call: Callable, colours: Path, tmp_path: 
     call(main, *options, "--trainer.max_epochs", 4, "--out", "run")
     network = load_vgg16(tmp_path / "run/vgg16.pth")
     assert network.class_names == ["blue", "red"]
-    assert (network.input_size, network.resize_size, network.width) == (32, 36, 0.05)
+    assert (network.input_size, network.resize_size, network.module.width) == (32, 36, 0.05)
     assert not any(isinstance(module, nn.BatchNorm2d) for module in network.modules())
     images = torch.rand(6, 3, 32, 32) * 0.3
     images[:3, 0] += 0.6
@@ -103,9 +103,9 @@ def test_fine_tuning_keeps_the_features(call: Callable, shapes: Path, tmp_path: 
     call(main, *options, "--trainer.max_epochs", 1, "--seed_everything", 0, "--out", "run")
     before, after = load_vgg16("shapes"), load_vgg16(tmp_path / "run/vgg16.pth")
     assert after.class_names == ["heart", "star"]
-    change = (after.features[0].weight - before.features[0].weight).abs().max()
+    change = (after.module.features[0].weight - before.module.features[0].weight).abs().max()
     assert 0 < change < 0.01
-    assert after.classifier[6].weight.shape == (2, 256)
+    assert after.module.classifier[6].weight.shape == (2, 256)
 
 
 def test_few_images(call: Callable, shapes: Path, tmp_path: Path) -> None:
