@@ -98,7 +98,7 @@ def anchor(heading: str) -> str:
 
 
 def test_all_of_them_are_found() -> None:
-    known = {"my_methods", "my_metrics", "my_attacks", "my_objectives", "my_file", "my_networks"}
+    known = {"my_methods", "my_metrics", "my_attacks", "my_objectives", "my_file", "my_networks", "my_evaluation"}
     assert known <= EXTENSIONS.keys()
     assert all(len(snippet.commands) == 1 for snippet in EXTENSIONS.values())
     assert len(EXECUTED) == 2
@@ -149,6 +149,11 @@ def check_network(rows: pd.DataFrame, out: Path) -> None:
     assert rows["prediction_name"].isin(SHAPE_NAMES).all()
 
 
+def check_evaluation(rows: pd.DataFrame, out: Path) -> None:
+    assert rows["probability_mirrored"].between(0, 1).all()
+    assert len(rows) == 4
+
+
 CHECKS: dict[str, Callable[[pd.DataFrame, Path], None]] = {
     "my_methods": check_methods,
     "my_metrics": check_metrics,
@@ -156,6 +161,7 @@ CHECKS: dict[str, Callable[[pd.DataFrame, Path], None]] = {
     "my_objectives": check_objectives,
     "my_file": check_network,
     "my_networks": check_network,
+    "my_evaluation": check_evaluation,
 }
 
 
