@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, TypedDict
 
 import pytorch_lightning as pl
 import torch
 from torch import Tensor, nn
 from torchmetrics.classification import MulticlassAccuracy
 
+from datamodules.batch import Batch
 from lightning_modules.networks.network import Network
 from lightning_modules.networks.vgg16 import VGG16, load_vgg16
 
@@ -80,7 +81,7 @@ class ClassifierModule(pl.LightningModule):
     def forward(self, images: Tensor) -> Tensor:
         return self.network(images)
 
-    def training_step(self, batch: dict[str, Any], batch_idx: int) -> Tensor:
+    def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
         logits = self(batch["image"].contiguous(memory_format=torch.channels_last))
         loss = self.loss(logits, batch["label"])
         self.train_accuracy(logits, batch["label"])
@@ -89,7 +90,7 @@ class ClassifierModule(pl.LightningModule):
         self.log("train/accuracy", self.train_accuracy, on_step=False, on_epoch=True, prog_bar=True, batch_size=n)
         return loss
 
-    def validation_step(self, batch: dict[str, Any], batch_idx: int) -> None:
+    def validation_step(self, batch: Batch, batch_idx: int) -> None:
         if not len(batch["image"]):
             return
         logits = self(batch["image"].contiguous(memory_format=torch.channels_last))
@@ -110,24 +111,32 @@ class ClassifierModule(pl.LightningModule):
         checkpoint["vgg16"] = self.network.module.description()
 
 
+class Prediction(TypedDict):
+    """What a batch of N images is taken for.
+
+    Attributes:
+        probabilities: Of all classes, ``(N, n_classes)``.
+        path: What each image is called.
+        failed: (path, error) of each image that could not be read.
+    """
+
+    probabilities: Tensor
+    path: list[str]
+    failed: list[tuple[str, str]]
+
+
 class PredictionModule(pl.LightningModule):
     """Predicts with a network as it is.
 
     Args:
         network: From pixels in [0, 1] to logits.
-
-    Example:
-        >>> batch = {"image": torch.rand(2, 3, 112, 112), "path": ["a.jpg", "b.jpg"], "failed": []}
-        >>> PredictionModule(load_vgg16("shapes")).predict_step(batch, 0)["probabilities"].shape
-        torch.Size([2, 8])
     """
 
     def __init__(self, network: Network) -> None:
         super().__init__()
         self.network = network
 
-    def predict_step(self, batch: dict[str, Any], batch_idx: int) -> dict[str, Any]:
-        """The probabilities of all classes, ``(N, n_classes)``, with the batch's paths and failures."""
+    def predict_step(self, batch: Batch, batch_idx: int) -> Prediction:
         images = batch["image"].contiguous(memory_format=torch.channels_last)
         probabilities = self.network(images).float().softmax(1) if len(images) else images.new_zeros(0, 1)
         return {"probabilities": probabilities, "path": batch["path"], "failed": batch["failed"]}

@@ -208,5 +208,5 @@ class EvaluationModule(RunModule):
         """A histogram of each column."""
         if not any(score["n"] for score in summary["scores"].values()):
             return {}
-        table = read_rows(run / "results", ("path", *self.columns))
+        table = read_rows(run / "results", ["path", *self.columns])
         return {"scores": histograms_figure({name: table[name].drop_null().to_numpy() for name in self.columns})}

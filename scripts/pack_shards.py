@@ -31,9 +31,7 @@ def main(args: list[str] | None = None) -> None:
     options = parser.parse_args(args)
     root, out = Path(options.data.root).expanduser(), Path(options.out).expanduser()
     boxes = None if options.data.boxes is None else Path(options.data.boxes).expanduser()
-    n_images = pack_folder(
-        root, out, options.images_per_shard, boxes, track=partial(track, description="Packing shards")
-    )
+    n_images = pack_folder(root, out, options.images_per_shard, boxes, partial(track, description="Packing shards"))
     print(f"{n_images:,} images in {len(list(out.iterdir())):,} shards. Read them with --data.root {out}")
 
 

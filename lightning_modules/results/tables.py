@@ -2,22 +2,25 @@
 
 from __future__ import annotations
 
+import html
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from rich.markup import escape
 from rich.table import Column
 from rich.table import Table as RichTable
+from rich.text import Text
 
 
 @dataclass(frozen=True)
 class Table:
-    """A table of text; whatever its cells hold, nobody takes it for markup.
+    """A table of text; whatever its cells hold, such as names of files and classes, nobody takes it for markup.
 
     Attributes:
-        header: Names of the columns; all but the first are aligned to the right.
-        rows: Of as many cells each.
+        header: Names of the columns.
+        rows: Of as many cells each. One whose first cell is empty belongs to the row above.
         title: Stands above it in a terminal.
+        n_left: Columns that are aligned to the left, from the first on; the others are numbers.
 
     Example:
         >>> print(Table(["method", "score"], [["GradCAM", "0.5"]]).markdown())
@@ -29,19 +32,42 @@ class Table:
     header: Sequence[str]
     rows: Sequence[Sequence[str]]
     title: str = ""
+    n_left: int = 1
 
     def markdown(self) -> str:
-        lines = [" | ".join(cell.replace("|", "\\|") for cell in row) for row in (self.header, *self.rows)]
-        rule = "|".join(["---", *["---:"] * (len(self.header) - 1)])
-        return "\n".join(f"| {line} |" if k else f"| {line} |\n|{rule}|" for k, line in enumerate(lines))
+        lines = [f"| {' | '.join(map(_in_markdown, row))} |" for row in (self.header, *self.rows)]
+        rules = ["---" if k < self.n_left else "---:" for k in range(len(self.header))]
+        return "\n".join([lines[0], f"|{'|'.join(rules)}|", *lines[1:]])
 
     def rich(self) -> RichTable:
-        first, *others = map(escape, self.header)
-        columns = [Column(first, overflow="fold"), *(Column(name, justify="right") for name in others)]
-        table = RichTable(*columns, title=escape(self.title) or None)
-        for row in self.rows:
-            table.add_row(*map(escape, row))
+        columns = [
+            Column(_in_rich(name), overflow="fold", justify="left")
+            if k < self.n_left
+            else Column(_in_rich(name), justify="right")
+            for k, name in enumerate(self.header)
+        ]
+        table = RichTable(*columns, title=_in_rich(self.title) if self.title else None)
+        is_grouped = any(not row[0] for row in self.rows)
+        for k, row in enumerate(self.rows):
+            ends = k + 1 == len(self.rows) or bool(self.rows[k + 1][0])
+            table.add_row(*map(_in_rich, row), end_section=is_grouped and ends)
         return table
+
+
+def _in_rich(text: str) -> Text:
+    """Not a string: of that Rich reads markup and names of emoji."""
+    return Text(_in_one_line(text))
+
+
+def _in_markdown(text: str) -> str:
+    """With HTML and what Markdown takes for emphasis, code, links and the end of a cell made plain."""
+    text = html.escape(_in_one_line(text), quote=False)
+    return re.sub(r"[\\`*|]|(?<!\w)_|_(?!\w)|(?<=\])\(", r"\\\g<0>", text)
+
+
+def _in_one_line(text: str) -> str:
+    """Without line breaks, and what else would steer a terminal."""
+    return "".join(letter if letter.isprintable() else " " for letter in text)
 
 
 def share(value: float | None) -> str:

@@ -29,18 +29,6 @@ from lightning_modules.running.parser import HelpfulParser
 from lightning_modules.running.run_folder import RunError
 from lightning_modules.running.stopping import Stopped, end_with_the_first_process
 
-# Lightning's advertisement, and its warnings about things that are chosen here, not by the user.
-logging.getLogger("pytorch_lightning.utilities.rank_zero").addFilter(
-    lambda record: not any(words in str(record.msg) for words in ("litlogger", "TPU available"))
-)
-for message in (
-    "`isinstance.treespec, LeafSpec.` is deprecated",
-    ".*does not have many workers",
-    "Total length of `.*` across ranks is zero",  # a run that is complete, or has fewer images than devices
-):
-    warnings.filterwarnings("ignore", message)
-
-
 OF_THE_DISK = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EACCES, errno.EPERM)
 """Errors of the file system that are the user's to mend."""
 
@@ -74,6 +62,7 @@ class RunCLI(LightningCLI):
         any_data: bool = False,
         **trainer_defaults: Any,
     ) -> None:
+        quieten()
         import_from_here()
         super().__init__(
             model_class,
@@ -149,6 +138,21 @@ class RunCLI(LightningCLI):
         return self.parser.dump(config, skip_validation=True)
 
 
+def quieten() -> None:
+    """Leaves out Lightning's advertisement, and its warnings about things that are chosen here, not by the user."""
+    logging.getLogger("pytorch_lightning.utilities.rank_zero").addFilter(_is_of_use)
+    for message in (
+        "`isinstance.treespec, LeafSpec.` is deprecated",
+        ".*does not have many workers",
+        "Total length of `.*` across ranks is zero",  # a run that is complete, or has fewer images than devices
+    ):
+        warnings.filterwarnings("ignore", message)
+
+
+def _is_of_use(record: logging.LogRecord) -> bool:
+    return not any(words in str(record.msg) for words in ("litlogger", "TPU available"))
+
+
 def import_from_here() -> None:
     """Lets what the user names by its import path lie in the folder they work in."""
     if os.getcwd() not in sys.path:
@@ -161,6 +165,7 @@ def run_main(main: Callable[[], int | None]) -> None:
     An error of the user's input is printed as a line, with exit code 2, and so is one of the file system. A run that
     was stopped by a signal exits with 128 + the signal's number, as shells have it.
     """
+    quieten()
     keep_freed_memory()
     end_with_the_first_process()
     try:

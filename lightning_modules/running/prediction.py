@@ -2,18 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 from pytorch_lightning import LightningDataModule, Trainer
 from rich.console import Console
 from rich.markup import escape
-from rich.table import Column, Table
 
 from datamodules.batch import DataError
-from lightning_modules.classifier import PredictionModule
+from lightning_modules.classifier import Prediction, PredictionModule
 from lightning_modules.networks.loading import NETWORK_WEIGHTS_HELP, load_network
 from lightning_modules.networks.vgg16 import WEIGHTS_HELP
+from lightning_modules.results.tables import Table
 from lightning_modules.running.cli import import_from_here
 from lightning_modules.running.parser import HelpfulParser
 
@@ -64,25 +64,23 @@ def run_prediction(
         enable_progress_bar=False,
         enable_model_summary=False,
     )
-    batches: list[Any] = trainer.predict(PredictionModule(network), data) or []
+    batches: list[Prediction] = trainer.predict(PredictionModule(network), data) or []  # type: ignore[assignment]
     console = Console()
     if any(batch["path"] for batch in batches):
-        console.print(_table(batches, network.class_names, options.top_k))
+        console.print(_table(batches, network.class_names, options.top_k).rich())
     failed = [failure for batch in batches for failure in batch["failed"]]
     for path, error in failed:
         console.print(f"[red]failed[/red] {escape(path)}: {escape(error)}", highlight=False, soft_wrap=True)
     return 1 if failed else 0
 
 
-def _table(batches: list, class_names: list[str], top_k: int) -> Table:
-    table = Table(Column("image", overflow="fold"), "class", "index", "probability")
+def _table(batches: Sequence[Prediction], class_names: Sequence[str], top_k: int) -> Table:
+    rows = []
     for batch in batches:
-        if not batch["path"]:
-            continue
-        best = batch["probabilities"].topk(min(top_k, len(class_names)))
+        best = batch["probabilities"].topk(min(top_k, batch["probabilities"].shape[1]))
         for path, indices, values in zip(batch["path"], best.indices.tolist(), best.values.tolist()):
-            for row, (index, value) in enumerate(zip(indices, values)):
-                last = row == len(indices) - 1
-                name = escape(path) if row == 0 else ""
-                table.add_row(name, escape(class_names[index]), str(index), f"{value:.1%}", end_section=last)
-    return table
+            rows += [
+                ["" if rank else path, class_names[index], str(index), f"{value:.1%}"]
+                for rank, (index, value) in enumerate(zip(indices, values))
+            ]
+    return Table(["image", "class", "index", "probability"], rows, n_left=4)

@@ -90,7 +90,7 @@ class Setting:
     @cached_property
     def flops(self) -> int:
         """Floating-point operations of that for one image; a multiplication and an addition count as two."""
-        images = self.images(1)
+        images = self.images(1)  # before it is counted: the network is loaded, and looked at, when it is first needed
         with FlopCounterMode(display=False) as counter:
             self.bare_forward(images)
         return 2 * counter.get_total_flops()  # the way back to the pixels takes as many as the way there

@@ -1,0 +1,50 @@
+"""The rows of the benchmark by their names, in the order in which they stand in the table."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from functools import partial
+
+from benchmarks.attack_rows import fgsm
+from benchmarks.limit_rows import bare_network, smooth_grad_on_gpu
+from benchmarks.map_rows import EMULATED, grad_cam, guided_backprop, smooth_grad, three_maps, three_maps_bf16
+from benchmarks.run_rows import bf16_accuracy, end_to_end, peak_memory, sustained
+from benchmarks.score_rows import insertion_deletion
+from benchmarks.setting import Setting
+from benchmarks.synthesis_rows import activation_maximization
+from benchmarks.timing import Result, Row, measure
+
+TIMED: dict[str, Callable[[Setting, bool], Row]] = {
+    "end_to_end": end_to_end,  # before the others have left memory that its workers would share
+    "three_maps": three_maps,
+    "three_maps_bf16": three_maps_bf16,
+    "grad_cam": grad_cam,
+    "guided_backprop": guided_backprop,
+    "smooth_grad": smooth_grad,
+    "smooth_grad_bf16": partial(smooth_grad, bf16=True),
+    "fgsm": fgsm,
+    "activation_maximization": activation_maximization,
+    "insertion_deletion": insertion_deletion,
+}
+ROWS = ("limit", *TIMED, "peak_memory", "sustained", "bf16_accuracy", "gpu")
+
+
+def run_row(name: str, setting: Setting, rounds: int, peers: bool) -> list[Result]:
+    """The lines of one row; none where the device has no use for it."""
+    if name == "limit":
+        return bare_network(setting, rounds)
+    if name == "gpu":
+        return smooth_grad_on_gpu(setting, rounds) if setting.device.type == "cuda" else []
+    if name == "sustained":
+        return sustained()
+    if name == "peak_memory":
+        return peak_memory(peers)
+    if name == "bf16_accuracy":
+        return bf16_accuracy(setting)
+    emulated = name.endswith("bf16") and not setting.has_fast_bf16()
+    row = TIMED[name](setting, peers)
+    if emulated and name == "smooth_grad_bf16":
+        return [
+            Result(name, row.work, goal.against, [], [], verdict="not measured", note=EMULATED) for goal in row.goals
+        ]
+    return measure(row, 1 if emulated else rounds)
