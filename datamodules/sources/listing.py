@@ -16,6 +16,7 @@ import pyarrow as pa
 
 from datamodules.reading.decoding import EXTENSIONS
 from datamodules.sources.imagenet import imagenet_class_names, imagenet_classes
+from datamodules.writing import written_whole
 
 _CHUNK = 1 << 12
 """So many names at most are Python objects at a time: a million of them would take a hundred megabytes."""
@@ -132,16 +133,14 @@ def first_batches(n: int, batch_size: int, limit: float) -> int:
 
 
 def write_arrow(table: pa.Table, file: Path) -> None:
-    """Writes a table aside and renames it, so that it is either whole or not there."""
-    file.parent.mkdir(parents=True, exist_ok=True)
-    aside = file.with_name(f"{file.name}.{os.getpid()}.part")
-    try:
+    """Writes a table, whole or not at all."""
+    with (
+        written_whole(file) as aside,
+        pa.OSFile(str(aside), "wb") as sink,
+        pa.ipc.new_file(sink, table.schema) as writer,
+    ):
         # In one piece: several could not be mapped as one array.
-        with pa.OSFile(str(aside), "wb") as sink, pa.ipc.new_file(sink, table.schema) as writer:
-            writer.write_table(table.combine_chunks())
-        os.replace(aside, file)
-    finally:
-        aside.unlink(missing_ok=True)
+        writer.write_table(table.combine_chunks())
 
 
 def read_arrow(file: Path) -> pa.Table:

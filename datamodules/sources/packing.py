@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import shutil
 from collections.abc import Callable, Iterable
 from pathlib import Path
 
@@ -11,6 +10,7 @@ from webdataset import TarWriter
 
 from datamodules.reading.samples import find_annotation
 from datamodules.sources.listing import DataError, Listing, list_folder, printable
+from datamodules.writing import written_whole
 
 
 def pack_folder(
@@ -54,15 +54,11 @@ def pack_folder(
     if out.exists() and not (out.is_dir() and not any(out.iterdir())):
         raise DataError(f"{out} exists and is not an empty folder. Name another --out, or delete it.")
     listing = list_folder(root)
-    aside = out.with_name(f"{out.name}.{os.getpid()}.part")
-    aside.mkdir(parents=True)
-    try:
+    with written_whole(out) as aside:
+        aside.mkdir()
         for shard in track(range(-(-len(listing) // images_per_shard))):
             numbers = range(shard * images_per_shard, min(len(listing), (shard + 1) * images_per_shard))
             _write_shard(listing, numbers, aside / f"{shard:05d}.tar", boxes)
-        os.rename(aside, out)
-    finally:
-        shutil.rmtree(aside, ignore_errors=True)
     return len(listing)
 
 
