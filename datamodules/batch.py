@@ -1,4 +1,7 @@
-"""What a batch holds: the contract between the two packages, and all that ``lightning_modules`` imports of this one."""
+"""What a batch holds and what its labels mean: the contract between the two packages.
+
+It is all that ``lightning_modules`` imports of this one.
+"""
 
 from __future__ import annotations
 
@@ -6,6 +9,11 @@ from typing import NamedTuple, TypedDict
 
 import numpy as np
 from torch import Tensor
+
+from datamodules.classes import ClassTable, UnknownClassError
+from datamodules.errors import DataError
+
+__all__ = ["Batch", "ClassTable", "DataError", "Original", "UnitBatch", "UnknownClassError"]
 
 
 class Original(NamedTuple):

@@ -2,105 +2,16 @@
 
 from __future__ import annotations
 
-import difflib
-import re
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any, NamedTuple, cast
+from typing import Any, cast
 
 import pytorch_lightning as pl
 import torch
 from torch.utils.data import DataLoader, Dataset
 
-from datamodules.sources.listing import DataError, first_batches, label_table
-
-
-class Unit(NamedTuple):
-    """A class of the network, or a channel of one of its layers.
-
-    Attributes:
-        target: Index of the class or channel.
-        layer: The layer; None = the logits.
-        name: The class's name, or ``layer:channel``.
-    """
-
-    target: int
-    layer: str | None
-    name: str
-
-    @property
-    def stem(self) -> str:
-        """How files of it are called."""
-        text = f"{self.target:04d}_{self.name}" if self.layer is None else f"{self.layer}_{self.target:04d}"
-        return re.sub(r"[^\w.-]+", "_", text)
-
-
-def parse_units(
-    wanted: Sequence[int | str] | int | str,
-    class_names: Sequence[str],
-    channels: Mapping[str, int] | None = None,
-    layer: str | None = None,
-) -> list[Unit]:
-    """What the user wrote as units, in that order, each once.
-
-    Args:
-        wanted: Class names, WordNet ids or indices (a name goes before an index); ``layer:channel``; ``all``, or
-            ``layer:all``; or a list of these.
-        class_names: Names of the network's classes.
-        channels: How many channels each layer has.
-        layer: The layer that bare numbers and ``all`` count the channels of. None = they count classes.
-
-    Raises:
-        DataError: If there is no such class (suggests near ones), layer (lists them) or channel, or nothing is wanted.
-
-    Example:
-        >>> [unit.name for unit in parse_units([1, "cat", "conv:2"], ["cat", "dog"], {"conv": 3})]
-        ['dog', 'cat', 'conv:2']
-    """
-    units: dict[Unit, None] = {}
-    for item in [wanted] if isinstance(wanted, int | str) else wanted:
-        text = str(item)
-        prefix, colon, number = text.rpartition(":")
-        # A class of a user's own network may have a colon in its name.
-        if (text in class_names and layer is None) or not (colon or layer):
-            found = _classes(text, class_names)
-        else:
-            found = _channels(prefix if colon else str(layer), number, channels or {})
-        units |= dict.fromkeys(found)
-    if not units:
-        raise DataError("data.classes is empty: name at least one class, or all.")
-    return list(units)
-
-
-def _classes(text: str, class_names: Sequence[str]) -> list[Unit]:
-    table = label_table(class_names)
-    if text in table:
-        indices = [table[text]]
-    elif text == "all":
-        indices = list(range(len(class_names)))
-    elif re.fullmatch(r"-?\d+", text):
-        if not 0 <= int(text) < len(class_names):
-            raise DataError(f"data.classes names class {text}; the network has classes 0 to {len(class_names) - 1}.")
-        indices = [int(text)]
-    else:
-        near = difflib.get_close_matches(text, table, n=5, cutoff=0.5) or list(class_names[:5])
-        raise DataError(
-            f"data.classes names {text!r}, which is no class of the network. Did you mean one of: {', '.join(near)}?"
-        )
-    return [Unit(index, None, class_names[index]) for index in indices]
-
-
-def _channels(layer: str, number: str, channels: Mapping[str, int]) -> list[Unit]:
-    if layer not in channels:
-        raise DataError(
-            f"data.classes names a channel of the layer {layer!r}, which the network does not have; it has "
-            f"{', '.join(channels)}."
-        )
-    n = channels[layer]
-    if number == "all":
-        return [Unit(k, layer, f"{layer}:{k}") for k in range(n)]
-    if not number.isdecimal() or int(number) >= n:
-        raise DataError(f"data.classes names {layer}:{number}; the channels of {layer} are 0 to {n - 1}, or all.")
-    return [Unit(int(number), layer, f"{layer}:{int(number)}")]
+from datamodules.errors import DataError
+from datamodules.sources.listing import first_batches
+from datamodules.sources.units import parse_units
 
 
 class ClassIndexDataModule(pl.LightningDataModule):

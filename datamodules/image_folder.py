@@ -15,11 +15,11 @@ import torch
 from torch.utils.data import DataLoader, Dataset
 from torchvision.transforms import v2
 
+from datamodules.errors import DataError
 from datamodules.reading.decoding import Preprocess
 from datamodules.reading.samples import SampleReader, collate, failed
 from datamodules.reading.surviving_loader import SurvivingLoader
 from datamodules.sources.listing import (
-    DataError,
     Listing,
     class_folders,
     hash_files,

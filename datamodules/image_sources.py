@@ -13,9 +13,9 @@ import requests
 import urllib3
 from torch.utils.data import DataLoader, Dataset
 
+from datamodules.errors import DataError
 from datamodules.reading.decoding import EXTENSIONS, DecodingError, Preprocess
 from datamodules.reading.samples import SampleReader, collate, failed
-from datamodules.sources.listing import DataError
 
 MAX_BYTES = 50_000_000
 """Largest download, in bytes."""

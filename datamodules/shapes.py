@@ -12,9 +12,9 @@ import numpy as np
 from PIL import Image, ImageDraw
 from pytorch_lightning.utilities import rank_zero_info
 
+from datamodules.errors import DataError
 from datamodules.image_folder import ImageFolderDataModule
-from datamodules.sources.imagenet import Annotation, write_annotation
-from datamodules.sources.listing import DataError
+from datamodules.reading.annotations import Annotation, write_annotation
 from datamodules.writing import written_whole
 
 INPUT_SIZE = 112

@@ -13,9 +13,10 @@ from PIL import Image
 from torch import Tensor
 
 from datamodules.batch import Original
+from datamodules.classes import ClassTable
+from datamodules.reading.annotations import AnnotationError, find_annotation, read_annotation
 from datamodules.reading.decoding import DecodingError, decode_image
-from datamodules.sources.imagenet import Annotation, AnnotationError, read_annotation
-from datamodules.sources.listing import label_table, printable
+from datamodules.sources.listing import printable
 
 ORIGINAL_SIZE = 1024
 """Originals that travel with a batch are reduced to at most this many pixels a side: they are for figures."""
@@ -40,7 +41,7 @@ class SampleReader:
     ) -> None:
         self.transform = transform
         self.boxes = boxes
-        self.label_table = label_table(class_names or [])
+        self.classes = ClassTable(class_names or [])
         self.n_originals = n_originals
 
     def read(
@@ -78,13 +79,14 @@ class SampleReader:
         if file is None:
             return *empty, None
         try:
-            annotation: Annotation = read_annotation(file, content)
+            annotation = read_annotation(file, content)
         except AnnotationError as error:
             return *empty, str(error)
         size = annotation.width, annotation.height
         if size != image.size:
             return *empty, f"{file} is of an image of {size[0]} × {size[1]} pixels, not {image.width} × {image.height}"
-        labels = [self.label_table.get(name, -1) for name in annotation.names]
+        found = [self.classes.named(name) for name in annotation.names]
+        labels = [-1 if label is None else label for label in found]
         boxes = torch.tensor(annotation.boxes, dtype=torch.float32).reshape(-1, 4)
         moved = self.transform.move_boxes(boxes, *image.size)
         return moved, torch.tensor(labels, dtype=torch.long), "; ".join(annotation.problems) or None
@@ -95,14 +97,6 @@ class SampleReader:
         x, y = reduced.width / image.width, reduced.height / image.height
         left, top, right, bottom = self.transform.view(*image.size)
         return Original(np.array(reduced), (left * x, top * y, right * x, bottom * y))
-
-
-def find_annotation(boxes: Path | None, path: str) -> Path | None:
-    """The XML file of an image's boxes: ILSVRC keeps those of train in class folders, those of val in a flat one."""
-    if boxes is None:
-        return None
-    candidates = [(boxes / path).with_suffix(".xml"), boxes / f"{Path(path).stem}.xml"]
-    return next((candidate for candidate in candidates if candidate.exists()), None)
 
 
 def failed(path: str, error: str) -> dict[str, Any]:

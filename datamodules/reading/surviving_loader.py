@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 from torch.utils.data import DataLoader, Sampler
 
-from datamodules.sources.listing import DataError
+from datamodules.errors import DataError
 
 MOST_DEATHS = 10
 """So many workers that die one after the other without reading a single image are not the images' fault."""

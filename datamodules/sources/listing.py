@@ -14,8 +14,9 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
+from datamodules.classes import ClassTable
+from datamodules.errors import DataError
 from datamodules.reading.decoding import EXTENSIONS
-from datamodules.sources.imagenet import imagenet_class_names, imagenet_classes
 from datamodules.writing import written_whole
 
 _CHUNK = 1 << 12
@@ -24,16 +25,6 @@ _CHUNK = 1 << 12
 _SIZES = 1000
 
 _NO_NAMES = pa.array([], pa.large_binary())
-
-
-class DataError(ValueError):
-    """A folder that cannot be used as it is; the message names it and says what would have been right.
-
-    Example:
-        >>> list_folder("no/such/folder")
-        Traceback (most recent call last):
-        datamodules.sources.listing.DataError: The image folder no/such/folder does not exist.
-    """
 
 
 @dataclass(frozen=True)
@@ -153,8 +144,8 @@ def list_folder(root: str | Path, class_names: Sequence[str] | None = None) -> L
 
     Args:
         root: The folder.
-        class_names: Names of the network's classes, by which the folders are labelled (see :func:`match_labels`). None
-            numbers the class folders in sorted order.
+        class_names: Names of the network's classes, after which the folders are called. None numbers the class
+            folders in sorted order.
 
     Raises:
         DataError: If the folder does not exist, holds no images, holds images beside class folders, or a class
@@ -189,7 +180,7 @@ def list_folder(root: str | Path, class_names: Sequence[str] | None = None) -> L
             "the folder right above the class folders."
         )
     # Every folder is matched, also an empty one: a wrong root should be noticed.
-    labels = list(range(len(folders))) if class_names is None else match_labels(folders, class_names)
+    labels = list(range(len(folders))) if class_names is None else ClassTable(class_names).of_folders(folders)
     sizes = [len(names) for names in files]
     # Round the classes: by the position in the class, and within a position by the class.
     order = np.argsort(np.concatenate([np.arange(size) for size in sizes]), kind="stable")
@@ -198,12 +189,7 @@ def list_folder(root: str | Path, class_names: Sequence[str] | None = None) -> L
 
 
 def list_files(root: Path, folder: str = "", extensions: Collection[str] = EXTENSIONS) -> pa.Array:
-    """Paths, relative to ``root``, of the files in ``root/folder``, as sorted bytes; hidden files are left out.
-
-    Example:
-        >>> list_files(Path(__file__).parent, extensions=[".csv"]).to_pylist()
-        [b'imagenet_classes.csv']
-    """
+    """Paths, relative to ``root``, of the files in ``root/folder``, as sorted bytes; hidden files are left out."""
     wanted = {os.fsencode(extension) for extension in extensions}
     prefix = os.fsencode(f"{folder}/" if folder else "")
     with os.scandir(os.fsencode(root / folder)) as entries:
@@ -221,41 +207,6 @@ def class_folders(root: Path) -> list[str]:
     """Names of the folders in ``root``, sorted; hidden ones are left out."""
     with os.scandir(root) as entries:
         return sorted(entry.name for entry in entries if entry.is_dir() and not entry.name.startswith("."))
-
-
-def match_labels(folders: Sequence[str], class_names: Sequence[str]) -> list[int]:
-    """The index of the network's class that each folder stands for.
-
-    A folder stands for the class of its own name, or, if the network's classes are ImageNet's, for the class of
-    its WordNet id. The folders' positions never matter, so a part of the 1,000 folders is labelled rightly too.
-
-    Raises:
-        DataError: If a folder matches no class; shows folders and classes.
-
-    Example:
-        >>> match_labels(["n02123045", "tench"], imagenet_class_names())
-        [281, 0]
-    """
-    table = label_table(class_names)
-    if unknown := [folder for folder in folders if folder not in table]:
-        raise DataError(
-            f"{len(unknown)} of {len(folders)} class folders match no class of the network. Folders without a match: "
-            f"{_some(unknown)}. Classes of the network: {_some(class_names)}. A folder should have a class's name"
-            + (", or its WordNet id such as n02123045." if "n02123045" in table else ".")
-        )
-    return [table[folder] for folder in folders]
-
-
-def label_table(class_names: Sequence[str]) -> dict[str, int]:
-    """Class name -> index and, if the classes are ImageNet's, WordNet id -> index."""
-    table = {name: index for index, name in enumerate(class_names)}
-    if list(class_names) == imagenet_class_names():
-        table |= {wnid: index for wnid, (index, _) in imagenet_classes().items()}
-    return table
-
-
-def _some(names: Sequence[str], most: int = 12) -> str:
-    return ", ".join(names[:most]) + (f", ... ({len(names)} in all)" if len(names) > most else "")
 
 
 def hash_files(root: Path, extensions: Collection[str]) -> tuple[int, str]:

@@ -8,8 +8,9 @@ from pathlib import Path
 
 from webdataset import TarWriter
 
-from datamodules.reading.samples import find_annotation
-from datamodules.sources.listing import DataError, Listing, list_folder, printable
+from datamodules.errors import DataError
+from datamodules.reading.annotations import find_annotation
+from datamodules.sources.listing import Listing, list_folder, printable
 from datamodules.writing import written_whole
 
 

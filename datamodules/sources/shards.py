@@ -19,16 +19,15 @@ import torch
 from braceexpand import braceexpand
 from torch.utils.data import DataLoader, IterableDataset, get_worker_info
 
+from datamodules.classes import ClassTable, UnknownClassError
+from datamodules.errors import DataError
 from datamodules.reading.decoding import EXTENSIONS
 from datamodules.reading.samples import SampleReader, failed
 from datamodules.reading.surviving_loader import MOST_DEATHS, WorkerDeath, died_twice, iterate, tell, too_many_deaths
 from datamodules.sources.listing import (
-    DataError,
     Listing,
     class_folders,
-    label_table,
     list_files,
-    match_labels,
     printable,
     read_arrow,
     write_arrow,
@@ -178,9 +177,7 @@ class ShardDataset(IterableDataset):
     ) -> None:
         self.listing = listing
         self.reader = reader
-        self.n_classes = len(class_names)
-        self.class_names = class_names
-        self.label_table = label_table(class_names)
+        self.classes = ClassTable(class_names)
         self.rank = rank
         self.world = world
         # Of each part, the position up to which its samples were given; and what is known to kill its reader.
@@ -218,7 +215,7 @@ class ShardDataset(IterableDataset):
             return self._label(path, sample)
         except ValueError as error:
             if "cls" not in sample:
-                match_labels([_folder_of(path)], self.class_names)
+                self.classes.of_folders([_folder_of(path)])
             raise DataError(f"The first sample of {shard}, {printable(path)}: {error}.") from error
 
     def _read_part(self, part: Part, worker: int) -> Iterator[tuple[int, dict[str, Any]]]:
@@ -262,17 +259,17 @@ class ShardDataset(IterableDataset):
 
     def _label(self, path: str, sample: dict[str, Any]) -> int:
         """Raises ValueError if there is no such class."""
-        name = _folder_of(path)
         if "cls" in sample:
-            name = printable(sample["cls"]).strip()
-            if name not in self.label_table and name.isdecimal() and int(name) < self.n_classes:
-                return int(name)
-        elif not name:
-            return -1
-        if name not in self.label_table:
-            where = ".cls" if "cls" in sample else "folder"
-            raise ValueError(f"its {where} is {name!r}, which is no class of the network")
-        return self.label_table[name]
+            text = printable(sample["cls"]).strip()
+            try:
+                return self.classes.index(text)
+            except UnknownClassError as error:
+                raise ValueError(f"its .cls is {text!r}, which is no class of the network") from error
+        folder = _folder_of(path)
+        label = self.classes.named(folder) if folder else -1
+        if label is None:
+            raise ValueError(f"its folder is {folder!r}, which is no class of the network")
+        return label
 
 
 def _folder_of(path: str) -> str:

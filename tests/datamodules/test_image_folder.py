@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from datamodules import DataError, ImageFolderDataModule, image_folder
-from datamodules.sources.imagenet import Annotation, write_annotation
+from datamodules.reading.annotations import Annotation, write_annotation
 from tests.images import make_images
 
 

@@ -11,7 +11,8 @@ import pandas as pd
 import pytest
 from evaluate_attribution import main
 
-from datamodules import Listing, samples
+from datamodules import Listing
+from datamodules.reading import samples
 from lightning_modules.results.rows import read_rows
 from tests.scripts.processes import complete
 from tests.zoo import VANISHING, decode_or_crash, make_zoo
@@ -24,7 +25,8 @@ save = Listing.save
 # The same script, but for a file that is deleted once the folder is listed, and one that kills who decodes it.
 SCRIPT = """
 from lightning_modules.running.cli import run_main
-from datamodules import Listing, samples
+from datamodules import Listing
+from datamodules.reading import samples
 from evaluate_attribution import main
 from tests.scripts.test_bad_files import save_and_delete
 from tests.zoo import decode_or_crash

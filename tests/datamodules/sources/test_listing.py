@@ -10,8 +10,9 @@ from pathlib import Path
 import pytest
 
 from datamodules import DataError, list_folder
-from datamodules.sources.imagenet import imagenet_class_names
-from datamodules.sources.listing import Listing, match_labels
+from datamodules.classes import ClassTable
+from datamodules.imagenet import imagenet_class_names
+from datamodules.sources.listing import Listing
 from tests.images import make_images
 
 
@@ -86,7 +87,7 @@ def test_no_folder(tmp_path: Path) -> None:
 def test_ambiguous_names_of_imagenet_are_apart() -> None:
     names = imagenet_class_names()
     assert len(set(names)) == 1000
-    assert match_labels(names, names) == list(range(1000))
+    assert ClassTable(names).of_folders(names) == list(range(1000))
 
 
 def test_order_goes_round_classes_of_different_sizes(tmp_path: Path) -> None:

@@ -12,7 +12,7 @@ import torch
 from PIL import Image
 
 from datamodules import DataError, ImageFolderDataModule, decode_image, pack_folder
-from datamodules.sources.imagenet import Annotation, write_annotation
+from datamodules.reading.annotations import Annotation, write_annotation
 from datamodules.sources.shards import Part, ShardListing, share
 from tests.images import make_images
 
@@ -148,7 +148,7 @@ class TestForeignShards:
         assert labels == {"0.png": 1, "1.PNG": 0, "2.png": -1, "dog/3.jpg": 0, "dog/4.jpg": 1}
 
     def test_wnids(self, tmp_path: Path) -> None:
-        from datamodules.sources.imagenet import imagenet_class_names
+        from datamodules.imagenet import imagenet_class_names
 
         files = [("n02123045/a.JPEG", png()), ("b.JPEG", png()), ("b.cls", b"n01440764")]
         found = samples(write_tar(tmp_path / "x.tar", files), class_names=imagenet_class_names())
