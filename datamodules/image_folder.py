@@ -12,13 +12,13 @@ import numpy as np
 import pyarrow as pa
 import pytorch_lightning as pl
 import torch
-from torch.utils.data import DataLoader, Dataset
+from torch.utils.data import DataLoader
 from torchvision.transforms import v2
 
 from datamodules.errors import DataError
 from datamodules.reading.decoding import Preprocess
 from datamodules.reading.samples import SampleReader, collate, failed
-from datamodules.reading.surviving_loader import SurvivingLoader
+from datamodules.reading.surviving_loader import FallibleDataset, SurvivingLoader
 from datamodules.sources.listing import (
     Listing,
     class_folders,
@@ -28,7 +28,7 @@ from datamodules.sources.listing import (
 from datamodules.sources.shards import ShardDataset, ShardListing, ShardLoader, is_shards, list_shards, load_listing
 
 
-class ImageDataset(Dataset):
+class ImageDataset(FallibleDataset[dict[str, Any]]):
     """The images of a listing as dicts, one sample each; see :class:`~datamodules.reading.samples.SampleReader`."""
 
     def __init__(self, listing: Listing, reader: SampleReader) -> None:

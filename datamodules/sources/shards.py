@@ -6,7 +6,6 @@ import bisect
 import hashlib
 import json
 import os
-from collections import Counter
 from collections.abc import Callable, Collection, Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
@@ -23,7 +22,7 @@ from datamodules.classes import ClassTable, UnknownClassError
 from datamodules.errors import DataError
 from datamodules.reading.decoding import EXTENSIONS
 from datamodules.reading.samples import SampleReader, failed
-from datamodules.reading.surviving_loader import MOST_DEATHS, WorkerDeath, died_twice, iterate, tell, too_many_deaths
+from datamodules.reading.workers import DeathToll, WorkerDeath, warn_of, watched
 from datamodules.sources.listing import (
     Listing,
     class_folders,
@@ -298,24 +297,20 @@ class ShardLoader:
 
     def __iter__(self) -> Iterator[Any]:
         self.dataset.watch(self.num_workers)
-        deaths = 0
-        deaths_at: Counter[tuple[int, int]] = Counter()
+        toll = DeathToll(self.dataset.rank)
         while True:
             try:
-                for places, n_read, batch in iterate(DataLoader(self.dataset, **self.options)):
+                for places, n_read, batch in watched(DataLoader(self.dataset, **self.options)):
                     self.dataset.given.update(places)
-                    deaths = 0 if n_read else deaths
+                    if n_read:
+                        toll.begin_anew()
                     yield batch
                 return
             except WorkerDeath as death:
-                tell(death, self.dataset.rank)
-                deaths += 1
-                if deaths >= MOST_DEATHS:
-                    raise too_many_deaths(deaths, self.dataset.rank, death) from death
+                warn_of(death, self.dataset.rank)
                 place = self.dataset.place_of(death.number)
-                deaths_at[place] += 1
-                if deaths_at[place] == 2:  # once may have been chance
-                    self.dataset.lethal[place] = died_twice(death)
+                if error := toll.blamed(place, death):
+                    self.dataset.lethal[place] = error
 
 
 def _with_places(collate: Callable, samples: Sequence[dict[str, Any]]) -> tuple[dict[Part, int], int, Any]:
