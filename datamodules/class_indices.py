@@ -3,22 +3,34 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any, cast
+from pathlib import Path
+from typing import Any, TypedDict, cast
 
 import pytorch_lightning as pl
 import torch
 from torch.utils.data import DataLoader, Dataset
 
+from datamodules.batch import UnitBatch
 from datamodules.errors import DataError
 from datamodules.sources.listing import first_batches
-from datamodules.sources.units import parse_units
+from datamodules.sources.units import Unit, parse_units
+
+
+class UnitSample(TypedDict):
+    """One image to be made: what a :class:`~datamodules.batch.UnitBatch` holds N of, under the same names."""
+
+    target: int
+    layer: str | None
+    name: str
+    seed: int
+    path: str
+    index: int
 
 
 class ClassIndexDataModule(pl.LightningDataModule):
     """Streams classes or channels to make images of, each exactly once over all devices.
 
-    A batch holds ``target`` and ``seed`` and ``index`` (long ``(N,)``), ``layer`` (N names, None for a class), ``name``
-    and ``path`` (N strings: what the image's file is called).
+    It gives a :class:`~datamodules.batch.UnitBatch` at a time.
 
     Args:
         classes: What to make images of: indices, names or WordNet ids of classes, ``layer:channel`` units such as
@@ -32,6 +44,7 @@ class ClassIndexDataModule(pl.LightningDataModule):
 
     Attributes:
         read_done: Gives the paths, as rows hold them, of images that need not be made again.
+        listing_file: Of no use here: the options name all images.
 
     Example:
         >>> data = ClassIndexDataModule(["dog", 0], n_images=2, class_names=["cat", "dog"])
@@ -58,6 +71,7 @@ class ClassIndexDataModule(pl.LightningDataModule):
         self.items = [(unit, seed + k) for k in range(n_images) for unit in units]
         self.batch_size = batch_size
         self.read_done: Callable[[], set[str]] = set
+        self.listing_file: Path | None = None
         self.done: set[str] = set()
         self.limit: float = 1.0
         # There may be fewer images left than devices.
@@ -76,20 +90,28 @@ class ClassIndexDataModule(pl.LightningDataModule):
         # Not later: once all ranks are set up, the first may write rows that the others must not take into account.
         self.done = self.read_done()
 
-    def test_dataloader(self) -> DataLoader:
-        samples = [
-            {**unit._asdict(), "seed": seed, "path": f"{unit.stem}_seed{seed}.png", "index": index}
-            for index, (unit, seed) in enumerate(self.items)
-        ]
+    def test_dataloader(self) -> DataLoader[UnitSample]:
+        samples = [_sample(unit, seed, index) for index, (unit, seed) in enumerate(self.items)]
         # Lightning's own sampler repeats items where they do not divide evenly; this neither repeats nor pads.
         rank, world = (self.trainer.global_rank, self.trainer.world_size) if self.trainer else (0, 1)
         most = world * first_batches(len(samples[::world]), self.batch_size, self.limit)
         todo = [sample for sample in samples[:most] if sample["path"] not in self.done]
-        mine = cast(Dataset, todo[rank::world])
+        mine = cast(Dataset[UnitSample], todo[rank::world])
         return DataLoader(mine, batch_size=self.batch_size, collate_fn=collate_units)
 
 
-def collate_units(samples: Sequence[dict[str, Any]]) -> dict[str, Any]:
-    """Samples -> batch: numbers as long ``(N,)``, the rest as lists."""
-    batch: dict[str, Any] = {name: [sample[name] for sample in samples] for name in samples[0]}
-    return batch | {name: torch.tensor(batch[name], dtype=torch.long) for name in ("target", "seed", "index")}
+def _sample(unit: Unit, seed: int, index: int) -> UnitSample:
+    path = f"{unit.stem}_seed{seed}.png"
+    return {"target": unit.target, "layer": unit.layer, "name": unit.name, "seed": seed, "path": path, "index": index}
+
+
+def collate_units(samples: Sequence[UnitSample]) -> UnitBatch:
+    """Samples -> batch of N."""
+    return {
+        "target": torch.tensor([sample["target"] for sample in samples], dtype=torch.long),
+        "layer": [sample["layer"] for sample in samples],
+        "name": [sample["name"] for sample in samples],
+        "seed": torch.tensor([sample["seed"] for sample in samples], dtype=torch.long),
+        "path": [sample["path"] for sample in samples],
+        "index": torch.tensor([sample["index"] for sample in samples], dtype=torch.long),
+    }

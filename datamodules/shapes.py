@@ -156,11 +156,6 @@ class ShapesDataModule(ImageFolderDataModule):
         batch_size: Images in a batch, on each device.
         num_workers: Processes that decode images, for each device. null = the CPUs divided by the devices, at most 8.
         n_originals: For the first so many images the batch carries the original pixels, for figures.
-
-    Example:
-        >>> from datamodules import SHAPE_NAMES
-        >>> SHAPE_NAMES[:3], issubclass(ShapesDataModule, ImageFolderDataModule)
-        (['arrow', 'circle', 'crescent'], True)
     """
 
     def __init__(

@@ -10,7 +10,8 @@ from webdataset import TarWriter
 
 from datamodules.errors import DataError
 from datamodules.reading.annotations import find_annotation
-from datamodules.sources.listing import Listing, list_folder, printable
+from datamodules.reading.samples import printable
+from datamodules.sources.folder import FolderListing, list_folder
 from datamodules.writing import written_whole
 
 
@@ -63,7 +64,7 @@ def pack_folder(
     return len(listing)
 
 
-def _write_shard(listing: Listing, numbers: range, shard: Path, boxes: Path | None) -> None:
+def _write_shard(listing: FolderListing, numbers: range, shard: Path, boxes: Path | None) -> None:
     keys: set[str] = set()
     with (
         shard.open("wb") as file,
