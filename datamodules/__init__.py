@@ -2,11 +2,13 @@
 
 from datamodules.batch import Original
 from datamodules.class_indices import ClassIndexDataModule
+from datamodules.errors import DataError
 from datamodules.image_folder import ImageFolderDataModule
 from datamodules.image_sources import ImageSourcesDataModule
 from datamodules.reading.decoding import DecodingError, Preprocess, decode_image
 from datamodules.shapes import SHAPE_NAMES, ShapesDataModule, write_shapes
-from datamodules.sources.listing import DataError, Listing, list_folder
+from datamodules.sources.folder import FolderListing, list_folder
+from datamodules.sources.listing import Listing
 from datamodules.sources.packing import pack_folder
 
 __all__ = [
@@ -14,6 +16,7 @@ __all__ = [
     "ClassIndexDataModule",
     "DataError",
     "DecodingError",
+    "FolderListing",
     "ImageFolderDataModule",
     "ImageSourcesDataModule",
     "Listing",

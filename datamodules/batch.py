@@ -1,15 +1,21 @@
-"""What a batch holds: the contract between the two packages, and all that ``lightning_modules`` imports of this one."""
+"""What a batch holds and what its labels mean: the contract between the two packages.
+
+It is all that ``lightning_modules`` imports of this one.
+"""
 
 from __future__ import annotations
 
-from typing import NamedTuple, TypedDict
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, NamedTuple, Protocol, TypedDict
 
 import numpy as np
 from torch import Tensor
 
+from datamodules.classes import ClassTable, UnknownClassError
+from datamodules.errors import DataError
 
-class DataError(ValueError):
-    """A folder, a file or an option of the data that cannot be used; the message says what would have been right."""
+__all__ = ["Batch", "ClassTable", "DataError", "EvaluationData", "Original", "UnitBatch", "UnknownClassError"]
 
 
 class Original(NamedTuple):
@@ -69,3 +75,25 @@ class UnitBatch(TypedDict):
     seed: Tensor
     path: list[str]
     index: Tensor
+
+
+class EvaluationData(Protocol):
+    """What a run that can be continued asks of its data module, beside all that Lightning does.
+
+    Attributes:
+        read_done: Gives the paths, as rows hold them, of images that testing leaves out.
+        listing_file: Where the first process of all may write what is to be read, for all others. None = nowhere.
+    """
+
+    read_done: Callable[[], set[str]]
+    listing_file: Path | None
+
+    def limit_to(self, limit: float) -> bool:
+        """Takes Lightning's ``limit_test_batches`` over, if it can; it then counts what has rows already too.
+
+        Args:
+            limit: A whole number of batches, or a float, a share of them.
+        """
+
+    def fingerprint(self) -> dict[str, Any]:
+        """What tells the images to be tested from others; can be written as JSON."""

@@ -2,112 +2,35 @@
 
 from __future__ import annotations
 
-import difflib
-import re
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any, NamedTuple, cast
+from pathlib import Path
+from typing import Any, TypedDict, cast
 
 import pytorch_lightning as pl
 import torch
 from torch.utils.data import DataLoader, Dataset
 
-from datamodules.sources.listing import DataError, first_batches, label_table
+from datamodules.batch import UnitBatch
+from datamodules.errors import DataError
+from datamodules.sources.listing import first_batches
+from datamodules.sources.units import Unit, parse_units
 
 
-class Unit(NamedTuple):
-    """A class of the network, or a channel of one of its layers.
-
-    Attributes:
-        target: Index of the class or channel.
-        layer: The layer; None = the logits.
-        name: The class's name, or ``layer:channel``.
-    """
+class UnitSample(TypedDict):
+    """One image to be made: what a :class:`~datamodules.batch.UnitBatch` holds N of, under the same names."""
 
     target: int
     layer: str | None
     name: str
-
-    @property
-    def stem(self) -> str:
-        """How files of it are called."""
-        text = f"{self.target:04d}_{self.name}" if self.layer is None else f"{self.layer}_{self.target:04d}"
-        return re.sub(r"[^\w.-]+", "_", text)
-
-
-def parse_units(
-    wanted: Sequence[int | str] | int | str,
-    class_names: Sequence[str],
-    channels: Mapping[str, int] | None = None,
-    layer: str | None = None,
-) -> list[Unit]:
-    """What the user wrote as units, in that order, each once.
-
-    Args:
-        wanted: Class names, WordNet ids or indices (a name goes before an index); ``layer:channel``; ``all``, or
-            ``layer:all``; or a list of these.
-        class_names: Names of the network's classes.
-        channels: How many channels each layer has.
-        layer: The layer that bare numbers and ``all`` count the channels of. None = they count classes.
-
-    Raises:
-        DataError: If there is no such class (suggests near ones), layer (lists them) or channel, or nothing is wanted.
-
-    Example:
-        >>> [unit.name for unit in parse_units([1, "cat", "conv:2"], ["cat", "dog"], {"conv": 3})]
-        ['dog', 'cat', 'conv:2']
-    """
-    units: dict[Unit, None] = {}
-    for item in [wanted] if isinstance(wanted, int | str) else wanted:
-        text = str(item)
-        prefix, colon, number = text.rpartition(":")
-        # A class of a user's own network may have a colon in its name.
-        if (text in class_names and layer is None) or not (colon or layer):
-            found = _classes(text, class_names)
-        else:
-            found = _channels(prefix if colon else str(layer), number, channels or {})
-        units |= dict.fromkeys(found)
-    if not units:
-        raise DataError("data.classes is empty: name at least one class, or all.")
-    return list(units)
-
-
-def _classes(text: str, class_names: Sequence[str]) -> list[Unit]:
-    table = label_table(class_names)
-    if text in table:
-        indices = [table[text]]
-    elif text == "all":
-        indices = list(range(len(class_names)))
-    elif re.fullmatch(r"-?\d+", text):
-        if not 0 <= int(text) < len(class_names):
-            raise DataError(f"data.classes names class {text}; the network has classes 0 to {len(class_names) - 1}.")
-        indices = [int(text)]
-    else:
-        near = difflib.get_close_matches(text, table, n=5, cutoff=0.5) or list(class_names[:5])
-        raise DataError(
-            f"data.classes names {text!r}, which is no class of the network. Did you mean one of: {', '.join(near)}?"
-        )
-    return [Unit(index, None, class_names[index]) for index in indices]
-
-
-def _channels(layer: str, number: str, channels: Mapping[str, int]) -> list[Unit]:
-    if layer not in channels:
-        raise DataError(
-            f"data.classes names a channel of the layer {layer!r}, which the network does not have; it has "
-            f"{', '.join(channels)}."
-        )
-    n = channels[layer]
-    if number == "all":
-        return [Unit(k, layer, f"{layer}:{k}") for k in range(n)]
-    if not number.isdecimal() or int(number) >= n:
-        raise DataError(f"data.classes names {layer}:{number}; the channels of {layer} are 0 to {n - 1}, or all.")
-    return [Unit(int(number), layer, f"{layer}:{int(number)}")]
+    seed: int
+    path: str
+    index: int
 
 
 class ClassIndexDataModule(pl.LightningDataModule):
     """Streams classes or channels to make images of, each exactly once over all devices.
 
-    A batch holds ``target`` and ``seed`` and ``index`` (long ``(N,)``), ``layer`` (N names, None for a class), ``name``
-    and ``path`` (N strings: what the image's file is called).
+    It gives a :class:`~datamodules.batch.UnitBatch` at a time.
 
     Args:
         classes: What to make images of: indices, names or WordNet ids of classes, ``layer:channel`` units such as
@@ -121,6 +44,7 @@ class ClassIndexDataModule(pl.LightningDataModule):
 
     Attributes:
         read_done: Gives the paths, as rows hold them, of images that need not be made again.
+        listing_file: Of no use here: the options name all images.
 
     Example:
         >>> data = ClassIndexDataModule(["dog", 0], n_images=2, class_names=["cat", "dog"])
@@ -147,6 +71,7 @@ class ClassIndexDataModule(pl.LightningDataModule):
         self.items = [(unit, seed + k) for k in range(n_images) for unit in units]
         self.batch_size = batch_size
         self.read_done: Callable[[], set[str]] = set
+        self.listing_file: Path | None = None
         self.done: set[str] = set()
         self.limit: float = 1.0
         # There may be fewer images left than devices.
@@ -165,20 +90,28 @@ class ClassIndexDataModule(pl.LightningDataModule):
         # Not later: once all ranks are set up, the first may write rows that the others must not take into account.
         self.done = self.read_done()
 
-    def test_dataloader(self) -> DataLoader:
-        samples = [
-            {**unit._asdict(), "seed": seed, "path": f"{unit.stem}_seed{seed}.png", "index": index}
-            for index, (unit, seed) in enumerate(self.items)
-        ]
+    def test_dataloader(self) -> DataLoader[UnitSample]:
+        samples = [_sample(unit, seed, index) for index, (unit, seed) in enumerate(self.items)]
         # Lightning's own sampler repeats items where they do not divide evenly; this neither repeats nor pads.
         rank, world = (self.trainer.global_rank, self.trainer.world_size) if self.trainer else (0, 1)
         most = world * first_batches(len(samples[::world]), self.batch_size, self.limit)
         todo = [sample for sample in samples[:most] if sample["path"] not in self.done]
-        mine = cast(Dataset, todo[rank::world])
+        mine = cast(Dataset[UnitSample], todo[rank::world])
         return DataLoader(mine, batch_size=self.batch_size, collate_fn=collate_units)
 
 
-def collate_units(samples: Sequence[dict[str, Any]]) -> dict[str, Any]:
-    """Samples -> batch: numbers as long ``(N,)``, the rest as lists."""
-    batch: dict[str, Any] = {name: [sample[name] for sample in samples] for name in samples[0]}
-    return batch | {name: torch.tensor(batch[name], dtype=torch.long) for name in ("target", "seed", "index")}
+def _sample(unit: Unit, seed: int, index: int) -> UnitSample:
+    path = f"{unit.stem}_seed{seed}.png"
+    return {"target": unit.target, "layer": unit.layer, "name": unit.name, "seed": seed, "path": path, "index": index}
+
+
+def collate_units(samples: Sequence[UnitSample]) -> UnitBatch:
+    """Samples -> batch of N."""
+    return {
+        "target": torch.tensor([sample["target"] for sample in samples], dtype=torch.long),
+        "layer": [sample["layer"] for sample in samples],
+        "name": [sample["name"] for sample in samples],
+        "seed": torch.tensor([sample["seed"] for sample in samples], dtype=torch.long),
+        "path": [sample["path"] for sample in samples],
+        "index": torch.tensor([sample["index"] for sample in samples], dtype=torch.long),
+    }

@@ -4,47 +4,24 @@ from __future__ import annotations
 
 import hashlib
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import pyarrow as pa
 import pytorch_lightning as pl
 import torch
-from torch.utils.data import DataLoader, Dataset
+from torch.utils.data import DataLoader
 from torchvision.transforms import v2
 
+from datamodules.batch import Batch
+from datamodules.errors import DataError
 from datamodules.reading.decoding import Preprocess
-from datamodules.reading.samples import SampleReader, collate, failed
-from datamodules.reading.surviving_loader import SurvivingLoader
-from datamodules.sources.listing import (
-    DataError,
-    Listing,
-    class_folders,
-    hash_files,
-    list_folder,
-)
-from datamodules.sources.shards import ShardDataset, ShardListing, ShardLoader, is_shards, list_shards, load_listing
-
-
-class ImageDataset(Dataset):
-    """The images of a listing as dicts, one sample each; see :class:`~datamodules.reading.samples.SampleReader`."""
-
-    def __init__(self, listing: Listing, reader: SampleReader) -> None:
-        self.listing = listing
-        self.reader = reader
-
-    def __len__(self) -> int:
-        return len(self.listing)
-
-    def __getitem__(self, index: int) -> dict[str, Any]:
-        path = self.listing.path(index)
-        return self.reader.read(self.listing.root / path, path, int(self.listing.labels[index]), index)
-
-    def failure(self, index: int, error: str) -> dict[str, Any]:
-        """The sample that stands for an image of which no worker can say what is wrong."""
-        return failed(self.listing.path(index), error)
+from datamodules.reading.samples import Failure, Sample, SampleReader, collate
+from datamodules.sources.files import class_folders, hash_files
+from datamodules.sources.folder import FolderListing, ImageDataset, list_folder
+from datamodules.sources.kinds import kind_at, load_listing
+from datamodules.sources.listing import Listing, LoaderOptions, Share
 
 
 class ImageFolderDataModule(pl.LightningDataModule):
@@ -122,7 +99,7 @@ class ImageFolderDataModule(pl.LightningDataModule):
         self.read_done: Callable[[], set[str]] = set
         self.listing_file: Path | None = None
         self.limit: float = 1.0
-        self._listed: Listing | ShardListing | None = None
+        self._listed: Listing | None = None
         # There may be fewer images left than devices.
         self.allow_zero_length_dataloader_with_multiple_devices = True
 
@@ -141,8 +118,8 @@ class ImageFolderDataModule(pl.LightningDataModule):
             self.listing = self._read_list().without(self.read_done())
 
     def limit_to(self, limit: float) -> bool:
-        """Takes a limit, if it can: how many samples shards hold is not known before they are read."""
-        if is_shards(self.test_root):
+        """Takes a limit, if it can: a share of images that nobody has counted is not known before they are read."""
+        if not kind_at(self.test_root).is_counted:
             return False
         self.limit = limit
         return True
@@ -154,13 +131,13 @@ class ImageFolderDataModule(pl.LightningDataModule):
             found["n_boxes"], found["boxes_sha256"] = hash_files(self.boxes, [".xml"])
         return found
 
-    def _list(self) -> Listing | ShardListing:
+    def _list(self) -> Listing:
         if self._listed is None:
             self._listed = self._read_list()
         return self._listed
 
-    def _read_list(self) -> Listing | ShardListing:
-        return (list_shards if is_shards(self.test_root) else list_folder)(self.test_root, self.class_names)
+    def _read_list(self) -> Listing:
+        return kind_at(self.test_root).found_at(self.test_root, self.class_names)
 
     def train_class_names(self) -> list[str]:
         """The names of the class folders that :meth:`train_dataloader` reads, in order."""
@@ -173,7 +150,7 @@ class ImageFolderDataModule(pl.LightningDataModule):
             )
         return class_folders(folder)
 
-    def train_dataloader(self) -> DataLoader:
+    def train_dataloader(self) -> DataLoader[Sample | Failure]:
         crop = self.preprocess.input_size
         augment = v2.Compose(
             [
@@ -187,37 +164,37 @@ class ImageFolderDataModule(pl.LightningDataModule):
         drop_last = len(self.train_listing) >= 20 * self.batch_size
         return self._loader(ImageDataset(self.train_listing, SampleReader(augment)), shuffle=True, drop_last=drop_last)
 
-    def val_dataloader(self) -> DataLoader:
+    def val_dataloader(self) -> DataLoader[Sample | Failure]:
         return self._loader(ImageDataset(self.val_listing, SampleReader(self.preprocess)))
 
-    def test_dataloader(self) -> SurvivingLoader | ShardLoader:
+    def test_dataloader(self) -> Iterable[Batch]:
         reader = SampleReader(self.preprocess, self.boxes, self.class_names, self.n_originals)
         # Lightning's own sampler repeats images where they do not divide evenly; these neither repeat nor pad.
         rank, world = (self.trainer.global_rank, self.trainer.world_size) if self.trainer else (0, 1)
-        if isinstance(self.listing, ShardListing):
-            dataset = ShardDataset(self.listing, reader, self.class_names or [], rank, world)
-            return ShardLoader(dataset, **self._loading())
-        indices = self.listing.todo(rank, world, self.batch_size, self.limit)
-        return SurvivingLoader(ImageDataset(self.listing, reader), indices, rank=rank, **self._loading())
+        return self.listing.loader(reader, Share(rank, world, self.limit), self._options())
 
-    def _loading(self) -> dict[str, Any]:
+    def _options(self) -> LoaderOptions:
         """Options that all loaders have in common."""
         workers = self.num_workers
         if workers is None:
             devices = self.trainer.num_devices if self.trainer else 1
             workers = max(1, min(8, len(os.sched_getaffinity(0)) // devices))
-        return {
-            "batch_size": self.batch_size,
-            "num_workers": workers,
-            "collate_fn": collate,
-            "pin_memory": torch.cuda.is_available(),
-        }
+        return {"batch_size": self.batch_size, "num_workers": workers, "pin_memory": torch.cuda.is_available()}
 
-    def _loader(self, dataset: ImageDataset, **options: Any) -> DataLoader:
-        loading = self._loading()
-        return DataLoader(dataset, persistent_workers=loading["num_workers"] > 0, **loading, **options)
+    def _loader(
+        self, dataset: ImageDataset, shuffle: bool = False, drop_last: bool = False
+    ) -> DataLoader[Sample | Failure]:
+        options = self._options()
+        return DataLoader(
+            dataset,
+            shuffle=shuffle,
+            drop_last=drop_last,
+            collate_fn=collate,
+            persistent_workers=options["num_workers"] > 0,
+            **options,
+        )
 
-    def _list_for_training(self) -> tuple[Listing, Listing]:
+    def _list_for_training(self) -> tuple[FolderListing, FolderListing]:
         names = self.class_names or self.train_class_names()
         if (self.root / "train").is_dir():
             if not (self.root / "val").is_dir():
@@ -225,10 +202,7 @@ class ImageFolderDataModule(pl.LightningDataModule):
             return list_folder(self.root / "train", names), list_folder(self.root / "val", names)
         listing = list_folder(self.root, names)
         held_out = np.array([hashlib.sha256(path.as_py()).digest()[0] < 256 // 5 for path in listing.paths], dtype=bool)
-        parts = [
-            Listing(listing.root, listing.paths.filter(pa.array(mask)), listing.labels[mask], listing.done[mask])
-            for mask in (~held_out, held_out)
-        ]
-        if not all(len(part) for part in parts):
+        train, val = listing.select(~held_out), listing.select(held_out)
+        if not len(train) or not len(val):
             raise DataError(f"{self.root} holds too few images ({len(listing)}) to train and validate on.")
-        return parts[0], parts[1]
+        return train, val

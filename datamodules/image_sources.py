@@ -6,16 +6,15 @@ import os
 import time
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 import pytorch_lightning as pl
 import requests
 import urllib3
 from torch.utils.data import DataLoader, Dataset
 
+from datamodules.errors import DataError
 from datamodules.reading.decoding import EXTENSIONS, DecodingError, Preprocess
-from datamodules.reading.samples import SampleReader, collate, failed
-from datamodules.sources.listing import DataError
+from datamodules.reading.samples import Failure, Sample, SampleReader, collate, failed
 
 MAX_BYTES = 50_000_000
 """Largest download, in bytes."""
@@ -78,7 +77,7 @@ def _is_address(source: str) -> bool:
     return source.lower().startswith(("http://", "https://"))
 
 
-class ImageSourcesDataset(Dataset):
+class ImageSourcesDataset(Dataset[Sample | Failure]):
     """Files and addresses as samples, in the order given; see :class:`~datamodules.reading.samples.SampleReader`."""
 
     def __init__(self, sources: Sequence[str], transform: Preprocess) -> None:
@@ -88,7 +87,7 @@ class ImageSourcesDataset(Dataset):
     def __len__(self) -> int:
         return len(self.sources)
 
-    def __getitem__(self, index: int) -> dict[str, Any]:
+    def __getitem__(self, index: int) -> Sample | Failure:
         source = self.sources[index]
         try:
             content = download(source) if _is_address(source) else source
@@ -126,5 +125,6 @@ class ImageSourcesDataModule(pl.LightningDataModule):
         self.batch_size = batch_size
         self.num_workers = num_workers
 
-    def predict_dataloader(self) -> DataLoader:
+    def predict_dataloader(self) -> DataLoader[Sample | Failure]:
+        """Gives a :class:`~datamodules.batch.Batch` at a time."""
         return DataLoader(self.dataset, batch_size=self.batch_size, num_workers=self.num_workers, collate_fn=collate)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import math
-import os
 import shutil
 from collections.abc import Sequence
 from pathlib import Path
@@ -13,9 +12,10 @@ import numpy as np
 from PIL import Image, ImageDraw
 from pytorch_lightning.utilities import rank_zero_info
 
+from datamodules.errors import DataError
 from datamodules.image_folder import ImageFolderDataModule
-from datamodules.sources.imagenet import Annotation, write_annotation
-from datamodules.sources.listing import DataError
+from datamodules.reading.annotations import Annotation, write_annotation
+from datamodules.writing import written_whole
 
 INPUT_SIZE = 112
 RESIZE_SIZE = 128
@@ -156,11 +156,6 @@ class ShapesDataModule(ImageFolderDataModule):
         batch_size: Images in a batch, on each device.
         num_workers: Processes that decode images, for each device. null = the CPUs divided by the devices, at most 8.
         n_originals: For the first so many images the batch carries the original pixels, for figures.
-
-    Example:
-        >>> from datamodules import SHAPE_NAMES
-        >>> SHAPE_NAMES[:3], issubclass(ShapesDataModule, ImageFolderDataModule)
-        (['arrow', 'circle', 'crescent'], True)
     """
 
     def __init__(
@@ -211,14 +206,12 @@ def write_shapes(root: Path, n_train: int, n_val: int, n_pairs: int, seed: int, 
             return
         raise DataError(f"{root} holds {found or 'no generated shapes'}, not {settings}. Name another folder.")
     rank_zero_info(f"Writing {n_train + n_val + 2 * n_pairs} generated images to {root}")
-    aside = root.with_name(f"{root.name}.{os.getpid()}.part")
-    for number, (split, count) in enumerate((("train", n_train), ("val", n_val), ("pairs", n_pairs))):
-        for index in range(count):
-            rng = np.random.default_rng([seed, number, index])
-            _write_image(aside, split, index, rng)
-    aside.mkdir(parents=True, exist_ok=True)
-    (aside / "shapes.json").write_text(json.dumps(settings))
-    aside.rename(root)
+    with written_whole(root) as aside:
+        aside.mkdir()
+        for number, (split, count) in enumerate((("train", n_train), ("val", n_val), ("pairs", n_pairs))):
+            for index in range(count):
+                _write_image(aside, split, index, np.random.default_rng([seed, number, index]))
+        (aside / "shapes.json").write_text(json.dumps(settings))
 
 
 def _write_image(root: Path, split: str, index: int, rng: np.random.Generator) -> None:

@@ -22,7 +22,7 @@ from pytorch_lightning.utilities.exceptions import MisconfigurationException
 
 from datamodules import DataError, DecodingError, Preprocess, decode_image
 from datamodules.image_sources import download
-from datamodules.sources.imagenet import Annotation, AnnotationError, read_annotation
+from datamodules.reading.annotations import Annotation, AnnotationError, read_annotation
 from lightning_modules import VGG16, InputError, WeightsError, load_vgg16, save_vgg16
 from lightning_modules.running.run_folder import RunError
 

@@ -20,6 +20,16 @@ FLOORS = [
     {"activation_maximization", "attribution", "classifier", "robustness"},
     {"running"},
 ]
+# Of datamodules, likewise.
+DATA_FLOORS = [
+    {"errors", "imagenet", "writing"},
+    {"classes"},
+    {"batch"},
+    {"reading"},
+    {"sources"},
+    {"class_indices", "image_folder", "image_sources"},
+    {"shapes"},
+]
 FILES = [file for package in ("datamodules", "lightning_modules", "scripts") for file in (ROOT / package).rglob("*.py")]
 
 
@@ -34,10 +44,18 @@ def imports_of(file: Path) -> set[str]:
     return found
 
 
-def floor_of(room: str) -> int:
-    (floor,) = [k for k, rooms in enumerate(FLOORS) if room in rooms] or [None]
-    assert floor is not None, f"{room} stands on no floor: add it to FLOORS"
+def floor_of(room: str, floors: list[set[str]]) -> int:
+    (floor,) = [k for k, rooms in enumerate(floors) if room in rooms] or [None]
+    assert floor is not None, f"{room} stands on no floor: add it to FLOORS or DATA_FLOORS"
     return floor
+
+
+def assert_goes_down(file: Path, package: str, floors: list[set[str]]) -> None:
+    room = file.relative_to(ROOT / package).with_suffix("").parts[0]
+    for name in imports_of(file):
+        if name.startswith(f"{package}."):
+            other = name.split(".")[1]
+            assert other == room or floor_of(other, floors) < floor_of(room, floors), f"{file} imports {name}"
 
 
 @pytest.mark.parametrize("file", FILES, ids=lambda file: file.relative_to(ROOT).as_posix())
@@ -46,15 +64,15 @@ def test_imports_go_down(file: Path) -> None:
     imported = imports_of(file)
     if package == "datamodules":
         assert not {name for name in imported if name.startswith(("lightning_modules", "scripts"))}
+        if inner != ["__init__"]:
+            assert_goes_down(file, package, DATA_FLOORS)
     if package == "lightning_modules":
         assert not {name for name in imported if name.startswith("scripts")}
         if inner == ["__init__"]:
             return
-        assert not {n for n in imported if n.startswith("datamodules") and not n.startswith("datamodules.batch.")}
-        for name in imported:
-            if name.startswith("lightning_modules."):
-                other = name.split(".")[1]
-                assert other == inner[0] or floor_of(other) < floor_of(inner[0]), f"{file} imports {name}"
+        of_data = {name for name in imported if name.split(".")[0] == "datamodules"}
+        assert not {name for name in of_data if not name.startswith("datamodules.batch.")}
+        assert_goes_down(file, package, FLOORS)
 
 
 def test_cleverhans_lives_behind_one_adapter() -> None:
@@ -69,3 +87,10 @@ def test_a_script_parses_and_runs(script: Path) -> None:
     """All else is a library, so that a script of somebody else's can have it."""
     most = 60 if script.name == "tour.py" else 40  # the tour is to be read
     assert len(script.read_text().splitlines()) < most
+
+
+@pytest.mark.parametrize(
+    "file", [file for file in FILES if file.name == "__init__.py"], ids=lambda file: file.parent.name
+)
+def test_each_room_opens_with_what_lives_there(file: Path) -> None:
+    assert ast.get_docstring(ast.parse(file.read_text()))

@@ -23,13 +23,7 @@ MAX_PIXELS = 100_000_000
 
 
 class DecodingError(ValueError):
-    """A file that is not a usable image; the message says why, without the path.
-
-    Example:
-        >>> decode_image(b"no image")
-        Traceback (most recent call last):
-        datamodules.reading.decoding.DecodingError: not an image in a known format
-    """
+    """A file that is not a usable image; the message says why, without the path."""
 
 
 def decode_image(source: str | os.PathLike[str] | bytes) -> Image.Image:

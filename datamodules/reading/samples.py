@@ -3,29 +3,51 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TypedDict, final
 
 import numpy as np
 import torch
 from PIL import Image
 from torch import Tensor
 
-from datamodules.batch import Original
-from datamodules.reading.decoding import DecodingError, decode_image
-from datamodules.sources.imagenet import Annotation, AnnotationError, read_annotation
-from datamodules.sources.listing import label_table, printable
+from datamodules.batch import Batch, Original
+from datamodules.classes import ClassTable
+from datamodules.reading.annotations import AnnotationError, find_annotation, read_annotation
+from datamodules.reading.decoding import DecodingError, Preprocess, decode_image
 
 ORIGINAL_SIZE = 1024
 """Originals that travel with a batch are reduced to at most this many pixels a side: they are for figures."""
 
 
+@final
+class Sample(TypedDict):
+    """One image that could be read: what a :class:`~datamodules.batch.Batch` holds N of, under the same names."""
+
+    image: Tensor
+    label: int
+    index: int
+    path: str
+    boxes: Tensor
+    box_labels: Tensor
+    box_error: str | None
+    original: Original | None
+
+
+@final
+class Failure(TypedDict):
+    """One image that could not be read: its path, and the error."""
+
+    failed: tuple[str, str]
+
+
 class SampleReader:
-    """Makes samples of images; one that fails gives ``{"failed": (path, error)}``.
+    """Makes samples of images.
 
     Args:
-        transform: RGB image -> float32 ``(3, H, W)`` in [0, 1].
+        transform: RGB image -> float32 ``(3, H, W)`` in [0, 1]. Boxes and originals need a :class:`Preprocess`, which
+            knows where an image's pixels go.
         boxes: Folder of ILSVRC's XML annotations, or None.
         class_names: Names of the network's classes, to label the boxes by.
         n_originals: For the first so many images, the sample carries the original pixels too.
@@ -33,19 +55,19 @@ class SampleReader:
 
     def __init__(
         self,
-        transform: Any,
+        transform: Preprocess | Callable[[Image.Image], Tensor],
         boxes: Path | None = None,
         class_names: Sequence[str] | None = None,
         n_originals: int = 0,
     ) -> None:
         self.transform = transform
         self.boxes = boxes
-        self.label_table = label_table(class_names or [])
+        self.classes = ClassTable(class_names or [])
         self.n_originals = n_originals
 
     def read(
         self, source: str | os.PathLike[str] | bytes, path: str, label: int, index: int, annotation: bytes | None = None
-    ) -> dict[str, Any]:
+    ) -> Sample | Failure:
         """One sample.
 
         Args:
@@ -78,51 +100,52 @@ class SampleReader:
         if file is None:
             return *empty, None
         try:
-            annotation: Annotation = read_annotation(file, content)
+            annotation = read_annotation(file, content)
         except AnnotationError as error:
             return *empty, str(error)
         size = annotation.width, annotation.height
         if size != image.size:
             return *empty, f"{file} is of an image of {size[0]} × {size[1]} pixels, not {image.width} × {image.height}"
-        labels = [self.label_table.get(name, -1) for name in annotation.names]
+        found = [self.classes.named(name) for name in annotation.names]
+        labels = [-1 if label is None else label for label in found]
         boxes = torch.tensor(annotation.boxes, dtype=torch.float32).reshape(-1, 4)
-        moved = self.transform.move_boxes(boxes, *image.size)
+        moved = self._preprocess.move_boxes(boxes, *image.size)
         return moved, torch.tensor(labels, dtype=torch.long), "; ".join(annotation.problems) or None
 
     def _original(self, image: Image.Image) -> Original:
         scale = min(1.0, ORIGINAL_SIZE / max(image.size))
         reduced = image.resize((max(1, round(image.width * scale)), max(1, round(image.height * scale))))
         x, y = reduced.width / image.width, reduced.height / image.height
-        left, top, right, bottom = self.transform.view(*image.size)
+        left, top, right, bottom = self._preprocess.view(*image.size)
         return Original(np.array(reduced), (left * x, top * y, right * x, bottom * y))
 
-
-def find_annotation(boxes: Path | None, path: str) -> Path | None:
-    """The XML file of an image's boxes: ILSVRC keeps those of train in class folders, those of val in a flat one."""
-    if boxes is None:
-        return None
-    candidates = [(boxes / path).with_suffix(".xml"), boxes / f"{Path(path).stem}.xml"]
-    return next((candidate for candidate in candidates if candidate.exists()), None)
+    @property
+    def _preprocess(self) -> Preprocess:
+        assert isinstance(self.transform, Preprocess), "random crops have neither boxes nor originals"
+        return self.transform
 
 
-def failed(path: str, error: str) -> dict[str, Any]:
-    """The sample of an image that could not be read."""
+def printable(path: str | bytes) -> str:
+    """The path as valid Unicode: bytes that are not UTF-8 are written as escapes (``\\xff``)."""
+    return os.fsencode(path).decode("utf-8", "backslashreplace")
+
+
+def failed(path: str, error: str) -> Failure:
+    """What stands for an image that could not be read."""
     return {"failed": (printable(path), error)}
 
 
-def collate(samples: Sequence[dict[str, Any]]) -> dict[str, Any]:
-    """Samples -> batch: ``image`` float32 ``(N, 3, H, W)`` and so on; N counts the images that did not fail.
-
-    The batch holds ``image``, ``label`` and ``index`` (long ``(N,)``), ``path``, ``boxes`` (N of ``(K, 4)``),
-    ``box_labels`` (N of ``(K,)``, -1 = unknown), ``box_error`` (N of str or None), ``original`` (N of
-    :class:`Original` or None), and ``failed``, a list of (path, error).
-    """
+def collate(samples: Sequence[Sample | Failure]) -> Batch:
+    """Samples -> batch, of the N that did not fail and of those that did."""
     good = [sample for sample in samples if "failed" not in sample]
-    batch: dict[str, Any] = {
-        name: [sample[name] for sample in good] for name in ("path", "boxes", "box_labels", "box_error", "original")
+    return {
+        "path": [sample["path"] for sample in good],
+        "boxes": [sample["boxes"] for sample in good],
+        "box_labels": [sample["box_labels"] for sample in good],
+        "box_error": [sample["box_error"] for sample in good],
+        "original": [sample["original"] for sample in good],
+        "image": torch.stack([sample["image"] for sample in good]) if good else torch.zeros(0, 3, 1, 1),
+        "label": torch.tensor([sample["label"] for sample in good], dtype=torch.long),
+        "index": torch.tensor([sample["index"] for sample in good], dtype=torch.long),
+        "failed": [sample["failed"] for sample in samples if "failed" in sample],
     }
-    batch["image"] = torch.stack([s["image"] for s in good]) if good else torch.zeros(0, 3, 1, 1)
-    for name in ("label", "index"):
-        batch[name] = torch.tensor([sample[name] for sample in good], dtype=torch.long)
-    batch["failed"] = [sample["failed"] for sample in samples if "failed" in sample]
-    return batch

@@ -1,114 +1,122 @@
-"""Lists folders of images and labels them by the folders' names."""
+"""What every kind of source has in common: a listing, made once and read by all processes, that says how to read on."""
 
 from __future__ import annotations
 
-import hashlib
-import itertools
-import json
-import os
-from collections.abc import Collection, Sequence
-from dataclasses import dataclass, replace
+from abc import ABC, abstractmethod
+from collections.abc import Collection, Iterable, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar, NamedTuple, Self, TypedDict
 
 import numpy as np
 import pyarrow as pa
 
-from datamodules.batch import DataError
-from datamodules.reading.decoding import EXTENSIONS
-from datamodules.sources.imagenet import imagenet_class_names, imagenet_classes
-
-_CHUNK = 1 << 12
-"""So many names at most are Python objects at a time: a million of them would take a hundred megabytes."""
-
-_SIZES = 1000
-
-_NO_NAMES = pa.array([], pa.large_binary())
+from datamodules.batch import Batch
+from datamodules.reading.samples import SampleReader
+from datamodules.writing import written_whole
 
 
-@dataclass(frozen=True)
-class Listing:
-    """The images of a folder: paths relative to ``root`` (as the file system's bytes) and labels, -1 = unlabelled.
-
-    The order goes round the classes: the first image of each, then the second of each. So the first images of a run,
-    those with figures, show different classes, and a run over the first batches is a sample of all classes.
+class Share(NamedTuple):
+    """Which part of the images is a process's own.
 
     Attributes:
-        done: Which images have their rows already, bool ``(N,)``.
-        file: Where :meth:`save` wrote it. Such a listing is mapped into memory, which all processes share, and
-            is pickled as its file's name.
-
-    Example:
-        >>> paths = pa.array([b"cat/a.jpg"], pa.large_binary())
-        >>> listing = Listing(Path("photos"), paths, np.array([281]), np.array([False]))
-        >>> len(listing), listing.path(0)
-        (1, 'cat/a.jpg')
+        rank: The number of the process ...
+        world: ... among so many.
+        limit: Of its images, if they are counted, it reads those of the first so many batches; see
+            :func:`first_batches`.
     """
 
-    root: Path
-    paths: pa.Array
+    rank: int = 0
+    world: int = 1
+    limit: float = 1.0
+
+
+class LoaderOptions(TypedDict):
+    """What a loader has to be told beside what it loads, as torch's DataLoader calls it."""
+
+    batch_size: int
+    num_workers: int
+    pin_memory: bool
+
+
+class Listing(ABC):
+    """The images at a root, as they were found, and how they are read: the one thing that knows how images may lie.
+
+    A new kind is a subclass in a file of its own, and a name in :data:`datamodules.sources.kinds.KINDS`.
+
+    Attributes:
+        key: What an Arrow file of this kind has in its metadata, and that of no other kind has.
+        is_counted: Whether it is known how many images there are before they are read.
+        labels: Index of the class of each image that was looked at, long ``(N,)``; -1 = unlabelled.
+        file: Where :meth:`save` wrote the listing. Such a one is mapped into memory, which all processes share, and
+            is pickled as its file's name.
+    """
+
+    key: ClassVar[bytes]
+    is_counted: ClassVar[bool]
     labels: np.ndarray
-    done: np.ndarray
-    file: Path | None = None
-
-    def __len__(self) -> int:
-        return len(self.paths)
-
-    def __reduce__(self) -> Any:
-        return super().__reduce__() if self.file is None else (Listing.load, (self.file,))
-
-    def path(self, index: int) -> str:
-        return os.fsdecode(self.paths[index].as_py())
-
-    def todo(self, rank: int = 0, world: int = 1, batch_size: int = 1, limit: float = 1.0) -> np.ndarray:
-        """The indices of the images that have no rows yet, of the share of one process among ``world``.
-
-        Of the share, only the first ``limit`` batches are taken into account, see :func:`first_batches`. What is done
-        is left out of each share, not of what is shared out: so a continued run has the same batches, to the last bit,
-        as one that was never interrupted.
-        """
-        mine = np.arange(rank, len(self), world)
-        mine = mine[: first_batches(len(mine), batch_size, limit)]
-        return mine[~self.done[mine]]
-
-    def without(self, done: Collection[str]) -> Listing:
-        """The listing with the images of these :func:`printable` paths marked as done."""
-        if not done:
-            return self
-        mask = np.empty(len(self), dtype=bool)
-        for start in range(0, len(self), _CHUNK):
-            chunk = self.paths.slice(start, _CHUNK)
-            mask[start : start + len(chunk)] = [printable(path) in done for path in chunk.to_pylist()]
-        return replace(self, done=mask)
-
-    def fingerprint(self) -> dict[str, Any]:
-        """What tells this listing from another: how many images, a hash of paths and labels, and one of sizes.
-
-        The sizes are those of a thousand files, spread over all: files that were written anew under their old names
-        are noticed, and a file system with a million of them is not asked about each.
-        """
-        sha256 = hashlib.sha256(self.labels.astype(np.int64).tobytes())
-        _hash_names(sha256, self.paths)
-        some = np.unique(np.linspace(0, len(self) - 1, min(len(self), _SIZES)).astype(int))
-        sizes = json.dumps([_size(self.root / self.path(k)) for k in some.tolist()])
-        return {
-            "n_images": len(self),
-            "sha256": sha256.hexdigest(),
-            "sizes_sha256": hashlib.sha256(sizes.encode()).hexdigest(),
-        }
-
-    def save(self, file: Path) -> None:
-        """Writes an Arrow file, aside and then renamed, so that it is either whole or not there."""
-        columns = {"path": self.paths, "label": self.labels, "done": self.done}
-        write_arrow(pa.table(columns, metadata={"root": os.fsencode(self.root)}), file)
+    file: Path | None
 
     @classmethod
-    def load(cls, file: Path) -> Listing:
+    @abstractmethod
+    def lies_at(cls, root: Path) -> bool:
+        """Whether the images at ``root`` lie as this kind has them."""
+
+    @classmethod
+    @abstractmethod
+    def found_at(cls, root: Path, class_names: Sequence[str] | None) -> Listing:
+        """The listing of what lies at ``root``, labelled by the names of the network's classes.
+
+        Raises:
+            DataError: If it cannot be used.
+        """
+
+    @abstractmethod
+    def without(self, done: Collection[str]) -> Self:
+        """The listing with the images of these paths, as rows hold them, marked as done: no loader reads them."""
+
+    @abstractmethod
+    def fingerprint(self) -> dict[str, Any]:
+        """What tells this listing from another: counts and hashes."""
+
+    @abstractmethod
+    def loader(self, reader: SampleReader, share: Share, options: LoaderOptions) -> Iterable[Batch]:
+        """The batches of a process's share, without what is done; neither repeated nor padded.
+
+        They outlive worker processes that are killed.
+        """
+
+    @abstractmethod
+    def to_table(self) -> pa.Table:
+        """All there is to the listing, with :attr:`key` in its metadata."""
+
+    @classmethod
+    @abstractmethod
+    def from_table(cls, table: pa.Table, file: Path) -> Self:
+        """The listing of which :meth:`to_table` gave this table, read from ``file``."""
+
+    def save(self, file: Path) -> None:
+        """Writes an Arrow file, which is either whole or not there."""
+        table = self.to_table()
+        with (
+            written_whole(file) as aside,
+            pa.OSFile(str(aside), "wb") as sink,
+            pa.ipc.new_file(sink, table.schema) as writer,
+        ):
+            # In one piece: several could not be mapped as one array.
+            writer.write_table(table.combine_chunks())
+
+    @classmethod
+    def load(cls, file: Path) -> Self:
         """Maps what :meth:`save` wrote into memory: it is read as it is needed, and shared between processes."""
-        table = read_arrow(file)
-        root = Path(os.fsdecode(table.schema.metadata[b"root"]))
-        columns = [table[name].combine_chunks() for name in ("path", "label", "done")]
-        return cls(root, columns[0], columns[1].to_numpy(), columns[2].to_numpy(zero_copy_only=False), file)
+        return cls.from_table(read_arrow(file), file)
+
+    def __reduce__(self) -> Any:
+        return super().__reduce__() if self.file is None else (type(self).load, (self.file,))
+
+
+def read_arrow(file: Path) -> pa.Table:
+    """Maps a table into memory."""
+    return pa.ipc.open_file(pa.memory_map(str(file))).read_all()
 
 
 def first_batches(n: int, batch_size: int, limit: float) -> int:
@@ -120,159 +128,3 @@ def first_batches(n: int, batch_size: int, limit: float) -> int:
     """
     n_batches = -(-n // batch_size)
     return min(n, batch_size * (limit if isinstance(limit, int) else int(n_batches * limit)))
-
-
-def write_arrow(table: pa.Table, file: Path) -> None:
-    """Writes a table aside and renames it, so that it is either whole or not there."""
-    file.parent.mkdir(parents=True, exist_ok=True)
-    aside = file.with_name(f"{file.name}.{os.getpid()}.part")
-    try:
-        # In one piece: several could not be mapped as one array.
-        with pa.OSFile(str(aside), "wb") as sink, pa.ipc.new_file(sink, table.schema) as writer:
-            writer.write_table(table.combine_chunks())
-        os.replace(aside, file)
-    finally:
-        aside.unlink(missing_ok=True)
-
-
-def read_arrow(file: Path) -> pa.Table:
-    """Maps a table into memory."""
-    return pa.ipc.open_file(pa.memory_map(str(file))).read_all()
-
-
-def list_folder(root: str | Path, class_names: Sequence[str] | None = None) -> Listing:
-    """Lists a folder of class folders, or a flat folder of images.
-
-    Args:
-        root: The folder.
-        class_names: Names of the network's classes, by which the folders are labelled (see :func:`match_labels`). None
-            numbers the class folders in sorted order.
-
-    Raises:
-        DataError: If the folder does not exist, holds no images, holds images beside class folders, or a class
-            folder's name is no class of the network.
-
-    Example:
-        >>> import tempfile
-        >>> with tempfile.TemporaryDirectory() as folder:
-        ...     for name in ("dog", "cat"):
-        ...         Path(folder, name).mkdir()
-        ...         Path(folder, name, "a.jpg").touch()
-        ...     listing = list_folder(folder, ["dog", "bird", "cat"])
-        >>> [(listing.path(k), int(listing.labels[k])) for k in range(2)]
-        [('cat/a.jpg', 2), ('dog/a.jpg', 0)]
-    """
-    root = Path(root).expanduser()
-    if not root.is_dir():
-        raise DataError(f"The image folder {root} {'is not a folder' if root.exists() else 'does not exist'}.")
-    folders = class_folders(root)
-    loose = list_files(root)
-    if len(loose) and folders:
-        raise DataError(
-            f"{root} holds images ({os.fsdecode(loose[0].as_py())}, ...) beside folders ({folders[0]}, ...). It should "
-            "hold either one folder for each class, or images alone."
-        )
-    if len(loose):
-        return Listing(root, loose, np.full(len(loose), -1), np.zeros(len(loose), bool))
-    files = [list_files(root, folder) for folder in folders]
-    if not any(len(names) for names in files):
-        raise DataError(
-            f"{root} holds no images: neither {root}/*.JPEG nor {root}/CLASS/*.JPEG. If the images lie deeper, name "
-            "the folder right above the class folders."
-        )
-    # Every folder is matched, also an empty one: a wrong root should be noticed.
-    labels = list(range(len(folders))) if class_names is None else match_labels(folders, class_names)
-    sizes = [len(names) for names in files]
-    # Round the classes: by the position in the class, and within a position by the class.
-    order = np.argsort(np.concatenate([np.arange(size) for size in sizes]), kind="stable")
-    paths = pa.concat_arrays(files).take(pa.array(order))
-    return Listing(root, paths, np.repeat(labels, sizes)[order], np.zeros(len(order), bool))
-
-
-def list_files(root: Path, folder: str = "", extensions: Collection[str] = EXTENSIONS) -> pa.Array:
-    """Paths, relative to ``root``, of the files in ``root/folder``, as sorted bytes; hidden files are left out.
-
-    Example:
-        >>> list_files(Path(__file__).parent, extensions=[".csv"]).to_pylist()
-        [b'imagenet_classes.csv']
-    """
-    wanted = {os.fsencode(extension) for extension in extensions}
-    prefix = os.fsencode(f"{folder}/" if folder else "")
-    with os.scandir(os.fsencode(root / folder)) as entries:
-        names = (
-            prefix + entry.name
-            for entry in entries
-            if os.path.splitext(entry.name)[1].lower() in wanted and not entry.name.startswith(b".")
-        )
-        chunks = iter(lambda: pa.array(itertools.islice(names, _CHUNK), pa.large_binary()), _NO_NAMES)
-        found = pa.concat_arrays([_NO_NAMES, *chunks])
-    return found.sort()
-
-
-def class_folders(root: Path) -> list[str]:
-    """Names of the folders in ``root``, sorted; hidden ones are left out."""
-    with os.scandir(root) as entries:
-        return sorted(entry.name for entry in entries if entry.is_dir() and not entry.name.startswith("."))
-
-
-def match_labels(folders: Sequence[str], class_names: Sequence[str]) -> list[int]:
-    """The index of the network's class that each folder stands for.
-
-    A folder stands for the class of its own name, or, if the network's classes are ImageNet's, for the class of
-    its WordNet id. The folders' positions never matter, so a part of the 1,000 folders is labelled rightly too.
-
-    Raises:
-        DataError: If a folder matches no class; shows folders and classes.
-
-    Example:
-        >>> match_labels(["n02123045", "tench"], imagenet_class_names())
-        [281, 0]
-    """
-    table = label_table(class_names)
-    if unknown := [folder for folder in folders if folder not in table]:
-        raise DataError(
-            f"{len(unknown)} of {len(folders)} class folders match no class of the network. Folders without a match: "
-            f"{_some(unknown)}. Classes of the network: {_some(class_names)}. A folder should have a class's name"
-            + (", or its WordNet id such as n02123045." if "n02123045" in table else ".")
-        )
-    return [table[folder] for folder in folders]
-
-
-def label_table(class_names: Sequence[str]) -> dict[str, int]:
-    """Class name -> index and, if the classes are ImageNet's, WordNet id -> index."""
-    table = {name: index for index, name in enumerate(class_names)}
-    if list(class_names) == imagenet_class_names():
-        table |= {wnid: index for wnid, (index, _) in imagenet_classes().items()}
-    return table
-
-
-def _some(names: Sequence[str], most: int = 12) -> str:
-    return ", ".join(names[:most]) + (f", ... ({len(names)} in all)" if len(names) > most else "")
-
-
-def hash_files(root: Path, extensions: Collection[str]) -> tuple[int, str]:
-    """How many files of these extensions lie in ``root`` and in the folders in it, and a hash of their names."""
-    sha256, n = hashlib.sha256(), 0
-    for folder in ("", *class_folders(root)):
-        names = list_files(root, folder, extensions)
-        _hash_names(sha256, names)
-        n += len(names)
-    return n, sha256.hexdigest()
-
-
-def _size(path: Path) -> int | None:
-    try:
-        return path.stat().st_size
-    except OSError:  # a dangling link is listed too
-        return None
-
-
-def _hash_names(sha256: Any, names: pa.Array) -> None:
-    for start in range(0, len(names), _CHUNK):
-        for name in names.slice(start, _CHUNK).to_pylist():
-            sha256.update(name + b"\0")
-
-
-def printable(path: str | bytes) -> str:
-    """The path as valid Unicode: bytes that are not UTF-8 are written as escapes (``\\xff``)."""
-    return os.fsencode(path).decode("utf-8", "backslashreplace")

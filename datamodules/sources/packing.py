@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import os
-import shutil
 from collections.abc import Callable, Iterable
 from pathlib import Path
 
 from webdataset import TarWriter
 
-from datamodules.reading.samples import find_annotation
-from datamodules.sources.listing import DataError, Listing, list_folder, printable
+from datamodules.errors import DataError
+from datamodules.reading.annotations import find_annotation
+from datamodules.reading.samples import printable
+from datamodules.sources.folder import FolderListing, list_folder
+from datamodules.writing import written_whole
 
 
 def pack_folder(
@@ -54,19 +56,15 @@ def pack_folder(
     if out.exists() and not (out.is_dir() and not any(out.iterdir())):
         raise DataError(f"{out} exists and is not an empty folder. Name another --out, or delete it.")
     listing = list_folder(root)
-    aside = out.with_name(f"{out.name}.{os.getpid()}.part")
-    aside.mkdir(parents=True)
-    try:
+    with written_whole(out) as aside:
+        aside.mkdir()
         for shard in track(range(-(-len(listing) // images_per_shard))):
             numbers = range(shard * images_per_shard, min(len(listing), (shard + 1) * images_per_shard))
             _write_shard(listing, numbers, aside / f"{shard:05d}.tar", boxes)
-        os.rename(aside, out)
-    finally:
-        shutil.rmtree(aside, ignore_errors=True)
     return len(listing)
 
 
-def _write_shard(listing: Listing, numbers: range, shard: Path, boxes: Path | None) -> None:
+def _write_shard(listing: FolderListing, numbers: range, shard: Path, boxes: Path | None) -> None:
     keys: set[str] = set()
     with (
         shard.open("wb") as file,

@@ -6,8 +6,9 @@ from pathlib import Path
 import pytest
 import torch
 
-from datamodules import DataError, ImageFolderDataModule, image_folder
-from datamodules.sources.imagenet import Annotation, write_annotation
+from datamodules import DataError, ImageFolderDataModule
+from datamodules.reading.annotations import Annotation, write_annotation
+from datamodules.sources import folder
 from tests.images import make_images
 
 
@@ -160,7 +161,7 @@ class TestListingOnce:
         make_images(tmp_path / "images", "cat/later.png")
         second = self.module(tmp_path, rank=1)
         second.read_done = None  # type: ignore[assignment]
-        monkeypatch.setattr(image_folder, "list_folder", None)
+        monkeypatch.setattr(folder, "list_folder", None)
         paths = []
         for data in (first, second):
             data.setup("test")

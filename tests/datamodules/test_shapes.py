@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from datamodules import SHAPE_NAMES, DataError, ShapesDataModule, decode_image, write_shapes
-from datamodules.sources.imagenet import read_annotation
+from datamodules.reading.annotations import read_annotation
 
 
 def files_of(root: Path) -> list[str]:

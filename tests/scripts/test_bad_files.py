@@ -11,7 +11,7 @@ import pandas as pd
 import pytest
 from evaluate_attribution import main
 
-from datamodules import Listing
+from datamodules import FolderListing
 from datamodules.reading import samples
 from lightning_modules.results.rows import read_rows
 from tests.scripts.processes import complete
@@ -21,22 +21,22 @@ OPTIONS = [
     *("--model.weights", "shapes", "--model.methods", "[GradCAM]", "--model.n_figures", "3"),
     *("--data.batch_size", "4", "--trainer.accelerator", "cpu"),
 ]
-save = Listing.save
+save = FolderListing.save
 # The same script, but for a file that is deleted once the folder is listed, and one that kills who decodes it.
 SCRIPT = """
 from lightning_modules.running.cli import run_main
-from datamodules import Listing
+from datamodules import FolderListing
 from datamodules.reading import samples
 from evaluate_attribution import main
 from tests.scripts.test_bad_files import save_and_delete
 from tests.zoo import decode_or_crash
 
-Listing.save = save_and_delete
+FolderListing.save = save_and_delete
 samples.decode_image = decode_or_crash
 """
 
 
-def save_and_delete(listing: Listing, file: Path) -> None:
+def save_and_delete(listing: FolderListing, file: Path) -> None:
     save(listing, file)
     (listing.root / "star" / VANISHING).unlink()
 
@@ -67,7 +67,7 @@ def test_two_workers_and_two_processes(
     call: Callable, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     expected = make_zoo(tmp_path / "zoo/star")
-    monkeypatch.setattr(Listing, "save", save_and_delete)
+    monkeypatch.setattr(FolderListing, "save", save_and_delete)
     content = (tmp_path / "zoo/star" / VANISHING).read_bytes()
     monkeypatch.setattr(samples, "decode_image", decode_or_crash)
     with pytest.warns(UserWarning, match="was killed by signal 9"):

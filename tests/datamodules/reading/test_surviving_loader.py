@@ -12,8 +12,11 @@ import pytest
 from torch.utils.data import Dataset
 
 from datamodules import DataError
-from datamodules.reading import surviving_loader
+from datamodules.reading import workers as workers_module
 from datamodules.reading.surviving_loader import SurvivingLoader
+
+# A worker's death may come while torch opens files, to see whether it still can.
+pytestmark = pytest.mark.filterwarnings("ignore:unclosed file <_io.FileIO:ResourceWarning")
 
 
 class Numbers(Dataset):
@@ -127,7 +130,7 @@ def test_the_main_process_is_not_interrupted() -> None:
 
 @pytest.mark.process
 def test_workers_that_always_die(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(surviving_loader, "MOST_DEATHS", 4)
+    monkeypatch.setattr(workers_module, "MOST_DEATHS", 4)
     with (
         pytest.warns(UserWarning, match="SIGKILL"),
         pytest.raises(DataError, match="4 workers of rank 5 died one after"),

@@ -12,11 +12,15 @@ import torch
 from PIL import Image
 
 from datamodules import DataError, ImageFolderDataModule, decode_image, pack_folder
-from datamodules.sources.imagenet import Annotation, write_annotation
-from datamodules.sources.shards import Part, ShardListing, share
+from datamodules.imagenet import imagenet_class_names
+from datamodules.reading.annotations import Annotation, write_annotation
+from datamodules.sources.shard_loader import Part, own_parts
+from datamodules.sources.shards import ShardListing
 from tests.images import make_images
 
 NAMES = ["cat", "dog"]
+# A worker's death may come while torch opens files, to see whether it still can.
+pytestmark = pytest.mark.filterwarnings("ignore:unclosed file <_io.FileIO:ResourceWarning")
 
 
 def samples(root: object, world: int = 1, workers: int = 0, done: set | None = None, **options: object) -> dict:
@@ -68,7 +72,7 @@ def test_share(n: int, world: int, workers: int) -> None:
     """Every sample of every shard is some worker's, once; whole shards where there are enough."""
     seen = []
     for rank, worker in itertools.product(range(world), range(workers)):
-        parts = share(share([Part(k) for k in range(n)], rank, world), worker, workers)
+        parts = own_parts(own_parts([Part(k) for k in range(n)], rank, world), worker, workers)
         assert parts
         assert n < world * workers or all(part.step == 1 for part in parts)
         seen += [(part.shard, k) for part in parts for k in range(part.start, 60, part.step)]
@@ -148,8 +152,6 @@ class TestForeignShards:
         assert labels == {"0.png": 1, "1.PNG": 0, "2.png": -1, "dog/3.jpg": 0, "dog/4.jpg": 1}
 
     def test_wnids(self, tmp_path: Path) -> None:
-        from datamodules.sources.imagenet import imagenet_class_names
-
         files = [("n02123045/a.JPEG", png()), ("b.JPEG", png()), ("b.cls", b"n01440764")]
         found = samples(write_tar(tmp_path / "x.tar", files), class_names=imagenet_class_names())
         assert {path: sample[1].item() for path, sample in found.items()} == {"n02123045/a.JPEG": 281, "b.JPEG": 0}

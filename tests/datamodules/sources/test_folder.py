@@ -9,9 +9,9 @@ from pathlib import Path
 
 import pytest
 
-from datamodules import DataError, list_folder
-from datamodules.sources.imagenet import imagenet_class_names
-from datamodules.sources.listing import Listing, match_labels
+from datamodules import DataError, FolderListing, list_folder
+from datamodules.classes import ClassTable
+from datamodules.imagenet import imagenet_class_names
 from tests.images import make_images
 
 
@@ -86,7 +86,7 @@ def test_no_folder(tmp_path: Path) -> None:
 def test_ambiguous_names_of_imagenet_are_apart() -> None:
     names = imagenet_class_names()
     assert len(set(names)) == 1000
-    assert match_labels(names, names) == list(range(1000))
+    assert ClassTable(names).of_folders(names) == list(range(1000))
 
 
 def test_order_goes_round_classes_of_different_sizes(tmp_path: Path) -> None:
@@ -105,7 +105,7 @@ def test_saved_listing(tmp_path: Path) -> None:
     listing = list_folder(tmp_path / "images").without({"cat/a.png", "dog/\\xff\n.png"})
     listing.save(tmp_path / "run/listing.arrow")
     assert [file.name for file in (tmp_path / "run").iterdir()] == ["listing.arrow"]
-    loaded = Listing.load(tmp_path / "run/listing.arrow")
+    loaded = FolderListing.load(tmp_path / "run/listing.arrow")
     assert loaded.root == listing.root
     assert loaded.paths.to_pylist() == [b"cat/a.png", b"dog/\xff\n.png", b"cat/b c.png"]
     assert loaded.path(1) == "dog/\udcff\n.png"
@@ -160,7 +160,7 @@ def test_listing_takes_little_memory(tmp_path: Path, n_folders: int) -> None:
         listed_peak = tracemalloc.get_traced_memory()[1]
         tracemalloc.reset_peak()
         listing.without({"x"}).save(tmp_path / "listing.arrow")
-        loaded = Listing.load(tmp_path / "listing.arrow")
+        loaded = FolderListing.load(tmp_path / "listing.arrow")
         assert loaded.fingerprint()["n_images"] == n
         saved_peak = tracemalloc.get_traced_memory()[1]
     finally:

@@ -1,32 +1,11 @@
-"""Facts of ImageNet: class names, WordNet ids, and the XML files that hold ILSVRC's object boxes."""
+"""The XML files that hold ILSVRC's object boxes."""
 
 from __future__ import annotations
 
-import csv
-import functools
 import math
 from dataclasses import dataclass
 from pathlib import Path
 from xml.etree import ElementTree
-
-
-@functools.cache
-def imagenet_classes() -> dict[str, tuple[int, str]]:
-    """WordNet id -> (index of the class, its name), for the 1,000 classes of ILSVRC 2012.
-
-    Example:
-        >>> imagenet_classes()["n02123045"]
-        (281, 'tabby')
-    """
-    with Path(__file__).with_name("imagenet_classes.csv").open(newline="") as file:
-        return {row["wnid"]: (int(row["index"]), row["name"]) for row in csv.DictReader(file)}
-
-
-@functools.cache
-def imagenet_class_names() -> list[str]:
-    """The 1,000 class names, in the order of the indices."""
-    return [name for _, name in sorted(imagenet_classes().values())]
-
 
 _CORNERS = ("xmin", "ymin", "xmax", "ymax")
 
@@ -89,6 +68,14 @@ def read_annotation(path: Path, content: bytes | None = None) -> Annotation:
             problems.append(f"{path}: {error}")
     names, boxes = zip(*objects) if objects else ((), ())
     return Annotation(int(width), int(height), names, boxes, tuple(problems))
+
+
+def find_annotation(boxes: Path | None, path: str) -> Path | None:
+    """The XML file of an image's boxes: ILSVRC keeps those of train in class folders, those of val in a flat one."""
+    if boxes is None:
+        return None
+    candidates = [(boxes / path).with_suffix(".xml"), boxes / f"{Path(path).stem}.xml"]
+    return next((candidate for candidate in candidates if candidate.exists()), None)
 
 
 def write_annotation(path: Path, annotation: Annotation) -> None:

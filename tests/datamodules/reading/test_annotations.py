@@ -3,16 +3,8 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
-from torchvision.models import VGG16_Weights
 
-from datamodules.sources.imagenet import (
-    Annotation,
-    AnnotationError,
-    imagenet_class_names,
-    imagenet_classes,
-    read_annotation,
-    write_annotation,
-)
+from datamodules.reading.annotations import Annotation, AnnotationError, read_annotation, write_annotation
 
 # As in the official files of ILSVRC 2012.
 OFFICIAL = """<annotation>
@@ -24,12 +16,6 @@ OFFICIAL = """<annotation>
 		<bndbox><xmin>111</xmin><ymin>108</ymin><xmax>441</xmax><ymax>193</ymax></bndbox></object>
 </annotation>
 """
-
-
-def test_names_are_torchvisions() -> None:
-    assert imagenet_class_names() == VGG16_Weights.IMAGENET1K_V1.meta["categories"]
-    assert sorted(imagenet_classes()) == list(imagenet_classes())
-    assert imagenet_classes()["n01751748"] == (65, "sea snake")
 
 
 def test_official_layout(tmp_path: Path) -> None:

@@ -1,0 +1,59 @@
+"""What one sample of a shard says of its image: path, label, boxes."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import Any
+
+from datamodules.classes import ClassTable, UnknownClassError
+from datamodules.reading.decoding import EXTENSIONS
+from datamodules.reading.samples import Failure, Sample, SampleReader, failed, printable
+
+
+def image_of(sample: dict[str, Any]) -> tuple[str, str | None]:
+    """The path of a sample, and the name under which it holds its image, None if there is not exactly one."""
+    images = [name for name in sample if f".{name.lower()}" in EXTENSIONS]
+    image = images[0] if len(images) == 1 else None
+    if "path" in sample:
+        return os.fsdecode(sample["path"]), image
+    return sample["__key__"] + (f".{image}" if image else ""), image
+
+
+def folder_of(path: str) -> str:
+    """The name of the folder that an image lies in, empty if in none."""
+    return printable(Path(path).parent.name)
+
+
+def label_of(path: str, sample: dict[str, Any], classes: ClassTable) -> int:
+    """The class in a sample's ``.cls`` or, if there is none, that of its folder; -1 = it has neither.
+
+    Raises:
+        ValueError: If there is no such class.
+    """
+    if "cls" in sample:
+        text = printable(sample["cls"]).strip()
+        try:
+            return classes.index(text)
+        except UnknownClassError as error:
+            raise ValueError(f"its .cls is {text!r}, which is no class of the network") from error
+    folder = folder_of(path)
+    label = classes.named(folder) if folder else -1
+    if label is None:
+        raise ValueError(f"its folder is {folder!r}, which is no class of the network")
+    return label
+
+
+def read_sample(sample: dict[str, Any], row: str, index: int, reader: SampleReader) -> Sample | Failure:
+    """The image of a sample, which the rows call ``row``; see :class:`SampleReader` for the rest."""
+    path, image = image_of(sample)
+    if image is None:
+        held = sorted(name for name in sample if not name.startswith("__"))
+        return failed(row, f"a sample should hold one image; this one holds {', '.join(held)}")
+    if any(content is None for content in sample.values()):
+        return failed(row, "a link; shards hold the files themselves")
+    try:
+        label = label_of(path, sample, reader.classes)
+    except ValueError as error:
+        return failed(row, str(error))
+    return reader.read(sample[image], row, label, index, sample.get("xml"))
