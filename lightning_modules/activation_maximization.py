@@ -58,11 +58,8 @@ class ActivationMaximizationModule(RunModule):
     rounding into another image, so a forward pass never holds more or fewer than ``images_per_pass``.
 
     Args:
-        weights: IMAGENET1K_V1 (torchvision's, downloaded once), shapes (the small embedded model), random (seeded,
-            untrained), or the path of a .pth or .ckpt file.
-        network: vgg16, or the import path of what makes another network from pixels in [0, 1] to logits, such as
-            torchvision.models.resnet50 or my_file.MyNet; with arguments, {class_path: ..., init_args: {...}}. weights
-            is then the name of torchvision's for it, random, own (its code loads them itself), or a state dict's path.
+        weights: What :func:`load_network` takes.
+        network: What :func:`load_network` takes.
         objective: What is maximized, by name or import path. null = LogitMargin of the class against all others. Units
             given as layer:channel are maximized by Channel, unless this objective is of their layer.
         parametrization: What is optimized, by name or import path. null = FourierImage.
@@ -253,9 +250,9 @@ class ActivationMaximizationModule(RunModule):
         rows = read_rows(run / "results").to_pylist()
         return [table_of_images(rows), *tables_of_failures(rows)]
 
-    def run_figures(self, summary: dict[str, Any], run: Path) -> dict[str, Figure]:
+    def run_figures(self, summary: dict[str, Any], run: Path) -> Iterator[tuple[str, Figure]]:
         """Contact sheets of all images, and the ablation."""
-        return run_sheets(read_rows(run / "results").to_pylist(), run, self.ablation_legend)
+        yield from run_sheets(read_rows(run / "results").to_pylist(), run, self.ablation_legend)
 
 
 def _file(path: str, variant: str | None) -> str:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from functools import reduce
 from operator import or_
 from pathlib import Path
@@ -39,11 +39,8 @@ class AttributionModule(EvaluationModule):
     """Runs attribution methods over images and scores their maps. One forward pass serves all methods.
 
     Args:
-        weights: IMAGENET1K_V1 (torchvision's, downloaded once), shapes (the small embedded model), random (seeded,
-            untrained), or the path of a .pth or .ckpt file.
-        network: vgg16, or the import path of what makes another network from pixels in [0, 1] to logits, such as
-            torchvision.models.resnet50 or my_file.MyNet; with arguments, {class_path: ..., init_args: {...}}. weights
-            is then the name of torchvision's for it, random, own (its code loads them itself), or a state dict's path.
+        weights: What :func:`load_network` takes.
+        network: What :func:`load_network` takes.
         methods: Attribution methods, by name or import path. null = GradCAM, GuidedBackprop, GuidedGradCAM and
             SmoothGrad.
         metrics: Scores of the maps, by name or import path. null = PointingGame and EnergyInBox, which need boxes.
@@ -134,14 +131,11 @@ class AttributionModule(EvaluationModule):
     def report(self, summary: dict[str, Any]) -> Report:
         return report_attribution(summary)
 
-    def run_figures(self, summary: dict[str, Any], run: Path) -> dict[str, Figure]:
+    def run_figures(self, summary: dict[str, Any], run: Path) -> Iterator[tuple[str, Figure]]:
         """The methods' scores side by side, and their curves."""
         methods = summary["methods"]
-        if not methods:
-            return {}
-        figures = {}
         if any(score["n"] for of_method in methods.values() for score in of_method["scores"].values()):
-            figures["scores"] = comparison_figure(methods)
+            yield "scores", comparison_figure(methods)
         layers = next((m.layers_of(self.network) for m in self.metrics if isinstance(m, WeightRandomization)), None)
         for name in self.curves:
             curves = {method: of["curves"][name] for method, of in methods.items() if of["curves"][name]}
@@ -150,12 +144,10 @@ class AttributionModule(EvaluationModule):
             score = name.removesuffix("_curve")
             title = f"{score.replace('_', ' ')} ({better(score)} is better)"
             if name.startswith("randomization") and layers:
-                figures[name] = curves_figure(
-                    curves, title, "randomized from the output down to", "likeness to the trained network's map", layers
-                )
+                down, likeness = "randomized from the output down to", "likeness to the trained network's map"
+                yield name, curves_figure(curves, title, down, likeness, layers)
             else:
-                figures[name] = curves_figure(curves, title, "share of the pixels", "probability of the target")
-        return figures
+                yield name, curves_figure(curves, title, "share of the pixels", "probability of the target")
 
 
 def _refuse_twins(option: str, names: Sequence[str]) -> None:

@@ -7,7 +7,7 @@ could not be read become failed rows, and a batch that does not fit in the devic
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NotRequired, TypedDict
 
@@ -88,9 +88,9 @@ class RunModule(pl.LightningModule, ABC):
         """What the terminal shows of single rows, before the report, from what lies in the run's folder."""
         return []
 
-    def run_figures(self, summary: dict[str, Any], run: Path) -> dict[str, Figure]:
-        """Figures of the whole run by file name, from its summary and from what lies in its folder."""
-        return {}
+    def run_figures(self, summary: dict[str, Any], run: Path) -> Iterator[tuple[str, Figure]]:
+        """Figures of the whole run with their file names, from its summary and from what lies in its folder."""
+        yield from ()
 
 
 class EvaluationModule(RunModule):
@@ -204,9 +204,9 @@ class EvaluationModule(RunModule):
         rows = [[name, mean_with_interval(score), f"{score['n']:,}"] for name, score in scores.items()]
         return Report(scalars, {}, summary, [Table(["mean and 95 % interval", "of all images", "n"], rows)])
 
-    def run_figures(self, summary: dict[str, Any], run: Path) -> dict[str, Figure]:
+    def run_figures(self, summary: dict[str, Any], run: Path) -> Iterator[tuple[str, Figure]]:
         """A histogram of each column."""
         if not any(score["n"] for score in summary["scores"].values()):
-            return {}
+            return
         table = read_rows(run / "results", ["path", *self.columns])
-        return {"scores": histograms_figure({name: table[name].drop_null().to_numpy() for name in self.columns})}
+        yield "scores", histograms_figure({name: table[name].drop_null().to_numpy() for name in self.columns})

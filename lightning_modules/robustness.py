@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -68,11 +68,8 @@ class RobustnessModule(EvaluationModule):
     share, and k forwards.
 
     Args:
-        weights: IMAGENET1K_V1 (torchvision's, downloaded once), shapes (the small embedded model), random (seeded,
-            untrained), or the path of a .pth or .ckpt file.
-        network: vgg16, or the import path of what makes another network from pixels in [0, 1] to logits, such as
-            torchvision.models.resnet50 or my_file.MyNet; with arguments, {class_path: ..., init_args: {...}}. weights
-            is then the name of torchvision's for it, random, own (its code loads them itself), or a state dict's path.
+        weights: What :func:`load_network` takes.
+        network: What :func:`load_network` takes.
         eps: Budgets, a list such as '[1/255, 0.1]', in pixel units: numbers in [0, 1], or fractions of them. Those of
             norm 2 and 1 may exceed 1.
         attack: The attack, by name (FGSM, PGD) or import path. null = FGSM.
@@ -256,10 +253,10 @@ class RobustnessModule(EvaluationModule):
         remedy = "They look more robust than they are. The remedy: --model.attack.unsaturate true" if has_remedy else ""
         return report_robustness(summary, remedy)
 
-    def run_figures(self, summary: dict[str, Any], run: Path) -> dict[str, Figure]:
+    def run_figures(self, summary: dict[str, Any], run: Path) -> Iterator[tuple[str, Figure]]:
         """Accuracy over the budgets, and how far the explanations moved."""
         title = f"{self.attack!r}, target: {self._target_name()}"
-        return {"accuracy_over_eps": accuracy_figure(summary, title)}
+        yield "accuracy_over_eps", accuracy_figure(summary, title)
 
     def _target_name(self) -> str:
         return self.network.class_names[self.target] if isinstance(self.target, int) else self.target

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import textwrap
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -67,8 +67,10 @@ def ablation_figure(tiles: Mapping[str, Sequence[Tile]], title: str) -> Figure:
     return figure
 
 
-def run_sheets(rows: Sequence[Mapping[str, Any]], run: Path, legend: str) -> dict[str, Figure]:
-    """Contact sheets of all images of a run and, if there are several variants of each, the ablation; by file name.
+def run_sheets(rows: Sequence[Mapping[str, Any]], run: Path, legend: str) -> Iterator[tuple[str, Figure]]:
+    """Contact sheets of all images of a run and, if there are several variants of each, the ablation.
+
+    Each comes with its file name, and when it is asked for: all at once might fill the memory.
 
     Args:
         rows: The rows of the run.
@@ -78,22 +80,20 @@ def run_sheets(rows: Sequence[Mapping[str, Any]], run: Path, legend: str) -> dic
     images = run / "images"
     good = [row for row in rows if row["status"] == "ok"]
     by_variant = {name: group for name in VARIANTS if (group := [row for row in good if row["variant"] == name])}
-    figures = {}
     for variant, group in by_variant.items():
         for page, start in enumerate(range(0, len(group), TILES_PER_SHEET)):
             alone = "" if len(by_variant) == 1 else f": {variant}"
             part = group[start : start + TILES_PER_SHEET]
             which = f", {start + 1} to {start + len(part)} of {len(group)}" if len(part) < len(group) else ""
             name = f"contact_sheet_{variant.replace(' ', '_')}_{page:03d}"
-            figures[name] = contact_sheet([_tile(row, images) for row in part], f"{run.name}{alone}{which}")
+            yield name, contact_sheet([_tile(row, images) for row in part], f"{run.name}{alone}{which}")
     if len(by_variant) > 1:
         tiles = {}
         for variant, group in by_variant.items():
             means = [f"{name} {_mean(group, column)}" for column, name in NUMBERS.items()]
             label = "\n".join([variant.upper(), f"mean of {len(group)}:", *means])
             tiles[label] = [_tile(row, images) for row in group[:ABLATION_COLUMNS]]
-        figures["ablation"] = ablation_figure(tiles, f"Ablation\n{legend}")
-    return figures
+        yield "ablation", ablation_figure(tiles, f"Ablation\n{legend}")
 
 
 def _tile(row: Mapping[str, Any], images: Path) -> Tile:

@@ -31,6 +31,12 @@ NETWORK_WEIGHTS_HELP = (
     "seed), own (the same, for a network whose code loads its weights itself), or the path of a state dict"
 )
 
+NETWORK_HELP = (
+    "vgg16, or the import path of what makes another network from pixels in [0, 1] to logits, such as "
+    "torchvision.models.resnet50 or my_file.MyNet; with arguments, {class_path: ..., init_args: {...}}. The weights "
+    f"are then {NETWORK_WEIGHTS_HELP}"
+)
+
 
 def load_network(
     network: str | Mapping[str, Any] = "vgg16", weights: str | Path = "IMAGENET1K_V1", *, seed: int = 0

@@ -21,6 +21,8 @@ from rich.console import Console
 
 from lightning_modules.evaluation import RunModule
 from lightning_modules.figures.saving import FigureFormat
+from lightning_modules.networks.loading import NETWORK_HELP
+from lightning_modules.networks.vgg16 import WEIGHTS_HELP
 from lightning_modules.results.report import describe_images, flat_settings
 from lightning_modules.results.rows import done_paths
 from lightning_modules.running.cli import RunCLI
@@ -105,6 +107,9 @@ class EvaluationCLI(RunCLI):
             help="Files of the figures: png (110 pixels an inch), or pdf, vectors for print, beside each png.",
         )
         parser.set_defaults(self.defaults)
+        for action in parser._actions:
+            # The same for every module, so it does not stand in each one's docstring.
+            action.help = HELP.get(action.dest, action.help)
         of_model, of_data = (inspect.signature(each).parameters for each in self.classes)
         for name, known in KNOWN_BY_THE_MODEL.items():
             if name in of_data:
@@ -234,6 +239,8 @@ def channels(model: RunModule) -> dict[str, int]:
 def layer(model: Any) -> str | None:
     return model.objective.layer
 
+
+HELP = {"model.weights": f"{WEIGHTS_HELP}.", "model.network": f"{NETWORK_HELP}."}
 
 KNOWN_BY_THE_MODEL: dict[str, Callable[[Any], Any]] = {
     known.__name__: known for known in (class_names, input_size, resize_size, channels, layer)

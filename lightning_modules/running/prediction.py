@@ -11,7 +11,7 @@ from rich.markup import escape
 
 from datamodules.batch import DataError
 from lightning_modules.classifier import Prediction, PredictionModule
-from lightning_modules.networks.loading import NETWORK_WEIGHTS_HELP, load_network
+from lightning_modules.networks.loading import NETWORK_HELP, load_network
 from lightning_modules.networks.vgg16 import WEIGHTS_HELP
 from lightning_modules.results.tables import Table
 from lightning_modules.running.cli import import_from_here
@@ -36,8 +36,7 @@ def run_prediction(
         "--network",
         type=str | dict[str, Any],
         default="vgg16",
-        help="vgg16, or the import path of what makes another network from pixels in [0, 1] to logits, such as "
-        f"torchvision.models.resnet50 or my_file.MyNet. Then --weights is {NETWORK_WEIGHTS_HELP}.",
+        help=f"{NETWORK_HELP}.",
     )
     parser.add_argument("--top_k", type=int, default=5, help="Classes to print for each image, at least 1.")
     parser.add_argument("--batch_size", type=int, default=16, help="Images in a batch.")

@@ -97,7 +97,7 @@ class RunWriter(pl.Callback):
         if not trainer.is_global_zero or not any(self.rows.glob("part-*.parquet")):
             return
         self.summary = pl_module.summarize(read_rows(self.rows))
-        for name, figure in pl_module.run_figures(self.summary, self.run).items():
+        for name, figure in pl_module.run_figures(self.summary, self.run):
             save_figure(figure, self.run / "figures", name, self.figure_format)
         if board := self._opened_board(trainer):
             board.show_figures()

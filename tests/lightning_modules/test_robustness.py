@@ -316,4 +316,4 @@ def test_summary_of_failures_alone(tmp_path: Path) -> None:
     )
     summary = module.summarize(read_rows(tmp_path))
     assert (summary["n_images"], summary["n_failed"], summary["clean_acc"], summary["sweep"]) == (1, 1, None, [])
-    assert set(module.run_figures(summary, tmp_path)) == {"accuracy_over_eps"}
+    assert dict(module.run_figures(summary, tmp_path)).keys() == {"accuracy_over_eps"}

@@ -70,7 +70,7 @@ def test_bootstrap_interval_is_that_of_the_mean() -> None:
 
 
 def test_figures_of_the_run(module: AttributionModule, tmp_path: Path) -> None:
-    figures = module.run_figures(module.summarize(table(module)), tmp_path)
+    figures = dict(module.run_figures(module.summarize(table(module)), tmp_path))
     assert list(figures) == ["scores", "randomization_correlation_curve"]
     titles = [axes.get_title() for axes in figures["scores"].axes if axes.get_visible()]
     assert titles == ["energy in box\n(higher is better)", "randomization correlation\n(lower is better)"]
@@ -78,4 +78,4 @@ def test_figures_of_the_run(module: AttributionModule, tmp_path: Path) -> None:
     assert [label.get_text() for label in axes.get_xticklabels()] == ["classifier.6", "features.28"]
     assert [line.get_label() for line in axes.lines] == ["GradCAM", "Saliency"]
     assert axes.lines[1].get_ydata().tolist() == pytest.approx([0.9, 0.8])
-    assert module.run_figures(module.summarize(table(module).slice(6)), tmp_path) == {}
+    assert dict(module.run_figures(module.summarize(table(module).slice(6)), tmp_path)) == {}

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -46,8 +47,8 @@ class Counting(RunModule):
         self.reported.append(summary)
         return Report({"2_summary/n_images": summary["n_images"]}, {}, summary, [])
 
-    def run_figures(self, summary: dict[str, Any], run: Path) -> dict[str, Figure]:
-        return {f"of {len(list((run / 'images').iterdir()))} images": Figure((1, 1))}
+    def run_figures(self, summary: dict[str, Any], run: Path) -> Iterator[tuple[str, Figure]]:
+        yield f"of {len(list((run / 'images').iterdir()))} images", Figure((1, 1))
 
 
 def run_of(module: Counting, run: Path, n: int = 4) -> RunWriter:
