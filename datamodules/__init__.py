@@ -1,4 +1,7 @@
-"""Where images, labels and boxes come from."""
+"""Where images, labels and boxes come from, and how they become batches.
+
+Nothing here imports ``lightning_modules``.
+"""
 
 from datamodules.batch import Original
 from datamodules.class_indices import ClassIndexDataModule

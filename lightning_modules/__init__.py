@@ -1,4 +1,7 @@
-"""VGG16 and what is computed from it."""
+"""Networks and what is computed from them: explanations, their scores, attacks, images; and the runs that do so.
+
+Of ``datamodules`` only ``datamodules.batch`` is imported here, the contract.
+"""
 
 from lightning_modules.activation_maximization import ActivationMaximizationModule
 from lightning_modules.attacks.base import Attack
