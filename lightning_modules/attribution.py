@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from functools import reduce
-from operator import or_
 from pathlib import Path
 from typing import Any
 
@@ -18,10 +16,9 @@ from lightning_modules.errors import InputError
 from lightning_modules.evaluation import EvaluationModule, Outputs
 from lightning_modules.figures.comparison import better, comparison_figure, curves_figure
 from lightning_modules.gradients.forward_pass import ForwardPass
-from lightning_modules.gradients.needs import Needs
 from lightning_modules.methods.base import AttributionMethod
 from lightning_modules.methods.cam import GradCAM, GuidedGradCAM
-from lightning_modules.methods.explain import explain
+from lightning_modules.methods.explain import explain, joined_needs
 from lightning_modules.methods.gradient import GuidedBackprop
 from lightning_modules.methods.maps import shows_something
 from lightning_modules.methods.smooth_grad import SmoothGrad
@@ -72,9 +69,8 @@ class AttributionModule(EvaluationModule):
         self.curves = [name for metric in metrics for name in metric.curves]
         self.target = target if target in ("predicted", "label") else find_class(target, self.network.class_names)
         # What does not fit the network is refused now, not at the first batch.
-        self.needs_of_metrics = reduce(or_, (metric.needs(self.network) for metric in metrics), Needs())
-        for method in methods:
-            method.needs(self.network)
+        self.needs_of_metrics = joined_needs(self.network, metrics)
+        joined_needs(self.network, methods)
 
     @property
     def schema(self) -> pa.Schema:

@@ -21,7 +21,7 @@ from lightning_modules.figures.robustness import Panel, accuracy_figure, robustn
 from lightning_modules.gradients.needs import Needs
 from lightning_modules.methods.base import AttributionMethod
 from lightning_modules.methods.cam import GradCAM
-from lightning_modules.methods.explain import Explanation, explain
+from lightning_modules.methods.explain import Explanation, explain, joined_needs
 from lightning_modules.metrics.similarity import rank_correlation, top_overlap
 from lightning_modules.networks.class_names import find_class
 from lightning_modules.networks.loading import load_network
@@ -102,8 +102,7 @@ class RobustnessModule(EvaluationModule):
         self.eps = sweep
         self.methods = {repr(method): method for method in methods}
         self.target = _parse_target(target, attack, self.network.class_names)
-        for method in methods:
-            method.needs(self.network)  # refuses unknown layers before the first batch
+        joined_needs(self.network, methods)  # refuses unknown layers before the first batch
 
     @property
     def schema(self) -> pa.Schema:

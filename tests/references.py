@@ -31,6 +31,12 @@ def full_pass(
     return ForwardPass(network, images, target, needs=needs, keys=keys)
 
 
+def relative_error(ours: Tensor, reference: Tensor) -> float:
+    """The largest difference, as a share of the largest entry of ``reference``."""
+    assert ours.shape == reference.shape
+    return float((ours - reference).detach().abs().max() / reference.detach().abs().max())
+
+
 class TinyNet(nn.Module):
     """A network small enough to differentiate by hand: 1×1 convolution, ReLU, mean over the image, linear.
 

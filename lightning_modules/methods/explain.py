@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from functools import reduce
 from operator import or_
+from typing import Protocol
 
 from torch import Tensor
 
@@ -61,12 +62,28 @@ def explain(
     names = [repr(method) for method in methods]
     if twice := [name for name in names if names.count(name) > 1]:
         raise InputError(f"{twice[0]} is named twice among the methods.")
-    wanted = reduce(or_, (method.needs(network) for method in methods), Needs() if needs is None else needs)
+    wanted = joined_needs(network, methods)
+    wanted = wanted if needs is None else wanted | needs
     explanation = Explanation(ForwardPass(network, images, target, needs=wanted, keys=keys))
     for name, method in zip(names, methods, strict=True):
         explanation[name] = method(explanation.forward_pass).detach()
         _check_map(name, explanation[name], images)
     return explanation
+
+
+class Reader(Protocol):
+    """Whoever reads a forward pass: a method, a metric."""
+
+    def needs(self, network: Network) -> Needs: ...
+
+
+def joined_needs(network: Network, readers: Iterable[Reader]) -> Needs:
+    """What all of them read of a pass of ``network``.
+
+    Raises:
+        InputError: If the network has not what one of them needs.
+    """
+    return reduce(or_, (reader.needs(network) for reader in readers), Needs())
 
 
 def _check_map(name: str, attribution: Tensor, images: Tensor) -> None:

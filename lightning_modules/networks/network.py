@@ -84,13 +84,12 @@ class Network(nn.Module, Generic[ModuleT]):
     @property
     def original(self) -> nn.Module:
         """The module as it was written, also where ``module`` is a compiled one: its layers can be looked at."""
-        inside: Any = getattr(self.module, "_orig_mod", self.module)
-        return inside
+        return _uncompiled(self.module)
 
     @property
     def layers(self) -> dict[str, nn.Module]:
         """All layers under the module's own names, the outer before the inner ones."""
-        return {name: layer for name, layer in self.original.named_modules() if name}
+        return _layers_of(self.original)
 
     @property
     def name(self) -> str:
@@ -160,6 +159,16 @@ class Network(nn.Module, Generic[ModuleT]):
         return self.module.load_state_dict(state_dict, strict, assign)
 
 
+def _uncompiled(module: nn.Module) -> nn.Module:
+    """The module as it was written, of one that ``torch.compile`` made too."""
+    inside: Any = getattr(module, "_orig_mod", module)
+    return inside
+
+
+def _layers_of(module: nn.Module) -> dict[str, nn.Module]:
+    return {name: layer for name, layer in module.named_modules() if name}
+
+
 def _names_of_the_inside(network: nn.Module, state_dict: dict[str, Any], prefix: str, *_: Any) -> None:
     """Renames what :meth:`Network.state_dict` gave, as a part of a larger module's, to where it belongs."""
     for name in [name for name in state_dict if name.startswith(prefix)]:
@@ -201,7 +210,7 @@ def as_network(
         InputError: If it does not map an image to logits, or what is said does not fit it.
     """
     given = (mean, std, class_names, input_size, resize_size, interpolation, target_layer)
-    inside: Any = getattr(module, "_orig_mod", module)
+    inside = _uncompiled(module)
     if isinstance(inside, Network) and inside is not module:
         raise InputError("This is a compiled network. Compile the module inside, or call network.compile() instead.")
     if isinstance(module, Network):
@@ -218,7 +227,7 @@ def as_network(
     name = name or type(inside).__name__
     size = int(said("input_size", input_size, 224))
     target_layer = said("target_layer", target_layer)
-    layers = {at: layer for at, layer in inside.named_modules() if at}
+    layers = _layers_of(inside)
     if target_layer is not None and target_layer not in layers:
         raise InputError(f"model.network: {name} names {target_layer!r} as its target_layer, but has no such.")
     n_classes, layer_shapes = _observed(inside, layers, size, name)

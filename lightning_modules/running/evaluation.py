@@ -19,6 +19,7 @@ from pytorch_lightning.callbacks import Callback
 from pytorch_lightning.cli import LightningArgumentParser
 from rich.console import Console
 
+from datamodules.batch import EvaluationData
 from lightning_modules.evaluation import RunModule
 from lightning_modules.figures.saving import FigureFormat
 from lightning_modules.networks.loading import NETWORK_HELP
@@ -139,7 +140,7 @@ class EvaluationCLI(RunCLI):
         # TensorFloat-32 rounds to three digits, and differently in batches of other sizes: whoever wants speed asks for
         # bf16-mixed, and whoever asks for 32-true gets it.
         torch.backends.cudnn.allow_tf32 = False
-        data = self.datamodule
+        data: EvaluationData = self.datamodule
         data.read_done, data.listing_file = partial(done_paths, self.writer.rows), self.out / "listing.arrow"
         if data.limit_to(self.trainer.limit_test_batches):
             self.trainer.limit_test_batches = 1.0

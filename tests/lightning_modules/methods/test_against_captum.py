@@ -10,7 +10,7 @@ from captum.attr import GuidedBackprop as CaptumGuidedBackprop
 from captum.attr import GuidedGradCam as CaptumGuidedGradCam
 from captum.attr import LayerAttribution, LayerGradCam, NoiseTunnel
 from captum.attr import Saliency as CaptumSaliency
-from torch import Tensor, nn
+from torch import nn
 
 from lightning_modules import (
     ForwardPass,
@@ -20,12 +20,7 @@ from lightning_modules import (
     Network,
     SmoothGrad,
 )
-from tests.references import full_pass
-
-
-def relative_error(ours: Tensor, reference: Tensor) -> float:
-    assert ours.shape == reference.shape
-    return float((ours - reference).detach().abs().max() / reference.detach().abs().max())
+from tests.references import full_pass, relative_error
 
 
 @pytest.mark.slow

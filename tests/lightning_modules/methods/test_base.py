@@ -21,7 +21,7 @@ from lightning_modules import (
     SmoothGrad,
 )
 from lightning_modules.methods.maps import magnitude
-from tests.references import full_pass
+from tests.references import full_pass, relative_error
 
 METHODS = [
     GradCAM(),
@@ -31,11 +31,6 @@ METHODS = [
     SmoothGrad(n_samples=3),
     SmoothGrad(n_samples=3, clip=True, statistic="squared"),
 ]
-
-
-def relative_error(ours: Tensor, reference: Tensor) -> float:
-    assert ours.shape == reference.shape
-    return float((ours - reference).detach().abs().max() / reference.detach().abs().max())
 
 
 @pytest.mark.parametrize("method", METHODS, ids=repr)

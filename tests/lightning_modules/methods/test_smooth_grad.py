@@ -12,12 +12,7 @@ from lightning_modules import (
     Saliency,
     SmoothGrad,
 )
-from tests.references import full_pass
-
-
-def relative_error(ours: Tensor, reference: Tensor) -> float:
-    assert ours.shape == reference.shape
-    return float((ours - reference).detach().abs().max() / reference.detach().abs().max())
+from tests.references import full_pass, relative_error
 
 
 class TestSmoothGrad:
