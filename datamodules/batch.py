@@ -12,10 +12,19 @@ from typing import Any, NamedTuple, Protocol, TypedDict
 import numpy as np
 from torch import Tensor
 
-from datamodules.classes import ClassTable, UnknownClassError
+from datamodules.classes import AmbiguousClassError, ClassTable, UnknownClassError
 from datamodules.errors import DataError
 
-__all__ = ["Batch", "ClassTable", "DataError", "EvaluationData", "Original", "UnitBatch", "UnknownClassError"]
+__all__ = [
+    "AmbiguousClassError",
+    "Batch",
+    "ClassTable",
+    "DataError",
+    "EvaluationData",
+    "Original",
+    "UnitBatch",
+    "UnknownClassError",
+]
 
 
 class Original(NamedTuple):
