@@ -72,8 +72,8 @@ def _units(item: int | str, table: ClassTable, channels: Mapping[str, int], laye
     if not colon or _is_class(item, table):  # a class of a user's own network may have a colon in its name
         if colon and prefix in channels and (number == "all" or _is_index(number, channels[prefix])):
             raise DataError(
-                f"data.classes names {item}, which is a class and may be a channel of the layer {prefix}. Name the class "
-                f"by its index, or the channel as {number} with --model.objective "
+                f"data.classes names {item}, which is a class and may be a channel of the layer {prefix}. Name the "
+                f"class by its index, or the channel as {number} with --model.objective "
                 f"'{{class_path: Channel, init_args: {{layer: {prefix}}}}}'."
             )
         return _classes(item, table)
