@@ -8,9 +8,11 @@ import pytest
 import torch
 from PIL import Image
 from torchvision.models import VGG16_Weights
+from torchvision.transforms import InterpolationMode
 from torchvision.transforms import functional as F
+from torchvision.transforms._presets import ImageClassification
 
-from datamodules import DecodingError, Preprocess, decode_image
+from datamodules import DataError, DecodingError, Preprocess, decode_image
 from datamodules.reading import decoding as module
 
 
@@ -139,25 +141,71 @@ class TestDecoding:
         assert decode_image(tmp_path / "x.gif").getpixel((0, 0)) == (255, 0, 0)
 
 
+@pytest.mark.parametrize("interpolation", module.INTERPOLATIONS)
+@pytest.mark.parametrize(
+    ("size", "resize_size", "input_size"),
+    [((500, 375), 232, 224), ((131, 257), 64, 64), ((40, 90), 31, 64), ((90, 41), 30, 63), ((64, 64), 64, 64)],
+)
+def test_equals_torchvisions_preset(
+    size: tuple[int, int], resize_size: int, input_size: int, interpolation: str
+) -> None:
+    mode = InterpolationMode(interpolation)
+    preset = ImageClassification(
+        crop_size=input_size, resize_size=resize_size, mean=(0, 0, 0), std=(1, 1, 1), interpolation=mode
+    )
+    image = noise(*size)
+    assert torch.equal(Preprocess(resize_size, input_size, interpolation)(image), preset(image))
+
+
 class TestPreprocess:
-    def test_strip_is_resized_in_part(self, monkeypatch: pytest.MonkeyPatch) -> None:
-        image = noise(3000, 7)
-        whole = Preprocess()(image)
+    @pytest.mark.parametrize("size", [(3000, 7), (7, 3000)])
+    @pytest.mark.parametrize("interpolation", module.INTERPOLATIONS)
+    def test_strip_is_resized_in_part(
+        self, monkeypatch: pytest.MonkeyPatch, size: tuple[int, int], interpolation: str
+    ) -> None:
+        image, preprocess = noise(*size), Preprocess(64, 56, interpolation)
+        whole = preprocess(image)
         monkeypatch.setattr(module, "MAX_PIXELS", 1000)
-        part = Preprocess()(image)
+        part = preprocess(image)
         assert (whole - part).abs().max() <= 1.001 / 255
-        for size in ((20000, 3), (3, 20000)):
-            assert Preprocess()(noise(*size)).shape == (3, 224, 224)
+        assert (whole != part).float().mean() < 3e-3
+
+    @pytest.mark.parametrize("size", [(20000, 3), (3, 20000), (2_000_000, 1)])
+    def test_strips_too_large_to_resize(self, size: tuple[int, int]) -> None:
+        assert Preprocess()(noise(*size)).shape == (3, 224, 224)
+
+    def test_an_image_of_the_right_size_is_used_as_it_is(self) -> None:
+        image = noise(224, 224)
+        pixels = F.convert_image_dtype(F.pil_to_tensor(image), torch.float32)
+        assert torch.equal(Preprocess(None, 224)(image), pixels)
+        assert Preprocess(None, 224).view(224, 224) == (0, 0, 224, 224)
+        assert not torch.equal(Preprocess(256, 224)(image), pixels)
+        for size in ((500, 375), (100, 300)):
+            assert torch.equal(Preprocess(None, 224)(noise(*size)), Preprocess(224, 224)(noise(*size)))
+
+    @pytest.mark.parametrize(
+        ("options", "message"),
+        [
+            ({"resize_size": 0}, "resize_size must be at least 1 pixel, got 0"),
+            ({"input_size": -1}, "input_size must be at least 1 pixel, got -1"),
+            ({"interpolation": "cubic"}, "interpolation should be one of nearest, bilinear, bicubic, .*got 'cubic'"),
+        ],
+    )
+    def test_bad_options(self, options: dict, message: str) -> None:
+        with pytest.raises(DataError, match=message):
+            Preprocess(**options)
 
     @pytest.mark.parametrize("size", [(500, 375), (375, 500), (131, 257), (128, 128)])
-    def test_boxes_move_with_the_pixels(self, size: tuple[int, int]) -> None:
+    @pytest.mark.parametrize(
+        "preprocess", [Preprocess(128, 112), Preprocess(None, 128), Preprocess(89, 112, "bicubic")]
+    )
+    def test_boxes_move_with_the_pixels(self, size: tuple[int, int], preprocess: Preprocess) -> None:
         """A bright rectangle is found, after preprocessing, where its box was moved to."""
         width, height = size
         box = torch.tensor([[width * 0.4, height * 0.45, width * 0.6, height * 0.7]]).round()
         left, top, right, bottom = (int(v) for v in box[0])
         pixels = np.zeros((height, width, 3), np.uint8)
         pixels[top:bottom, left:right] = 255
-        preprocess = Preprocess(128, 112)
         bright = preprocess(Image.fromarray(pixels))[0] > 0.5
         rows, columns = bright.any(1).nonzero()[:, 0], bright.any(0).nonzero()[:, 0]
         found = torch.stack([columns[0], rows[0], columns[-1] + 1, rows[-1] + 1])
