@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Unpack
 
 import torch
 from torch import Tensor, nn
@@ -13,7 +13,9 @@ from torchvision.models import VGG16_Weights
 from torchvision.models.vgg import cfgs, make_layers
 
 from lightning_modules.errors import InputError
-from lightning_modules.networks.network import Network, as_network
+from lightning_modules.networks.making import Said, as_network
+from lightning_modules.networks.network import Network
+from lightning_modules.networks.presets import Preset
 from lightning_modules.networks.torchvision_facts import IMAGENET_MEAN, IMAGENET_STD, imagenet_class_names
 from lightning_modules.networks.weight_files import (
     WeightsError,
@@ -99,9 +101,10 @@ class VGG16(nn.Module):
         x = self.avgpool(self.features(images))
         return self.classifier(torch.flatten(x, 1))
 
-    def network(self) -> Network[VGG16]:
-        """The network from pixels in [0, 1] around this module, with ImageNet's normalization."""
-        return as_network(self, mean=IMAGENET_MEAN, std=IMAGENET_STD)
+    def network(self, **said: Unpack[Said]) -> Network[VGG16]:
+        """The network from pixels in [0, 1] around this module; ImageNet's normalization unless another is said."""
+        preset = Preset("VGG16", IMAGENET_MEAN, IMAGENET_STD, self.input_size, self.resize_size, "bilinear")
+        return as_network(self, **said, preset=preset)
 
     def description(self) -> dict[str, Any]:
         """The constructor's arguments, as plain values: ``VGG16(**network.description())`` has the same layout."""
@@ -128,7 +131,7 @@ class VGG16(nn.Module):
         return self
 
 
-def load_vgg16(weights: str | Path = "IMAGENET1K_V1", *, seed: int = 0) -> Network[VGG16]:
+def load_vgg16(weights: str | Path = "IMAGENET1K_V1", *, seed: int = 0, **said: Unpack[Said]) -> Network[VGG16]:
     """Loads a VGG16 that maps pixels in [0, 1] to logits, frozen, in eval mode and ``channels_last``.
 
     Args:
@@ -136,6 +139,7 @@ def load_vgg16(weights: str | Path = "IMAGENET1K_V1", *, seed: int = 0) -> Netwo
             embedded model), ``"random"`` (full size, untrained), or the path of a ``.pth`` in torchvision's layout or
             of a ``.pth`` or ``.ckpt`` that ``train_classifier.py`` wrote. Files are read with ``weights_only=True``.
         seed: Seed of the ``"random"`` weights; unused otherwise.
+        **said: What is said of the network here, see :class:`~lightning_modules.networks.making.Said`.
 
     Raises:
         WeightsError: If the weights cannot be had; there is no fallback.
@@ -147,11 +151,11 @@ def load_vgg16(weights: str | Path = "IMAGENET1K_V1", *, seed: int = 0) -> Netwo
     """
     name = str(weights)
     if name == "random":
-        return VGG16(imagenet_class_names()).initialize(seed).network().freeze()
+        return VGG16(imagenet_class_names()).initialize(seed).network(**said).freeze()
     if name == "shapes":
-        return _from_file(EMBEDDED_WEIGHTS)
+        return _from_file(EMBEDDED_WEIGHTS, said)
     if name == "IMAGENET1K_V1":
-        return _from_file(download(VGG16_Weights.IMAGENET1K_V1))
+        return _from_file(download(VGG16_Weights.IMAGENET1K_V1), said)
     if name in VGG16_Weights.__members__:
         raise WeightsError(
             f"The weights {name} are of the features alone: their classifier is NaN, so they predict nothing. "
@@ -160,7 +164,7 @@ def load_vgg16(weights: str | Path = "IMAGENET1K_V1", *, seed: int = 0) -> Netwo
     path = Path(weights).expanduser()
     if not path.is_file():
         raise WeightsError(f"No weights are called {name!r}, and there is no such file. Use {WEIGHTS_HELP}.")
-    return _from_file(path)
+    return _from_file(path, said)
 
 
 def save_vgg16(network: Network[VGG16], path: str | Path) -> None:
@@ -193,7 +197,7 @@ def fold_batch_norm(network: VGG16) -> VGG16:
     return folded
 
 
-def _from_file(path: Path) -> Network[VGG16]:
+def _from_file(path: Path, said: Said) -> Network[VGG16]:
     description, state = _read(path)
     description = description or {"class_names": imagenet_class_names()}
     try:
@@ -211,7 +215,7 @@ def _from_file(path: Path) -> Network[VGG16]:
     )
     network = VGG16(**description)
     network.load_state_dict(state)
-    return fold_batch_norm(network.eval()).network().freeze()
+    return fold_batch_norm(network.eval()).network(**said).freeze()
 
 
 def _read(path: Path) -> tuple[Mapping[str, Any], dict[str, Tensor]]:
