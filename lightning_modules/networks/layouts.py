@@ -88,12 +88,18 @@ def probe_images(size: int) -> Tensor:
     return images
 
 
-def observed_layout(layer: nn.Module, output: Tensor) -> Layout | None:
+def observed_layout(layer: nn.Module, output: Tensor, before: Layout | None = None) -> Layout | None:
     """The layout of a layer's output for :func:`probe_images`, ``(5, ...)``; None = not to be told.
 
     A layer with positions answers where the image changed. Of the ways in which the output may be read, that one is
     taken whose quadrants answer each to the change in its own quadrant of the image, and clearly. Where that does not
-    decide, as after global attention, what the layer is does, or a shape that can be read in one way only.
+    decide, as after global attention or on grids of few positions, what the layer is does, or what stands before it, or
+    a shape that can be read in one way only.
+
+    Args:
+        layer: The layer.
+        output: What it gives.
+        before: The layout of the last layer before it that says by what it is how it is read.
     """
     shape = tuple(output.shape[1:])
     if len(shape) == 1:
@@ -104,6 +110,8 @@ def observed_layout(layer: nn.Module, output: Tensor) -> Layout | None:
         return max(clear, key=lambda layout: clearness[layout])
     if isinstance(layer, CHANNELS_FIRST) and len(shape) == 3:
         return Layout("NChw", *shape)
+    if before in clearness:
+        return before
     square = [layout for layout in clearness if layout.height == layout.width]
     # Not a number: nothing changed anywhere, or there is one position, so that nothing speaks against it.
     return square[0] if len(square) == 1 and not clearness[square[0]] < 1 else None

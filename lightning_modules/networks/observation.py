@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from lightning_modules.errors import InputError, described
 from lightning_modules.networks.enabled import gradients_enabled
 from lightning_modules.networks.facts import Call, Facts
-from lightning_modules.networks.layouts import observed_layout, probe_images
+from lightning_modules.networks.layouts import CHANNELS_FIRST, Layout, observed_layout, probe_images
 from lightning_modules.networks.outputs import check_shape, last_activation
 
 Look = Callable[[str, Any], Any]
@@ -97,13 +97,15 @@ class _Calls:
         self.layers = layers
         self.found: dict[str, list[Call]] = {}
         self.probabilities: dict[str, Tensor] = {}
+        self.last_by_kind: Layout | None = None
 
     def look(self, name: str, output: Any) -> None:
         layer = self.layers[name]
         shape = layout = None
         # Windows of an image, or tokens before the batch, are no entries of an image.
         if isinstance(output, Tensor) and output.ndim > 1 and len(output) == 5:
-            shape, layout = tuple(output.shape[1:]), observed_layout(layer, output)
+            shape, layout = tuple(output.shape[1:]), observed_layout(layer, output, self.last_by_kind)
+            self.last_by_kind = layout if isinstance(layer, CHANNELS_FIRST) else self.last_by_kind
         if isinstance(layer, nn.Softmax | nn.Sigmoid) and isinstance(output, Tensor):
             self.probabilities[name] = output
         # Those that end last stand last.

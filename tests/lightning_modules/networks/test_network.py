@@ -75,7 +75,7 @@ def test_what_is_known(module: Net) -> None:
     assert network.class_names == ["ant", "bee", "cat"]
     assert (network.input_size, network.resize_size, network.interpolation) == (16, 18, "bilinear")
     assert network.layers_with_positions == dict.fromkeys(["body", "body.0", "body.1", "body.2"], (4, 14, 14))
-    assert network.layer_channels == {"body.0": 4, "body.1": 4, "body.2": 4, "module": 3}
+    assert network.layer_channels == {"body": 4, "body.0": 4, "body.1": 4, "body.2": 4, "module": 3}
     assert as_network(module).class_names == ["0", "1", "2"]
     assert as_network(network) is network
 
