@@ -110,8 +110,8 @@ def observed_layout(layer: nn.Module, output: Tensor, before: Layout | None = No
         return max(clear, key=lambda layout: clearness[layout])
     if isinstance(layer, CHANNELS_FIRST) and len(shape) == 3:
         return Layout("NChw", *shape)
-    if before in clearness:
-        return before
+    if before is not None and len(shape) == 3 and shape[1:] == (before.height, before.width):
+        return Layout("NChw", *shape)
     square = [layout for layout in clearness if layout.height == layout.width]
     # Not a number: nothing changed anywhere, or there is one position, so that nothing speaks against it.
     return square[0] if len(square) == 1 and not clearness[square[0]] < 1 else None
