@@ -102,8 +102,8 @@ def call_of(facts: Facts, label: str, layers: Mapping[str, Any], network: str) -
         return calls[number]
     if len(calls) == 1:
         raise InputError(f"{network} runs the layer {name!r} once, so there is no {label!r}. Name it {name!r}.")
-    shown = ", ".join(f"{name}@{i} {shown(call)}" for i, call in enumerate(calls))
-    raise InputError(f"{network} runs the layer {name!r} {len(calls)} times. Name one of its calls: {shown}.")
+    choices = ", ".join(f"{name}@{i} {shown(call)}" for i, call in enumerate(calls))
+    raise InputError(f"{network} runs the layer {name!r} {len(calls)} times. Name one of its calls: {choices}.")
 
 
 def shown(call: Call) -> str:

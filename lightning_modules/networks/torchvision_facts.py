@@ -32,13 +32,10 @@ def builder_of(maker: Any, arguments: Mapping[str, Any]) -> Any:
 
 
 def weights_of(maker: Any) -> list[WeightsEnum]:
-    """The entries of torchvision's weights for a function of torchvision's; [] for anything else."""
-    if not getattr(maker, "__module__", "").startswith("torchvision.models"):
+    """The entries of torchvision's weights for what makes one of its classifiers; [] for anything else."""
+    if getattr(maker, "__name__", "") not in list_models(module=models):
         return []
-    try:
-        return list(get_model_weights(maker))
-    except ValueError:
-        return []
+    return list(get_model_weights(maker)) if get_model_builder(maker.__name__) is maker else []
 
 
 def named_entry(entries: Sequence[WeightsEnum], *names: Any) -> WeightsEnum | None:
