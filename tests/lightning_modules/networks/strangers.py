@@ -124,8 +124,9 @@ class WritesToItsInput(Small):
 
 
 class SaysSizesAsLists(Small):
-    input_size = [3, 32, 32]
-    resize_size = [40]
+    def __init__(self) -> None:
+        super().__init__()
+        self.input_size, self.resize_size = [3, 32, 32], [40]
 
 
 class RunsTwice(nn.Module):

@@ -30,7 +30,7 @@ def _seeded() -> None:
 
 
 def test_rows_that_depend_on_the_batch_are_refused() -> None:
-    with pytest.raises(InputError, match=r"alone and in a batch of five .* up to \d.*body\.1 keeps no running statistics"):
+    with pytest.raises(InputError, match=r"alone and in a batch .* up to \d.*body\.1 keeps no running statistics"):
         as_network(NormalizesByTheBatch().eval(), input_size=16)
 
 
