@@ -6,6 +6,7 @@ import hashlib
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, nullcontext
+from dataclasses import replace
 from functools import cached_property
 from typing import Any
 
@@ -76,7 +77,7 @@ class ForwardPass:
         if keys is not None and len(keys) != len(images):
             raise InputError(f"There are {len(keys)} keys for {len(images)} images.")
         self.network = network
-        self.needs = needs = Needs() if needs is None else needs
+        self.needs = needs = _with_labels(Needs() if needs is None else needs, network)
         self._keys = None if keys is None else list(keys)
         self._relu_rule = ReLURule()
         self._gradients: dict[str, Tensor] = {}
@@ -189,7 +190,7 @@ class ForwardPass:
         label = layer or self.network.target_layer
         if label is None:
             raise InputError(f"{self.network.name} does not say which layer to look at (target_layer). Name one.")
-        return label
+        return self.network.label(label)
 
     def _activation(self, layer: str | None) -> tuple[str, Tensor]:
         name = self.label(layer)
@@ -216,6 +217,20 @@ class ForwardPass:
         return self._gradients[name]
 
 
+def _with_labels(needs: Needs, network: Network) -> Needs:
+    """The needs with the layers under their labels, however they were named.
+
+    Raises:
+        InputError: If there is no such layer.
+    """
+    if not needs.layers:
+        return needs
+    activations, gradients = (
+        frozenset(map(network.label, layers)) for layers in (needs.activations, needs.layer_gradients)
+    )
+    return replace(needs, activations=activations, layer_gradients=gradients)
+
+
 @contextmanager
 def _recorded(network: Network, needs: Needs) -> Iterator[dict[str, Tensor]]:
     """Keeps the outputs of the layers needed while the network runs, in the dict that it yields.
@@ -223,8 +238,7 @@ def _recorded(network: Network, needs: Needs) -> Iterator[dict[str, Tensor]]:
     Where the graph has not begun, as nothing before needs a gradient, it begins at the output.
     """
     labels: dict[str, dict[int, str]] = {}
-    for label in sorted(needs.layers):
-        network.call(label)  # refuses what is no call of a layer
+    for label in needs.layers:
         name, number = place(label)
         labels.setdefault(name, {})[number] = label
     activations: dict[str, Tensor] = {}

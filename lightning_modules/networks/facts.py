@@ -6,6 +6,7 @@ import difflib
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from functools import cached_property
 from typing import Any, NamedTuple
 
 from lightning_modules.errors import InputError
@@ -42,7 +43,7 @@ class Facts:
     writes_to_input: bool = False
     oddities: tuple[str, ...] = ()
 
-    @property
+    @cached_property
     def by_label(self) -> dict[str, Call]:
         """All calls by what a person writes: the layer's name or, where it runs several times, ``name@0``, ..."""
         return {
@@ -78,30 +79,36 @@ def place(label: str) -> tuple[str, int]:
     return (found[1], int(found[2])) if found else (label, 0)
 
 
-def call_of(facts: Facts, label: str, layers: Mapping[str, Any], network: str) -> Call:
-    """The call that a person means by a label.
+def label_of(facts: Facts, text: str, layers: Mapping[str, Any], network: str) -> str:
+    """The label, among those of ``facts``, of the call that a person means.
 
     Args:
         facts: Of the network.
-        label: The layer's name; where it runs several times, ``name@0``, ``name@1``, ... in the order of its calls.
+        text: The layer's name, or the end of it, if no other layer's name ends so; where it runs several times,
+            ``name@0``, ``name@1``, ... in the order of its calls.
         layers: All layers by their names.
         network: What messages call the network.
 
     Raises:
         InputError: If there is no such layer or call, the layer does not run, or it is not said which call is meant.
     """
-    name, number = place(label)
+    name, number = place(text)
     if name not in layers:
-        near = difflib.get_close_matches(name, layers, n=1)
-        hint = f"Did you mean {near[0]}?" if near else f"It has {', '.join(list(layers)[:40])}."
-        raise InputError(f"{network} has no layer {name!r}. {hint}")
+        ends = [layer for layer in layers if layer.endswith(f".{name}")]
+        if len(ends) != 1:
+            near = ends[:4] or difflib.get_close_matches(name, layers, n=1)
+            hint = f"Did you mean {' or '.join(near)}?" if near else f"It has {', '.join(list(layers)[:40])}."
+            raise InputError(f"{network} has no layer {name!r}. {hint}")
+        name = ends[0]
     calls = facts.calls.get(name, ())
     if not calls:
         raise InputError(f"{network} has the layer {name!r}, but does not run it.")
-    if number < len(calls) and (len(calls) == 1 or label != name):
-        return calls[number]
+    if number < len(calls) and len(calls) == 1:
+        return name
+    if number < len(calls) and "@" in text:
+        return f"{name}@{number}"
     if len(calls) == 1:
-        raise InputError(f"{network} runs the layer {name!r} once, so there is no {label!r}. Name it {name!r}.")
+        raise InputError(f"{network} runs the layer {name!r} once, so there is no {text!r}. Name it {name!r}.")
     choices = ", ".join(f"{name}@{i} {shown(call)}" for i, call in enumerate(calls))
     raise InputError(f"{network} runs the layer {name!r} {len(calls)} times. Name one of its calls: {choices}.")
 

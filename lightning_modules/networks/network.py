@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from lightning_modules.errors import InputError
-from lightning_modules.networks.facts import Call, Facts, call_of, listed
+from lightning_modules.networks.facts import Call, Facts, label_of, listed
 from lightning_modules.networks.layouts import Layout
 from lightning_modules.networks.outputs import OutputKind, as_logits
 from lightning_modules.networks.torchvision_facts import IMAGENET_MEAN
@@ -133,9 +133,13 @@ class Network(nn.Module, Generic[ModuleT]):
         calls = self.facts.by_label.items()
         return {label: call.layout.channels for label, call in calls if call.layout is not None}
 
-    def call(self, label: str) -> Call:
-        """The call of a layer that a label names, see :func:`~lightning_modules.networks.facts.call_of`."""
-        return call_of(self.facts, label, self.layers, self.name)
+    def label(self, text: str) -> str:
+        """The call of a layer that is meant by ``text``, see :func:`~lightning_modules.networks.facts.label_of`."""
+        return label_of(self.facts, text, self.layers, self.name)
+
+    def call(self, text: str) -> Call:
+        """What that call gives."""
+        return self.facts.by_label[self.label(text)]
 
     def layout(self, label: str) -> Layout:
         """How the output of a call of a layer is read.
@@ -174,9 +178,10 @@ class Network(nn.Module, Generic[ModuleT]):
                 f"{method} needs a layer, and {self.name} does not say which layer to look at (target_layer). {advice}"
             )
         try:
-            call = self.call(layer)
+            layer = self.label(layer)
         except InputError as error:
             raise InputError(f"{method} needs a layer, and {error} {advice}") from error
+        call = self.call(layer)
         if call.layout is None or not call.layout.has_positions:
             raise InputError(f"{method} needs a layer with positions, and {layer!r} of {self.name} has none. {advice}")
         if not call.is_read:

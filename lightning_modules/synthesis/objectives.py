@@ -117,7 +117,7 @@ def respond(network: Network, images: Tensor, layer: str | None) -> Tensor:
     if layer is None:
         return network(images)
     layout = network.layout(layer)
-    name, number = place(layer)
+    name, number = place(network.label(layer))
     calls = count()
 
     def stop(name: str, output: Any) -> None:

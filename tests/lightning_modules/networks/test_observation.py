@@ -7,8 +7,10 @@ from typing import Any
 import pytest
 import torch
 from torch import nn
+from torchvision import models
 
 from lightning_modules import GradCAM, GuidedBackprop, InputError, Network, Saliency, as_network, explain
+from lightning_modules.networks.layouts import observed_layout, probe_images
 from lightning_modules.synthesis import Channel
 from lightning_modules.synthesis.objectives import respond
 from tests.lightning_modules.networks.strangers import (
@@ -136,3 +138,94 @@ class TestCalls:
         torch.testing.assert_close(Channel("relu@1")(output, target), expected[:, 7].mean((1, 2)))
         with pytest.raises(InputError, match="2 times"):
             respond(twice, IMAGES, "relu")
+
+    def test_the_end_of_a_name_will_do(self) -> None:
+        """Where no other layer's name ends so."""
+        network = as_network(nn.Sequential(RunsTwice()).eval(), input_size=16)
+        assert network.label("second") == "0.second"
+        assert network.label("relu@1") == "0.relu@1"
+        (full,), (short,) = (explain(network, IMAGES, [GradCAM(at)], 1).values() for at in ("0.second", "second"))
+        assert torch.equal(full, short)
+        both = as_network(
+            nn.Sequential(nn.Sequential(nn.Conv2d(3, 3, 1), nn.Conv2d(3, 3, 1)), Small()).eval(), input_size=16
+        )
+        with pytest.raises(InputError, match=r"no layer 'conv'\. It has 0, 0\.0, 0\.1, 1, 1\.body"):
+            both.label("conv")
+        with pytest.raises(InputError, match=r"has no layer 'ody'\. Did you mean 1\.body"):
+            both.label("ody")
+
+
+class TestLayouts:
+    """Channels are channels, and positions are positions, in every layout."""
+
+    @pytest.fixture(scope="class")
+    def vit(self) -> Network:
+        torch.manual_seed(0)
+        module = models.VisionTransformer(
+            image_size=64, patch_size=8, num_layers=3, num_heads=2, hidden_dim=16, mlp_dim=32, num_classes=5
+        )
+        nn.init.normal_(module.heads.head.weight)
+        return as_network(module.eval(), input_size=64)
+
+    @pytest.fixture(scope="class")
+    def swin(self) -> Network:
+        torch.manual_seed(0)
+        module = models.SwinTransformer([4, 4], 12, [1, 1], [2, 2], [4, 4], num_classes=5)
+        return as_network(module.eval(), input_size=64)
+
+    def test_tokens(self, vit: Network) -> None:
+        layout = vit.layout("encoder_layer_1")
+        assert (layout.axes, layout.channels, layout.height, layout.width, layout.extra) == ("NTC", 16, 8, 8, 1)
+
+    def test_channels_last(self, swin: Network) -> None:
+        layout = swin.layout("features.3")
+        assert (layout.axes, layout.channels, layout.height, layout.width) == ("NhwC", 24, 8, 8)
+
+    @pytest.mark.parametrize("layer", ["encoder_layer_0", "encoder_layer_2.mlp", "encoder.ln"])
+    def test_a_channel_of_tokens(self, vit: Network, layer: str) -> None:
+        """Not the token of that number; without the class token."""
+        images = torch.rand(2, 3, 64, 64)
+        kept: list[torch.Tensor] = []
+        handle = vit.layers[vit.label(layer)].register_forward_hook(lambda *args: kept.append(args[-1]))
+        vit(images)
+        handle.remove()
+        found = Channel(layer)(respond(vit, images, layer), torch.tensor([15, 3]))
+        expected = torch.stack([kept[0][0, 1:, 15].mean(), kept[0][1, 1:, 3].mean()])
+        torch.testing.assert_close(found, expected)
+
+    def test_a_channel_of_a_container_of_swins(self, swin: Network) -> None:
+        images = torch.rand(1, 3, 64, 64)
+        found = Channel("features.1")(respond(swin, images, "features.1"), torch.tensor([7]))
+        torch.testing.assert_close(found, swin.module.features[:2](images)[:, :, :, 7].mean((1, 2)))
+
+    def test_a_layer_of_which_the_class_token_alone_is_read(self, vit: Network) -> None:
+        with pytest.raises(InputError, match=r"would be zero everywhere: .* reads the class token alone"):
+            explain(vit, torch.rand(1, 3, 64, 64), [GradCAM("encoder_layer_2")])
+
+    @pytest.mark.parametrize("layer", ["encoder_layer_0.self_attention", "heads.head"])
+    def test_layers_without_positions(self, vit: Network, layer: str) -> None:
+        with pytest.raises(InputError, match="needs a layer with positions"):
+            explain(vit, torch.rand(1, 3, 64, 64), [GradCAM(layer)])
+
+    def test_grad_cam_at_another_size(self, swin: Network) -> None:
+        (cam,) = explain(swin, torch.rand(1, 3, 96, 96), [GradCAM("features.3")], 1).values()
+        assert cam.shape == (1, 1, 96, 96)
+
+    @pytest.mark.parametrize(
+        ("shape", "layout"),
+        [
+            ((7,), "7"),
+            ((5, 1, 1), "5×1×1"),
+            ((1, 1, 5), "5×1×1 (N, h, w, C)"),
+            ((2, 3, 4, 5), "None"),
+            ((2, 3), "None"),
+        ],
+    )
+    def test_where_nothing_answers_the_shape_decides(self, shape: tuple[int, ...], layout: str) -> None:
+        assert str(observed_layout(nn.Identity(), torch.zeros(5, *shape))) == layout
+
+    def test_attention_is_no_map(self) -> None:
+        """``(heads, T, T)`` looks like channels of a square grid."""
+        tokens = probe_images(64).unfold(2, 8, 8).unfold(3, 8, 8).flatten(4).permute(0, 2, 3, 1, 4).reshape(5, 64, -1)
+        attention = (tokens @ tokens.transpose(1, 2)).softmax(2)[:, None].repeat(1, 3, 1, 1)
+        assert observed_layout(nn.Softmax(2), attention) is None
