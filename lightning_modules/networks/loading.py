@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import difflib
 import importlib
+import inspect
 import warnings
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -16,20 +17,17 @@ from torchvision.models import WeightsEnum, list_models
 from lightning_modules.errors import InputError, described
 from lightning_modules.networks.making import Said, as_network
 from lightning_modules.networks.network import Network, uncompiled
+from lightning_modules.networks.state_dicts import read_state_dict
 from lightning_modules.networks.timm_facts import timm_preset
 from lightning_modules.networks.torchvision_facts import builder_of, named_entry, torchvision_preset, weights_of
 from lightning_modules.networks.vgg16 import load_vgg16
-from lightning_modules.networks.weight_files import (
-    WeightsError,
-    check_fit,
-    check_tensors,
-    download,
-    read_tensors,
-)
+from lightning_modules.networks.weight_files import WeightsError, download, find_file
+from lightning_modules.networks.weight_loading import TOLD_BY_FILES, loaded, tell
 
 NETWORK_WEIGHTS_HELP = (
     "the name of torchvision's weights for that network (IMAGENET1K_V1, ...), random (as its code makes it from a "
-    "seed), own (the same, for a network whose code loads its weights itself), or the path of a state dict"
+    "seed), own (the same, for a network whose code loads its weights itself), or the path of a state dict in a .pth, "
+    ".ckpt or .safetensors file; if that holds several, PATH#model_ema takes one"
 )
 
 NETWORK_HELP = (
@@ -58,7 +56,9 @@ def load_network(
             such as ``"torchvision.models.resnet50"``; with arguments, ``{"class_path": ..., "init_args": {...}}``.
         weights: The name of torchvision's weights for the network, downloaded once, the hash checked each time;
             ``"random"``, as the network's code makes it from the seed; ``"own"``, the same said of a network whose code
-            loads its weights itself; or the path of a state dict, read with ``weights_only=True``.
+            loads its weights itself; or the path of a file that holds a state dict, of which nothing is executed.
+            ``PATH#PART`` takes a part of it, such as ``last.ckpt#ema_model``. A number of classes that it tells need
+            not be among the ``init_args``.
         seed: Seed of what the network's code draws.
         **said: What is said of the network here, see :class:`~lightning_modules.networks.making.Said`.
 
@@ -81,15 +81,22 @@ def load_network(
     entries = weights_of(builder)
     name = str(weights)
     file = _weights_file(name, path, entries)
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(seed)
-        module = _make(maker, path, arguments)
-    if file is not None:
-        content = read_tensors(file)
-        state = check_tensors(file, content.get("state_dict", content))
-        check_fit(file, state, module, f"weights of {path}", "They have to be of the network that model.network names.")
-        module.load_state_dict(state)
-    entry = named_entry(entries, name, arguments.get("weights"))
+
+    def make(**told: Any) -> Any:
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(seed)
+            return _make(maker, path, {**arguments, **told})
+
+    entry = named_entry(entries, name, arguments.get("weights"), file[0] if file else "")
+    if file is None:
+        module = make()
+    else:
+        advice = "They have to be of the network that model.network names."
+        module, notes = loaded(
+            read_state_dict(*file), make, _free_options(maker, arguments), f"weights of {path}", advice
+        )
+        if entry is None:
+            tell(file[0], notes)
     if entry is not None and hasattr(module, "transform_input"):
         module.transform_input = True  # as torchvision sets it for its weights of Inception and GoogLeNet
     module.eval()
@@ -161,15 +168,26 @@ def _find(path: str) -> Any:
     return getattr(module, name)
 
 
-def _weights_file(name: str, path: str, entries: Sequence[WeightsEnum]) -> Path | None:
-    """The file of the weights; None = as the network's code leaves them."""
+def _free_options(maker: Any, arguments: Mapping[str, Any]) -> list[str]:
+    """Which of the arguments that a file of weights can tell ``maker`` takes, and nobody has given."""
+    try:
+        parameters = inspect.signature(maker).parameters
+    except (TypeError, ValueError):
+        return []
+    anything = any(parameter.kind is parameter.VAR_KEYWORD for parameter in parameters.values())
+    named = [name for name in TOLD_BY_FILES if name in parameters]
+    return [name for name in (TOLD_BY_FILES if anything and not named else named) if name not in arguments]
+
+
+def _weights_file(name: str, path: str, entries: Sequence[WeightsEnum]) -> tuple[Path, str] | None:
+    """The file of the weights, and which part of it; None = as the network's code leaves them."""
     if name in ("random", "own"):
         return None
     for entry in entries:
         if entry.name == name:
-            return download(entry)
-    file = Path(name).expanduser()
-    if not file.is_file():
+            return download(entry), ""
+    file = find_file(name)
+    if file is None:
         known = ", ".join(entry.name for entry in entries)
         has = f"torchvision has {known} for it" if known else "it is not torchvision's, which has weights by name"
         raise WeightsError(

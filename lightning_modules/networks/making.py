@@ -11,6 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from lightning_modules.errors import InputError
+from lightning_modules.networks.class_files import read_class_names
 from lightning_modules.networks.network import Network, layers_of, uncompiled
 from lightning_modules.networks.observation import observe
 from lightning_modules.networks.outputs import OutputKind, check_kind, known_kind
@@ -28,7 +29,7 @@ class Said(TypedDict, total=False):
     """What a user may say of a network; whatever is not said is its own.
 
     Args:
-        class_names: Name of each class, in order.
+        class_names: Name of each class, in order: a list, or a text or JSON file.
         mean: Mean of each channel, in [0, 1], that the module's images are normalized by.
         std: Standard deviation of each channel.
         input_size: Height and width in pixels of the images that it was trained on.
@@ -220,7 +221,7 @@ def _names(said: _Said, here: Any, n_classes: int, name: str) -> list[str]:
         InputError: If there are more or fewer names than classes.
     """
     default = imagenet_class_names() if n_classes == 1000 else [str(k) for k in range(n_classes)]
-    names = list(said("class_names", here) or default)
+    names = read_class_names(said("class_names", here, default))
     if len(names) != n_classes:
         raise InputError(f"model.network: {name} has {n_classes} outputs, but {len(names)} class_names.")
     return names

@@ -192,8 +192,10 @@ def test_a_state_dict(resnet: Any, tmp_path: Path) -> None:
     changed = {name: tensor * 1.1 for name, tensor in resnet.state_dict().items()}
     torch.save(changed, tmp_path / "bare.pth")
     torch.save({"state_dict": {f"network.{n}": t for n, t in changed.items()}, "epoch": 3}, tmp_path / "some.ckpt")
-    for file in ("bare.pth", "some.ckpt"):
-        loaded = load_network(RESNET18, tmp_path / file)
+    bare = load_network(RESNET18, tmp_path / "bare.pth")
+    with pytest.warns(UserWarning, match=r"some\.ckpt: the prefix network\. was removed from its names\."):
+        checkpoint = load_network(RESNET18, tmp_path / "some.ckpt")
+    for loaded in (bare, checkpoint):
         torch.testing.assert_close(loaded.module.fc.weight, resnet.module.fc.weight * 1.1)
     with pytest.raises(WeightsError, match=r"bare\.pth does not hold weights of torchvision.*shape \(64, 64, 3, 3\)"):
         load_network("torchvision.models.resnet50", tmp_path / "bare.pth")

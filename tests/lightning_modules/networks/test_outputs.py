@@ -111,6 +111,7 @@ def test_a_probability_of_zero_has_a_finite_logit() -> None:
     ],
 )
 def test_what_is_said_has_to_fit(module: nn.Module, outputs: Any, message: str) -> None:
+    nn.init.constant_(module.head.bias, -3)
     with pytest.raises(InputError, match=message):
         as_network(module.eval(), **SIZE, outputs=outputs)
 
