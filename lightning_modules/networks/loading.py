@@ -17,12 +17,12 @@ from torchvision.models import WeightsEnum, list_models
 from lightning_modules.errors import InputError, described
 from lightning_modules.networks.making import Said, as_network
 from lightning_modules.networks.network import Network, uncompiled
-from lightning_modules.networks.state_dicts import read_state_dict
 from lightning_modules.networks.timm_facts import timm_preset
 from lightning_modules.networks.torchvision_facts import builder_of, named_entry, torchvision_preset, weights_of
 from lightning_modules.networks.vgg16 import load_vgg16
-from lightning_modules.networks.weight_files import WeightsError, download, find_file
-from lightning_modules.networks.weight_loading import TOLD_BY_FILES, loaded, tell
+from lightning_modules.networks.weights.files import WeightsError, download, find_file
+from lightning_modules.networks.weights.loading import TOLD_BY_FILES, loaded, tell
+from lightning_modules.networks.weights.state_dicts import read_state_dict
 
 NETWORK_WEIGHTS_HELP = (
     "the name of torchvision's weights for that network (IMAGENET1K_V1, ...), random (as its code makes it from a "

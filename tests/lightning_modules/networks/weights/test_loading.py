@@ -16,8 +16,8 @@ from torch import Tensor, nn
 from torchvision import models
 
 from lightning_modules import InputError, WeightsError, load_network, load_vgg16
-from lightning_modules.networks.state_dicts import read_state_dict
-from lightning_modules.networks.weight_loading import load, loaded
+from lightning_modules.networks.weights.loading import load, loaded
+from lightning_modules.networks.weights.state_dicts import read_state_dict
 from tests.lightning_modules.networks.strangers import Small
 
 
