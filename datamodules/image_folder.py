@@ -28,8 +28,8 @@ from datamodules.sources.listing import Listing, LoaderOptions, Share
 class ImageFolderDataModule(pl.LightningDataModule):
     """Streams the images of ``root/<class>/*.JPEG``, of a flat folder, or of tar shards, each once over all devices.
 
-    A class folder is called as a class of the network is, or by the WordNet id (``n02123045``) of an ImageNet class, also
-    if only some of the 1,000 are there; see :class:`~datamodules.classes.ClassTable`.
+    A class folder is called as a class of the network is, or by the WordNet id (``n02123045``) of an ImageNet class,
+    also if only some of the 1,000 are there; see :class:`~datamodules.classes.ClassTable`.
 
     Args:
         root: Folder of class folders, or of images; or tar shards in WebDataset's layout: a folder that holds them, or
@@ -41,8 +41,8 @@ class ImageFolderDataModule(pl.LightningDataModule):
             by the devices, at most 8.
         class_names: Names of the network's classes, in the order of its outputs. null numbers the class folders.
         input_size: Height and width in pixels of what the model sees.
-        resize_size: Length in pixels of the shorter side before the centre crop. null = that of the crop, so that images
-            of ``input_size`` are used as they are.
+        resize_size: Length in pixels of the shorter side before the centre crop. null = that of the crop, so that
+            images of ``input_size`` are used as they are.
         interpolation: How images are resized: nearest, bilinear, bicubic, box, hamming or lanczos.
         n_originals: For the first so many images the batch carries the original pixels, for figures.
         min_crop: Smallest share of an image's area that the random crops of training keep, in (0, 1].

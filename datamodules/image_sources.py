@@ -104,8 +104,8 @@ class ImageSourcesDataModule(pl.LightningDataModule):
         batch_size: Images in a batch.
         num_workers: Processes that read images; 0 = this one.
         input_size: Height and width in pixels of what the model sees.
-        resize_size: Length in pixels of the shorter side before the centre crop. None = that of the crop, so that images
-            of ``input_size`` are used as they are.
+        resize_size: Length in pixels of the shorter side before the centre crop. None = that of the crop, so that
+            images of ``input_size`` are used as they are.
         interpolation: How images are resized: nearest, bilinear, bicubic, box, hamming or lanczos.
 
     Example:

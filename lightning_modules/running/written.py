@@ -1,7 +1,7 @@
 """Text of options as it was written, on the command line and in YAML.
 
-YAML reads 012 as ten, 1_0 as ten, 1:30 as ninety, on as true and 1e3 as a thousand, before anyone can look whether a class
-is called so. Here an option that takes text, or text and whole numbers, is given what stands there.
+YAML reads 012 as ten, 1_0 as ten, 1:30 as ninety, on as true and 1e3 as a thousand, before anyone can look whether a
+class is called so. Here an option that takes text, or text and whole numbers, is given what stands there.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ import typing
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import yaml
 from jsonargparse import ArgumentParser, get_loader
@@ -38,7 +38,7 @@ class TextOption:
 
 
 def text_options(parser: ArgumentParser) -> dict[str, TextOption]:
-    """The options of a parser that take text, by name; those of Lightning's Trainer know what they take by themselves."""
+    """The options of a parser that take text, by name. Those of Lightning's Trainer are left to it."""
     types_of = {
         action.dest: getattr(action, "_typehint", action.type)
         for action in parser._actions
@@ -93,7 +93,8 @@ def _without_numbers(annotation: Any) -> Any:
 class _AsWritten(yaml.SafeLoader):
     """Reads every plain scalar as the text that it is."""
 
-    yaml_implicit_resolvers = {"<": yaml.SafeLoader.yaml_implicit_resolvers["<"]}  # <<: merges mappings
+    # What is left merges mappings: <<.
+    yaml_implicit_resolvers: ClassVar = {"<": yaml.SafeLoader.yaml_implicit_resolvers["<"]}
 
 
 class _InQuotes(yaml.SafeDumper):
