@@ -13,8 +13,8 @@ from torchvision.transforms import functional as F
 from torchvision.transforms._presets import ImageClassification
 
 from datamodules import DataError, DecodingError, Preprocess, decode_image
+from datamodules.batch import INTERPOLATIONS
 from datamodules.reading import decoding as module
-from datamodules.reading.decoding import INTERPOLATIONS
 
 
 def noise(width: int, height: int, mode: str = "RGB") -> Image.Image:
