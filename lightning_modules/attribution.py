@@ -98,7 +98,7 @@ class AttributionModule(EvaluationModule):
         forward_pass = maps.forward_pass
         # All is computed before anything is read, so that a GPU is waited for once.
         scores = {name: self._score(maps[name], forward_pass, batch, method) for name, method in self.methods.items()}
-        images = image_columns(forward_pass, batch, self.network.class_names)
+        images = image_columns(forward_pass.logits, batch, self.network.class_names)
         rows = []
         for name, columns in scores.items():
             rows += with_columns(images, {"target": forward_pass.target, "method": [name] * len(images), **columns})

@@ -136,7 +136,7 @@ class AverageDrop(AttributionMetric):
     .. math:: \text{average_drop} = \frac{\max(0, Y - O)}{Y}, \quad \text{increase_in_confidence} = [O > Y]
 
     Both in [0, 1] (the paper gives percent). The paper multiplies image and map without saying where zero lies; here,
-    as in the peers' code, it is where the network's normalization puts it.
+    as in the peers' code, it is where the network's normalization puts it. Both are NaN where ``O`` is.
 
     Reference: Chattopadhay et al., "Grad-CAM++: Generalized Gradient-based Visual Explanations", WACV 2018.
     """
@@ -153,7 +153,8 @@ class AverageDrop(AttributionMetric):
         before = forward_pass.probabilities.gather(1, forward_pass.target[:, None])[:, 0]
         after = predict(mean + mask * (images - mean), forward_pass.target)
         drop = (before - after).clamp_min(0) / before.clamp_min(torch.finfo(before.dtype).tiny)
-        return {"average_drop": drop, "increase_in_confidence": (after > before).float()}
+        increase = (after > before).to(drop).where(after.isfinite(), torch.nan)
+        return {"average_drop": drop, "increase_in_confidence": increase}
 
 
 def _predict(forward_pass: ForwardPass) -> Predict:

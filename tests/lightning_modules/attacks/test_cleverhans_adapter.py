@@ -38,6 +38,17 @@ def test_no_gradient_has_no_direction(norm: str | int) -> None:
     assert direction[1, 0, 0, 0] == -1
 
 
+@pytest.mark.parametrize("norm", ["inf", 2, 1])
+@pytest.mark.parametrize("value", [torch.nan, torch.inf])
+def test_a_gradient_that_is_not_finite_has_a_direction_of_nan(norm: str | int, value: float) -> None:
+    """cleverhans takes the sign of NaN, 0, or fails for the whole batch."""
+    gradient = torch.randn(3, 3, 2, 2)
+    gradient[1, 0, 0, 0] = value
+    direction = steepest_direction(gradient, norm)
+    assert direction[1].isnan().all()
+    torch.testing.assert_close(direction[::2], steepest_direction(gradient[::2], norm), rtol=0, atol=0)
+
+
 def test_many_ties_share_the_direction_of_norm_1() -> None:
     """Ten times a tenth is not one in float32, which cleverhans asserts."""
     gradient = torch.zeros(1, 1, 5, 5)
