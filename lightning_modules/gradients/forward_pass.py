@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import hashlib
+from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, nullcontext
+from dataclasses import replace
 from functools import cached_property
 from typing import Any
 
@@ -12,9 +14,10 @@ import torch
 from torch import Tensor
 
 from lightning_modules.errors import InputError
-from lightning_modules.gradients.enabled import gradients_enabled
 from lightning_modules.gradients.needs import Needs
 from lightning_modules.gradients.rectifiers import ReLURule, RuleOnReLU
+from lightning_modules.networks.enabled import gradients_enabled
+from lightning_modules.networks.facts import place
 from lightning_modules.networks.network import Network
 from lightning_modules.networks.observation import looked_at
 
@@ -69,12 +72,12 @@ class ForwardPass:
             )
         if images.ndim != 4 or not images.is_floating_point():
             raise InputError(f"images must be floating point (N, C, H, W), got {images.dtype} {tuple(images.shape)}.")
-        if network.module.training:
-            raise InputError("The model is in training mode, so its output is random; call model.eval() first.")
+        if training := [name or "the model" for name, part in network.module.named_modules() if part.training]:
+            raise InputError(f"{training[0]} is in training mode, so the output is random; call model.eval() first.")
         if keys is not None and len(keys) != len(images):
             raise InputError(f"There are {len(keys)} keys for {len(images)} images.")
         self.network = network
-        self.needs = needs = Needs() if needs is None else needs
+        self.needs = needs = _with_labels(Needs() if needs is None else needs, network)
         self._keys = None if keys is None else list(keys)
         self._relu_rule = ReLURule()
         self._gradients: dict[str, Tensor] = {}
@@ -95,7 +98,7 @@ class ForwardPass:
         rule = RuleOnReLU(self._relu_rule) if self.needs.guided_gradient else nullcontext()
         with _recorded(self.network, self.needs) as activations, rule:
             # Past the compiled code, if there is any, which neither hooks nor modes reach.
-            return self.network.original(self.network.normalized(self.images)), activations
+            return self.network.uncompiled_logits(self.images), activations
 
     def _check_target(self, target: Tensor | int | None) -> Tensor:
         n, n_classes = self.logits.shape
@@ -178,13 +181,19 @@ class ForwardPass:
         """A forward pass of the same network at other images ``(M, 3, H, W)`` and targets ``(M,)``."""
         return ForwardPass(self.network, images, target, needs=needs)
 
+    def label(self, layer: str | None = None) -> str:
+        """The call of a layer that is meant; None = the network's target layer.
+
+        Raises:
+            InputError: If the network has none.
+        """
+        label = layer or self.network.target_layer
+        if label is None:
+            raise InputError(f"{self.network.name} does not say which layer to look at (target_layer). Name one.")
+        return self.network.label(label)
+
     def _activation(self, layer: str | None) -> tuple[str, Tensor]:
-        name = layer or self.network.target_layer
-        if name is None:
-            raise InputError(
-                f"{self.network.name} does not say which layer to look at (it has no attribute target_layer). "
-                f"Name one, as in GradCAM(layer=...): {_some(list(self.network.layers))}."
-            )
+        name = self.label(layer)
         self._require(name in self._activations, f"activations={{{name!r}}}")
         return name, self._activations[name]
 
@@ -208,32 +217,49 @@ class ForwardPass:
         return self._gradients[name]
 
 
+def _with_labels(needs: Needs, network: Network) -> Needs:
+    """The needs with the layers under their labels, however they were named.
+
+    Raises:
+        InputError: If there is no such layer.
+    """
+    if not needs.layers:
+        return needs
+    activations, gradients = (
+        frozenset(map(network.label, layers)) for layers in (needs.activations, needs.layer_gradients)
+    )
+    return replace(needs, activations=activations, layer_gradients=gradients)
+
+
 @contextmanager
 def _recorded(network: Network, needs: Needs) -> Iterator[dict[str, Tensor]]:
     """Keeps the outputs of the layers needed while the network runs, in the dict that it yields.
 
     Where the graph has not begun, as nothing before needs a gradient, it begins at the output.
     """
-    layers = network.layers
-    if unknown := sorted(needs.layers - layers.keys()):
-        raise InputError(f"{network.name} has no layer {unknown[0]!r}; it has {_some(list(layers))}.")
+    labels: dict[str, dict[int, str]] = {}
+    for label in needs.layers:
+        name, number = place(label)
+        labels.setdefault(name, {})[number] = label
     activations: dict[str, Tensor] = {}
+    n_calls: Counter[str] = Counter()
 
-    def keep(name: str, output: Any) -> Tensor:
+    def keep(name: str, output: Any) -> Tensor | None:
+        label = labels[name].get(n_calls[name])
+        n_calls[name] += 1
+        if label is None:
+            return None
         if not isinstance(output, Tensor):
-            raise InputError(f"Layer {name!r} gives a {type(output).__name__}, not a tensor; name another layer.")
-        begins = name in needs.layer_gradients and output.is_floating_point() and not output.requires_grad
-        activations[name] = output.detach().requires_grad_() if begins else output
+            raise InputError(f"Layer {label!r} gives a {type(output).__name__}, not a tensor; name another layer.")
+        begins = label in needs.layer_gradients and output.is_floating_point() and not output.requires_grad
+        activations[label] = output.detach().requires_grad_() if begins else output
         # The layers after it get a copy: one that works in place would overwrite what is kept.
-        return activations[name].clone()
+        return activations[label].clone()
 
-    with looked_at({name: layers[name] for name in needs.layers}, keep):
+    layers = network.layers
+    with looked_at({name: layers[name] for name in labels}, keep):
         yield activations
 
 
 def _full_precision(tensor: Tensor) -> Tensor:
     return tensor.float() if tensor.dtype in (torch.float16, torch.bfloat16) else tensor
-
-
-def _some(names: Sequence[str]) -> str:
-    return ", ".join(names) if len(names) <= 40 else "..., " + ", ".join(names[-40:])
