@@ -71,7 +71,7 @@ class WeightRandomization(AttributionMetric):
     """
 
     columns = ("randomization_correlation", "randomization_ssim")
-    curves = ("randomization_correlation_curve", "randomization_ssim_curve")
+    curves: tuple[str, ...] = ("randomization_correlation_curve", "randomization_ssim_curve")
 
     def __init__(self, layers: Sequence[str] | None = None, seed: int = 0, n_seeds: int = 1) -> None:
         if n_seeds < 1:
