@@ -16,6 +16,7 @@ from cleverhans.torch.utils import optimize_linear
 from torch import Tensor
 
 from lightning_modules.gradients.forward_pass import ForwardPass
+from lightning_modules.gradients.scaling import scaled_near_one
 
 Norm = Literal["inf", 2, 1]
 
@@ -30,6 +31,7 @@ def steepest_direction(gradient: Tensor, norm: Norm) -> Tensor:
         norm: The norm in which the direction has length 1.
     """
     is_finite = _are_finite(gradient)
+    # cleverhans divides by 1e-6 at least, which a small gradient must stay above.
     gradient = scaled_near_one(gradient.where(is_finite, 0))
     if norm != 1:
         return optimize_linear(gradient, 1.0, _order(norm)).where(is_finite, torch.nan)
@@ -86,18 +88,6 @@ def projected_steps(
         sanity_checks=False,
     ).detach()
     return stepped.where(is_finite, torch.nan)
-
-
-def scaled_near_one(gradient: Tensor) -> Tensor:
-    """The gradient with each image's times a power of two that brings its largest entry near 1.
-
-    It changes no direction, not by a bit, and keeps a small gradient above the 1e-6 that cleverhans divides by at
-    least.
-    """
-    exponent = -torch.frexp(gradient.abs().amax((1, 2, 3), keepdim=True)).exponent
-    # In two steps: float32 has no power of two above 2^127, and subnormal gradients need more.
-    half = exponent // 2
-    return torch.ldexp(torch.ldexp(gradient, half), exponent - half)
 
 
 def _are_finite(gradient: Tensor) -> Tensor:

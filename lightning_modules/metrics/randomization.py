@@ -14,7 +14,7 @@ from lightning_modules.gradients.forward_pass import ForwardPass
 from lightning_modules.gradients.needs import Needs
 from lightning_modules.methods.base import AttributionMethod
 from lightning_modules.methods.explain import explain
-from lightning_modules.methods.maps import magnitude
+from lightning_modules.methods.maps import relative_magnitude
 from lightning_modules.metrics.base import AttributionMetric
 from lightning_modules.metrics.forgetting import cascade, weighted_layers
 from lightning_modules.metrics.similarity import rank_correlation
@@ -41,7 +41,7 @@ def structural_similarity(a: Tensor, b: Tensor) -> Tensor:
     """
     scaled, usable = [], []
     for maps in (a, b):
-        strength = magnitude(maps)
+        strength = relative_magnitude(maps)
         top = strength.amax((1, 2), keepdim=True)
         usable.append((top.isfinite() & (top > 0)).flatten())
         scaled.append((strength / top).nan_to_num(0, 0, 0)[:, None].float())
