@@ -76,10 +76,13 @@ def _parts(network: Network) -> dict[str, list[str]]:
 def _used(network: Network) -> set[str]:
     """Names of the modules on whose own parameters the logits depend."""
     with gradients_enabled():
-        module = copy.deepcopy(network).requires_grad_()
+        module = copy.deepcopy(network)
         like = network.mean
         image = torch.full((1, 3, network.input_size, network.input_size), 0.5, dtype=like.dtype, device=like.device)
-        named = {name: tensor for name, tensor in module.original.named_parameters() if tensor.requires_grad}
+        parameters = module.original.named_parameters(remove_duplicate=False)
+        named = {name: parameter for name, parameter in parameters if _is_learnt(parameter)}
+        for parameter in named.values():
+            parameter.requires_grad_()
         logits = module.uncompiled_logits(image)
         gradients = torch.autograd.grad(logits.sum(), list(named.values()), allow_unused=True)
     return {name.rpartition(".")[0] for name, gradient in zip(named, gradients) if gradient is not None}
@@ -87,9 +90,15 @@ def _used(network: Network) -> set[str]:
 
 def _own(module: nn.Module) -> Iterator[tuple[str, Tensor]]:
     """What a module itself has learnt: its parameters and, of a norm, the statistics and what stands for parameters."""
-    yield from module.named_parameters(recurse=False)
+    named: dict[str, Tensor] = {**dict(module.named_parameters(recurse=False))}
     if "running_mean" in module._buffers:
-        yield from ((name, of) for name, of in module.named_buffers(recurse=False) if of.is_floating_point())
+        named |= module.named_buffers(recurse=False)
+    yield from ((name, tensor) for name, tensor in named.items() if _is_learnt(tensor))
+
+
+def _is_learnt(tensor: Tensor) -> bool:
+    """Whether it can be: counters and quantized weights cannot."""
+    return tensor.is_floating_point() or tensor.is_complex()
 
 
 @torch.inference_mode(False)
