@@ -57,6 +57,13 @@ class TestSmoothGrad:
         assert torch.equal(first, SmoothGrad(n_samples=2)(full_pass(shapes_network, images)))
         assert relative_error(SmoothGrad(n_samples=2, seed=1)(full_pass(shapes_network, images)), first) > 0.01
 
+    def test_noise_in_float64_is_that_of_float32(self) -> None:
+        images = torch.rand(2, 3, 8, 8)
+        generators = [[torch.Generator().manual_seed(k) for k in range(2)] for _ in range(2)]
+        noise = [SmoothGrad._noise(of, drawn) for of, drawn in zip((images, images.double()), generators)]
+        assert noise[1].dtype == torch.float64
+        assert torch.equal(noise[0].double(), noise[1])
+
     @pytest.mark.parametrize(
         ("options", "message"),
         [({"n_samples": 0}, "n_samples"), ({"noise_level": -0.1}, "noise_level"), ({"max_batch": 0}, "max_batch")],
