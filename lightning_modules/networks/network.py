@@ -5,13 +5,15 @@ from __future__ import annotations
 import difflib
 import warnings
 from collections.abc import Mapping, Sequence
+from functools import cached_property
 from typing import Any, Generic, Self, TypeVar
 
 import torch
 from torch import Tensor, nn
 
 from lightning_modules.errors import InputError
-from lightning_modules.networks.observation import observe
+from lightning_modules.networks.nonlinearities import Nonlinearities
+from lightning_modules.networks.observation import observe, observed_nonlinearities
 from lightning_modules.networks.torchvision_facts import IMAGENET_MEAN, imagenet_class_names
 from lightning_modules.networks.weight_files import first_line
 
@@ -36,6 +38,7 @@ class Network(nn.Module, Generic[ModuleT]):
         target_layer: Where Grad-CAM looks unless told otherwise; None = not known.
         layer_shapes: Shape of each layer's output without the batch, by the layer's name, in the order that they ran.
         fill: What stands for "no information" in a pixel, for each channel. None = ``mean``, or ImageNet's.
+        nonlinearities: The activations that an image meets in it. None = they are looked for when they are asked for.
 
     Shape: ``(N, 3, H, W)`` in [0, 1] -> ``(N, len(class_names))``.
     """
@@ -56,6 +59,7 @@ class Network(nn.Module, Generic[ModuleT]):
         target_layer: str | None = None,
         layer_shapes: Mapping[str, tuple[int, ...]] | None = None,
         fill: Sequence[float] | None = None,
+        nonlinearities: Nonlinearities | None = None,
     ) -> None:
         super().__init__()
         self.module = module
@@ -66,6 +70,8 @@ class Network(nn.Module, Generic[ModuleT]):
         self.target_layer = target_layer
         self.layer_shapes = dict(layer_shapes or {})
         self._fill = None if fill is None and mean is None else tuple(fill or mean or ())
+        if nonlinearities is not None:
+            self.nonlinearities = nonlinearities
         self.training = module.training
         like = next(module.parameters(), torch.empty(0))
         for name, values in (("mean", mean or (0.0,) * 3), ("std", std or (1.0,) * 3)):
@@ -109,6 +115,11 @@ class Network(nn.Module, Generic[ModuleT]):
                 stacklevel=2,
             )
         return torch.tensor(self._fill or IMAGENET_MEAN, dtype=self.mean.dtype, device=self.mean.device).view(-1, 1, 1)
+
+    @cached_property
+    def nonlinearities(self) -> Nonlinearities:
+        """The activations that an image meets on its way to the logits."""
+        return observed_nonlinearities(self.original, self.input_size)
 
     @property
     def layers_with_positions(self) -> dict[str, tuple[int, ...]]:
@@ -230,7 +241,7 @@ def as_network(
     layers = _layers_of(inside)
     if target_layer is not None and target_layer not in layers:
         raise InputError(f"model.network: {name} names {target_layer!r} as its target_layer, but has no such.")
-    n_classes, layer_shapes = _observed(inside, layers, size, name)
+    n_classes, layer_shapes, nonlinearities = _observed(inside, layers, size, name)
     default = imagenet_class_names() if n_classes == 1000 else [str(k) for k in range(n_classes)]
     names = list(said("class_names", class_names) or default)
     if len(names) != n_classes:
@@ -246,13 +257,14 @@ def as_network(
         target_layer=target_layer,
         layer_shapes=layer_shapes,
         fill=None if mean is not None else _mean_of(inside),
+        nonlinearities=nonlinearities,
     )
 
 
 def _observed(
     module: nn.Module, layers: Mapping[str, nn.Module], size: int, name: str
-) -> tuple[int, dict[str, tuple[int, ...]]]:
-    """The number of classes, and the shapes of the layers' outputs.
+) -> tuple[int, dict[str, tuple[int, ...]], Nonlinearities]:
+    """The number of classes, the shapes of the layers' outputs, and the activations.
 
     Raises:
         InputError: If the module does not map an image to logits.
@@ -264,7 +276,7 @@ def _observed(
     if not isinstance(logits, Tensor) or logits.ndim != 2:
         given = tuple(logits.shape) if isinstance(logits, Tensor) else f"a {type(logits).__name__}"
         raise InputError(f"model.network: {name} should give logits (N, n_classes), but gives {given}.")
-    return logits.shape[1], shapes
+    return logits.shape[1], shapes, observed_nonlinearities(module, size)
 
 
 def _mean_of(module: nn.Module) -> tuple[float, ...] | None:
