@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Unpack
 
 import numpy as np
 import pyarrow as pa
@@ -19,6 +19,7 @@ from lightning_modules.evaluation import Outputs, RunModule
 from lightning_modules.figures.synthesis import Growth, run_sheets, to_uint8
 from lightning_modules.gradients.fitting import is_out_of_memory
 from lightning_modules.networks.loading import load_network
+from lightning_modules.networks.making import Said
 from lightning_modules.results.report import Report
 from lightning_modules.results.rows import Row, read_rows
 from lightning_modules.results.synthesis import (
@@ -100,6 +101,7 @@ class ActivationMaximizationModule(RunModule):
         ablation: bool = False,
         n_figures: int = 16,
         network: str | dict[str, Any] = "vgg16",
+        **said: Unpack[Said],
     ) -> None:
         for name, value, least in (
             ("steps", steps, 1),
@@ -114,7 +116,7 @@ class ActivationMaximizationModule(RunModule):
         if transforms is None:
             transforms = [RandomShift(8), RandomScale(0.9, 1.1), RandomRotation(10), RandomShift(4)]
         both = Recipe(parametrization or FourierImage(), regularizers, transforms, steps, learning_rate, warm_up)
-        super().__init__(load_network(network, weights), n_figures)
+        super().__init__(load_network(network, weights, **said), n_figures)
         self.recipes = both.ablated() if ablation else {VARIANTS[-1]: both}
         self.objective = objective or LogitMargin()
         size = image_size or self.network.input_size

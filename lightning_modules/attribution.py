@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Unpack
 
 import pyarrow as pa
 from matplotlib.figure import Figure
@@ -27,6 +27,7 @@ from lightning_modules.metrics.localization import EnergyInBox, PointingGame
 from lightning_modules.metrics.randomization import WeightRandomization
 from lightning_modules.networks.class_names import find_class
 from lightning_modules.networks.loading import load_network
+from lightning_modules.networks.making import Said
 from lightning_modules.results.attribution import BOXES_HINT, report_attribution, summarize_attribution
 from lightning_modules.results.report import Report
 from lightning_modules.results.rows import IMAGE_FIELDS, image_columns, with_columns
@@ -53,6 +54,7 @@ class AttributionModule(EvaluationModule):
         target: str | int = "predicted",
         n_figures: int = 16,
         network: str | dict[str, Any] = "vgg16",
+        **said: Unpack[Said],
     ) -> None:
         methods = [GradCAM(), GuidedBackprop(), GuidedGradCAM(), SmoothGrad()] if methods is None else methods
         has_default_metrics = metrics is None
@@ -61,7 +63,7 @@ class AttributionModule(EvaluationModule):
         _refuse_twins("model.metrics", [f"the score {name}" for metric in metrics for name in metric.columns])
         if not methods:
             raise InputError("model.methods is empty: name at least one attribution method.")
-        super().__init__(load_network(network, weights), n_figures)
+        super().__init__(load_network(network, weights, **said), n_figures)
         self.methods = {repr(method): method for method in methods}
         self.metrics = list(metrics)
         self.has_default_metrics = has_default_metrics

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, Unpack
 
 import pyarrow as pa
 import torch
@@ -25,6 +25,7 @@ from lightning_modules.methods.explain import Explanation, explain, joined_needs
 from lightning_modules.metrics.similarity import rank_correlation, top_overlap
 from lightning_modules.networks.class_names import find_class
 from lightning_modules.networks.loading import load_network
+from lightning_modules.networks.making import Said
 from lightning_modules.results.report import Report
 from lightning_modules.results.robustness import (
     RANK_CORRELATION,
@@ -91,13 +92,14 @@ class RobustnessModule(EvaluationModule):
         methods: Sequence[AttributionMethod] | None = None,
         n_figures: int = 16,
         network: str | dict[str, Any] = "vgg16",
+        **said: Unpack[Said],
     ) -> None:
         attack = FGSM() if attack is None else attack
         sweep = parse_sweep(eps, attack.norm)
         methods = [GradCAM()] if methods is None else methods
         if len({repr(method) for method in methods}) < len(methods):
             raise InputError(f"model.methods names a method twice: {', '.join(map(repr, methods))}.")
-        super().__init__(load_network(network, weights), n_figures)
+        super().__init__(load_network(network, weights, **said), n_figures)
         self.attack = attack
         self.eps = sweep
         self.methods = {repr(method): method for method in methods}

@@ -5,19 +5,16 @@ from __future__ import annotations
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
+from threading import Lock
 from typing import Any
+from weakref import WeakSet
 
 import torch
 from torch import Tensor
 
 from lightning_modules.errors import InputError
-from lightning_modules.networks.nonlinearities import (
-    Nonlinearities,
-    activations_between,
-    counted,
-    cut_of,
-    operator_of,
-)
+from lightning_modules.networks.network import Network
+from lightning_modules.networks.nonlinearities import cut_of, in_words, operator_of, rectifiers_between
 
 Gradients = tuple[Tensor | None, ...]
 
@@ -40,18 +37,15 @@ class RectifierRule:
         finally:
             self.is_guided = False
 
-    def put_on(self, logits: Tensor, images: Tensor) -> Nonlinearities:
-        """Puts the rectifiers between ``images`` and ``logits`` under the rule; gives what activations there are."""
-        found = activations_between(logits, images)
-        for node, kind, _ in found:
-            if kind == "rectifiers":
-                node.register_hook(self._ruled)
-        return counted(found)
+    def put_on(self, logits: Tensor, images: Tensor) -> None:
+        """Puts the rectifiers between ``images``, which require a gradient, and ``logits`` under the rule."""
+        for node in rectifiers_between(logits, images):
+            node.register_hook(self._ruled)
 
     def _ruled(self, gradients: Gradients, above: Gradients) -> Gradients | None:
         """The gradients that a rectifier's node gives, of the true ones and those that it was given.
 
-        Where it is guided, ``R_in = (low < x < high) · (R_out > 0) · R_out``.
+        Where it is guided, ``R_in = (0 < x < high) · (R_out > 0) · R_out``.
         """
         if not self.is_guided:
             return None
@@ -62,7 +56,8 @@ class RectifierRule:
         gradient, whole = gradients[cut.operand], above[0]
         if gradient is None or whole is None:
             return None
-        if gradient.shape == whole.shape:
+        shape, dtype = gradient.shape, gradient.dtype
+        if shape == whole.shape:
             # Nobody else has it yet: the node has just made it.
             gradient.clamp_min_(0)
         else:  # of an operand that was broadcast
@@ -72,29 +67,38 @@ class RectifierRule:
             x = node._saved_self if cut.operand == 0 else node._saved_other
             is_cut = x <= 0 if cut.high is None else (x <= 0) | (x >= cut.high)
             gradient.masked_fill_(is_cut, 0)
-        gradient = gradient.sum_to_size(gradients[cut.operand].shape).to(gradients[cut.operand].dtype)
+        gradient = gradient.sum_to_size(shape).to(dtype)
         return tuple(gradient if k == cut.operand else other for k, other in enumerate(gradients))
 
 
-def check_guided_rule(found: Nonlinearities, name: str) -> None:
-    """Tells where the rule of Guided Backpropagation says nothing of a part of a network's activations.
-
-    Args:
-        found: The network's activations.
-        name: The network's name, for messages.
+def check_guided_rule(network: Network) -> None:
+    """Refuses a network of whose activations the rule of Guided Backpropagation says nothing.
 
     Raises:
-        InputError: If it says nothing of all of them.
+        InputError: If it has activations, but no rectifier. A linear network is fine.
     """
-    undefined = [*found.others, *found.unknown]
-    if undefined and not found.rectifiers:
+    found = network.facts.nonlinearities
+    if found.others and not found.rectifiers:
         raise InputError(
-            f"Guided Backpropagation is a rule for ReLUs, and {name} has none, but {', '.join(undefined)}: take "
-            "Saliency, SmoothGrad or GradCAM in place of GuidedBackprop and GuidedGradCAM."
+            f"Guided Backpropagation is a rule for ReLUs, and the activations of {network.name} are only "
+            f"{in_words({**found.others, **found.unknown})}: take Saliency, SmoothGrad or GradCAM in place of "
+            "GuidedBackprop and GuidedGradCAM."
         )
-    if undefined:
-        warnings.warn(
-            f"Guided Backpropagation is a rule for ReLUs: {name} follows it at {', '.join(found.rectifiers)}, but the "
-            f"true gradient passes {', '.join(undefined)}, of which the rule says nothing.",
-            stacklevel=1,  # one place for all callers, so that it is told once
-        )
+
+
+_told: WeakSet[Network] = WeakSet()
+_telling = Lock()
+
+
+def tell_guided_rule(network: Network) -> None:
+    """Tells, once a network, which of its activations the rule of Guided Backpropagation says nothing of."""
+    left = network.facts.nonlinearities.without_rule
+    with _telling:
+        if not left or network in _told:
+            return
+        _told.add(network)
+    warnings.warn(
+        f"Guided Backpropagation is a rule for ReLUs. In {network.name} the true gradient passes {in_words(left)}, of "
+        "which the rule says nothing, or which hides what it does.",
+        stacklevel=3,
+    )

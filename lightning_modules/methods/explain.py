@@ -86,7 +86,7 @@ def joined_needs(network: Network, readers: Iterable[Reader]) -> Needs:
     """
     needs = reduce(or_, (reader.needs(network) for reader in readers), Needs())
     if needs.guided_gradient:
-        check_guided_rule(network.nonlinearities, network.name)
+        check_guided_rule(network)
     return needs
 
 

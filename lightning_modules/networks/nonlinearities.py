@@ -7,8 +7,8 @@ from __future__ import annotations
 
 import math
 import re
-from collections import Counter, defaultdict
-from collections.abc import Iterator
+from collections import Counter
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal, NamedTuple
 
@@ -17,60 +17,17 @@ from torch import Tensor
 from torch.autograd.function import BackwardCFunction
 from torch.autograd.graph import Node, get_gradient_edge
 
-Kind = Literal["rectifiers", "others", "unknown"]
-
-ACTIVATIONS = {
-    **{"Celu": "CELU", "Elu": "ELU", "Gelu": "GELU", "Glu": "GLU", "Hardshrink": "Hardshrink", "Mish": "Mish"},
-    **{"Hardsigmoid": "Hardsigmoid", "Hardswish": "Hardswish", "LeakyRelu": "LeakyReLU", "LogSigmoid": "LogSigmoid"},
-    **{"PreluKernel": "PReLU", "RreluWithNoise": "RReLU", "Sigmoid": "Sigmoid", "Silu": "SiLU", "Softplus": "Softplus"},
-    **{"Softshrink": "Softshrink", "Tanh": "Tanh", "Erf": "Erf", "Abs": "Abs", "Sin": "Sin", "Cos": "Cos"},
-    # With a bound that no rectifier has. ``maximum`` of two tensors may be a leaky ReLU written out.
-    **{"Threshold": "Threshold", "Hardtanh": "Hardtanh", "Clamp": "Clamp", "ClampMin": "Clamp", "ClampMax": "Clamp"},
-    **{"Maximum": "Maximum", "Fmax": "Maximum", "Minimum": "Minimum", "Fmin": "Minimum"},
-}
-"""Everyday names of activations, by the name of their operator."""
-
-IN_STATISTICS = {"Exp": "Exp", "Pow": "Pow"}
-"""Operators that are activations too, unless a sum or a mean follows, as in a softmax or a norm written out."""
-
-SUMS = frozenset("AdaptiveAvgPool2D AvgPool2D LinalgVectorNorm Mean Norm Sum".split())
-
-HIDDEN = {
-    "CopySlices": "an operation in place on a view",
-    "DifferentiableGraph": "optimized TorchScript",
-    "CompiledFunction": "torch.compile",
-}
-"""What hides the operators inside, in words."""
-
-NO_ACTIVATIONS = frozenset(
-    # Linear in what they are given, or they only move it.
-    "AccumulateGrad AdaptiveAvgPool2D AdaptiveAvgPool3D Add Addbmm Addcdiv Addcmul Addmm Addmv Addr AffineGridGenerator "
-    "Alias AsStrided AvgPool2D AvgPool3D Baddbmm BackwardHookFunction Bmm Cat ChannelShuffle Chunk Clone Col2Im Conj "
-    "ConstantPadNd ConvDepthwise2D Convolution Copy CudnnConvolution CudnnConvolutionTranspose Cumsum DiagEmbed "
-    "Diagonal Div Dot Expand FftC2C FftC2R FftR2C Flip FusedDropout Gather GridSampler2D Im2Col Index IndexSelect Lerp "
-    "LiftFresh Linear Matmul Mean MiopenConvolution MkldnnConvolution MkldnnLinear MkldnnReshape Mm MpsConvolution Mul "
-    "Mv NarrowCopy NativeDropout Neg NegView Permute PinMemory PixelShuffle PixelUnshuffle ReflectionPad1D "
-    "ReflectionPad2D Repeat ReplicationPad1D ReplicationPad2D ReshapeAlias ReshapeCopy Roll Rot90 Rsub Select Slice "
-    "SlowConv2D SlowConvDilated2D SlowConvTranspose2D Split SplitWithSizes Squeeze Stack Sub Sum T Take ToCopy ToDense "
-    "ToMkldnn Transpose Tril Triu Unbind Unfold UnsafeIndex UnsafeSplit UnsafeSplitWithSizes UnsafeView Unsqueeze "
-    "UpsampleBicubic2D UpsampleBicubic2DAa UpsampleBilinear2D UpsampleBilinear2DAa UpsampleLinear1D UpsampleNearest1D "
-    "UpsampleNearest2D UpsampleNearestExact2D View ViewAsComplex ViewAsReal "
-    # Norms, and what they are written out by.
-    "BatchNormNoUpdate BatchNormWithUpdate CudnnBatchNorm FusedRmsNorm LinalgVectorNorm MiopenBatchNorm NativeBatchNorm "
-    "NativeBatchNormLegit NativeBatchNormLegitNoTraining NativeGroupNorm NativeLayerNorm Norm Reciprocal RmsNorm Rsqrt "
-    "Sqrt Std StdMean Var VarMean "
-    # Softmax, attention, and pooling.
-    "AdaptiveMaxPool2D AdaptiveMaxPool3D Amax Amin CudnnAttention EfficientAttention FlashAttention "
-    "FractionalMaxPool2D Log LogSoftmax Logsumexp MaskedSoftmax Max MaxPool2D MaxPool2DWithIndices "
-    "MaxPool3DWithIndices Median Min MkldnnMaxPool2D SafeSoftmax ScaledDotProductCudnnAttention "
-    "ScaledDotProductEfficientAttention ScaledDotProductFlashAttention ScaledDotProductFlashAttentionForCpu "
-    "ScaledDotProductFusedAttentionOverrideable Softmax Sort Topk".split()
+from lightning_modules.networks.operators import (
+    ACTIVATIONS,
+    HIDDEN,
+    IN_STATISTICS,
+    LARGEST_GUARD,
+    NO_ACTIVATIONS,
+    SELU_ALPHA,
+    SUMS,
 )
-"""Operators that are known to be no activations. What stands neither here nor above is unknown."""
 
-SELU_ALPHA = 1.6732632423543772
-LARGEST_GUARD = 1e-3
-"""A minimum above 0 that is this small keeps a division or a root from failing, as in ``normalize``."""
+Kind = Literal["rectifiers", "others", "unknown"]
 
 
 @dataclass(frozen=True)
@@ -91,6 +48,11 @@ class Nonlinearities:
     others: dict[str, int] = field(default_factory=dict)
     unknown: dict[str, int] = field(default_factory=dict)
 
+    @property
+    def without_rule(self) -> dict[str, int]:
+        """Those of which the rule of Guided Backpropagation says nothing, or may say something that is not followed."""
+        return {**self.others, **self.unknown}
+
 
 class Cut(NamedTuple):
     """An operator that lets through what lies between two bounds, and has no gradient beyond.
@@ -107,36 +69,39 @@ class Cut(NamedTuple):
 
 
 def nonlinearities_of(logits: Tensor, images: Tensor) -> Nonlinearities:
-    """What lies between ``images``, which require a gradient, and ``logits``.
+    """What lies between ``images``, which require a gradient, and ``logits``, the most frequent first.
 
-    The images should be random, two of them at least: an image of zeros makes masks constant.
+    The images should be random: an image of zeros makes masks constant.
     """
-    return counted(activations_between(logits, images))
-
-
-def counted(found: list[tuple[Node, Kind, str]]) -> Nonlinearities:
-    """How many of each kind and name there are."""
     kinds: dict[Kind, Counter[str]] = {"rectifiers": Counter(), "others": Counter(), "unknown": Counter()}
-    for _, kind, name in found:
-        kinds[kind][name] += 1
-    return Nonlinearities(**{kind: dict(names) for kind, names in kinds.items()})
+    for node, consumers in _nodes_between(logits, images).items():
+        if (found := _kind(node, consumers)) is not None:
+            kinds[found[0]][found[1]] += 1
+    return Nonlinearities(**{kind: dict(names.most_common()) for kind, names in kinds.items()})
 
 
-def activations_between(logits: Tensor, images: Tensor) -> list[tuple[Node, Kind, str]]:
-    """The nodes of all activations on the way from ``images`` to ``logits``, each with its kind and everyday name."""
-    nodes = _nodes_between(logits, images)
-    consumers: dict[Node, list[Node]] = defaultdict(list)
-    for node in nodes:
-        for before in _before(node):
-            consumers[before].append(node)
-    kinds = ((node, _kind(node, consumers[node])) for node in nodes)
-    return [(node, *kind) for node, kind in kinds if kind is not None]
+def rectifiers_between(logits: Tensor, images: Tensor) -> list[Node]:
+    """The nodes of all rectifiers between ``images``, which require a gradient, and ``logits``."""
+    nodes = _nodes_between(logits, images).items()
+    # Only of nodes that cut is more asked: what a mask holds, the host would have to wait for.
+    cuts = ((node, cut_of(node), consumers) for node, consumers in nodes if not isinstance(node, BackwardCFunction))
+    kinds = ((node, _kind_of_cut(node, cut, consumers)) for node, cut, consumers in cuts if cut is not None)
+    return [node for node, kind in kinds if kind is not None and kind[0] == "rectifiers"]
 
 
-def _nodes_between(logits: Tensor, images: Tensor) -> list[Node]:
-    """The nodes that lead from ``images`` to ``logits``, without those of the parameters' own gradients."""
+def in_words(counts: Mapping[str, int]) -> str:
+    """``SiLU, GELU and Sigmoid``: the most frequent first."""
+    names = sorted(counts, key=counts.__getitem__, reverse=True)
+    return " and ".join([*([", ".join(names[:-1])] if names[1:] else []), *names[-1:]])
+
+
+def _nodes_between(logits: Tensor, images: Tensor) -> dict[Node, list[Node]]:
+    """The nodes that lead from ``images`` to ``logits``, each with those that take what it gives.
+
+    Those of the parameters' own gradients are none of them.
+    """
     if not logits.requires_grad:
-        return []
+        return {}
     leads = {get_gradient_edge(images).node: True}
     stack = [get_gradient_edge(logits).node]
     while stack:
@@ -146,7 +111,12 @@ def _nodes_between(logits: Tensor, images: Tensor) -> list[Node]:
             stack.pop()
             leads[node] = leads.get(node) or any(leads[before] for before in _before(node))
         stack += new
-    return [node for node, is_between in leads.items() if is_between]
+    between: dict[Node, list[Node]] = {node: [] for node, is_between in leads.items() if is_between}
+    for node in between:
+        for before in _before(node):
+            if before in between:
+                between[before].append(node)
+    return between
 
 
 def _before(node: Node) -> Iterator[Node]:
@@ -191,9 +161,12 @@ def _only_operand(node: Node) -> int | None:
 
 
 def _constant(saved: Any, operand: int) -> Tensor:
-    """The other one of two operands."""
-    constant: Tensor = saved._saved_other if operand == 0 else saved._saved_self
-    return constant
+    """The other one of two operands; NaN where it was changed in place since, so that no gradient can be had."""
+    try:
+        constant: Tensor | None = saved._saved_other if operand == 0 else saved._saved_self
+    except RuntimeError:
+        constant = None
+    return torch.tensor(torch.nan) if constant is None else constant
 
 
 def _kind(node: Node, consumers: list[Node]) -> tuple[Kind, str] | None:
@@ -219,7 +192,9 @@ def _kind(node: Node, consumers: list[Node]) -> tuple[Kind, str] | None:
 
 def _kind_of_cut(node: Node, cut: Cut, consumers: list[Node]) -> tuple[Kind, str] | None:
     low, high = (_number(bound) for bound in cut[1:])
-    if low == 0 and (high is None or high > 1):
+    if low == 0 and high == 1 and _is_of_pixels(node):
+        return None
+    if low == 0 and (high is None or high > 0):
         if high is not None and _is_gate(node, consumers):
             return "others", "Hardsigmoid"
         return "rectifiers", "ReLU" if high is None else f"ReLU{high:g}"
@@ -243,6 +218,14 @@ def _is_gate(node: Node, consumers: list[Node]) -> bool:
     return is_shifted and any(operator_of(after) in ("Mul", "Div") for after in consumers)
 
 
+def _is_of_pixels(node: Node) -> bool:
+    """Whether an operator is given the pixels themselves: a clamp to [0, 1] keeps them what they are."""
+    before = list(_before(node))
+    while len(before) == 1 and operator_of(before[0]) in ("Clone", "Div", "Sub", "ToCopy"):
+        before = list(_before(before[0]))
+    return len(before) == 1 and operator_of(before[0]) == "AccumulateGrad"
+
+
 def _is_masked(node: Node) -> bool:
     """Whether a product is with a constant of zeros and ones for each entry, as in ``x * (x > 0)``."""
     operand = _only_operand(node)
@@ -252,5 +235,5 @@ def _is_masked(node: Node) -> bool:
     if mask.dtype == torch.bool:
         return True
     # A factor for each channel is no mask of entries.
-    is_of_entries = sum(length > 1 for length in mask.shape) > 1
+    is_of_entries = mask.shape == tuple(node._input_metadata[0].shape)  # type: ignore[attr-defined]
     return is_of_entries and bool(((mask == 0) | (mask == 1)).all() & (mask == 0).any())

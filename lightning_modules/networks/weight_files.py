@@ -1,9 +1,11 @@
-"""Files of weights: downloaded once, checked, read without executing them, and compared with the network."""
+"""Files of weights: found, downloaded once and checked, and read without executing them."""
 
 from __future__ import annotations
 
 import hashlib
 import pickle
+import re
+import warnings
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -11,10 +13,11 @@ from urllib.error import URLError
 from urllib.parse import urlparse
 
 import torch
-from torch import Tensor, nn
+from safetensors.torch import load_file
 from torchvision.models import WeightsEnum
 
 from lightning_modules.errors import InputError
+from lightning_modules.networks.file_kinds import is_safetensors, what_else
 
 
 class WeightsError(InputError):
@@ -56,19 +59,40 @@ def download(entry: WeightsEnum) -> Path:
     return path
 
 
-def read_tensors(path: Path) -> Mapping[str, Any]:
-    """What a file of tensors holds, read with ``weights_only=True``: nothing in it is executed.
+def find_file(said: str | Path) -> tuple[Path, str] | None:
+    """The file that ``PATH`` or ``PATH#PART`` names, and the part of it, "" = as a whole; None = there is no such.
+
+    Example:
+        >>> find_file(f"{__file__}#model_ema")[1], find_file("nowhere.pth")
+        ('model_ema', None)
+    """
+    whole = Path(said).expanduser()
+    if whole.exists():
+        return whole, ""
+    path, _, part = str(whole).rpartition("#")
+    return (Path(path), part) if path and part and Path(path).exists() else None
+
+
+def read_weights(path: Path) -> Mapping[str, Any]:
+    """What a file of weights holds, of PyTorch or of safetensors; nothing in it is executed.
 
     Raises:
-        WeightsError: If it holds something else, or is damaged.
+        WeightsError: If it is something else, or is damaged; says what it is.
     """
     try:
-        content = torch.load(path, map_location="cpu", weights_only=True)
+        if not path.is_dir() and is_safetensors(path):
+            return _read_safetensors(path)
+        what = what_else(path)
+    except OSError as error:
+        raise WeightsError(f"{path} cannot be read: {error.strerror}.") from error
+    if what:
+        raise WeightsError(f"{path} is not a file of weights: it is {what}.")
+    try:
+        # Of the open file: PyTorch goes by its name otherwise. What it warns of is checked, or is of no concern.
+        with warnings.catch_warnings(action="ignore"), path.open("rb") as file:
+            content = torch.load(file, map_location="cpu", weights_only=True)
     except pickle.UnpicklingError as error:
-        raise WeightsError(
-            f"{path} is not a file of tensors alone, or it is damaged: {first_line(error)} It was not executed. If "
-            "you trust it, save its state dict anew: torch.save(model.state_dict(), 'new.pth')."
-        ) from error
+        raise WeightsError(f"{path} {_what_is_pickled(path, error)}") from error
     except Exception as error:  # torch.load raises whatever the bytes provoke: EOFError, KeyError, RuntimeError, ...
         raise WeightsError(f"{path} is not a PyTorch file, or it is damaged: {first_line(error)}") from error
     if not isinstance(content, Mapping):
@@ -76,60 +100,44 @@ def read_tensors(path: Path) -> Mapping[str, Any]:
     return content
 
 
-def check_tensors(path: Path, state: Any) -> dict[str, Tensor]:
-    """The state dict, with the names that a network has on its own: a LightningModule's checkpoint holds it under its
-    attribute's name.
-
-    Raises:
-        WeightsError: If it is no state dict.
-    """
-    if not isinstance(state, Mapping) or not state or not all(map(_is_weight, state, state.values())):
-        raise WeightsError(f"{path} is not a state dict: it should map names such as features.0.weight to tensors.")
-    return {name.removeprefix("network."): tensor for name, tensor in state.items()}
+def _read_safetensors(path: Path) -> Mapping[str, Any]:
+    try:
+        return load_file(path)
+    except Exception as error:  # as torch.load, whatever the bytes provoke
+        raise WeightsError(f"{path} is not a safetensors file, or it is damaged: {first_line(error)}.") from error
 
 
-def _is_weight(name: Any, value: Any) -> bool:
-    plain = isinstance(name, str) and isinstance(value, Tensor) and value.layout == torch.strided
-    return plain and value.device.type == "cpu" and not value.is_complex() and not value.is_quantized
-
-
-def check_fit(path: Path, state: Mapping[str, Tensor], network: nn.Module, what: str, advice: str) -> None:
-    """Refuses a state dict that does not fit ``network`` in every name and shape, or that is not finite.
-
-    Args:
-        path: Where it is from.
-        state: Names -> tensors.
-        network: What it should fit.
-        what: The network in words, for the message.
-        advice: The message's last sentence.
-
-    Raises:
-        WeightsError: If it does not fit.
-    """
-    expected = network.state_dict()
-    problems = []
-    if missing := [name for name in expected if name not in state]:
-        problems.append(f"missing: {_some(missing)}")
-    if surplus := [name for name in state if name not in expected]:
-        problems.append(f"surplus: {_some(surplus)}")
-    problems += [
-        f"{name} has shape {tuple(state[name].shape)}, not {tuple(tensor.shape)}"
-        for name, tensor in expected.items()
-        if name in state and state[name].shape != tensor.shape
-    ][:3]
-    if problems:
-        raise WeightsError(f"{path} does not hold {what}; {'; '.join(problems)}. {advice}")
-    if broken := [name for name, tensor in state.items() if not torch.isfinite(tensor).all()]:
-        raise WeightsError(
-            f"{path} has NaN or infinite weights in {_some(broken)}. torchvision's IMAGENET1K_FEATURES file is like "
-            "that: it has no usable classifier. Use IMAGENET1K_V1."
+def _what_is_pickled(path: Path, error: pickle.UnpicklingError) -> str:
+    """What a file holds that its reader would have had to execute, and what to do."""
+    try:
+        executed = sorted(torch.serialization.get_unsafe_globals_in_checkpoint(path))
+    except Exception:  # a file of before PyTorch 1.6, or a damaged one: the message names the first alone
+        executed = re.findall(r"GLOBAL (\S+)", str(error))[:1]
+    if not executed:
+        reason = (re.findall(r"WeightsUnpickler error:\s*(.+)", str(error)) or [first_line(error)])[0]
+        return (
+            f"is not a file of tensors alone, or it is damaged: {reason.strip().rstrip('.')}. It was not executed. If "
+            "you trust it, save its state dict by torch.save(state_dict, 'new.pth')."
         )
+    names = some_of(executed, 3)
+    loaded = f"torch.load('{path.name}', weights_only=False)"
+    if any(name.startswith("torch.nn.modules.") for name in executed):
+        return (
+            f"is a whole pickled module ({names}), not a file of tensors alone. It was not executed. Where its code is "
+            f"at hand and you trust it, save its state dict: torch.save({loaded}.state_dict(), 'new.pth')."
+        )
+    return (
+        f"is not a file of tensors alone: it also holds {names}. It was not executed. If you trust it, save its state "
+        f"dict alone, of {loaded}: torch.save(..., 'new.pth')."
+    )
 
 
 def first_line(error: Exception) -> str:
-    """What an error says first, or its type's name."""
-    return (str(error).strip().splitlines() or [type(error).__name__])[0]
+    """What an error says first, without a terminal's colours, or its type's name."""
+    text = re.sub(r"\x1b\[[0-9;]*m", "", str(error)).strip()
+    return (text.splitlines() or [type(error).__name__])[0]
 
 
-def _some(names: Sequence[str]) -> str:
-    return ", ".join(names[:4]) + (f" and {len(names) - 4} more" if len(names) > 4 else "")
+def some_of(names: Sequence[str], most: int = 4) -> str:
+    """The first names, and how many more there are."""
+    return ", ".join(names[:most]) + (f" and {len(names) - most} more" if len(names) > most else "")
