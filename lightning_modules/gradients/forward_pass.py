@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager, nullcontext
+from contextlib import contextmanager
 from dataclasses import replace
 from functools import cached_property
 from threading import RLock
@@ -20,7 +20,7 @@ from lightning_modules.gradients.rectifiers import RectifierRule, check_guided_r
 from lightning_modules.networks.enabled import gradients_enabled
 from lightning_modules.networks.facts import place
 from lightning_modules.networks.network import Network
-from lightning_modules.networks.observation import looked_at
+from lightning_modules.networks.observation import looked_at, visible_torchscript
 
 
 class ForwardPass:
@@ -79,7 +79,6 @@ class ForwardPass:
             raise InputError(f"There are {len(keys)} keys for {len(images)} images.")
         if needs is not None and needs.guided_gradient:
             check_guided_rule(network)
-            tell_guided_rule(network)
         self.network = network
         self.needs = needs = _with_labels(Needs() if needs is None else needs, network)
         self._keys = None if keys is None else list(keys)
@@ -94,7 +93,7 @@ class ForwardPass:
             if needs.reaches_input and not logits.requires_grad:
                 raise self._without_gradient()
             if needs.guided_gradient:
-                self._rule.put_on(logits, self.images)
+                tell_guided_rule(network, self._rule.put_on(logits, self.images))
             self.logits = _full_precision(logits.detach())
             self.target = self._check_target(target)
             self._attached_logits = logits
@@ -103,10 +102,9 @@ class ForwardPass:
     def _run(self) -> tuple[Tensor, dict[str, Tensor]]:
         """The logits, and the activations of the layers needed."""
         if not self.needs.layers and not self.needs.guided_gradient:
-            return self.network(self.images), {}
-        # Optimized TorchScript hides its operators.
-        visible = torch.jit.optimized_execution(False) if self.needs.guided_gradient else nullcontext()
-        with _recorded(self.network, self.needs) as activations, visible:
+            with visible_torchscript():
+                return self.network(self.images), {}
+        with _recorded(self.network, self.needs) as activations, visible_torchscript():
             # Past the compiled code, if there is any, which hooks do not reach.
             logits = self.network.uncompiled_logits(self.images)
         return logits, activations

@@ -7,14 +7,22 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from threading import Lock
 from typing import Any
-from weakref import WeakSet
+from weakref import WeakKeyDictionary
 
 import torch
 from torch import Tensor
+from torch.utils.checkpoint import CheckpointError
 
 from lightning_modules.errors import InputError
 from lightning_modules.networks.network import Network
-from lightning_modules.networks.nonlinearities import cut_of, in_words, operator_of, rectifiers_between
+from lightning_modules.networks.nonlinearities import (
+    Nonlinearities,
+    activations_between,
+    counted,
+    cut_of,
+    in_words,
+    operator_of,
+)
 
 Gradients = tuple[Tensor | None, ...]
 
@@ -37,10 +45,16 @@ class RectifierRule:
         finally:
             self.is_guided = False
 
-    def put_on(self, logits: Tensor, images: Tensor) -> None:
-        """Puts the rectifiers between ``images``, which require a gradient, and ``logits`` under the rule."""
-        for node in rectifiers_between(logits, images):
-            node.register_hook(self._ruled)
+    def put_on(self, logits: Tensor, images: Tensor) -> Nonlinearities:
+        """Puts the rectifiers between ``images``, which require a gradient, and ``logits`` under the rule.
+
+        Gives what activations there are.
+        """
+        found = activations_between(logits, images)
+        for activation in found:
+            if activation.kind == "rectifiers":
+                activation.node.register_hook(self._ruled)
+        return counted(found)
 
     def _ruled(self, gradients: Gradients, above: Gradients) -> Gradients | None:
         """The gradients that a rectifier's node gives, of the true ones and those that it was given.
@@ -64,11 +78,27 @@ class RectifierRule:
             gradient = whole.clamp_min(0)
         if operator_of(node) != "Relu":
             # Some let the gradient through where x is a bound, or half of it.
-            x = node._saved_self if cut.operand == 0 else node._saved_other
+            x = _saved(node, cut.operand)
             is_cut = x <= 0 if cut.high is None else (x <= 0) | (x >= cut.high)
             gradient.masked_fill_(is_cut, 0)
         gradient = gradient.sum_to_size(shape).to(dtype)
         return tuple(gradient if k == cut.operand else other for k, other in enumerate(gradients))
+
+
+def _saved(node: Any, operand: int) -> Tensor:
+    """What a rectifier was given.
+
+    Raises:
+        InputError: If that cannot be had.
+    """
+    try:
+        x: Tensor = node._saved_self if operand == 0 else node._saved_other
+    except CheckpointError as error:
+        raise InputError(
+            f"Guided Backpropagation cannot see what {operator_of(node)} is given inside torch.utils.checkpoint: "
+            "switch checkpoints off, or write nn.ReLU there."
+        ) from error
+    return x
 
 
 def check_guided_rule(network: Network) -> None:
@@ -86,17 +116,23 @@ def check_guided_rule(network: Network) -> None:
         )
 
 
-_told: WeakSet[Network] = WeakSet()
+_told: WeakKeyDictionary[Network, set[str]] = WeakKeyDictionary()
 _telling = Lock()
 
 
-def tell_guided_rule(network: Network) -> None:
-    """Tells, once a network, which of its activations the rule of Guided Backpropagation says nothing of."""
-    left = network.facts.nonlinearities.without_rule
+def tell_guided_rule(network: Network, found: Nonlinearities) -> None:
+    """Tells, once a network, which of its activations the rule of Guided Backpropagation says nothing of.
+
+    Args:
+        network: What was known of it when it was loaded.
+        found: What a pass shows. Something may be hidden since: TorchScript is optimized when it has run a few times.
+    """
+    left = {**found.without_rule, **network.facts.nonlinearities.without_rule}
     with _telling:
-        if not left or network in _told:
+        told = _told.setdefault(network, set())
+        if left.keys() <= told:
             return
-        _told.add(network)
+        told.update(left)
     warnings.warn(
         f"Guided Backpropagation is a rule for ReLUs. In {network.name} the true gradient passes {in_words(left)}, of "
         "which the rule says nothing, or which hides what it does.",

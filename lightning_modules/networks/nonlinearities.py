@@ -8,7 +8,7 @@ from __future__ import annotations
 import math
 import re
 from collections import Counter
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal, NamedTuple
 
@@ -28,6 +28,8 @@ from lightning_modules.networks.operators import (
 )
 
 Kind = Literal["rectifiers", "others", "unknown"]
+
+MASK = "a product with a mask"
 
 
 @dataclass(frozen=True)
@@ -54,6 +56,14 @@ class Nonlinearities:
         return {**self.others, **self.unknown}
 
 
+class Activation(NamedTuple):
+    """An activation's node in the graph, its kind, and its everyday name."""
+
+    node: Node
+    kind: Kind
+    name: str
+
+
 class Cut(NamedTuple):
     """An operator that lets through what lies between two bounds, and has no gradient beyond.
 
@@ -73,20 +83,26 @@ def nonlinearities_of(logits: Tensor, images: Tensor) -> Nonlinearities:
 
     The images should be random: an image of zeros makes masks constant.
     """
-    kinds: dict[Kind, Counter[str]] = {"rectifiers": Counter(), "others": Counter(), "unknown": Counter()}
-    for node, consumers in _nodes_between(logits, images).items():
-        if (found := _kind(node, consumers)) is not None:
-            kinds[found[0]][found[1]] += 1
-    return Nonlinearities(**{kind: dict(names.most_common()) for kind, names in kinds.items()})
+    masks = [Activation(node, "unknown", MASK) for node in _nodes_between(logits, images) if _is_masked(node)]
+    return counted([*activations_between(logits, images), *masks])
 
 
-def rectifiers_between(logits: Tensor, images: Tensor) -> list[Node]:
-    """The nodes of all rectifiers between ``images``, which require a gradient, and ``logits``."""
+def activations_between(logits: Tensor, images: Tensor) -> list[Activation]:
+    """All activations between ``images``, which require a gradient, and ``logits``, but for products with a mask.
+
+    Only values tell a mask from another factor, and a device would have to be waited for.
+    """
     nodes = _nodes_between(logits, images).items()
-    # Only of nodes that cut is more asked: what a mask holds, the host would have to wait for.
-    cuts = ((node, cut_of(node), consumers) for node, consumers in nodes if not isinstance(node, BackwardCFunction))
-    kinds = ((node, _kind_of_cut(node, cut, consumers)) for node, cut, consumers in cuts if cut is not None)
-    return [node for node, kind in kinds if kind is not None and kind[0] == "rectifiers"]
+    found = ((node, _kind(node, consumers)) for node, consumers in nodes)
+    return [Activation(node, *kind) for node, kind in found if kind is not None]
+
+
+def counted(found: Sequence[Activation]) -> Nonlinearities:
+    """How many of each kind and name there are."""
+    kinds: dict[Kind, Counter[str]] = {"rectifiers": Counter(), "others": Counter(), "unknown": Counter()}
+    for activation in found:
+        kinds[activation.kind][activation.name] += 1
+    return Nonlinearities(**{kind: dict(names.most_common()) for kind, names in kinds.items()})
 
 
 def in_words(counts: Mapping[str, int]) -> str:
@@ -163,10 +179,10 @@ def _only_operand(node: Node) -> int | None:
 def _constant(saved: Any, operand: int) -> Tensor:
     """The other one of two operands; NaN where it was changed in place since, so that no gradient can be had."""
     try:
-        constant: Tensor | None = saved._saved_other if operand == 0 else saved._saved_self
+        constant: Tensor | float | None = saved._saved_other if operand == 0 else saved._saved_self
     except RuntimeError:
         constant = None
-    return torch.tensor(torch.nan) if constant is None else constant
+    return torch.as_tensor(torch.nan if constant is None else constant)
 
 
 def _kind(node: Node, consumers: list[Node]) -> tuple[Kind, str] | None:
@@ -177,7 +193,8 @@ def _kind(node: Node, consumers: list[Node]) -> tuple[Kind, str] | None:
         return None if name == "BackwardHookFunction" else ("unknown", HIDDEN.get(name, name))
     if (cut := cut_of(node)) is not None:
         return _kind_of_cut(node, cut, consumers)
-    is_square = operator_of(node) == "Mul" and len(set(node.next_functions)) == 1
+    operands = node.next_functions  # one alone in a product with a number
+    is_square = operator_of(node) == "Mul" and len(operands) == 2 and operands[0] == operands[1]
     name = "Pow" if is_square else operator_of(node)
     if name in IN_STATISTICS:
         is_summed = bool(consumers) and all(operator_of(after) in SUMS for after in consumers)
@@ -185,8 +202,6 @@ def _kind(node: Node, consumers: list[Node]) -> tuple[Kind, str] | None:
     if name in ACTIVATIONS:
         is_selu = name == "Elu" and math.isclose(getattr(node, "_saved_alpha", 1.0), SELU_ALPHA)
         return "others", "SELU" if is_selu else ACTIVATIONS[name]
-    if name == "Mul" and _is_masked(node):
-        return "unknown", "a product with a mask"
     return None if name in NO_ACTIVATIONS else ("unknown", HIDDEN.get(name, name))
 
 
@@ -229,11 +244,11 @@ def _is_of_pixels(node: Node) -> bool:
 def _is_masked(node: Node) -> bool:
     """Whether a product is with a constant of zeros and ones for each entry, as in ``x * (x > 0)``."""
     operand = _only_operand(node)
-    if operand is None:
+    if operator_of(node) != "Mul" or operand is None:
         return False
     mask = _constant(node, operand)
     if mask.dtype == torch.bool:
         return True
     # A factor for each channel is no mask of entries.
-    is_of_entries = mask.shape == tuple(node._input_metadata[0].shape)  # type: ignore[attr-defined]
+    is_of_entries = mask.shape == tuple(node._input_metadata[0].shape)
     return is_of_entries and bool(((mask == 0) | (mask == 1)).all() & (mask == 0).any())

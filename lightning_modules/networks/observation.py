@@ -47,6 +47,8 @@ def looked_at(layers: Mapping[str, nn.Module], look: Look) -> Iterator[None]:
     outer = _pass.set(own)
     try:
         for name, layer in layers.items():
+            if isinstance(layer, torch.jit.ScriptModule):
+                continue  # TorchScript takes no hooks, nor runs them
             with _hooking:
                 handles.append(layer.register_forward_hook(hook(name)))
         yield
@@ -54,6 +56,13 @@ def looked_at(layers: Mapping[str, nn.Module], look: Look) -> Iterator[None]:
         _pass.reset(outer)
         for handle in handles:
             handle.remove()
+
+
+@contextmanager
+def visible_torchscript() -> Iterator[None]:
+    """TorchScript that runs inside stays as it was written. After a few runs it is optimized, and its graph hidden."""
+    with torch.jit.optimized_execution(False):
+        yield
 
 
 class Observation(NamedTuple):
@@ -89,7 +98,7 @@ def observe(
     """
     like = next(module.parameters(), torch.empty(0, dtype=torch.float32))
     images = probe_images(size).to(like.device, like.dtype)
-    with _in_eval_mode(module), torch.random.fork_rng(devices=[]):
+    with _in_eval_mode(module), torch.random.fork_rng(devices=[]), visible_torchscript():
         random = torch.get_rng_state()
         given, calls = normalized(images), _Calls(layers)
         version = given._version
@@ -167,8 +176,7 @@ def _alone(
         tokens[at] = output
 
     leaf = image.detach().clone().requires_grad_()
-    # Optimized TorchScript hides its operators.
-    with looked_at({at: layers[at] for at in with_extra_tokens}, keep), torch.jit.optimized_execution(False):
+    with looked_at({at: layers[at] for at in with_extra_tokens}, keep):
         # Not the leaf itself, which a module must not write to.
         output: Tensor = check_shape(_output(module, leaf.clone(), name), name, 1)
     nonlinearities = nonlinearities_of(output, leaf)
