@@ -21,6 +21,7 @@ from lightning_modules.networks.enabled import gradients_enabled
 from lightning_modules.networks.facts import place
 from lightning_modules.networks.network import Network
 from lightning_modules.networks.observation import looked_at, visible_torchscript
+from lightning_modules.networks.operators import REENTRANT
 
 
 class ForwardPass:
@@ -77,6 +78,11 @@ class ForwardPass:
             raise InputError(f"{training[0]} is in training mode, so the output is random; call model.eval() first.")
         if keys is not None and len(keys) != len(images):
             raise InputError(f"There are {len(keys)} keys for {len(images)} images.")
+        if needs is not None and needs.n_gradients and REENTRANT in network.facts.nonlinearities.unknown:
+            raise InputError(
+                f"{network.name} runs {REENTRANT}, of which PyTorch gives no gradient of the pixels: say "
+                "use_reentrant=False to torch.utils.checkpoint, or switch checkpoints off."
+            )
         if needs is not None and needs.guided_gradient:
             check_guided_rule(network)
         self.network = network

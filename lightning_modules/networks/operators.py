@@ -31,12 +31,13 @@ IN_STATISTICS = {"Exp": "Exp", "Pow": "Pow"}
 
 SUMS = frozenset({"AdaptiveAvgPool2D", "AvgPool2D", "LinalgVectorNorm", "Mean", "Norm", "Sum"})
 
+REENTRANT = "a reentrant checkpoint"
+
 HIDDEN = {
     "CopySlices": "an operation in place on a view",
     "DifferentiableGraph": "optimized TorchScript",
     "CompiledFunction": "torch.compile",
-    "Checkpoint": "a reentrant checkpoint",
-    "CheckpointFunction": "a reentrant checkpoint",
+    "CheckpointFunction": REENTRANT,
     "Where": "torch.where",
     "Abs": "abs",
 }
