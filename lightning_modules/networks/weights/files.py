@@ -17,7 +17,7 @@ from safetensors.torch import load_file
 from torchvision.models import WeightsEnum
 
 from lightning_modules.errors import InputError
-from lightning_modules.networks.file_kinds import is_safetensors, what_else
+from lightning_modules.networks.weights.file_kinds import is_safetensors, what_else
 
 
 class WeightsError(InputError):
@@ -27,7 +27,7 @@ class WeightsError(InputError):
         >>> from lightning_modules import load_vgg16
         >>> load_vgg16("shape")
         Traceback (most recent call last):
-        lightning_modules.networks.weight_files.WeightsError: No weights are called 'shape', and there is no...
+        lightning_modules.networks.weights.files.WeightsError: No weights are called 'shape', and there is no...
     """
 
 
