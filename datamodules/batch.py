@@ -15,7 +15,11 @@ from torch import Tensor
 from datamodules.classes import AmbiguousClassError, ClassTable, UnknownClassError
 from datamodules.errors import DataError
 
+INTERPOLATIONS = ("nearest", "bilinear", "bicubic", "box", "hamming", "lanczos")
+"""By what images can be resized, as torchvision calls it."""
+
 __all__ = [
+    "INTERPOLATIONS",
     "AmbiguousClassError",
     "Batch",
     "ClassTable",

@@ -15,6 +15,7 @@ from torch import Tensor
 from torchvision.transforms import functional as F
 from torchvision.transforms.functional import InterpolationMode, pil_modes_mapping
 
+from datamodules.batch import INTERPOLATIONS
 from datamodules.errors import DataError
 
 EXTENSIONS = frozenset(
@@ -83,8 +84,6 @@ def _to_rgb(image: Image.Image) -> Image.Image:
     return image.convert("RGB")
 
 
-INTERPOLATIONS = ("nearest", "bilinear", "bicubic", "box", "hamming", "lanczos")
-"""What torchvision resizes PIL's images by, as it calls it."""
 _REACH = 5
 """Pixels beyond a point, and one for rounding, that the widest of them looks at where an image is enlarged."""
 

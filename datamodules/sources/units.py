@@ -108,17 +108,34 @@ def _classes(wanted: int | str, table: ClassTable) -> list[Unit]:
 
 
 def _channels(layer: str, number: str, channels: Mapping[str, int]) -> list[Unit]:
-    if layer not in channels:
-        raise DataError(
-            f"data.classes names a channel of the layer {layer!r}, which the network does not have; it has "
-            f"{', '.join(channels)}."
-        )
+    layer = _label(layer, channels)
     n = channels[layer]
     if number == "all":
         return [Unit(k, layer, f"{layer}:{k}") for k in range(n)]
     if not _is_index(number, n):
         raise DataError(f"data.classes names {layer}:{number}; the channels of {layer} are 0 to {n - 1}, or all.")
     return [Unit(int(number), layer, f"{layer}:{int(number)}")]
+
+
+def _label(layer: str, channels: Mapping[str, int]) -> str:
+    """The one of the labels of ``channels`` that is meant: as it is, or by the end of its name.
+
+    Raises:
+        DataError: If there is none, or several, as of a layer that runs several times.
+    """
+    if layer in channels:
+        return layer
+    calls = [label for label in channels if label.rpartition("@")[0] == layer]
+    ends = [label for label in channels if label.endswith(f".{layer}")]
+    if len(ends) == 1 and not calls:
+        return ends[0]
+    if calls:
+        listed = ", ".join(f"{label} ({channels[label]} channels)" for label in calls)
+        raise DataError(f"data.classes: the layer {layer!r} runs {len(calls)} times; name one of its calls: {listed}.")
+    raise DataError(
+        f"data.classes names a channel of the layer {layer!r}, which "
+        + (f"may be {' or '.join(ends[:6])}." if ends else f"the network does not have; it has {', '.join(channels)}.")
+    )
 
 
 def _is_index(number: str, n: int) -> bool:

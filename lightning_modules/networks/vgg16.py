@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Unpack
 
 import torch
 from torch import Tensor, nn
@@ -13,21 +13,18 @@ from torchvision.models import VGG16_Weights
 from torchvision.models.vgg import cfgs, make_layers
 
 from lightning_modules.errors import InputError
-from lightning_modules.networks.network import Network, as_network
+from lightning_modules.networks.making import Said, as_network
+from lightning_modules.networks.network import Network
+from lightning_modules.networks.presets import Preset
 from lightning_modules.networks.torchvision_facts import IMAGENET_MEAN, IMAGENET_STD, imagenet_class_names
-from lightning_modules.networks.weight_files import (
-    WeightsError,
-    check_fit,
-    check_tensors,
-    download,
-    first_line,
-    read_tensors,
-)
+from lightning_modules.networks.weights.files import WeightsError, download, find_file, first_line, read_weights
+from lightning_modules.networks.weights.loading import load, loaded, tell
+from lightning_modules.networks.weights.state_dicts import state_dict_in
 
 EMBEDDED_WEIGHTS = Path(__file__).with_name("shapes_vgg16.pth")
 WEIGHTS_HELP = (
     "IMAGENET1K_V1 (torchvision's, downloaded once), shapes (the small embedded model), random (seeded, untrained), "
-    "or the path of a .pth or .ckpt file"
+    "or the path of a .pth, .ckpt or .safetensors file; if that holds several networks, PATH#model_ema takes one"
 )
 
 
@@ -99,9 +96,12 @@ class VGG16(nn.Module):
         x = self.avgpool(self.features(images))
         return self.classifier(torch.flatten(x, 1))
 
-    def network(self) -> Network[VGG16]:
-        """The network from pixels in [0, 1] around this module, with ImageNet's normalization."""
-        return as_network(self, mean=IMAGENET_MEAN, std=IMAGENET_STD)
+    def network(self, **said: Unpack[Said]) -> Network[VGG16]:
+        """The network from pixels in [0, 1] around this module; ImageNet's normalization unless another is said."""
+        preset = Preset("VGG16", IMAGENET_MEAN, IMAGENET_STD, self.input_size, self.resize_size, "bilinear")
+        network = as_network(self, **said, preset=preset)
+        self.class_names = list(network.class_names)
+        return network
 
     def description(self) -> dict[str, Any]:
         """The constructor's arguments, as plain values: ``VGG16(**network.description())`` has the same layout."""
@@ -128,17 +128,22 @@ class VGG16(nn.Module):
         return self
 
 
-def load_vgg16(weights: str | Path = "IMAGENET1K_V1", *, seed: int = 0) -> Network[VGG16]:
+def load_vgg16(weights: str | Path = "IMAGENET1K_V1", *, seed: int = 0, **said: Unpack[Said]) -> Network[VGG16]:
     """Loads a VGG16 that maps pixels in [0, 1] to logits, frozen, in eval mode and ``channels_last``.
+
+    A file says by itself how many classes it has; batch norms, as those of ``vgg16_bn``, are folded into the
+    convolutions.
 
     Args:
         weights: ``"IMAGENET1K_V1"`` (torchvision's, downloaded once, its hash checked each time), ``"shapes"`` (the
-            embedded model), ``"random"`` (full size, untrained), or the path of a ``.pth`` in torchvision's layout or
-            of a ``.pth`` or ``.ckpt`` that ``train_classifier.py`` wrote. Files are read with ``weights_only=True``.
+            embedded model), ``"random"`` (full size, untrained), or the path of a file in torchvision's layout or of
+            one that ``train_classifier.py`` wrote; ``PATH#PART`` takes a part of it. Nothing in it is executed.
         seed: Seed of the ``"random"`` weights; unused otherwise.
+        **said: What is said of the network here, see :class:`~lightning_modules.networks.making.Said`.
 
     Raises:
         WeightsError: If the weights cannot be had; there is no fallback.
+        InputError: If there are more or fewer ``class_names`` than outputs.
 
     Example:
         >>> network = load_vgg16("shapes")
@@ -147,20 +152,20 @@ def load_vgg16(weights: str | Path = "IMAGENET1K_V1", *, seed: int = 0) -> Netwo
     """
     name = str(weights)
     if name == "random":
-        return VGG16(imagenet_class_names()).initialize(seed).network().freeze()
+        return VGG16(imagenet_class_names()).initialize(seed).network(**said).freeze()
     if name == "shapes":
-        return _from_file(EMBEDDED_WEIGHTS)
+        return _from_file(EMBEDDED_WEIGHTS, "", said)
     if name == "IMAGENET1K_V1":
-        return _from_file(download(VGG16_Weights.IMAGENET1K_V1))
+        return _from_file(download(VGG16_Weights.IMAGENET1K_V1), "", said)
     if name in VGG16_Weights.__members__:
         raise WeightsError(
             f"The weights {name} are of the features alone: their classifier is NaN, so they predict nothing. "
             "Use IMAGENET1K_V1."
         )
-    path = Path(weights).expanduser()
-    if not path.is_file():
+    found = find_file(weights)
+    if found is None:
         raise WeightsError(f"No weights are called {name!r}, and there is no such file. Use {WEIGHTS_HELP}.")
-    return _from_file(path)
+    return _from_file(*found, said)
 
 
 def save_vgg16(network: Network[VGG16], path: str | Path) -> None:
@@ -193,35 +198,34 @@ def fold_batch_norm(network: VGG16) -> VGG16:
     return folded
 
 
-def _from_file(path: Path) -> Network[VGG16]:
-    description, state = _read(path)
-    description = description or {"class_names": imagenet_class_names()}
-    try:
-        with torch.device("meta"):  # without memory, of which a damaged description might ask for any amount
-            layout = VGG16(**description)
-    except (TypeError, ValueError, RuntimeError, ArithmeticError) as error:
-        raise WeightsError(f"{path} describes a VGG16 that cannot be built: {first_line(error)}") from error
-    check_fit(
-        path,
+def _from_file(path: Path, part: str, said: Said) -> Network[VGG16]:
+    content = read_weights(path)
+    state = state_dict_in(path, content, part)
+    description = content.get("vgg16", {})
+    ours = bool(description) and not (
+        isinstance(description, Mapping) and any(isinstance(value, Tensor) for value in description.values())
+    )
+    if not ours:
+        batch_norm = any(name.endswith("running_mean") for name in state.tensors)
+        description = {"batch_norm": True} if batch_norm else {}
+
+    def layout(num_classes: int = 1000) -> VGG16:
+        names = imagenet_class_names() if num_classes == 1000 else [str(k) for k in range(num_classes)]
+        try:
+            with torch.device("meta"):  # without memory, of which a damaged description might ask for any amount
+                return VGG16(**{"class_names": names, **description})
+        except (TypeError, ValueError, RuntimeError, ArithmeticError) as error:
+            raise WeightsError(f"{path} describes a VGG16 that cannot be built: {first_line(error)}") from error
+
+    network, notes = loaded(
         state,
         layout,
-        f"a VGG16 of {len(layout.class_names)} classes in torchvision's layout",
-        "Only checkpoints of train_classifier.py may have other classes, widths or batch norms; weights of another "
-        "network need its import path, model.network.",
+        () if ours else ("num_classes",),
+        "a VGG16 of 1000 classes in torchvision's layout" if not ours else "the VGG16 that it describes",
+        "Only checkpoints of train_classifier.py may have other widths; weights of another network need its import "
+        "path, model.network.",
     )
-    network = VGG16(**description)
-    network.load_state_dict(state)
-    return fold_batch_norm(network.eval()).network().freeze()
-
-
-def _read(path: Path) -> tuple[Mapping[str, Any], dict[str, Tensor]]:
-    """The description of the architecture (empty in a bare state dict) and the state dict that a file holds."""
-    content = read_tensors(path)
-    description = content.get("vgg16", {})
-    state = content.get("state_dict", content) if description else content
-    if not description and "state_dict" in content:
-        raise WeightsError(
-            f"{path} is a checkpoint of something else: it does not say which VGG16 it holds. Checkpoints of "
-            "train_classifier.py do; from another source, save the bare state dict in torchvision's layout."
-        )
-    return description, check_tensors(path, state)
+    load(state, network.to_empty(device="cpu"), "", "")
+    if not ours:  # our own checkpoints keep the network under a LightningModule's attribute
+        tell(path, [*notes, *["its batch norms were folded into the convolutions"] * network.batch_norm])
+    return fold_batch_norm(network.eval()).network(**said).freeze()

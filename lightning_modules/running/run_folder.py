@@ -220,6 +220,16 @@ def write_text(path: Path, text: str) -> None:
         aside.write_text(text)
 
 
+class _NotSaid:
+    """What stands for an option that settings do not name: null is something else."""
+
+    def __repr__(self) -> str:
+        return "not said"
+
+
+NOT_SAID = _NotSaid()
+
+
 def _differences(before: Any, now: Any, prefix: str = "") -> list[str]:
     """What differs between two settings, apart from how the work is split."""
     if isinstance(before, Mapping) and isinstance(now, Mapping):
@@ -227,7 +237,7 @@ def _differences(before: Any, now: Any, prefix: str = "") -> list[str]:
             line
             for key in sorted(before.keys() | now.keys())
             if f"{prefix}{key}" not in SPLIT
-            for line in _differences(before.get(key), now.get(key), f"{prefix}{key}.")
+            for line in _differences(before.get(key, NOT_SAID), now.get(key, NOT_SAID), f"{prefix}{key}.")
         ]
     before, now = _with_numbers(before), _with_numbers(now)
     return [] if before == now else [f"{prefix[:-1]} was {before!r}, is now {now!r}"]

@@ -1,3 +1,5 @@
+"""Text stays what was written: on the command line, in a configuration, and in what a run leaves."""
+
 from __future__ import annotations
 
 import contextlib
@@ -11,6 +13,8 @@ import maximize_activation
 import pytest
 import yaml
 
+from datamodules import ClassIndexDataModule
+from lightning_modules.running.parser import HelpfulParser
 from lightning_modules.running.run_folder import RunError, RunFolder
 from lightning_modules.running.written import quoted_words, quoted_yaml, text_option
 
@@ -19,6 +23,7 @@ ODD = [
     "1_0",
     "1e3",
     "0x10",
+    "0o14",
     "1:30",
     "on",
     "yes",
@@ -30,6 +35,8 @@ ODD = [
     ".5",
     "2001-01-01",
     "0b1",
+    "-1",
+    "a b",
 ]
 """What YAML reads as something else than text."""
 
@@ -40,6 +47,42 @@ def settings(call: Callable, capsys: pytest.CaptureFixture[str], main: Callable,
     with pytest.raises(SystemExit, match="0"):
         call(main, "--model.weights", "shapes", "--out", "run", *args, "--print_config")
     return yaml.load(capsys.readouterr().out, yaml.BaseLoader)
+
+
+class Model:
+    def __init__(self, target: str | int = "predicted", n: int = 1, optional: str | None = None) -> None: ...
+
+
+@pytest.fixture
+def parser() -> HelpfulParser:
+    parser = HelpfulParser(exit_on_error=False)
+    parser.add_class_arguments(Model, "model")
+    parser.add_class_arguments(ClassIndexDataModule, "data")
+    return parser
+
+
+@pytest.mark.parametrize("text", ODD)
+def test_on_the_command_line(parser: HelpfulParser, text: str) -> None:
+    for args in (["--model.target", text], [f"--model.target={text}"]):
+        assert parser.parse_args(args).model.target == text
+    assert parser.parse_args(["--data.classes", text]).data.classes in (text, [text])
+    assert parser.parse_args(["--data.classes", f"[{text}, tabby]"]).data.classes == [text, "tabby"]
+
+
+@pytest.mark.parametrize("text", ODD)
+def test_in_a_configuration_and_back(parser: HelpfulParser, text: str) -> None:
+    """Quoted or not."""
+    for written in (text, f'"{text}"'):
+        content = f"model:\n  target: {written}\ndata:\n  classes: [{written}]\n"
+        found = parser.parse_string(content)
+        assert (found.model.target, found.data.classes) == (text, [text])
+        again = parser.parse_string(parser.dump(found, skip_validation=True))
+        assert (again.model.target, again.data.classes) == (text, [text])
+
+
+def test_other_options_are_read_as_ever(parser: HelpfulParser) -> None:
+    found: Any = parser.parse_args(["--model.n", "3", "--model.optional", "null", "--data.n_images", "2"])
+    assert (found.model.n, found.model.optional, found.data.n_images) == (3, None, 2)
 
 
 @pytest.mark.parametrize("text", ODD)
