@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 
 import torch
 from torch import Tensor, nn
@@ -71,7 +71,15 @@ def _parts(network: Network) -> dict[str, list[str]]:
                 owner = owner.rpartition(".")[0]
             parts.setdefault(owner, []).append(name)
     order = sorted(parts, key=lambda name: (place.get(name, -1), len(name)), reverse=True)
-    return {owner or network.name: parts[owner] for owner in order}
+    return {owner or _name_of_root(network): parts[owner] for owner in order}
+
+
+def _name_of_root(network: Network) -> str:
+    """The network's name; that of a class may be a layer's as well."""
+    name = network.name
+    while name in network.layers:
+        name = f"{name} itself"
+    return name
 
 
 def _used(network: Network) -> set[str]:
@@ -88,7 +96,26 @@ def _used(network: Network) -> set[str]:
         if not logits.requires_grad:
             return set()
         gradients = torch.autograd.grad(logits.sum(), list(named.values()), allow_unused=True)
-    return {name.rpartition(".")[0] for name, gradient in zip(named, gradients) if gradient is not None}
+    rest = {name: parameter for (name, parameter), of in zip(named.items(), gradients) if of is None}
+    read = {name for name in named if name not in rest} | _read_without_gradient(module, image, rest)
+    return {name.rpartition(".")[0] for name in read}
+
+
+@torch.no_grad()
+def _read_without_gradient(module: Network, image: Tensor, named: Mapping[str, Tensor]) -> set[str]:
+    """Names of the parameters that are detached where they are read: moved, they change the logits."""
+
+    def moved(parameters: Iterable[Tensor]) -> bool:
+        """Whether the logits change; the parameters stay moved."""
+        before = module.uncompiled_logits(image)
+        for parameter in parameters:
+            parameter.add_(torch.linspace(0.5, 1, parameter.numel()).view(parameter.shape).to(parameter))
+        return not torch.equal(module.uncompiled_logits(image), before)
+
+    # Most networks have none: all at once.
+    if not named or not moved(named.values()):
+        return set()
+    return {name for name, parameter in named.items() if moved([parameter])}
 
 
 def _own(module: nn.Module) -> Iterator[tuple[str, Tensor]]:

@@ -209,3 +209,43 @@ def test_nothing_of_torchvisions_is_left(name: str) -> None:
     kept = {at for at, tensor in network.state_dict().items() if torch.equal(tensor, state[at])}
     assert {at for at in kept if not at.endswith(("_index", "num_batches_tracked")) and at[:3] != "aux"} == set()
     assert any(at.startswith("aux") for at in kept) == (name == "googlenet")
+
+
+def test_a_layer_may_have_the_name_of_the_networks_class() -> None:
+    class head(nn.Module):
+        input_size = 8
+
+        def __init__(self) -> None:
+            super().__init__()
+            self.tint = nn.Parameter(torch.rand(3, 1, 1))
+            self.head = nn.Linear(3, 3)
+
+        def forward(self, x: Tensor) -> Tensor:
+            return self.head((x * self.tint).mean((2, 3)))
+
+    network = as_network(head().eval())
+    assert weighted_layers(network) == ["head", "head itself"]
+    state = forgotten(network).state_dict()
+    assert not any(torch.equal(tensor, state[name]) for name, tensor in network.state_dict().items())
+
+
+def test_a_parameter_that_is_detached_is_forgotten_too() -> None:
+    class Detaching(nn.Module):
+        input_size = 8
+
+        def __init__(self) -> None:
+            super().__init__()
+            self.shift = nn.Parameter(torch.rand(3))
+            self.mix = nn.Linear(3, 3, bias=False)
+            self.unused = nn.Linear(3, 3)
+            self.head = nn.Linear(3, 3)
+
+        def forward(self, x: Tensor) -> Tensor:
+            mixed = nn.functional.linear(x.mean((2, 3)) + self.shift.detach(), self.mix.weight.data)
+            return self.head(mixed)
+
+    network = as_network(Detaching().eval())
+    assert weighted_layers(network) == ["head", "Detaching"]
+    state = forgotten(with_learnt_parameters(network)).state_dict()
+    kept = {name for name, tensor in network.state_dict().items() if torch.equal(tensor, state[name])}
+    assert kept == {"unused.weight", "unused.bias"}
