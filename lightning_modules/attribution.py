@@ -25,7 +25,7 @@ from lightning_modules.methods.smooth_grad import SmoothGrad
 from lightning_modules.metrics.base import AttributionMetric
 from lightning_modules.metrics.localization import EnergyInBox, PointingGame
 from lightning_modules.metrics.randomization import OF_SEEDS, WeightRandomization
-from lightning_modules.networks.class_names import find_class
+from lightning_modules.networks.class_names import find_target
 from lightning_modules.networks.loading import load_network
 from lightning_modules.networks.making import Said
 from lightning_modules.results.attribution import BOXES_HINT, report_attribution, summarize_attribution
@@ -69,7 +69,7 @@ class AttributionModule(EvaluationModule):
         self.has_default_metrics = has_default_metrics
         self.columns = tuple(name for metric in metrics for name in metric.columns)
         self.curves = [name for metric in metrics for name in metric.curves]
-        self.target = target if target in ("predicted", "label") else find_class(target, self.network.class_names)
+        self.target = find_target(target, self.network.class_names, ("predicted", "label"))
         # What does not fit the network is refused now, not at the first batch.
         self.needs_of_metrics = joined_needs(self.network, metrics)
         joined_needs(self.network, methods)

@@ -23,7 +23,7 @@ from lightning_modules.methods.base import AttributionMethod
 from lightning_modules.methods.cam import GradCAM
 from lightning_modules.methods.explain import Explanation, explain, joined_needs
 from lightning_modules.metrics.similarity import rank_correlation, top_overlap
-from lightning_modules.networks.class_names import find_class
+from lightning_modules.networks.class_names import find_target
 from lightning_modules.networks.loading import load_network
 from lightning_modules.networks.making import Said
 from lightning_modules.results.report import Report
@@ -282,14 +282,13 @@ def _without_nan(attacked: Tensor, images: Tensor) -> tuple[Tensor, Tensor]:
 def _parse_target(target: str | int | None, attack: Attack, class_names: Sequence[str]) -> str | int:
     if target is None:
         return "least_likely" if attack.targeted else "label"
+    target = find_target(target, class_names, ("label", "predicted", "least_likely"))
     if target in ("label", "predicted"):
         if attack.targeted:
             raise InputError(
                 f"model.target is {target}, but the attack is targeted: name the class to lead to, or least_likely."
             )
         return target
-    if target != "least_likely":
-        target = find_class(target, class_names)
     if not attack.targeted:
         raise InputError(
             f"model.target is {target}, a class to lead to, but the attack leads away from a class: label or "

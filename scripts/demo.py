@@ -22,8 +22,7 @@ SCRIPTS = Path(__file__).resolve().parent
 def main(args: list[str] | None = None) -> None:
     parser = HelpfulParser(description=__doc__)
     parser.add_argument("--out", type=str, default="runs/demo", help="Folder for everything that the demo leaves.")
-    out = Path(parser.parse_args(args).out)
-    start = time.monotonic()
+    out, start = Path(parser.parse_args(args).out), time.monotonic()
     write_pictures(out / "pictures")
     write_shapes(out / "shapes", n_train=0, n_val=96, n_pairs=48, seed=0)
     for step in SCRIPTS.joinpath("demo.txt").read_text().splitlines():  # OUT stands for the demo's folder
@@ -32,8 +31,8 @@ def main(args: list[str] | None = None) -> None:
             shutil.rmtree(options[-1], ignore_errors=True)
         print(f"\n$ python scripts/{script} {shlex.join(options)}", flush=True)
         subprocess.run([sys.executable, str(SCRIPTS / script), *options], check=True)
-    print(f"\nThe demo took {time.monotonic() - start:.0f} s. Figures: {out}/*/figures")
-    print(f"Look at everything: {Path(sys.executable).parent / 'tensorboard'} --logdir {out}")
+    board = f"{Path(sys.executable).parent / 'tensorboard'} --logdir {out}"
+    print(f"\nThe demo took {time.monotonic() - start:.0f} s. Figures: {out}/*/figures\nLook at everything: {board}")
 
 
 if __name__ == "__main__":

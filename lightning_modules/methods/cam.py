@@ -8,6 +8,7 @@ from torch.nn import functional as F
 from lightning_modules.errors import InputError
 from lightning_modules.gradients.forward_pass import ForwardPass
 from lightning_modules.gradients.needs import Needs
+from lightning_modules.gradients.rectifiers import check_guided_rule
 from lightning_modules.methods.base import AttributionMethod
 from lightning_modules.networks.network import Network
 
@@ -59,6 +60,7 @@ class GuidedGradCAM(AttributionMethod):
         self.layer = layer
 
     def needs(self, network: Network) -> Needs:
+        check_guided_rule(network)
         layer = network.target_layer_for(type(self).__name__, self.layer)
         return Needs(layer_gradients={layer}, guided_gradient=True)
 

@@ -5,12 +5,13 @@ from __future__ import annotations
 import difflib
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from functools import cached_property
 from typing import Any, NamedTuple
 
 from lightning_modules.errors import InputError
 from lightning_modules.networks.layouts import Layout
+from lightning_modules.networks.nonlinearities import Nonlinearities
 
 
 class Call(NamedTuple):
@@ -36,12 +37,14 @@ class Facts:
         calls: The calls of each layer that ran, by its name, in the order in which the last of them ended.
         writes_to_input: Whether the module changes the tensor that it is given. It gets one of its own.
         oddities: What a person should know before believing the numbers, a sentence each.
+        nonlinearities: The activations that an image meets on its way to the output.
     """
 
     n_outputs: int
     calls: Mapping[str, tuple[Call, ...]] = field(default_factory=dict)
     writes_to_input: bool = False
     oddities: tuple[str, ...] = ()
+    nonlinearities: Nonlinearities = field(default_factory=Nonlinearities)
 
     @cached_property
     def by_label(self) -> dict[str, Call]:
@@ -63,6 +66,7 @@ class Facts:
         return {
             "writes_to_input": self.writes_to_input,
             "oddities": list(self.oddities),
+            "nonlinearities": asdict(self.nonlinearities),
             "layers": {label: shown(call) for label, call in self.by_label.items()},
         }
 

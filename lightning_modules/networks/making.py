@@ -10,6 +10,7 @@ from typing import Any, Literal, TypedDict, TypeVar
 import torch
 from torch import Tensor, nn
 
+from datamodules.batch import INTERPOLATIONS
 from lightning_modules.errors import InputError
 from lightning_modules.networks.class_files import read_class_names
 from lightning_modules.networks.network import Network, layers_of, uncompiled
@@ -21,8 +22,6 @@ from lightning_modules.networks.torchvision_facts import imagenet_class_names, t
 
 ModuleT = TypeVar("ModuleT", bound=nn.Module)
 Size = int | Literal["own"] | None
-
-INTERPOLATIONS = ("nearest", "bilinear", "bicubic", "lanczos", "box", "hamming")
 
 
 class Said(TypedDict, total=False):

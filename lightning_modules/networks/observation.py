@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from contextvars import ContextVar
+from threading import Lock, RLock
 from typing import Any, NamedTuple
 
 import torch
@@ -13,28 +15,54 @@ from lightning_modules.errors import InputError, described
 from lightning_modules.networks.enabled import gradients_enabled
 from lightning_modules.networks.facts import Call, Facts
 from lightning_modules.networks.layouts import CHANNELS_FIRST, Layout, observed_layout, probe_images
+from lightning_modules.networks.nonlinearities import Nonlinearities, nonlinearities_of
 from lightning_modules.networks.outputs import check_shape, last_activation
 
 Look = Callable[[str, Any], Any]
 """(name of a layer, its output) -> what the layers after it get in its place; None leaves it."""
+
+_pass: ContextVar[object] = ContextVar("_pass", default=None)
+"""Whose pass runs: that of the innermost ``looked_at``. Each thread has its own."""
+
+_hooking = Lock()
+"""PyTorch numbers hooks without a lock: two threads at once may get one number, and one hook would take the other's
+place."""
+
+_observing = RLock()
 
 
 @contextmanager
 def looked_at(layers: Mapping[str, nn.Module], look: Look) -> Iterator[None]:
     """While it lasts, ``look`` is called with the name and the output of each of ``layers`` as it ends.
 
-    The only place that hooks layers. The hooks are gone afterwards, also after an exception.
+    The only place that hooks layers. The hooks are gone afterwards, also after an exception. They stand in layers that
+    other threads may be running too, and a pass within this one: ``look`` sees the calls of its own pass alone.
     """
+    own = object()
 
     def hook(name: str) -> Callable[[nn.Module, Any, Any], Any]:
-        return lambda module, args, output: look(name, output)
+        return lambda module, args, output: look(name, output) if _pass.get() is own else None
 
-    handles = [layer.register_forward_hook(hook(name)) for name, layer in layers.items()]
+    handles = []
+    outer = _pass.set(own)
     try:
+        for name, layer in layers.items():
+            if isinstance(layer, torch.jit.ScriptModule):
+                continue  # TorchScript takes no hooks, nor runs them
+            with _hooking:
+                handles.append(layer.register_forward_hook(hook(name)))
         yield
     finally:
+        _pass.reset(outer)
         for handle in handles:
             handle.remove()
+
+
+@contextmanager
+def visible_torchscript() -> Iterator[None]:
+    """TorchScript that runs inside stays as it was written. After a few runs it is optimized, and its graph hidden."""
+    with torch.jit.optimized_execution(False):
+        yield
 
 
 class Observation(NamedTuple):
@@ -70,14 +98,16 @@ def observe(
     """
     like = next(module.parameters(), torch.empty(0, dtype=torch.float32))
     images = probe_images(size).to(like.device, like.dtype)
-    with _in_eval_mode(module), torch.random.fork_rng(devices=[]):
+    with _in_eval_mode(module), torch.random.fork_rng(devices=[]), visible_torchscript():
         random = torch.get_rng_state()
         given, calls = normalized(images), _Calls(layers)
         version = given._version
         with looked_at(layers, calls.look), torch.no_grad():
             together = check_shape(_output(module, given, name), name, len(images))
         with gradients_enabled():
-            alone, unread = _alone(module, normalized(images[:1]), calls.with_extra_tokens(), layers, name)
+            alone, nonlinearities, unread = _alone(
+                module, normalized(images[:1]), calls.with_extra_tokens(), layers, name
+            )
             ends_in = _end(alone, together, calls.probabilities)
         with torch.no_grad():
             again = _output(module, normalized(images[:1]), name)
@@ -86,7 +116,7 @@ def observe(
     if draws:
         oddities += ["it draws random numbers, though its logits for an image were the same each time"]
     found = {at: tuple(call._replace(is_read=at not in unread) for call in each) for at, each in calls.found.items()}
-    facts = Facts(together.shape[1], found, given._version != version, tuple(oddities))
+    facts = Facts(together.shape[1], found, given._version != version, tuple(oddities), nonlinearities)
     return Observation(together.detach(), ends_in, facts)
 
 
@@ -135,8 +165,8 @@ def _output(module: nn.Module, images: Tensor, name: str) -> Any:
 
 def _alone(
     module: nn.Module, image: Tensor, with_extra_tokens: Sequence[str], layers: Mapping[str, nn.Module], name: str
-) -> tuple[Tensor, set[str]]:
-    """The output for one image, with its graph; and the layers of whose output it reads the extra tokens alone.
+) -> tuple[Tensor, Nonlinearities, set[str]]:
+    """The output for one image, with its graph; the activations in it; the layers whose extra tokens alone are read.
 
     So the last block of a ViT: only its class token goes on, and a map of its positions would be black.
     """
@@ -149,10 +179,12 @@ def _alone(
     with looked_at({at: layers[at] for at in with_extra_tokens}, keep):
         # Not the leaf itself, which a module must not write to.
         output: Tensor = check_shape(_output(module, leaf.clone(), name), name, 1)
+    nonlinearities = nonlinearities_of(output, leaf)
     if not tokens or not output.requires_grad:
-        return output, set()
+        return output, nonlinearities, set()
     gradients = torch.autograd.grad(output.sum(), list(tokens.values()), retain_graph=True, allow_unused=True)
-    return output, {at for at, gradient in zip(tokens, gradients) if gradient is not None and _is_of_few(gradient)}
+    unread = {at for at, gradient in zip(tokens, gradients) if gradient is not None and _is_of_few(gradient)}
+    return output, nonlinearities, unread
 
 
 def _is_of_few(gradient: Tensor) -> bool:
@@ -198,12 +230,16 @@ def _oddities(module: nn.Module, batch: Tensor, alone: Tensor, again: Tensor, na
 
 @contextmanager
 def _in_eval_mode(module: nn.Module) -> Iterator[None]:
-    """Looking at a network in training mode would change its running statistics."""
-    training = [part for part in module.modules() if part.training]
-    for part in training:
-        part.training = False
-    try:
-        yield
-    finally:
+    """Looking at a network in training mode would change its running statistics.
+
+    One thread at a time: another one would take what this one set for the module's own mode.
+    """
+    with _observing:
+        training = [part for part in module.modules() if part.training]
         for part in training:
-            part.training = True
+            part.training = False
+        try:
+            yield
+        finally:
+            for part in training:
+                part.training = True

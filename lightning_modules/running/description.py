@@ -17,6 +17,7 @@ from lightning_modules.networks.facts import shown
 from lightning_modules.networks.loading import NETWORK_HELP, load_network
 from lightning_modules.networks.making import Said
 from lightning_modules.networks.network import Network
+from lightning_modules.networks.nonlinearities import in_words
 from lightning_modules.networks.vgg16 import WEIGHTS_HELP
 from lightning_modules.results.tables import Table
 from lightning_modules.running.cli import import_from_here
@@ -73,9 +74,17 @@ def _table_of_facts(network: Network) -> Table:
         ["shorter side before the crop", "as it is" if resize is None else str(resize), by["resize_size"]],
         ["interpolation", known["interpolation"], by["interpolation"]],
         ["outputs", known["outputs"], "observed"],
+        ["activations", _activations(known["nonlinearities"]), "observed"],
         ["target layer", known["target_layer"] or "none", by.get("target_layer", "the last with positions")],
     ]
     return Table(["", "what is known", "said by"], rows, n_left=3)
+
+
+def _activations(counts: dict[str, dict[str, int]]) -> str:
+    """``ReLU 13``; and of what it is not known whether it rectifies."""
+    seen = ", ".join(f"{name} {n}" for kind in ("rectifiers", "others") for name, n in counts[kind].items())
+    hidden = ", ".join(f"{name} {n}" for name, n in counts["unknown"].items())
+    return (seen or "none") + f"; hidden: {hidden}" * bool(hidden)
 
 
 def _normalization(known: dict[str, Any]) -> str:
@@ -89,8 +98,9 @@ def _table_of_methods(network: Network) -> Table:
     rows = []
     for method in METHODS:
         try:
-            method.needs(network)
-            rows.append([repr(method), "applies"])
+            needs = method.needs(network)
+            left = network.facts.nonlinearities.without_rule if needs.guided_gradient else {}
+            rows.append([repr(method), f"applies, but for {in_words(left)}" if left else "applies"])
         except InputError as error:
             rows.append([repr(method), textwrap.shorten(str(error), 300, placeholder=" ...")])
     return Table(["method", ""], rows, n_left=2)

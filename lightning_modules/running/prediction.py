@@ -21,8 +21,8 @@ def run_prediction(
     """Parses the options and prints the most probable classes of images; returns the exit code.
 
     Args:
-        data_class: Makes the data of a list of images, ``batch_size``, ``num_workers``, ``input_size`` and
-            ``resize_size``.
+        data_class: Makes the data of a list of images, ``batch_size``, ``num_workers``, ``input_size``,
+            ``resize_size`` and ``interpolation``.
         description: What help says first.
         args: The options; None = those of the command line.
     """
@@ -44,6 +44,7 @@ def run_prediction(
         num_workers=options.num_workers,
         input_size=network.input_size,
         resize_size=network.resize_size,
+        interpolation=network.interpolation,
     )
     trainer = Trainer(
         accelerator=options.accelerator,

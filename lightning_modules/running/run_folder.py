@@ -238,4 +238,11 @@ def _differences(before: Any, now: Any, prefix: str = "") -> list[str]:
             if f"{prefix}{key}" not in SPLIT
             for line in _differences(before.get(key, NOT_SAID), now.get(key, NOT_SAID), f"{prefix}{key}.")
         ]
-    return [] if before == now else [f"{prefix[:-1]} was {before!r}, is now {now!r}"]
+    return [] if _as_text(before) == _as_text(now) else [f"{prefix[:-1]} was {before!r}, is now {now!r}"]
+
+
+def _as_text(value: Any) -> Any:
+    """A value with its whole numbers as text: an option that takes both is given text, and was once given either."""
+    if isinstance(value, list):
+        return [_as_text(item) for item in value]
+    return str(value) if isinstance(value, int) and not isinstance(value, bool) else value

@@ -28,11 +28,22 @@ def test_the_embedded_model(capsys: pytest.CaptureFixture[str]) -> None:
         "features.29",
         "128×7×7",
         "GuidedBackprop",
+        "ReLU 15",
         "AdaptiveAvgPool2d",
         "classifier.6",
     ):
         assert words in text
     assert text.count("applies") == 5
+
+
+def test_where_guided_backpropagation_is_defined(capsys: pytest.CaptureFixture[str]) -> None:
+    options = ("--weights", "random", "--input_size", 64, "--network")
+    text = described(capsys, *options, "torchvision.models.mobilenet_v3_small")
+    assert text.count("applies, but for Hardswish and Hardsigmoid") == 2
+    assert "Hardswish 19, Hardsigmoid 9" in text
+    text = described(capsys, *options, "torchvision.models.convnext_tiny")
+    assert text.count("are only GELU: take Saliency") == 2
+    assert text.count("applies") == 3
 
 
 def test_what_the_user_says(capsys: pytest.CaptureFixture[str]) -> None:

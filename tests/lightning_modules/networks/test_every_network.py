@@ -70,7 +70,9 @@ TORCHVISION = {
     "efficientnet_v2_s": Case("features", ("features",), guided="only SiLU and Sigmoid"),
     "googlenet": Case("inception5b", ("inception5b", "inception4c.branch2")),
     "inception_v3": Case("Mixed_7c", ("Mixed_7c", "Mixed_6e.branch7x7_3"), input_size=128),
-    "maxvit_t": Case("blocks.3", ("blocks.3", "blocks.1.layers.1"), guided="only GELU", input_size=224),
+    "maxvit_t": Case(
+        "blocks.3", ("blocks.3", "blocks.1.layers.1"), guided="only GELU, SiLU and Sigmoid", input_size=224
+    ),
     "mnasnet0_5": Case("layers", ("layers", "layers.10")),
     "mobilenet_v2": Case("features", ("features", "features.14")),
     "mobilenet_v3_small": Case("features", ("features", "features.9"), guided="also Hardswish and Hardsigmoid"),
