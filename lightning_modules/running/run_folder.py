@@ -6,6 +6,7 @@ import errno
 import fcntl
 import json
 import os
+import re
 import shutil
 import socket
 import time
@@ -238,11 +239,12 @@ def _differences(before: Any, now: Any, prefix: str = "") -> list[str]:
             if f"{prefix}{key}" not in SPLIT
             for line in _differences(before.get(key, NOT_SAID), now.get(key, NOT_SAID), f"{prefix}{key}.")
         ]
-    return [] if _as_text(before) == _as_text(now) else [f"{prefix[:-1]} was {before!r}, is now {now!r}"]
+    before, now = _with_numbers(before), _with_numbers(now)
+    return [] if before == now else [f"{prefix[:-1]} was {before!r}, is now {now!r}"]
 
 
-def _as_text(value: Any) -> Any:
-    """A value with its whole numbers as text: an option that takes both is given text, and was once given either."""
+def _with_numbers(value: Any) -> Any:
+    """A value whose whole numbers are numbers: of an option that takes text too, runs have kept either."""
     if isinstance(value, list):
-        return [_as_text(item) for item in value]
-    return str(value) if isinstance(value, int) and not isinstance(value, bool) else value
+        return [_with_numbers(item) for item in value]
+    return int(value) if isinstance(value, str) and re.fullmatch("0|-?[1-9][0-9]{0,17}", value) else value

@@ -13,7 +13,6 @@ from torchvision.transforms import functional as F
 from torchvision.transforms._presets import ImageClassification
 
 from datamodules import DataError, DecodingError, Preprocess, decode_image
-from datamodules.batch import INTERPOLATIONS
 from datamodules.reading import decoding as module
 
 
@@ -142,61 +141,71 @@ class TestDecoding:
         assert decode_image(tmp_path / "x.gif").getpixel((0, 0)) == (255, 0, 0)
 
 
-class TestPreprocess:
-    @pytest.mark.parametrize("interpolation", INTERPOLATIONS)
-    @pytest.mark.parametrize(("resize_size", "crop"), [(256, 224), (96, 96), (80, 120)])
-    def test_equals_torchvisions_preset(self, interpolation: str, resize_size: int, crop: int) -> None:
-        """To the bit, also where the crop is larger than what is cropped."""
-        preset = ImageClassification(
-            crop_size=crop,
-            resize_size=resize_size,
-            mean=(0, 0, 0),
-            std=(1, 1, 1),
-            interpolation=InterpolationMode(interpolation),
-        )
-        for size in ((300, 200), (97, 131)):
-            found = Preprocess(resize_size, crop, interpolation)(noise(*size))
-            assert torch.equal(found, preset(noise(*size)))
+@pytest.mark.parametrize("interpolation", module.INTERPOLATIONS)
+@pytest.mark.parametrize(
+    ("size", "resize_size", "input_size"),
+    [((500, 375), 232, 224), ((131, 257), 64, 64), ((40, 90), 31, 64), ((90, 41), 30, 63), ((64, 64), 64, 64)],
+)
+def test_equals_torchvisions_preset(
+    size: tuple[int, int], resize_size: int, input_size: int, interpolation: str
+) -> None:
+    mode = InterpolationMode(interpolation)
+    preset = ImageClassification(
+        crop_size=input_size, resize_size=resize_size, mean=(0, 0, 0), std=(1, 1, 1), interpolation=mode
+    )
+    image = noise(*size)
+    assert torch.equal(Preprocess(resize_size, input_size, interpolation)(image), preset(image))
 
-    def test_without_resampling(self) -> None:
-        """An image of the size that the network takes keeps every pixel; of others the shorter side gets it."""
-        keep = Preprocess(None, 224, "bicubic")
-        assert torch.equal(keep(noise(224, 224)), F.to_tensor(noise(224, 224)))
-        assert torch.equal(keep(noise(300, 224)), F.to_tensor(F.center_crop(noise(300, 224), [224])))
-        assert torch.equal(keep(noise(448, 600)), Preprocess(224, 224, "bicubic")(noise(448, 600)))
-        assert keep.view(224, 224) == (0, 0, 224, 224)
-        boxes = torch.tensor([[3.0, 5.0, 100.0, 224.0]])
-        assert torch.equal(keep.move_boxes(boxes, 224, 224), boxes)
+
+class TestPreprocess:
+    @pytest.mark.parametrize("size", [(3000, 7), (7, 3000)])
+    @pytest.mark.parametrize("interpolation", module.INTERPOLATIONS)
+    def test_strip_is_resized_in_part(
+        self, monkeypatch: pytest.MonkeyPatch, size: tuple[int, int], interpolation: str
+    ) -> None:
+        image, preprocess = noise(*size), Preprocess(64, 56, interpolation)
+        whole = preprocess(image)
+        monkeypatch.setattr(module, "MAX_PIXELS", 1000)
+        part = preprocess(image)
+        assert (whole - part).abs().max() <= 1.001 / 255
+        assert (whole != part).float().mean() < 3e-3
+
+    @pytest.mark.parametrize("size", [(20000, 3), (3, 20000), (2_000_000, 1)])
+    def test_strips_too_large_to_resize(self, size: tuple[int, int]) -> None:
+        assert Preprocess()(noise(*size)).shape == (3, 224, 224)
+
+    def test_an_image_of_the_right_size_is_used_as_it_is(self) -> None:
+        image = noise(224, 224)
+        pixels = F.convert_image_dtype(F.pil_to_tensor(image), torch.float32)
+        assert torch.equal(Preprocess(None, 224)(image), pixels)
+        assert Preprocess(None, 224).view(224, 224) == (0, 0, 224, 224)
+        assert not torch.equal(Preprocess(256, 224)(image), pixels)
+        for size in ((500, 375), (100, 300)):
+            assert torch.equal(Preprocess(None, 224)(noise(*size)), Preprocess(224, 224)(noise(*size)))
 
     @pytest.mark.parametrize(
         ("options", "message"),
         [
-            ({"interpolation": "cubic"}, "interpolation should be one of .*bicubic.*, got 'cubic'"),
             ({"resize_size": 0}, "resize_size must be at least 1 pixel, got 0"),
+            ({"input_size": -1}, "input_size must be at least 1 pixel, got -1"),
+            ({"interpolation": "cubic"}, "interpolation should be one of nearest, bilinear, bicubic, .*got 'cubic'"),
         ],
     )
     def test_bad_options(self, options: dict, message: str) -> None:
         with pytest.raises(DataError, match=message):
             Preprocess(**options)
 
-    def test_strip_is_resized_in_part(self, monkeypatch: pytest.MonkeyPatch) -> None:
-        image = noise(3000, 7)
-        whole = Preprocess()(image)
-        monkeypatch.setattr(module, "MAX_PIXELS", 1000)
-        part = Preprocess()(image)
-        assert (whole - part).abs().max() <= 1.001 / 255
-        for size in ((20000, 3), (3, 20000)):
-            assert Preprocess()(noise(*size)).shape == (3, 224, 224)
-
     @pytest.mark.parametrize("size", [(500, 375), (375, 500), (131, 257), (128, 128)])
-    def test_boxes_move_with_the_pixels(self, size: tuple[int, int]) -> None:
+    @pytest.mark.parametrize(
+        "preprocess", [Preprocess(128, 112), Preprocess(None, 128), Preprocess(89, 112, "bicubic")]
+    )
+    def test_boxes_move_with_the_pixels(self, size: tuple[int, int], preprocess: Preprocess) -> None:
         """A bright rectangle is found, after preprocessing, where its box was moved to."""
         width, height = size
         box = torch.tensor([[width * 0.4, height * 0.45, width * 0.6, height * 0.7]]).round()
         left, top, right, bottom = (int(v) for v in box[0])
         pixels = np.zeros((height, width, 3), np.uint8)
         pixels[top:bottom, left:right] = 255
-        preprocess = Preprocess(128, 112)
         bright = preprocess(Image.fromarray(pixels))[0] > 0.5
         rows, columns = bright.any(1).nonzero()[:, 0], bright.any(0).nonzero()[:, 0]
         found = torch.stack([columns[0], rows[0], columns[-1] + 1, rows[-1] + 1])

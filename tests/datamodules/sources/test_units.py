@@ -38,6 +38,13 @@ def test_channels() -> None:
 
 def test_class_names_that_look_like_something_else() -> None:
     assert names(["a:1", "7"], ["a:1", "7", "b"]) == ["a:1", "7"]
+    # A number is an index, its text a name first.
+    assert names([1, "1"], ["1", "0"]) == ["0", "1"]
+    with pytest.warns(UserWarning, match="data.classes all means every class, .*: class 1, called 'all': 1"):
+        assert names("all", ["cat", "all"]) == ["cat", "all"]
+    with pytest.raises(DataError, match=r"names features\.28:3, which is a class and may be a channel of the layer"):
+        names("features.28:3", ["cat", "features.28:3"])
+    assert names("features.28:9", ["cat", "features.28:9"]) == ["features.28:9"]
 
 
 @pytest.mark.parametrize(
@@ -50,8 +57,16 @@ def test_class_names_that_look_like_something_else() -> None:
         ("features.28:4", "features.28:4; the channels of features.28 are 0 to 3, or all"),
         ("features.28:x", "features.28:x; the channels"),
         ([], "data.classes is empty"),
+        ([True], "names True, which is no class"),
+        ("1_0", "names '1_0', which is no class"),
+        ("features.28:²", "the channels of features.28 are 0 to 3"),
     ],
 )
 def test_bad_units(wanted: object, message: str) -> None:
     with pytest.raises(DataError, match=message):
         names(wanted)
+
+
+def test_a_class_of_two() -> None:
+    with pytest.raises(DataError, match=r"data\.classes: 'cat' may be one of 2 classes"):
+        names(["cat"], ["cat", "dog", "cat"])
