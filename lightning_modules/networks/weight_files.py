@@ -93,9 +93,9 @@ def read_weights(path: Path) -> Mapping[str, Any]:
     if what:
         raise WeightsError(f"{path} is not a file of weights: it is {what}.")
     try:
-        with warnings.catch_warnings():
-            warnings.filterwarnings("ignore", message="Detected pickle protocol")
-            content = torch.load(path, map_location="cpu", weights_only=True)
+        # The file and not its path, whose ending would decide how it is read.
+        with warnings.catch_warnings(action="ignore"), path.open("rb") as file:
+            content = torch.load(file, map_location="cpu", weights_only=True)
     except pickle.UnpicklingError as error:
         raise WeightsError(f"{path} {_what_is_pickled(path, error)}") from error
     except Exception as error:  # torch.load raises whatever the bytes provoke: EOFError, KeyError, RuntimeError, ...
