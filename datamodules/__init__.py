@@ -8,6 +8,7 @@ from datamodules.class_indices import ClassIndexDataModule
 from datamodules.errors import DataError
 from datamodules.image_folder import ImageFolderDataModule
 from datamodules.image_sources import ImageSourcesDataModule
+from datamodules.pictures import write_pictures
 from datamodules.reading.decoding import DecodingError, Preprocess, decode_image
 from datamodules.shapes import SHAPE_NAMES, ShapesDataModule, write_shapes
 from datamodules.sources.folder import FolderListing, list_folder
@@ -29,5 +30,6 @@ __all__ = [
     "decode_image",
     "list_folder",
     "pack_folder",
+    "write_pictures",
     "write_shapes",
 ]

@@ -12,10 +12,23 @@ from typing import Any, NamedTuple, Protocol, TypedDict
 import numpy as np
 from torch import Tensor
 
-from datamodules.classes import ClassTable, UnknownClassError
+from datamodules.classes import AmbiguousClassError, ClassTable, UnknownClassError
 from datamodules.errors import DataError
 
-__all__ = ["Batch", "ClassTable", "DataError", "EvaluationData", "Original", "UnitBatch", "UnknownClassError"]
+INTERPOLATIONS = ("nearest", "bilinear", "bicubic", "box", "hamming", "lanczos")
+"""By what images can be resized, as torchvision calls it."""
+
+__all__ = [
+    "INTERPOLATIONS",
+    "AmbiguousClassError",
+    "Batch",
+    "ClassTable",
+    "DataError",
+    "EvaluationData",
+    "Original",
+    "UnitBatch",
+    "UnknownClassError",
+]
 
 
 class Original(NamedTuple):

@@ -33,8 +33,9 @@ class ClassIndexDataModule(pl.LightningDataModule):
     It gives a :class:`~datamodules.batch.UnitBatch` at a time.
 
     Args:
-        classes: What to make images of: indices, names or WordNet ids of classes, ``layer:channel`` units such as
-            features.28:17, ``all`` (classes), or a list of these. What is named twice is made once.
+        classes: What to make images of: names, WordNet ids or indices of classes, ``layer:channel`` units such as
+            features.28:17, ``all`` (classes), or a list of these. A name goes before an index. What is named twice is
+            made once.
         n_images: Images of each, from different seeds, at least 1.
         seed: Seed of the first image of each; the others count up from it.
         batch_size: Images in a batch, on each device: rows and files are written after each.

@@ -15,6 +15,7 @@ from torch.utils.data import DataLoader
 from torchvision.transforms import v2
 
 from datamodules.batch import Batch
+from datamodules.classes import checked_names
 from datamodules.errors import DataError
 from datamodules.reading.decoding import Preprocess
 from datamodules.reading.samples import Failure, Sample, SampleReader, collate
@@ -27,8 +28,8 @@ from datamodules.sources.listing import Listing, LoaderOptions, Share
 class ImageFolderDataModule(pl.LightningDataModule):
     """Streams the images of ``root/<class>/*.JPEG``, of a flat folder, or of tar shards, each once over all devices.
 
-    A class folder named by a WordNet id (``n02123045``) is that ImageNet class, also if only some of the 1,000 are
-    there; any other name has to be a class name of the network.
+    A class folder is called as a class of the network is, or by the WordNet id (``n02123045``) of an ImageNet class,
+    also if only some of the 1,000 are there; see :class:`~datamodules.classes.ClassTable`.
 
     Args:
         root: Folder of class folders, or of images; or tar shards in WebDataset's layout: a folder that holds them, or
@@ -40,7 +41,9 @@ class ImageFolderDataModule(pl.LightningDataModule):
             by the devices, at most 8.
         class_names: Names of the network's classes, in the order of its outputs. null numbers the class folders.
         input_size: Height and width in pixels of what the model sees.
-        resize_size: Length in pixels of the shorter side before the centre crop.
+        resize_size: Length in pixels of the shorter side before the centre crop. null = that of the crop, so that
+            images of ``input_size`` are used as they are.
+        interpolation: How images are resized: nearest, bilinear, bicubic, box, hamming or lanczos.
         n_originals: For the first so many images the batch carries the original pixels, for figures.
         min_crop: Smallest share of an image's area that the random crops of training keep, in (0, 1].
 
@@ -74,9 +77,10 @@ class ImageFolderDataModule(pl.LightningDataModule):
         num_workers: int | None = None,
         class_names: Sequence[str] | None = None,
         input_size: int = 224,
-        resize_size: int = 256,
+        resize_size: int | None = 256,
         n_originals: int = 0,
         min_crop: float = 0.5,
+        interpolation: str = "bilinear",
     ) -> None:
         super().__init__()
         if batch_size < 1:
@@ -89,8 +93,8 @@ class ImageFolderDataModule(pl.LightningDataModule):
         self.boxes = None if boxes is None else Path(boxes).expanduser()
         self.batch_size = batch_size
         self.num_workers = num_workers
-        self.class_names = None if class_names is None else list(class_names)
-        self.preprocess = Preprocess(resize_size, input_size)
+        self.class_names = None if class_names is None else checked_names(class_names)
+        self.preprocess = Preprocess(resize_size, input_size, interpolation)
         self.n_originals = n_originals
         self.min_crop = min_crop
         self.test_root = self.root
@@ -154,7 +158,9 @@ class ImageFolderDataModule(pl.LightningDataModule):
         crop = self.preprocess.input_size
         augment = v2.Compose(
             [
-                v2.RandomResizedCrop(crop, scale=(self.min_crop, 1.0), ratio=(0.8, 1.25)),
+                v2.RandomResizedCrop(
+                    crop, scale=(self.min_crop, 1.0), ratio=(0.8, 1.25), interpolation=self.preprocess.mode
+                ),
                 v2.RandomHorizontalFlip(),
                 v2.PILToTensor(),
                 v2.ToDtype(torch.float32, scale=True),

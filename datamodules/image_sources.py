@@ -104,7 +104,9 @@ class ImageSourcesDataModule(pl.LightningDataModule):
         batch_size: Images in a batch.
         num_workers: Processes that read images; 0 = this one.
         input_size: Height and width in pixels of what the model sees.
-        resize_size: Length in pixels of the shorter side before the centre crop.
+        resize_size: Length in pixels of the shorter side before the centre crop. None = that of the crop, so that
+            images of ``input_size`` are used as they are.
+        interpolation: How images are resized: nearest, bilinear, bicubic, box, hamming or lanczos.
 
     Example:
         >>> data = ImageSourcesDataModule(["no_such_file.jpg"], num_workers=0)
@@ -118,10 +120,12 @@ class ImageSourcesDataModule(pl.LightningDataModule):
         batch_size: int = 16,
         num_workers: int = 0,
         input_size: int = 224,
-        resize_size: int = 256,
+        resize_size: int | None = 256,
+        interpolation: str = "bilinear",
     ) -> None:
         super().__init__()
-        self.dataset = ImageSourcesDataset(expand_sources(sources), Preprocess(resize_size, input_size))
+        preprocess = Preprocess(resize_size, input_size, interpolation)
+        self.dataset = ImageSourcesDataset(expand_sources(sources), preprocess)
         self.batch_size = batch_size
         self.num_workers = num_workers
 

@@ -20,9 +20,10 @@ from lightning_modules.methods.explain import Explanation, explain
 from lightning_modules.methods.gradient import GuidedBackprop, Saliency
 from lightning_modules.methods.smooth_grad import SmoothGrad
 from lightning_modules.networks.loading import load_network
-from lightning_modules.networks.network import Network, as_network
+from lightning_modules.networks.making import as_network
+from lightning_modules.networks.network import Network
 from lightning_modules.networks.vgg16 import VGG16, fold_batch_norm, load_vgg16, save_vgg16
-from lightning_modules.networks.weight_files import WeightsError
+from lightning_modules.networks.weights.files import WeightsError
 from lightning_modules.robustness import RobustnessModule
 from lightning_modules.running.synthesis_progress import SynthesisProgress
 from lightning_modules.running.writer import RunWriter

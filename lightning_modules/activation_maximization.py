@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Unpack
 
 import numpy as np
 import pyarrow as pa
@@ -19,8 +20,9 @@ from lightning_modules.evaluation import Outputs, RunModule
 from lightning_modules.figures.synthesis import Growth, run_sheets, to_uint8
 from lightning_modules.gradients.fitting import is_out_of_memory
 from lightning_modules.networks.loading import load_network
+from lightning_modules.networks.making import Said
 from lightning_modules.results.report import Report
-from lightning_modules.results.rows import Row, read_rows
+from lightning_modules.results.rows import Row, errors_of_logits, read_rows
 from lightning_modules.results.synthesis import (
     COLUMNS,
     report_synthesis,
@@ -100,6 +102,7 @@ class ActivationMaximizationModule(RunModule):
         ablation: bool = False,
         n_figures: int = 16,
         network: str | dict[str, Any] = "vgg16",
+        **said: Unpack[Said],
     ) -> None:
         for name, value, least in (
             ("steps", steps, 1),
@@ -114,7 +117,7 @@ class ActivationMaximizationModule(RunModule):
         if transforms is None:
             transforms = [RandomShift(8), RandomScale(0.9, 1.1), RandomRotation(10), RandomShift(4)]
         both = Recipe(parametrization or FourierImage(), regularizers, transforms, steps, learning_rate, warm_up)
-        super().__init__(load_network(network, weights), n_figures)
+        super().__init__(load_network(network, weights, **said), n_figures)
         self.recipes = both.ablated() if ablation else {VARIANTS[-1]: both}
         self.objective = objective or LogitMargin()
         size = image_size or self.network.input_size
@@ -207,6 +210,8 @@ class ActivationMaximizationModule(RunModule):
                 "seconds": seconds,
             }
             judged = self._judge(pixels, objective, target[position : position + 1], keys[position])
+            if not images[position].isfinite().all():
+                judged = {"status": "failed", "error": judged.get("error", "the pixels are NaN, as a gradient was")}
             outputs["rows"].append(row | judged | ({"image": files[position]} if judged["status"] == "ok" else {}))
             if judged["status"] == "ok":
                 outputs["images"][files[position]] = pixels
@@ -224,8 +229,10 @@ class ActivationMaximizationModule(RunModule):
         logits = self.network(views).float()
         output = logits if objective.layer is None else respond(self.network, views, objective.layer).float()
         activation = objective(output, target.to(logits.device).expand(len(views)))
-        if not activation.isfinite().all():
-            return {"status": "failed", "error": f"the activation is {float(activation[0])}"}
+        for view, (value, error) in enumerate(zip(activation.tolist(), errors_of_logits(logits))):
+            error = error if math.isfinite(value) else f"the activation is {value}"
+            if error is not None:
+                return {"status": "failed", "error": error + ", in a shifted crop of the image" * (view > 0)}
         probabilities = logits.softmax(1)
         prediction = int(probabilities[0].argmax())
         numbers = {"activation": activation}

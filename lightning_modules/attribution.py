@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Unpack
 
 import pyarrow as pa
 from matplotlib.figure import Figure
@@ -24,9 +24,10 @@ from lightning_modules.methods.maps import shows_something
 from lightning_modules.methods.smooth_grad import SmoothGrad
 from lightning_modules.metrics.base import AttributionMetric
 from lightning_modules.metrics.localization import EnergyInBox, PointingGame
-from lightning_modules.metrics.randomization import WeightRandomization
-from lightning_modules.networks.class_names import find_class
+from lightning_modules.metrics.randomization import OF_SEEDS, WeightRandomization
+from lightning_modules.networks.class_names import find_target
 from lightning_modules.networks.loading import load_network
+from lightning_modules.networks.making import Said
 from lightning_modules.results.attribution import BOXES_HINT, report_attribution, summarize_attribution
 from lightning_modules.results.report import Report
 from lightning_modules.results.rows import IMAGE_FIELDS, image_columns, with_columns
@@ -53,6 +54,7 @@ class AttributionModule(EvaluationModule):
         target: str | int = "predicted",
         n_figures: int = 16,
         network: str | dict[str, Any] = "vgg16",
+        **said: Unpack[Said],
     ) -> None:
         methods = [GradCAM(), GuidedBackprop(), GuidedGradCAM(), SmoothGrad()] if methods is None else methods
         has_default_metrics = metrics is None
@@ -61,13 +63,13 @@ class AttributionModule(EvaluationModule):
         _refuse_twins("model.metrics", [f"the score {name}" for metric in metrics for name in metric.columns])
         if not methods:
             raise InputError("model.methods is empty: name at least one attribution method.")
-        super().__init__(load_network(network, weights), n_figures)
+        super().__init__(load_network(network, weights, **said), n_figures)
         self.methods = {repr(method): method for method in methods}
         self.metrics = list(metrics)
         self.has_default_metrics = has_default_metrics
         self.columns = tuple(name for metric in metrics for name in metric.columns)
         self.curves = [name for metric in metrics for name in metric.curves]
-        self.target = target if target in ("predicted", "label") else find_class(target, self.network.class_names)
+        self.target = find_target(target, self.network.class_names, ("predicted", "label"))
         # What does not fit the network is refused now, not at the first batch.
         self.needs_of_metrics = joined_needs(self.network, metrics)
         joined_needs(self.network, methods)
@@ -98,7 +100,7 @@ class AttributionModule(EvaluationModule):
         forward_pass = maps.forward_pass
         # All is computed before anything is read, so that a GPU is waited for once.
         scores = {name: self._score(maps[name], forward_pass, batch, method) for name, method in self.methods.items()}
-        images = image_columns(forward_pass, batch, self.network.class_names)
+        images = image_columns(forward_pass.logits, batch, self.network.class_names)
         rows = []
         for name, columns in scores.items():
             rows += with_columns(images, {"target": forward_pass.target, "method": [name] * len(images), **columns})
@@ -132,16 +134,20 @@ class AttributionModule(EvaluationModule):
         methods = summary["methods"]
         if any(score["n"] for of_method in methods.values() for score in of_method["scores"].values()):
             yield "scores", comparison_figure(methods)
-        layers = next((m.layers_of(self.network) for m in self.metrics if isinstance(m, WeightRandomization)), None)
+        likeness = "likeness to the trained network's map"
+        randomization = next((metric for metric in self.metrics if isinstance(metric, WeightRandomization)), None)
         for name in self.curves:
             curves = {method: of["curves"][name] for method, of in methods.items() if of["curves"][name]}
             if not curves:
                 continue
             score = name.removesuffix("_curve")
             title = f"{score.replace('_', ' ')} ({better(score)} is better)"
-            if name.startswith("randomization") and layers:
-                down, likeness = "randomized from the output down to", "likeness to the trained network's map"
-                yield name, curves_figure(curves, title, down, likeness, layers)
+            if randomization and name == OF_SEEDS:
+                seeds = [str(randomization.seed + k) for k in range(randomization.n_seeds)]
+                yield name, curves_figure(curves, title, "seed of the random weights", likeness, seeds)
+            elif randomization and name.startswith("randomization"):
+                layers = randomization.layers_of(self.network)
+                yield name, curves_figure(curves, title, "randomized from the output down to", likeness, layers)
             else:
                 yield name, curves_figure(curves, title, "share of the pixels", "probability of the target")
 

@@ -8,11 +8,15 @@ from typing import Any, TypedDict
 import pytorch_lightning as pl
 import torch
 from torch import Tensor, nn
+from torchmetrics import SumMetric
 from torchmetrics.classification import MulticlassAccuracy
 
 from datamodules.batch import Batch
+from lightning_modules.errors import InputError
+from lightning_modules.evaluation import refuse_rounded_weights
 from lightning_modules.networks.network import Network
 from lightning_modules.networks.vgg16 import VGG16, load_vgg16
+from lightning_modules.results.rows import errors_of_logits
 
 
 class ClassifierModule(pl.LightningModule):
@@ -77,9 +81,13 @@ class ClassifierModule(pl.LightningModule):
         self.loss = nn.CrossEntropyLoss(label_smoothing=label_smoothing)
         self.train_accuracy = MulticlassAccuracy(len(class_names), average="micro")
         self.val_accuracy = MulticlassAccuracy(len(class_names), average="micro")
+        self.val_failed = SumMetric()
 
     def forward(self, images: Tensor) -> Tensor:
         return self.network(images)
+
+    def on_fit_start(self) -> None:
+        refuse_rounded_weights(self.network)
 
     def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
         logits = self(batch["image"].contiguous(memory_format=torch.channels_last))
@@ -95,9 +103,25 @@ class ClassifierModule(pl.LightningModule):
             return
         logits = self(batch["image"].contiguous(memory_format=torch.channels_last))
         self.val_accuracy(logits, batch["label"])
+        self.val_failed.update((~logits.isfinite().all(1)).sum())
         n = len(logits)
         self.log("val/loss", self.loss(logits, batch["label"]), batch_size=n)
         self.log("val/accuracy", self.val_accuracy, prog_bar=True, batch_size=n)
+
+    def on_validation_epoch_end(self) -> None:
+        """Stops before a network that no longer gives numbers has an accuracy, which could be the best.
+
+        Raises:
+            InputError: If the logits of any image were NaN or infinite.
+        """
+        failed = int(self.val_failed.compute())
+        self.val_failed.reset()
+        if failed:
+            raise InputError(
+                f"The training has diverged: after epoch {self.current_epoch} the network's logits are NaN or infinite "
+                f"of {failed:,} images to validate on. The best epoch before is in RUN/checkpoints; start over in "
+                "another RUN with a lower model.learning_rate."
+            )
 
     def configure_optimizers(self) -> Any:
         optimizer = torch.optim.AdamW(self.parameters(), lr=self.learning_rate, weight_decay=self.weight_decay)
@@ -117,7 +141,7 @@ class Prediction(TypedDict):
     Attributes:
         probabilities: Of all classes, ``(N, n_classes)``.
         path: What each image is called.
-        failed: (path, error) of each image that could not be read.
+        failed: (path, error) of each image that could not be read, or whose logits are NaN or infinite.
     """
 
     probabilities: Tensor
@@ -138,8 +162,14 @@ class PredictionModule(pl.LightningModule):
 
     def predict_step(self, batch: Batch, batch_idx: int) -> Prediction:
         images = batch["image"].contiguous(memory_format=torch.channels_last)
-        probabilities = self.network(images).float().softmax(1) if len(images) else images.new_zeros(0, 1)
-        return {"probabilities": probabilities, "path": batch["path"], "failed": batch["failed"]}
+        logits = self.network(images).float() if len(images) else images.new_zeros(0, 1)
+        errors = errors_of_logits(logits)
+        usable = [i for i, error in enumerate(errors) if error is None]
+        return {
+            "probabilities": logits[usable].softmax(1),
+            "path": [batch["path"][i] for i in usable],
+            "failed": [*((path, error) for path, error in zip(batch["path"], errors) if error), *batch["failed"]],
+        }
 
 
 def _with_classes(network: VGG16, class_names: Sequence[str], seed: int) -> VGG16:

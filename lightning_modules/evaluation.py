@@ -16,7 +16,7 @@ import pyarrow as pa
 import pytorch_lightning as pl
 import torch
 from matplotlib.figure import Figure
-from torch import Tensor
+from torch import Tensor, nn
 
 from datamodules.batch import Batch
 from lightning_modules.errors import InputError
@@ -34,6 +34,7 @@ from lightning_modules.results.rows import (
     read_rows,
     summarize_images,
     with_columns,
+    with_failures_alone,
 )
 from lightning_modules.results.scores import mean_with_interval, summarize_score
 from lightning_modules.results.tables import Table
@@ -51,6 +52,20 @@ class Outputs(TypedDict):
     rows: list[Row]
     figures: dict[int, Figure]
     images: NotRequired[dict[str, np.ndarray]]
+
+
+def refuse_rounded_weights(network: nn.Module) -> None:
+    """Asks that the weights, and so the pixels that meet them, are at least float32.
+
+    Raises:
+        InputError: If any is not: ``trainer.precision`` bf16-true and 16-true make all of them so.
+    """
+    for dtype in {parameter.dtype for parameter in network.parameters()} & {torch.bfloat16, torch.float16}:
+        raise InputError(
+            f"The network's weights are {dtype}, which rounds pixels, gradients, and budgets such as 1/255. Use "
+            "trainer.precision bf16-mixed or 16-mixed, which keep weights and pixels in float32; a module that is in "
+            "half precision by itself needs module.float()."
+        )
 
 
 class RunModule(pl.LightningModule, ABC):
@@ -83,6 +98,9 @@ class RunModule(pl.LightningModule, ABC):
     @abstractmethod
     def report(self, summary: dict[str, Any]) -> Report:
         """What the run has to say, from its summary."""
+
+    def on_test_start(self) -> None:
+        refuse_rounded_weights(self.network)
 
     def details(self, run: Path) -> list[Table]:
         """What the terminal shows of single rows, before the report, from what lies in the run's folder."""
@@ -122,7 +140,8 @@ class EvaluationModule(RunModule):
     def evaluate(self, batch: Batch) -> Outputs:
         """The rows and figures of a batch of at least one image. What it gives of an image depends on that image alone.
 
-        The N images of the batch may be a part of those that the test step got.
+        The N images of the batch may be a part of those that the test step got. Of an image of which a row is
+        ``failed`` that row alone is kept, and no figure; :meth:`outputs` says so where the logits are no numbers.
         """
 
     @property
@@ -130,6 +149,7 @@ class EvaluationModule(RunModule):
         return pa.schema([*IMAGE_FIELDS, *(pa.field(name, pa.float64()) for name in self.columns)])
 
     def on_test_start(self) -> None:
+        super().on_test_start()
         data: Any = self.trainer.datamodule  # type: ignore[attr-defined]
         if hasattr(data, "listing"):
             self.check_labels(data.listing.labels)
@@ -141,12 +161,18 @@ class EvaluationModule(RunModule):
             for first, part in results_of_parts(self.evaluate, batch):
                 outputs["rows"] += part["rows"]
                 outputs["figures"] |= {first + i: figure for i, figure in part["figures"].items()}
+        outputs["rows"] = with_failures_alone(outputs["rows"])
+        failed = {row["path"] for row in outputs["rows"] if row.get("status") == "failed"}
+        outputs["figures"] = {i: of for i, of in outputs["figures"].items() if batch["path"][i] not in failed}
         outputs["rows"] += failed_rows(batch)
         return outputs
 
     def outputs(self, forward_pass: ForwardPass, batch: Batch, columns: Mapping[str, Tensor]) -> Outputs:
-        """One row for each image of a pass, with its columns ``(N,)``, NaN = null; and figures of the first images."""
-        images = image_columns(forward_pass, batch, self.network.class_names)
+        """One row for each image of a pass, with its columns ``(N,)``, NaN = null; and figures of the first images.
+
+        An image of which the pass's logits are NaN or infinite is ``failed``: it has neither.
+        """
+        images = image_columns(forward_pass.logits, batch, self.network.class_names)
         return {"rows": with_columns(images, columns), "figures": self.draw(forward_pass, batch, {}, images)}
 
     def draw(
@@ -157,9 +183,9 @@ class EvaluationModule(RunModule):
         best = forward_pass.probabilities.topk(min(5, len(names)))
         figures = {}
         for i, original in enumerate(batch["original"]):
-            if original is None:
-                continue
             image = images[i]
+            if original is None or image["status"] == "failed":
+                continue
             predicted = f"predicted: {image['prediction_name']} ({image['probability']:.1%})"
             label = f"label: {image['label_name']}   " if image["label_name"] else ""
             explained = f"   maps explain: {names[int(forward_pass.target[i])]}" if maps else ""

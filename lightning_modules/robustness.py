@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, Unpack
 
 import pyarrow as pa
 import torch
@@ -23,8 +23,9 @@ from lightning_modules.methods.base import AttributionMethod
 from lightning_modules.methods.cam import GradCAM
 from lightning_modules.methods.explain import Explanation, explain, joined_needs
 from lightning_modules.metrics.similarity import rank_correlation, top_overlap
-from lightning_modules.networks.class_names import find_class
+from lightning_modules.networks.class_names import find_target
 from lightning_modules.networks.loading import load_network
+from lightning_modules.networks.making import Said
 from lightning_modules.results.report import Report
 from lightning_modules.results.robustness import (
     RANK_CORRELATION,
@@ -56,9 +57,10 @@ STEPS_ALONG = 25
 class _Evaluated(NamedTuple):
     """What is kept of a forward pass: its graph is large, and a sweep has many."""
 
-    images: list[Row]
     logits: Tensor
     maps: dict[str, Tensor]
+    is_lost: Tensor
+    """Of which images the attack gave no pixels, bool ``(N,)``."""
 
 
 class RobustnessModule(EvaluationModule):
@@ -91,13 +93,14 @@ class RobustnessModule(EvaluationModule):
         methods: Sequence[AttributionMethod] | None = None,
         n_figures: int = 16,
         network: str | dict[str, Any] = "vgg16",
+        **said: Unpack[Said],
     ) -> None:
         attack = FGSM() if attack is None else attack
         sweep = parse_sweep(eps, attack.norm)
         methods = [GradCAM()] if methods is None else methods
         if len({repr(method) for method in methods}) < len(methods):
             raise InputError(f"model.methods names a method twice: {', '.join(map(repr, methods))}.")
-        super().__init__(load_network(network, weights), n_figures)
+        super().__init__(load_network(network, weights, **said), n_figures)
         self.attack = attack
         self.eps = sweep
         self.methods = {repr(method): method for method in methods}
@@ -110,25 +113,23 @@ class RobustnessModule(EvaluationModule):
         scores = [name + suffix for name in self.methods for suffix in (RANK_CORRELATION, TOP_OVERLAP)]
         return pa.schema([*IMAGE_FIELDS, *ATTACK_FIELDS, *(pa.field(name, pa.float64()) for name in scores)])
 
-    def on_test_start(self) -> None:
-        dtype = next(self.network.parameters()).dtype
-        if dtype in (torch.bfloat16, torch.float16):
-            raise InputError(
-                f"trainer.precision makes the network's weights and the pixels {dtype}, which rounds budgets such as "
-                "1/255 away. Use bf16-mixed or 16-mixed: they keep both in float32."
-            )
-        super().on_test_start()
-
     def evaluate(self, batch: Batch) -> Outputs:
-        """A row for each image and budget, 0 = clean."""
+        """A row for each image and budget, 0 = clean.
+
+        An image fails as a whole where its logits, or the attacked pixels, under any budget are NaN or infinite.
+        Whether it is fooled there, and so the smallest budget that fools it, is not known; and accuracy is compared
+        between budgets over the same images.
+        """
         self.check_labels(batch["label"])
         images = batch["image"]
         clean, explained, target, (adversarial, vanished) = self._attack(batch)
         evaluated = [clean]
         distances = [(torch.zeros(len(images)), torch.zeros(len(images)))]
         for eps, attacked in zip(self.eps, adversarial):
+            attacked, is_lost = _without_nan(attacked, images)
             distances.append(check_budget(self.attack, images, attacked, eps))
-            evaluated.append(self._evaluated(self._explain(batch, attacked, explained), batch))
+            maps = self._explain(batch, attacked, explained)
+            evaluated.append(_Evaluated(maps.forward_pass.logits, dict(maps), is_lost))
 
         success, is_attackable = self._success(torch.stack([e.logits.argmax(1) for e in evaluated]), target)
         smallest = self._smallest_eps(success)
@@ -148,11 +149,12 @@ class RobustnessModule(EvaluationModule):
                 "vanished": vanished,
                 **(_similarities(clean.maps, after.maps) if k else {}),
             }
-            rows += with_columns(after.images, columns)
+            rows += with_columns(self._image_columns(after, batch, eps), columns)
+        failed = {row["path"] for row in rows if row["status"] == "failed"}
         figures = {
             i: self._draw(i, images, adversarial, evaluated, rows)
             for i, original in enumerate(batch["original"])
-            if original is not None
+            if original is not None and batch["path"][i] not in failed
         }
         return {"rows": rows, "figures": figures}
 
@@ -162,16 +164,24 @@ class RobustnessModule(EvaluationModule):
         maps = self._explain(batch, batch["image"], needs=self.attack.needs(self.network))
         target = self._targets(maps, batch["label"])
         sweep = self.attack.sweep(maps.forward_pass, target, self.eps)
-        return self._evaluated(maps, batch), maps.forward_pass.target, target, sweep
+        none_lost = torch.zeros_like(target, dtype=torch.bool)
+        clean = _Evaluated(maps.forward_pass.logits, dict(maps), none_lost)
+        return clean, maps.forward_pass.target, target, sweep
 
     def _explain(
         self, batch: Batch, images: Tensor, target: Tensor | None = None, needs: Needs | None = None
     ) -> Explanation:
         return explain(self.network, images, list(self.methods.values()), target, keys=batch["path"], needs=needs)
 
-    def _evaluated(self, maps: Explanation, batch: Batch) -> _Evaluated:
-        images = image_columns(maps.forward_pass, batch, self.network.class_names)
-        return _Evaluated(images, maps.forward_pass.logits, dict(maps))
+    def _image_columns(self, evaluated: _Evaluated, batch: Batch, eps: float) -> list[Row]:
+        """What the rows of a budget say of the images; of those that failed, what failed and under which budget."""
+        rows = image_columns(evaluated.logits, batch, self.network.class_names)
+        for row, is_lost in zip(rows, evaluated.is_lost.tolist()):
+            if is_lost:
+                row |= {"status": "failed", "error": "the attack gives pixels that are NaN"}
+            if row["status"] == "failed" and eps:
+                row["error"] += f", with eps {format_eps(eps)}"
+        return rows
 
     def _targets(self, maps: Explanation, labels: Tensor) -> Tensor:
         if self.target == "label":
@@ -261,17 +271,24 @@ class RobustnessModule(EvaluationModule):
         return self.network.class_names[self.target] if isinstance(self.target, int) else self.target
 
 
+def _without_nan(attacked: Tensor, images: Tensor) -> tuple[Tensor, Tensor]:
+    """The attacked images, with the clean one in place of each that has NaN; and which these are, bool ``(N,)``."""
+    is_lost = attacked.isnan().flatten(1).any(1)
+    if attacked.shape != images.shape:
+        return attacked, is_lost  # the check of the budget refuses it
+    return attacked.where(~is_lost.view(-1, 1, 1, 1), images), is_lost
+
+
 def _parse_target(target: str | int | None, attack: Attack, class_names: Sequence[str]) -> str | int:
     if target is None:
         return "least_likely" if attack.targeted else "label"
+    target = find_target(target, class_names, ("label", "predicted", "least_likely"))
     if target in ("label", "predicted"):
         if attack.targeted:
             raise InputError(
                 f"model.target is {target}, but the attack is targeted: name the class to lead to, or least_likely."
             )
         return target
-    if target != "least_likely":
-        target = find_class(target, class_names)
     if not attack.targeted:
         raise InputError(
             f"model.target is {target}, a class to lead to, but the attack leads away from a class: label or "

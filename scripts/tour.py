@@ -22,7 +22,7 @@ if IMAGE is None:
     write_shapes(OUT / "shapes", n_train=0, n_val=8, n_pairs=0, seed=0)
     IMAGE = next((OUT / "shapes/val/crescent").iterdir())
 picture = decode_image(Path(IMAGE))
-preprocess = Preprocess(network.resize_size, network.input_size)
+preprocess = Preprocess(network.resize_size, network.input_size, network.interpolation)
 image = preprocess(picture)[None]  # (1, 3, H, W)
 
 # %% Four maps of the predicted class (target=... explains another), from one forward pass; and what is predicted.

@@ -2,6 +2,8 @@ from __future__ import annotations
 
 import inspect
 import os
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -60,6 +62,22 @@ def photos() -> Path:
     if not folder:
         pytest.skip("VGG_LENS_PHOTOS is not set")
     return Path(folder)
+
+
+@pytest.fixture
+def double_by_default() -> Callable[[], AbstractContextManager[None]]:
+    """Makes float64 the default dtype inside, as Lightning does in the steps of ``trainer.precision`` 64-true."""
+
+    @contextmanager
+    def double() -> Iterator[None]:
+        before = torch.get_default_dtype()
+        torch.set_default_dtype(torch.float64)
+        try:
+            yield
+        finally:
+            torch.set_default_dtype(before)
+
+    return double
 
 
 @pytest.fixture(autouse=True)

@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor, nn
+from torch.nn import functional as F
+from torch.overrides import TorchFunctionMode
 
 from lightning_modules import ForwardPass, Needs, Network, as_network
 
@@ -35,6 +38,39 @@ def relative_error(ours: Tensor, reference: Tensor) -> float:
     """The largest difference, as a share of the largest entry of ``reference``."""
     assert ours.shape == reference.shape
     return float((ours - reference).detach().abs().max() / reference.detach().abs().max())
+
+
+class _GuidedReLU(torch.autograd.Function):
+    """A rectifier, flat below 0 and from ``top`` on, whose gradient follows the rule of Guided Backpropagation."""
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, top: float) -> Tensor:
+        ctx.save_for_backward((x > 0) & (x < top))
+        return x.clamp(0, top)
+
+    @staticmethod
+    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor, None]:
+        return gradients[0].clamp_min(0) * ctx.saved_tensors[0], None
+
+
+class _Patched(TorchFunctionMode):
+    """Puts :class:`_GuidedReLU` in the place of the functions by which torchvision's and timm's networks rectify."""
+
+    def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        if func in (F.relu, torch.relu, torch.relu_):
+            return _GuidedReLU.apply(args[0], torch.inf)
+        if func in (F.relu6, F.hardtanh):
+            return _GuidedReLU.apply(args[0], 6.0)
+        return func(*args, **(kwargs or {}))
+
+
+def guided_gradient_by_patching(network: Network, images: Tensor, target: int) -> Tensor:
+    """Guided Backpropagation by rectifiers that are exchanged as they are called, ``(N, 3, H, W)``."""
+    images = images.clone().requires_grad_()
+    with _Patched():
+        network(images)[:, target].sum().backward()
+    assert images.grad is not None
+    return images.grad
 
 
 class TinyNet(nn.Module):

@@ -27,7 +27,7 @@ DATA_FLOORS = [
     {"batch"},
     {"reading"},
     {"sources"},
-    {"class_indices", "image_folder", "image_sources"},
+    {"class_indices", "image_folder", "image_sources", "pictures"},
     {"shapes"},
 ]
 FILES = [file for package in ("datamodules", "lightning_modules", "scripts") for file in (ROOT / package).rglob("*.py")]

@@ -13,7 +13,10 @@ import torch
 from PIL import Image
 from torch import Tensor
 from torchvision.transforms import functional as F
-from torchvision.transforms.functional import InterpolationMode
+from torchvision.transforms.functional import InterpolationMode, pil_modes_mapping
+
+from datamodules.batch import INTERPOLATIONS
+from datamodules.errors import DataError
 
 EXTENSIONS = frozenset(
     (".bmp", ".gif", ".jfif", ".jpe", ".jpeg", ".jpg", ".pgm", ".png", ".pnm", ".ppm", ".tif", ".tiff", ".webp")
@@ -81,37 +84,76 @@ def _to_rgb(image: Image.Image) -> Image.Image:
     return image.convert("RGB")
 
 
+_REACH = 5
+"""Pixels beyond a point, and one for rounding, that the widest of them looks at where an image is enlarged."""
+
+
 @dataclass(frozen=True)
 class Preprocess:
-    """From an image to what VGG16 sees: the shorter side resized to ``resize_size``, the centre cropped, in [0, 1].
+    """From an image to what a network sees: the shorter side resized to ``resize_size``, the centre cropped, in [0, 1].
 
-    With 256 and 224 this equals torchvision's ``VGG16_Weights.IMAGENET1K_V1.transforms()`` minus its normalization, to
-    the bit.
+    It equals torchvision's preset of these sizes and this interpolation, minus its normalization, to the bit; by itself
+    ``VGG16_Weights.IMAGENET1K_V1.transforms()``.
+
+    Args:
+        resize_size: Length in pixels of the shorter side before the crop. None = that of the crop: an image that has
+            ``input_size`` on both sides already is used as it is, with every pixel.
+        input_size: Height and width in pixels of the crop.
+        interpolation: One of :data:`INTERPOLATIONS`.
+
+    Raises:
+        DataError: If a size is below 1, or the interpolation is no such.
 
     Example:
         >>> Preprocess()(Image.new("RGB", (500, 375), "white")).shape
         torch.Size([3, 224, 224])
     """
 
-    resize_size: int = 256
+    resize_size: int | None = 256
     input_size: int = 224
+    interpolation: str = "bilinear"
+
+    def __post_init__(self) -> None:
+        for name, size in (("resize_size", self.resize_size), ("input_size", self.input_size)):
+            if size is not None and size < 1:
+                raise DataError(f"{name} must be at least 1 pixel, got {size}.")
+        if self.interpolation not in INTERPOLATIONS:
+            raise DataError(f"interpolation should be one of {', '.join(INTERPOLATIONS)}, got {self.interpolation!r}.")
 
     def __call__(self, image: Image.Image) -> Tensor:
         """RGB image -> float32 ``(3, input_size, input_size)`` in [0, 1]."""
         image = self._resize(image)
         return F.convert_image_dtype(F.pil_to_tensor(F.center_crop(image, [self.input_size])), torch.float32)
 
+    @property
+    def mode(self) -> InterpolationMode:
+        """The interpolation as torchvision's functions take it."""
+        return InterpolationMode(self.interpolation)
+
+    @property
+    def short_side(self) -> int:
+        """Length in pixels of the shorter side before the crop."""
+        return self.input_size if self.resize_size is None else self.resize_size
+
     def resized(self, width: int, height: int) -> tuple[int, int]:
         """Width and height after the resize, before the crop, of an image of ``width`` × ``height``."""
         short = min(width, height)
-        return int(self.resize_size * width / short), int(self.resize_size * height / short)
+        return int(self.short_side * width / short), int(self.short_side * height / short)
 
     def view(self, width: int, height: int) -> tuple[float, float, float, float]:
-        """What the model sees of an image: (left, top, right, bottom) in the pixels of that image."""
+        """What the model sees of an image: (left, top, right, bottom) in the pixels of that image.
+
+        It reaches beyond the image where the crop is larger than what is cropped, and torchvision fills up with black.
+        """
         new_width, new_height = self.resized(width, height)
-        left, top = (round((side - self.input_size) / 2.0) for side in (new_width, new_height))
+        left, top = (self._margin(side) for side in (new_width, new_height))
         x, y = width / new_width, height / new_height
         return left * x, top * y, (left + self.input_size) * x, (top + self.input_size) * y
+
+    def _margin(self, side: int) -> int:
+        """Pixels that the crop leaves out before it begins; below 0, pixels that are filled up there."""
+        spare = side - self.input_size
+        return round(spare / 2) if spare >= 0 else -(-spare // 2)
 
     def move_boxes(self, boxes: Tensor, width: int, height: int) -> Tensor:
         """Moves boxes ``(K, 4)`` of an image to the pixels of what the model sees, clipped to it.
@@ -126,9 +168,21 @@ class Preprocess:
     def _resize(self, image: Image.Image) -> Image.Image:
         width, height = self.resized(*image.size)
         if width * height <= MAX_PIXELS:
-            return F.resize(image, [self.resize_size], InterpolationMode.BILINEAR, antialias=True)
-        # A strip of 20000 × 3 would take gigabytes when resized, of which the crop keeps a hundred kilobytes. Resizing
-        # the part alone differs from resizing all by at most one of 255 levels, through PIL's rounding.
-        left, top, right, bottom = self.view(*image.size)
-        size = [min(side, self.input_size) for side in (width, height)]
-        return image.resize((size[0], size[1]), Image.Resampling.BILINEAR, box=(left, top, right, bottom))
+            return F.resize(image, [self.short_side], self.mode, antialias=True)
+        return self._resized_part(image, width, height)
+
+    def _resized_part(self, image: Image.Image, width: int, height: int) -> Image.Image:
+        """The part that the crop keeps of an image that would be resized to ``width`` × ``height``.
+
+        A strip of 20000 × 3 would take gigabytes when resized, of which the crop keeps a hundred kilobytes. The part
+        differs from that of the whole by at most one of 255 levels, through the rounding of where it begins: PIL takes
+        that in single precision, so what lies far from the part is cut off first. Only enlarged images are so large,
+        so ``_REACH`` pixels around the part are all that the interpolation looks at.
+        """
+        box, size = self.view(*image.size), [min(side, self.input_size) for side in (width, height)]
+        left, top = max(0.0, box[0]), max(0.0, box[1])
+        right, bottom = min(float(image.width), box[2]), min(float(image.height), box[3])
+        x, y = max(0, int(left) - _REACH), max(0, int(top) - _REACH)
+        near = image.crop((x, y, min(image.width, int(right) + _REACH), min(image.height, int(bottom) + _REACH)))
+        resample = pil_modes_mapping[self.mode]
+        return near.resize((size[0], size[1]), resample, box=(left - x, top - y, right - x, bottom - y))

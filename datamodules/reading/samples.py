@@ -13,7 +13,7 @@ from PIL import Image
 from torch import Tensor
 
 from datamodules.batch import Batch, Original
-from datamodules.classes import ClassTable
+from datamodules.classes import AmbiguousClassError, ClassTable
 from datamodules.reading.annotations import AnnotationError, find_annotation, read_annotation
 from datamodules.reading.decoding import DecodingError, Preprocess, decode_image
 
@@ -62,7 +62,7 @@ class SampleReader:
     ) -> None:
         self.transform = transform
         self.boxes = boxes
-        self.classes = ClassTable(class_names or [])
+        self.classes = ClassTable([] if class_names is None else class_names)
         self.n_originals = n_originals
 
     def read(
@@ -106,11 +106,22 @@ class SampleReader:
         size = annotation.width, annotation.height
         if size != image.size:
             return *empty, f"{file} is of an image of {size[0]} × {size[1]} pixels, not {image.width} × {image.height}"
-        found = [self.classes.named(name) for name in annotation.names]
-        labels = [-1 if label is None else label for label in found]
+        labels, ambiguous = self._labels(annotation.names)
         boxes = torch.tensor(annotation.boxes, dtype=torch.float32).reshape(-1, 4)
         moved = self._preprocess.move_boxes(boxes, *image.size)
-        return moved, torch.tensor(labels, dtype=torch.long), "; ".join(annotation.problems) or None
+        return moved, torch.tensor(labels, dtype=torch.long), "; ".join([*annotation.problems, *ambiguous]) or None
+
+    def _labels(self, names: Sequence[str]) -> tuple[list[int], list[str]]:
+        """The classes that boxes are named after, -1 = none of the network, and what is wrong with names."""
+        labels, problems = [], []
+        for name in names:
+            try:
+                label = self.classes.named(name)
+            except AmbiguousClassError as error:
+                label = None
+                problems.append(f"the class of a box: {error}")
+            labels.append(-1 if label is None else label)
+        return labels, problems
 
     def _original(self, image: Image.Image) -> Original:
         scale = min(1.0, ORIGINAL_SIZE / max(image.size))

@@ -6,7 +6,7 @@ import os
 from pathlib import Path
 from typing import Any
 
-from datamodules.classes import ClassTable, UnknownClassError
+from datamodules.classes import AmbiguousClassError, ClassTable, UnknownClassError
 from datamodules.reading.decoding import EXTENSIONS
 from datamodules.reading.samples import Failure, Sample, SampleReader, failed, printable
 
@@ -29,7 +29,7 @@ def label_of(path: str, sample: dict[str, Any], classes: ClassTable) -> int:
     """The class in a sample's ``.cls`` or, if there is none, that of its folder; -1 = it has neither.
 
     Raises:
-        ValueError: If there is no such class.
+        ValueError: If there is no such class, or several.
     """
     if "cls" in sample:
         text = printable(sample["cls"]).strip()
@@ -37,8 +37,13 @@ def label_of(path: str, sample: dict[str, Any], classes: ClassTable) -> int:
             return classes.index(text)
         except UnknownClassError as error:
             raise ValueError(f"its .cls is {text!r}, which is no class of the network") from error
+        except AmbiguousClassError as error:
+            raise ValueError(f"its .cls: {error}") from error
     folder = folder_of(path)
-    label = classes.named(folder) if folder else -1
+    try:
+        label = classes.named(folder) if folder else -1
+    except AmbiguousClassError as error:
+        raise ValueError(f"its folder: {error}") from error
     if label is None:
         raise ValueError(f"its folder is {folder!r}, which is no class of the network")
     return label

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import NamedTuple
 
-from datamodules.classes import ClassTable, UnknownClassError
+from datamodules.classes import AmbiguousClassError, ClassTable, UnknownClassError
 from datamodules.errors import DataError
 
 
@@ -39,14 +39,15 @@ def parse_units(
     """What the user wrote as units, in that order, each once.
 
     Args:
-        wanted: Class names, WordNet ids or indices (a name goes before an index); ``layer:channel``; ``all``, or
-            ``layer:all``; or a list of these.
+        wanted: Classes, see :class:`~datamodules.classes.ClassTable`; ``layer:channel``; ``all``, or ``layer:all``; or
+            a list of these. ``all`` is every class, also where one is called so, which is then had by its index.
         class_names: Names of the network's classes.
         channels: How many channels each layer has.
         layer: The layer that bare numbers and ``all`` count the channels of. None = they count classes.
 
     Raises:
-        DataError: If there is no such class (suggests near ones), layer (lists them) or channel, or nothing is wanted.
+        DataError: If there is no such class (suggests near ones), layer (lists them) or channel, if a text may be
+            several of them, or nothing is wanted.
 
     Example:
         >>> [unit.name for unit in parse_units([1, "cat", "conv:2"], ["cat", "dog"], {"conv": 3})]
@@ -54,46 +55,88 @@ def parse_units(
     """
     table = ClassTable(class_names)
     units: dict[Unit, None] = {}
-    for item in [wanted] if isinstance(wanted, int | str) else wanted:
-        text = str(item)
-        prefix, colon, number = text.rpartition(":")
-        # A class of a user's own network may have a colon in its name.
-        if (table.named(text) is not None and layer is None) or not (colon or layer):
-            found = _classes(text, table)
-        else:
-            found = _channels(prefix if colon else str(layer), number, channels or {})
-        units |= dict.fromkeys(found)
+    for item in [wanted] if isinstance(wanted, str) or not isinstance(wanted, Iterable) else wanted:
+        units |= dict.fromkeys(_units(item, table, channels or {}, layer))
     if not units:
         raise DataError("data.classes is empty: name at least one class, or all.")
     return list(units)
 
 
-def _classes(text: str, table: ClassTable) -> list[Unit]:
-    if text == "all" and table.named(text) is None:
+def _units(item: int | str, table: ClassTable, channels: Mapping[str, int], layer: str | None) -> list[Unit]:
+    """The units that one item of the list stands for."""
+    if not isinstance(item, str):
+        return _classes(item, table) if layer is None else _channels(layer, str(item), channels)
+    prefix, colon, number = item.rpartition(":")
+    if layer is not None:
+        return _channels(prefix if colon else layer, number, channels)
+    if not colon or _is_class(item, table):  # a class of a user's own network may have a colon in its name
+        if colon and prefix in channels and (number == "all" or _is_index(number, channels[prefix])):
+            raise DataError(
+                f"data.classes names {item}, which is a class and may be a channel of the layer {prefix}. Name the "
+                f"class by its index, or the channel as {number} with --model.objective "
+                f"'{{class_path: Channel, init_args: {{layer: {prefix}}}}}'."
+            )
+        return _classes(item, table)
+    return _channels(prefix, number, channels)
+
+
+def _is_class(text: str, table: ClassTable) -> bool:
+    try:
+        return table.named(text) is not None
+    except AmbiguousClassError:
+        return True
+
+
+def _classes(wanted: int | str, table: ClassTable) -> list[Unit]:
+    if wanted == "all":
+        table.tell_of("data.classes", "all", "every class")
         return [Unit(index, None, name) for index, name in enumerate(table.names)]
     try:
-        index = table.index(text)
+        index = table.index(wanted)
+    except AmbiguousClassError as error:
+        raise DataError(f"data.classes: {error}") from error
     except UnknownClassError as error:
         if error.is_index:
             raise DataError(
-                f"data.classes names class {text}; the network has classes 0 to {len(table) - 1}."
+                f"data.classes names class {wanted}; the network has classes 0 to {len(table) - 1}."
             ) from error
         raise DataError(
-            f"data.classes names {text!r}, which is no class of the network. Did you mean one of: "
+            f"data.classes names {wanted!r}, which is no class of the network. Did you mean one of: "
             f"{', '.join(error.near)}?"
         ) from error
     return [Unit(index, None, table.names[index])]
 
 
 def _channels(layer: str, number: str, channels: Mapping[str, int]) -> list[Unit]:
-    if layer not in channels:
-        raise DataError(
-            f"data.classes names a channel of the layer {layer!r}, which the network does not have; it has "
-            f"{', '.join(channels)}."
-        )
+    layer = _label(layer, channels)
     n = channels[layer]
     if number == "all":
         return [Unit(k, layer, f"{layer}:{k}") for k in range(n)]
-    if not number.isdecimal() or int(number) >= n:
+    if not _is_index(number, n):
         raise DataError(f"data.classes names {layer}:{number}; the channels of {layer} are 0 to {n - 1}, or all.")
     return [Unit(int(number), layer, f"{layer}:{int(number)}")]
+
+
+def _label(layer: str, channels: Mapping[str, int]) -> str:
+    """The one of the labels of ``channels`` that is meant: as it is, or by the end of its name.
+
+    Raises:
+        DataError: If there is none, or several, as of a layer that runs several times.
+    """
+    if layer in channels:
+        return layer
+    calls = [label for label in channels if label.rpartition("@")[0] == layer]
+    ends = [label for label in channels if label.endswith(f".{layer}")]
+    if len(ends) == 1 and not calls:
+        return ends[0]
+    if calls:
+        listed = ", ".join(f"{label} ({channels[label]} channels)" for label in calls)
+        raise DataError(f"data.classes: the layer {layer!r} runs {len(calls)} times; name one of its calls: {listed}.")
+    raise DataError(
+        f"data.classes names a channel of the layer {layer!r}, which "
+        + (f"may be {' or '.join(ends[:6])}." if ends else f"the network does not have; it has {', '.join(channels)}.")
+    )
+
+
+def _is_index(number: str, n: int) -> bool:
+    return re.fullmatch("[0-9]{1,9}", number) is not None and int(number) < n

@@ -17,9 +17,9 @@ from torch import Tensor
 
 from lightning_modules.attacks.budgets import format_eps
 from lightning_modules.errors import InputError
-from lightning_modules.gradients.enabled import gradients_enabled
 from lightning_modules.gradients.forward_pass import ForwardPass
 from lightning_modules.gradients.needs import Needs
+from lightning_modules.networks.enabled import gradients_enabled
 from lightning_modules.networks.network import Network
 from lightning_modules.options import NamedByOptions
 

@@ -16,6 +16,7 @@ from cleverhans.torch.utils import optimize_linear
 from torch import Tensor
 
 from lightning_modules.gradients.forward_pass import ForwardPass
+from lightning_modules.gradients.scaling import scaled_near_one
 
 Norm = Literal["inf", 2, 1]
 
@@ -23,18 +24,23 @@ Norm = Literal["inf", 2, 1]
 def steepest_direction(gradient: Tensor, norm: Norm) -> Tensor:
     """The direction of length 1 in which a linear function of this gradient grows fastest; zero where the gradient is.
 
+    Of an image whose gradient is not finite there is none: NaN. (cleverhans takes NaN for 0, or fails on the batch.)
+
     Args:
         gradient: ``(N, 3, H, W)``, of any size.
         norm: The norm in which the direction has length 1.
     """
-    gradient = scaled_near_one(gradient)
+    is_finite = _are_finite(gradient)
+    # cleverhans divides by 1e-6 at least, which a small gradient must stay above.
+    gradient = scaled_near_one(gradient.where(is_finite, 0))
     if norm != 1:
-        return optimize_linear(gradient, 1.0, _order(norm))
+        return optimize_linear(gradient, 1.0, _order(norm)).where(is_finite, torch.nan)
     # cleverhans asserts that the parts of this direction add up to exactly 1, which they do not where ten pixels tie,
     # nor where all are zero.
     magnitude = gradient.abs()
     largest = magnitude == magnitude.amax((1, 2, 3), keepdim=True)
-    return gradient.sign() * largest / largest.sum((1, 2, 3), keepdim=True)
+    direction = gradient.sign() * largest / largest.sum((1, 2, 3), keepdim=True)
+    return direction.where(is_finite, torch.nan)
 
 
 def projected_steps(
@@ -52,6 +58,8 @@ def projected_steps(
 ) -> Tensor:
     """Images after steps of the fast gradient method, each projected to within ``eps`` of where they began.
 
+    An image on whose way a gradient is not finite is NaN.
+
     Args:
         pass_at: Gives the forward pass at pixels ``(N, 3, H, W)``; its needs name the loss's gradient.
         logits_of: What is made of the logits before the loss.
@@ -64,8 +72,9 @@ def projected_steps(
         targeted: Whether the cross-entropy shrinks.
         clip: The range that pixels keep to.
     """
-    return projected_gradient_descent(
-        lambda pixels: logits_of(_Logits.apply(pixels, pass_at(pixels.detach()))),
+    is_finite = torch.ones(len(images), 1, 1, 1, dtype=torch.bool, device=images.device)
+    stepped = projected_gradient_descent(
+        lambda pixels: logits_of(_Logits.apply(pixels, pass_at(pixels.detach()), is_finite)),
         images,
         eps,
         step,
@@ -78,18 +87,12 @@ def projected_steps(
         rand_init=False,
         sanity_checks=False,
     ).detach()
+    return stepped.where(is_finite, torch.nan)
 
 
-def scaled_near_one(gradient: Tensor) -> Tensor:
-    """The gradient with each image's times a power of two that brings its largest entry near 1.
-
-    It changes no direction, not by a bit, and keeps a small gradient above the 1e-6 that cleverhans divides by at
-    least.
-    """
-    exponent = -torch.frexp(gradient.abs().amax((1, 2, 3), keepdim=True)).exponent
-    # In two steps: float32 has no power of two above 2^127, and subnormal gradients need more.
-    half = exponent // 2
-    return torch.ldexp(torch.ldexp(gradient, half), exponent - half)
+def _are_finite(gradient: Tensor) -> Tensor:
+    """Of which images the gradient is finite, bool ``(N, 1, 1, 1)``."""
+    return gradient.isfinite().flatten(1).all(1).view(-1, 1, 1, 1)
 
 
 def _order(norm: Literal["inf", 2, 1]) -> float | int:
@@ -97,13 +100,18 @@ def _order(norm: Literal["inf", 2, 1]) -> float | int:
 
 
 class _Logits(torch.autograd.Function):
-    """The logits of a forward pass as a function of its pixels, up to a positive factor on each image's gradient."""
+    """The logits of a forward pass as a function of its pixels, up to a positive factor on each image's gradient.
+
+    A gradient that is not finite is zero; ``is_finite``, ``(N, 1, 1, 1)``, keeps that there was one.
+    """
 
     @staticmethod
-    def forward(ctx: Any, pixels: Tensor, forward_pass: ForwardPass) -> Tensor:
-        ctx.forward_pass = forward_pass
+    def forward(ctx: Any, pixels: Tensor, forward_pass: ForwardPass, is_finite: Tensor) -> Tensor:
+        ctx.forward_pass, ctx.is_finite = forward_pass, is_finite
         return forward_pass.logits.clone()
 
     @staticmethod
-    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor, None]:
-        return scaled_near_one(ctx.forward_pass.loss_gradient(lambda logits: (logits * gradients[0]).sum())), None
+    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor, None, None]:
+        gradient = ctx.forward_pass.loss_gradient(lambda logits: (logits * gradients[0]).sum())
+        ctx.is_finite &= _are_finite(gradient)
+        return scaled_near_one(gradient.where(ctx.is_finite, 0)), None, None

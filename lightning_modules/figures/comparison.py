@@ -18,6 +18,7 @@ LOWER_IS_BETTER = frozenset(
         "localization_error_top1",
         "localization_error_top5",
         "randomization_correlation",
+        "randomization_correlation_of_seeds",
         "randomization_ssim",
     )
 )

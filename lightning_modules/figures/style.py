@@ -11,6 +11,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from torch import Tensor
 
+from lightning_modules.gradients.scaling import scaled_near_one
 from lightning_modules.methods.maps import magnitude
 
 # Okabe and Ito's colours, which colour-blind readers can tell apart, with markers for print in grey.
@@ -28,12 +29,16 @@ class ScaledMap:
     """A map ready to be drawn: alone in [-1, 1] or [0, 1], and its magnitude in [0, 1]."""
 
     def __init__(self, attribution: Tensor) -> None:
-        attribution = attribution.detach().float().cpu().nan_to_num()
+        attribution = attribution.detach().double().cpu().nan_to_num()
+        # Near 1, as channels of 3e38 add up to infinity in float32.
+        scaled = scaled_near_one(attribution[None])[0].float()
+        factor = float(attribution.abs().max()) / (float(scaled.abs().max()) or 1)
         self.is_signed = attribution.shape[0] > 1 or bool((attribution < 0).any())
-        alone = attribution.sum(0)
-        strength = magnitude(attribution[None])[0]
-        self.scale = percentile(alone.abs())
-        self.alone = (alone / (self.scale or 1)).clamp(-1, 1).numpy()
+        alone = scaled.sum(0)
+        strength = magnitude(scaled[None])[0]
+        full = percentile(alone.abs())
+        self.scale = factor * full
+        self.alone = (alone / (full or 1)).clamp(-1, 1).numpy()
         self.magnitude = (strength / (percentile(strength) or 1)).clamp(0, 1).numpy()
 
 

@@ -3,20 +3,25 @@
 from __future__ import annotations
 
 import hashlib
+from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager, nullcontext
+from contextlib import contextmanager
+from dataclasses import replace
 from functools import cached_property
+from threading import RLock
 from typing import Any
 
 import torch
 from torch import Tensor
 
 from lightning_modules.errors import InputError
-from lightning_modules.gradients.enabled import gradients_enabled
 from lightning_modules.gradients.needs import Needs
-from lightning_modules.gradients.rectifiers import ReLURule, RuleOnReLU
+from lightning_modules.gradients.rectifiers import RectifierRule, check_guided_rule, tell_guided_rule
+from lightning_modules.networks.enabled import gradients_enabled
+from lightning_modules.networks.facts import place
 from lightning_modules.networks.network import Network
-from lightning_modules.networks.observation import looked_at
+from lightning_modules.networks.observation import looked_at, visible_torchscript
+from lightning_modules.networks.operators import REENTRANT
 
 
 class ForwardPass:
@@ -69,20 +74,32 @@ class ForwardPass:
             )
         if images.ndim != 4 or not images.is_floating_point():
             raise InputError(f"images must be floating point (N, C, H, W), got {images.dtype} {tuple(images.shape)}.")
-        if network.module.training:
-            raise InputError("The model is in training mode, so its output is random; call model.eval() first.")
+        if training := [name or "the model" for name, part in network.module.named_modules() if part.training]:
+            raise InputError(f"{training[0]} is in training mode, so the output is random; call model.eval() first.")
         if keys is not None and len(keys) != len(images):
             raise InputError(f"There are {len(keys)} keys for {len(images)} images.")
+        if needs is not None and needs.n_gradients and REENTRANT in network.facts.nonlinearities.unknown:
+            raise InputError(
+                f"{network.name} runs {REENTRANT}, of which PyTorch gives no gradient of the pixels: say "
+                "use_reentrant=False to torch.utils.checkpoint, or switch checkpoints off."
+            )
+        if needs is not None and needs.guided_gradient:
+            check_guided_rule(network)
         self.network = network
-        self.needs = needs = Needs() if needs is None else needs
+        self.needs = needs = _with_labels(Needs() if needs is None else needs, network)
         self._keys = None if keys is None else list(keys)
-        self._relu_rule = ReLURule()
+        self._rule = RectifierRule()
         self._gradients: dict[str, Tensor] = {}
+        self._computing = RLock()
         with gradients_enabled(), torch.set_grad_enabled(needs.n_gradients > 0):
             self.images = images.detach().clone(memory_format=torch.channels_last).requires_grad_(needs.reaches_input)
             logits, self._activations = self._run()
             if logits.ndim != 2:
                 raise InputError(f"The model should give logits (N, n_classes), got {tuple(logits.shape)}.")
+            if needs.reaches_input and not logits.requires_grad:
+                raise self._without_gradient()
+            if needs.guided_gradient:
+                tell_guided_rule(network, self._rule.put_on(logits, self.images))
             self.logits = _full_precision(logits.detach())
             self.target = self._check_target(target)
             self._attached_logits = logits
@@ -91,11 +108,12 @@ class ForwardPass:
     def _run(self) -> tuple[Tensor, dict[str, Tensor]]:
         """The logits, and the activations of the layers needed."""
         if not self.needs.layers and not self.needs.guided_gradient:
-            return self.network(self.images), {}
-        rule = RuleOnReLU(self._relu_rule) if self.needs.guided_gradient else nullcontext()
-        with _recorded(self.network, self.needs) as activations, rule:
-            # Past the compiled code, if there is any, which neither hooks nor modes reach.
-            return self.network.original(self.network.normalized(self.images)), activations
+            with visible_torchscript():
+                return self.network(self.images), {}
+        with _recorded(self.network, self.needs) as activations, visible_torchscript():
+            # Past the compiled code, if there is any, which hooks do not reach.
+            logits = self.network.uncompiled_logits(self.images)
+        return logits, activations
 
     def _check_target(self, target: Tensor | int | None) -> Tensor:
         n, n_classes = self.logits.shape
@@ -153,12 +171,13 @@ class ForwardPass:
     def guided_gradient(self) -> Tensor:
         """The same under the rule of Guided Backpropagation, ``(N, 3, H, W)``, signed.
 
-        At each ReLU, ``R_in = (x > 0) · (R_out > 0) · R_out``.
+        At each rectifier, ``R_in = (x > 0) · (R_out > 0) · R_out``. Where it has a maximum, as ReLU6 has, ``R_in`` is 0
+        from there on too.
 
         Reference: Springenberg et al., "Striving for Simplicity: The All Convolutional Net", ICLR 2015 workshop.
         """
         self._require(self.needs.guided_gradient, "guided_gradient=True")
-        with self._relu_rule.guided():
+        with self._computing, self._rule.guided():
             return self._gradient("guided input", self.images)
 
     def loss_gradient(self, loss: Callable[[Tensor], Tensor]) -> Tensor:
@@ -168,7 +187,7 @@ class ForwardPass:
             loss: The logits ``(N, n_classes)`` -> one number.
         """
         self._require(self.needs.loss_gradient, "loss_gradient=True")
-        with gradients_enabled():
+        with self._computing, gradients_enabled():
             logits = self.logits.clone().requires_grad_()
             (cotangent,) = torch.autograd.grad(loss(logits), logits)
             cotangent = cotangent.to(self._attached_logits.dtype)
@@ -178,13 +197,19 @@ class ForwardPass:
         """A forward pass of the same network at other images ``(M, 3, H, W)`` and targets ``(M,)``."""
         return ForwardPass(self.network, images, target, needs=needs)
 
+    def label(self, layer: str | None = None) -> str:
+        """The call of a layer that is meant; None = the network's target layer.
+
+        Raises:
+            InputError: If the network has none.
+        """
+        label = layer or self.network.target_layer
+        if label is None:
+            raise InputError(f"{self.network.name} does not say which layer to look at (target_layer). Name one.")
+        return self.network.label(label)
+
     def _activation(self, layer: str | None) -> tuple[str, Tensor]:
-        name = layer or self.network.target_layer
-        if name is None:
-            raise InputError(
-                f"{self.network.name} does not say which layer to look at (it has no attribute target_layer). "
-                f"Name one, as in GradCAM(layer=...): {_some(list(self.network.layers))}."
-            )
+        name = self.label(layer)
         self._require(name in self._activations, f"activations={{{name!r}}}")
         return name, self._activations[name]
 
@@ -196,16 +221,39 @@ class ForwardPass:
             )
 
     def _gradient(self, name: str, inputs: Tensor) -> Tensor:
-        if name not in self._gradients:
-            gradient = None
-            if self._score.requires_grad:
-                with gradients_enabled():
-                    (gradient,) = torch.autograd.grad(
-                        self._score, inputs, retain_graph=self.needs.n_gradients > 1, allow_unused=True
-                    )
-            # A layer that the logits do not depend on has gradient zero.
-            self._gradients[name] = torch.zeros_like(inputs) if gradient is None else _full_precision(gradient)
-        return self._gradients[name]
+        with self._computing:
+            if name not in self._gradients:
+                gradient = None
+                if self._score.requires_grad:
+                    with gradients_enabled():
+                        (gradient,) = torch.autograd.grad(
+                            self._score, inputs, retain_graph=self.needs.n_gradients > 1, allow_unused=True
+                        )
+                if gradient is None and inputs is self.images:
+                    raise self._without_gradient()
+                # A layer that the logits do not depend on has gradient zero.
+                self._gradients[name] = torch.zeros_like(inputs) if gradient is None else _full_precision(gradient)
+            return self._gradients[name]
+
+    def _without_gradient(self) -> InputError:
+        return InputError(
+            f"The logits of {self.network.name} have no gradient with respect to the pixels: somewhere its forward "
+            "leaves PyTorch's autograd (torch.no_grad, detach, NumPy, a network frozen for inference)."
+        )
+
+
+def _with_labels(needs: Needs, network: Network) -> Needs:
+    """The needs with the layers under their labels, however they were named.
+
+    Raises:
+        InputError: If there is no such layer.
+    """
+    if not needs.layers:
+        return needs
+    activations, gradients = (
+        frozenset(map(network.label, layers)) for layers in (needs.activations, needs.layer_gradients)
+    )
+    return replace(needs, activations=activations, layer_gradients=gradients)
 
 
 @contextmanager
@@ -214,26 +262,31 @@ def _recorded(network: Network, needs: Needs) -> Iterator[dict[str, Tensor]]:
 
     Where the graph has not begun, as nothing before needs a gradient, it begins at the output.
     """
-    layers = network.layers
-    if unknown := sorted(needs.layers - layers.keys()):
-        raise InputError(f"{network.name} has no layer {unknown[0]!r}; it has {_some(list(layers))}.")
+    labels: dict[str, dict[int, str]] = {}
+    for label in needs.layers:
+        name, number = place(label)
+        labels.setdefault(name, {})[number] = label
     activations: dict[str, Tensor] = {}
+    n_calls: Counter[str] = Counter()
 
-    def keep(name: str, output: Any) -> Tensor:
+    def keep(name: str, output: Any) -> Tensor | None:
+        label = labels[name].get(n_calls[name])
+        n_calls[name] += 1
+        if label is None:
+            return None
         if not isinstance(output, Tensor):
-            raise InputError(f"Layer {name!r} gives a {type(output).__name__}, not a tensor; name another layer.")
-        begins = name in needs.layer_gradients and output.is_floating_point() and not output.requires_grad
-        activations[name] = output.detach().requires_grad_() if begins else output
+            raise InputError(f"Layer {label!r} gives a {type(output).__name__}, not a tensor; name another layer.")
+        begins = label in needs.layer_gradients and output.is_floating_point() and not output.requires_grad
+        activations[label] = output.detach().requires_grad_() if begins else output
         # The layers after it get a copy: one that works in place would overwrite what is kept.
-        return activations[name].clone()
+        return activations[label].clone()
 
-    with looked_at({name: layers[name] for name in needs.layers}, keep):
+    layers = network.layers
+    with looked_at({name: layers[name] for name in labels}, keep):
         yield activations
+    if idle := sorted(needs.layers - activations.keys()):
+        raise InputError(f"{network.name} has the layer {idle[0]!r}, but does not call it, or not in this thread.")
 
 
 def _full_precision(tensor: Tensor) -> Tensor:
     return tensor.float() if tensor.dtype in (torch.float16, torch.bfloat16) else tensor
-
-
-def _some(names: Sequence[str]) -> str:
-    return ", ".join(names) if len(names) <= 40 else "..., " + ", ".join(names[-40:])

@@ -1,19 +1,38 @@
-"""The gradient that ReLUs give, chosen at the time of the backward pass: the true one or the guided one."""
+"""The gradient that rectifiers give, chosen at the time of the backward pass: the true one or the guided one."""
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
+from threading import Lock
 from typing import Any
+from weakref import WeakKeyDictionary
 
 import torch
 from torch import Tensor
-from torch.nn import functional as F
-from torch.overrides import TorchFunctionMode
+from torch.utils.checkpoint import CheckpointError
+
+from lightning_modules.errors import InputError
+from lightning_modules.networks.network import Network
+from lightning_modules.networks.nonlinearities import (
+    Nonlinearities,
+    activations_between,
+    counted,
+    cut_of,
+    in_words,
+    operator_of,
+)
+
+Gradients = tuple[Tensor | None, ...]
 
 
-class ReLURule:
-    """Which gradient the ReLUs of a pass give: the true one or, inside ``guided()``, the guided one."""
+class RectifierRule:
+    """Which gradient the rectifiers of a pass give: the true one or, inside ``guided()``, the guided one.
+
+    The forward runs as it is. Afterwards the rule hooks the nodes that rectifiers left in the graph, whatever they were
+    called by; the hooks are gone with the graph.
+    """
 
     def __init__(self) -> None:
         self.is_guided = False
@@ -26,41 +45,96 @@ class ReLURule:
         finally:
             self.is_guided = False
 
+    def put_on(self, logits: Tensor, images: Tensor) -> Nonlinearities:
+        """Puts the rectifiers between ``images``, which require a gradient, and ``logits`` under the rule.
 
-class RuledReLU(torch.autograd.Function):
-    """ReLU whose gradient follows a rule that may change between two backward passes of the same graph."""
+        Gives what activations there are.
+        """
+        found = activations_between(logits, images)
+        for activation in found:
+            if activation.kind == "rectifiers":
+                activation.node.register_hook(self._ruled)
+        return counted(found)
 
-    @staticmethod
-    def forward(ctx: Any, x: Tensor, rule: ReLURule, inplace: bool) -> Tensor:
-        if inplace:
-            ctx.mark_dirty(x)
-        output = x.relu_() if inplace else x.relu()
-        ctx.save_for_backward(output)
-        ctx.rule = rule
-        return output
+    def _ruled(self, gradients: Gradients, above: Gradients) -> Gradients | None:
+        """The gradients that a rectifier's node gives, of the true ones and those that it was given.
 
-    @staticmethod
-    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor, None, None]:
-        (output,) = ctx.saved_tensors
-        # A tensor of its own, as PyTorch's ReLU gives: the one that comes in may be somebody else's too.
-        gradient = torch.ops.aten.threshold_backward(gradients[0], output, 0)
-        return gradient.clamp_min_(0) if ctx.rule.is_guided else gradient, None, None
+        Where it is guided, ``R_in = (0 < x < high) · (R_out > 0) · R_out``.
+        """
+        if not self.is_guided:
+            return None
+        # Not bound to the hook: a node that holds itself would keep the graph's memory until Python collects garbage.
+        node: Any = torch._C._current_autograd_node()
+        cut = cut_of(node)
+        assert cut is not None
+        gradient, whole = gradients[cut.operand], above[0]
+        if gradient is None or whole is None:
+            return None
+        shape, dtype = gradient.shape, gradient.dtype
+        if shape == whole.shape:
+            # Nobody else has it yet: the node has just made it.
+            gradient.clamp_min_(0)
+        else:  # of an operand that was broadcast
+            gradient = whole.clamp_min(0)
+        if operator_of(node) != "Relu":
+            # Some let the gradient through where x is a bound, or half of it.
+            x = _saved(node, cut.operand)
+            is_cut = x <= 0 if cut.high is None else (x <= 0) | (x >= cut.high)
+            gradient.masked_fill_(is_cut, 0)
+        gradient = gradient.sum_to_size(shape).to(dtype)
+        return tuple(gradient if k == cut.operand else other for k, other in enumerate(gradients))
 
 
-class RuleOnReLU(TorchFunctionMode):
-    """Puts every ReLU that runs inside under ``rule``, be it a module or a function, in place or not."""
+def _saved(node: Any, operand: int) -> Tensor:
+    """What a rectifier was given.
 
-    _INPLACE = frozenset((torch.relu_, Tensor.relu_))
-    _FUNCTIONS = frozenset((F.relu, torch.relu, Tensor.relu)) | _INPLACE
+    Raises:
+        InputError: If that cannot be had.
+    """
+    try:
+        x: Tensor = node._saved_self if operand == 0 else node._saved_other
+    except CheckpointError as error:
+        raise InputError(
+            f"Guided Backpropagation cannot see what {operator_of(node)} is given inside torch.utils.checkpoint: "
+            "switch checkpoints off, or write nn.ReLU there."
+        ) from error
+    return x
 
-    def __init__(self, rule: ReLURule) -> None:
-        super().__init__()
-        self.rule = rule
 
-    def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        kwargs = kwargs or {}
-        if func not in self._FUNCTIONS:
-            return func(*args, **kwargs)
-        x = args[0] if args else kwargs["input"]
-        inplace = func in self._INPLACE or kwargs.get("inplace", args[1] if len(args) > 1 else False)
-        return RuledReLU.apply(x, self.rule, inplace)
+def check_guided_rule(network: Network) -> None:
+    """Refuses a network of whose activations the rule of Guided Backpropagation says nothing.
+
+    Raises:
+        InputError: If it has activations, but no rectifier. A linear network is fine.
+    """
+    found = network.facts.nonlinearities
+    if found.others and not found.rectifiers:
+        raise InputError(
+            f"Guided Backpropagation is a rule for ReLUs, and the activations of {network.name} are only "
+            f"{in_words({**found.others, **found.unknown})}: take Saliency, SmoothGrad or GradCAM in place of "
+            "GuidedBackprop and GuidedGradCAM."
+        )
+
+
+_told: WeakKeyDictionary[Network, set[str]] = WeakKeyDictionary()
+_telling = Lock()
+
+
+def tell_guided_rule(network: Network, found: Nonlinearities) -> None:
+    """Tells, once a network, which of its activations the rule of Guided Backpropagation says nothing of.
+
+    Args:
+        network: What was known of it when it was loaded.
+        found: What a pass shows. Something may be hidden since: TorchScript is optimized when it has run a few times.
+    """
+    left = {**found.without_rule, **network.facts.nonlinearities.without_rule}
+    with _telling:
+        told = _told.setdefault(network, set())
+        if left.keys() <= told:
+            return
+        told.update(left)
+    warnings.warn(
+        f"Guided Backpropagation is a rule for ReLUs. In {network.name} the true gradient passes {in_words(left)}, of "
+        "which the rule says nothing, or which hides what it does.",
+        stacklevel=3,
+    )

@@ -8,6 +8,7 @@ from torch.nn import functional as F
 from lightning_modules.errors import InputError
 from lightning_modules.gradients.forward_pass import ForwardPass
 from lightning_modules.gradients.needs import Needs
+from lightning_modules.gradients.rectifiers import check_guided_rule
 from lightning_modules.methods.base import AttributionMethod
 from lightning_modules.networks.network import Network
 
@@ -21,7 +22,9 @@ class GradCAM(AttributionMethod):
     where ``A`` are the activations of the layer and ``y`` is the target logit.
 
     Args:
-        layer: Name of the layer to look at. null = the network's own target layer, features.29 in VGG16.
+        layer: Name of the layer to look at, of any layout of channels and positions, Swin's and ViT's tokens too;
+            ``layer@2`` names one of several calls, counted from 0. null = the network's own target layer, features.29
+            in VGG16.
 
     Reference: Selvaraju et al., "Grad-CAM: Visual Explanations from Deep Networks via Gradient-based Localization",
     ICCV 2017.
@@ -34,12 +37,11 @@ class GradCAM(AttributionMethod):
         return Needs(layer_gradients={network.target_layer_for(type(self).__name__, self.layer)})
 
     def __call__(self, forward_pass: ForwardPass) -> Tensor:
-        activation = forward_pass.activation(self.layer)
+        layout = forward_pass.network.layout(forward_pass.label(self.layer))
+        activation = layout.maps(forward_pass.activation(self.layer))
         if activation.ndim != 4:
-            raise InputError(
-                f"Grad-CAM needs a layer that gives (N, C, h, w); {self.layer!r} gives {tuple(activation.shape)}."
-            )
-        weights = forward_pass.layer_gradient(self.layer).mean((2, 3), keepdim=True)
+            raise InputError(f"Grad-CAM needs a layer with positions; {self.layer!r} gives {tuple(activation.shape)}.")
+        weights = layout.maps(forward_pass.layer_gradient(self.layer)).mean((2, 3), keepdim=True)
         cam = (weights * activation).sum(1, keepdim=True).relu()
         return F.interpolate(cam, forward_pass.images.shape[2:], mode="bilinear", align_corners=False)
 
@@ -58,6 +60,7 @@ class GuidedGradCAM(AttributionMethod):
         self.layer = layer
 
     def needs(self, network: Network) -> Needs:
+        check_guided_rule(network)
         layer = network.target_layer_for(type(self).__name__, self.layer)
         return Needs(layer_gradients={layer}, guided_gradient=True)
 

@@ -12,6 +12,7 @@ from torch import Tensor
 from lightning_modules.errors import InputError
 from lightning_modules.gradients.forward_pass import ForwardPass
 from lightning_modules.gradients.needs import Needs
+from lightning_modules.gradients.rectifiers import check_guided_rule
 from lightning_modules.methods.base import AttributionMethod
 from lightning_modules.networks.network import Network
 
@@ -83,7 +84,10 @@ def joined_needs(network: Network, readers: Iterable[Reader]) -> Needs:
     Raises:
         InputError: If the network has not what one of them needs.
     """
-    return reduce(or_, (reader.needs(network) for reader in readers), Needs())
+    needs = reduce(or_, (reader.needs(network) for reader in readers), Needs())
+    if needs.guided_gradient:
+        check_guided_rule(network)
+    return needs
 
 
 def _check_map(name: str, attribution: Tensor, images: Tensor) -> None:

@@ -6,6 +6,7 @@ from torch import Tensor
 
 from lightning_modules.gradients.forward_pass import ForwardPass
 from lightning_modules.gradients.needs import Needs
+from lightning_modules.gradients.rectifiers import check_guided_rule
 from lightning_modules.methods.base import AttributionMethod
 from lightning_modules.networks.network import Network
 
@@ -29,6 +30,7 @@ class GuidedBackprop(AttributionMethod):
     """
 
     def needs(self, network: Network) -> Needs:
+        check_guided_rule(network)
         return Needs(guided_gradient=True)
 
     def __call__(self, forward_pass: ForwardPass) -> Tensor:

@@ -103,6 +103,7 @@ class SmoothGrad(AttributionMethod):
 
     @staticmethod
     def _noise(images: Tensor, generators: list[torch.Generator]) -> Tensor:
-        options: dict[str, Any] = {"device": images.device, "dtype": images.dtype}
+        # In float32 whatever the images are: in float64 other numbers are drawn.
+        options: dict[str, Any] = {"device": images.device, "dtype": torch.float32}
         noise = [torch.randn(images.shape[1:], generator=generator, **options) for generator in generators]
-        return torch.stack(noise)
+        return torch.stack(noise).to(images.dtype)

@@ -11,6 +11,7 @@ from lightning_modules.metrics.causal import (
     probability_curve,
     rise_blur,
 )
+from lightning_modules.metrics.forgetting import cascade, weighted_layers
 from lightning_modules.metrics.localization import (
     ClassDiscrimination,
     EnergyInBox,
@@ -22,12 +23,7 @@ from lightning_modules.metrics.localization import (
     localization_box,
     pointing_game,
 )
-from lightning_modules.metrics.randomization import (
-    WeightRandomization,
-    cascade,
-    structural_similarity,
-    weighted_layers,
-)
+from lightning_modules.metrics.randomization import WeightRandomization, structural_similarity
 from lightning_modules.metrics.similarity import rank_correlation, top_overlap
 
 __all__ = [

@@ -14,7 +14,7 @@ from datamodules.batch import Batch
 from lightning_modules.errors import InputError
 from lightning_modules.gradients.forward_pass import ForwardPass
 from lightning_modules.methods.base import AttributionMethod
-from lightning_modules.methods.maps import magnitude
+from lightning_modules.methods.maps import relative_magnitude
 from lightning_modules.metrics.base import AttributionMetric
 
 Predict = Callable[[Tensor, Tensor], Tensor]
@@ -48,7 +48,7 @@ def probability_curve(
         tensor([[0.0000, 0.5000, 1.0000]])
     """
     n, _, height, width = start.shape
-    order = magnitude(attribution).nan_to_num(0, 0, 0).flatten(1).argsort(dim=1, stable=True).flip(1)
+    order = relative_magnitude(attribution).nan_to_num(0, 0, 0).flatten(1).argsort(dim=1, stable=True).flip(1)
     # rank[pixel] is when the pixel's turn comes.
     rank = order.argsort(1).view(n, 1, height, width)
     n_points = -(-height * width // step) + 1
@@ -136,7 +136,7 @@ class AverageDrop(AttributionMetric):
     .. math:: \text{average_drop} = \frac{\max(0, Y - O)}{Y}, \quad \text{increase_in_confidence} = [O > Y]
 
     Both in [0, 1] (the paper gives percent). The paper multiplies image and map without saying where zero lies; here,
-    as in the peers' code, it is where the network's normalization puts it.
+    as in the peers' code, it is where the network's normalization puts it. Both are NaN where ``O`` is.
 
     Reference: Chattopadhay et al., "Grad-CAM++: Generalized Gradient-based Visual Explanations", WACV 2018.
     """
@@ -147,13 +147,14 @@ class AverageDrop(AttributionMetric):
         self, attribution: Tensor, forward_pass: ForwardPass, batch: Batch, method: AttributionMethod
     ) -> dict[str, Tensor]:
         images, mean = forward_pass.images.detach(), forward_pass.network.mean_pixel
-        strength = magnitude(attribution).nan_to_num(0, 0, 0)[:, None]
+        strength = relative_magnitude(attribution).nan_to_num(0, 0, 0)[:, None]
         mask = strength / strength.amax((2, 3), keepdim=True).clamp_min(torch.finfo(strength.dtype).tiny)
         predict = _predict(forward_pass)
         before = forward_pass.probabilities.gather(1, forward_pass.target[:, None])[:, 0]
-        after = predict(mean + mask * (images - mean), forward_pass.target)
+        after = predict(mean + mask.to(images.dtype) * (images - mean), forward_pass.target)
         drop = (before - after).clamp_min(0) / before.clamp_min(torch.finfo(before.dtype).tiny)
-        return {"average_drop": drop, "increase_in_confidence": (after > before).float()}
+        increase = (after > before).to(drop).where(after.isfinite(), torch.nan)
+        return {"average_drop": drop, "increase_in_confidence": increase}
 
 
 def _predict(forward_pass: ForwardPass) -> Predict:

@@ -12,7 +12,7 @@ from datamodules.batch import Batch
 from lightning_modules.errors import InputError
 from lightning_modules.gradients.forward_pass import ForwardPass
 from lightning_modules.methods.base import AttributionMethod
-from lightning_modules.methods.maps import magnitude, shows_something
+from lightning_modules.methods.maps import relative_magnitude, shows_something
 from lightning_modules.metrics.base import AttributionMetric
 
 
@@ -45,7 +45,7 @@ def pointing_game(attribution: Tensor, masks: Tensor) -> Tensor:
         >>> pointing_game(torch.tensor([[[[0.9, 0.1]]]]), masks), pointing_game(torch.tensor([[[[0.1, 0.9]]]]), masks)
         (tensor([1.]), tensor([0.]))
     """
-    flat = magnitude(attribution).flatten(1)
+    flat = relative_magnitude(attribution).flatten(1)
     hit = masks.flatten(1).gather(1, flat.nan_to_num().argmax(1, keepdim=True))[:, 0]
     return (hit & shows_something(flat)).float()
 
@@ -65,7 +65,7 @@ def energy_in_box(attribution: Tensor, masks: Tensor) -> Tensor:
         >>> energy_in_box(torch.tensor([[[[3.0, 1.0]]]]), torch.tensor([[[True, False]]]))
         tensor([0.7500])
     """
-    energy = magnitude(attribution).flatten(1)
+    energy = relative_magnitude(attribution).flatten(1)
     share = (energy * masks.flatten(1)).sum(1) / energy.sum(1)
     return share.nan_to_num(nan=0.0, posinf=0.0)
 
@@ -88,7 +88,7 @@ def localization_box(attribution: Tensor, threshold: float = 0.15) -> Tensor:
         >>> localization_box(attribution)
         tensor([[3., 2., 7., 4.]])
     """
-    strength = magnitude(attribution).detach().cpu().numpy()
+    strength = relative_magnitude(attribution).detach().cpu().numpy()
     boxes = np.zeros((len(strength), 4), np.float32)
     for row, values in zip(boxes, strength):
         if not (np.isfinite(values).all() and values.max() > 0):
@@ -117,7 +117,7 @@ def class_discrimination(attribution: Tensor, target: Tensor, others: Tensor) ->
         >>> class_discrimination(torch.tensor([[[[3.0, 1.0]]]]), target, others)
         tensor([0.7500])
     """
-    strength = magnitude(attribution).nan_to_num(0, 0, 0)
+    strength = relative_magnitude(attribution).nan_to_num(0, 0, 0)
     on_target = (strength * (target & ~others)).sum((1, 2))
     on_others = (strength * (others & ~target)).sum((1, 2))
     return (on_target / (on_target + on_others)).nan_to_num(nan=0.5)

@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import copy
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 from torchmetrics.functional.image import structural_similarity_index_measure
 
 from datamodules.batch import Batch
@@ -15,44 +14,17 @@ from lightning_modules.gradients.forward_pass import ForwardPass
 from lightning_modules.gradients.needs import Needs
 from lightning_modules.methods.base import AttributionMethod
 from lightning_modules.methods.explain import explain
-from lightning_modules.methods.maps import magnitude
+from lightning_modules.methods.maps import relative_magnitude
 from lightning_modules.metrics.base import AttributionMetric
+from lightning_modules.metrics.forgetting import cascade, weighted_layers
 from lightning_modules.metrics.similarity import rank_correlation
 from lightning_modules.networks.network import Network
 
 FAILING_CORRELATION = 0.5
 """A method fails when its maps stay more alike than this to the trained network's, on average over the cascade."""
 
-
-def weighted_layers(network: Network) -> list[str]:
-    """Names of the convolutions and linear layers, from the output down: the order of the cascade."""
-    kinds = (nn.Linear, nn.modules.conv._ConvNd)
-    return [name for name, layer in network.layers.items() if isinstance(layer, kinds)][::-1]
-
-
-def cascade(network: Network, layers: Sequence[str], seed: int = 0) -> Iterator[tuple[str, Network]]:
-    """Randomizes one layer after the other, keeping what was randomized, and yields the layer's name and the network.
-
-    It is one copy of ``network`` that changes from step to step; ``network`` itself is left alone. Weights are drawn as
-    He et al. (ICCV 2015) do, biases are zero; each layer's from ``seed`` and its name's place in ``layers`` alone.
-    """
-    # What is made under inference mode, as in Lightning's test loop, has no gradients.
-    with torch.inference_mode(False):
-        random = copy.deepcopy(network)
-    for number, name in enumerate(layers):
-        _randomize(random.layers[name], torch.Generator().manual_seed(seed * 1000 + number))
-        yield name, random
-
-
-@torch.inference_mode(False)
-@torch.no_grad()
-def _randomize(module: nn.Module, generator: torch.Generator) -> None:
-    for parameter in module.parameters():
-        # Drawn on the CPU, so that every kind of device gets the same network.
-        drawn = torch.zeros(parameter.shape)
-        if parameter.ndim > 1:
-            nn.init.kaiming_normal_(drawn, generator=generator)
-        parameter.copy_(drawn)
+OF_SEEDS = "randomization_correlation_of_seeds"
+"""The list of the mean rank correlations under each seed, where there are several."""
 
 
 def structural_similarity(a: Tensor, b: Tensor) -> Tensor:
@@ -69,7 +41,7 @@ def structural_similarity(a: Tensor, b: Tensor) -> Tensor:
     """
     scaled, usable = [], []
     for maps in (a, b):
-        strength = magnitude(maps)
+        strength = relative_magnitude(maps)
         top = strength.amax((1, 2), keepdim=True)
         usable.append((top.isfinite() & (top > 0)).flatten())
         scaled.append((strength / top).nan_to_num(0, 0, 0)[:, None].float())
@@ -85,21 +57,30 @@ class WeightRandomization(AttributionMetric):
     maps show something. A method that explains the network must change at once, for its output is random from the
     first step on; one whose mean rank correlation stays above 0.5 is reported as failing.
 
-    Each step makes the maps anew, so this costs as many evaluations as there are layers (16 in VGG16).
+    With several seeds curves and scores are means over them. The means of each seed stand in
+    ``randomization_correlation_of_seeds``, and where they lie on both sides of 0.5 the method is reported as undecided.
+
+    Each step makes the maps anew, so this costs as many evaluations as there are layers (16 in VGG16), for each seed.
 
     Args:
-        layers: Layers to randomize, in this order. null = all convolutions and linear layers from the output down.
-        seed: Seed of the random weights.
+        layers: Layers to randomize, in this order. null = all that have learnt something, from the output down.
+        seed: Seed of the random weights; of several, the first.
+        n_seeds: How often the network forgets, each time with weights from the next seed; at least 1.
 
     Reference: Adebayo et al., "Sanity Checks for Saliency Maps", NeurIPS 2018; magnitudes are compared.
     """
 
     columns = ("randomization_correlation", "randomization_ssim")
-    curves = ("randomization_correlation_curve", "randomization_ssim_curve")
+    curves: tuple[str, ...] = ("randomization_correlation_curve", "randomization_ssim_curve")
 
-    def __init__(self, layers: Sequence[str] | None = None, seed: int = 0) -> None:
+    def __init__(self, layers: Sequence[str] | None = None, seed: int = 0, n_seeds: int = 1) -> None:
+        if n_seeds < 1:
+            raise InputError(f"WeightRandomization.n_seeds must be at least 1, got {n_seeds}.")
         self.layers = None if layers is None else list(layers)
         self.seed = seed
+        self.n_seeds = n_seeds
+        if n_seeds > 1:
+            self.curves = (*type(self).curves, OF_SEEDS)
 
     def needs(self, network: Network) -> Needs:
         self.layers_of(network)  # refuses unknown layers before the first batch
@@ -112,6 +93,8 @@ class WeightRandomization(AttributionMetric):
             InputError: If the network has no such layer, or one has no weights.
         """
         possible = weighted_layers(network)
+        if not possible:
+            raise InputError(f"WeightRandomization cannot randomize {network.name}: it has no parameters.")
         layers = possible if self.layers is None else self.layers
         if unknown := [name for name in layers if name not in possible]:
             raise InputError(f"WeightRandomization cannot randomize {unknown[0]!r}; it can: {', '.join(possible)}.")
@@ -120,12 +103,26 @@ class WeightRandomization(AttributionMetric):
     def score(
         self, attribution: Tensor, forward_pass: ForwardPass, batch: Batch, method: AttributionMethod
     ) -> dict[str, Tensor]:
+        layers = self.layers_of(forward_pass.network)
+        seeds = range(self.seed, self.seed + self.n_seeds)
+        # (N, steps, seeds)
+        correlation, similarity = (
+            torch.stack(curves, 2)
+            for curves in zip(*(self._curves(attribution, forward_pass, method, layers, seed) for seed in seeds))
+        )
+        scores = {name: of.nanmean(2) for name, of in zip(type(self).curves, (correlation, similarity))}
+        scores |= {name: of.nanmean(1).nanmean(1) for name, of in zip(self.columns, (correlation, similarity))}
+        return scores | ({OF_SEEDS: correlation.nanmean(1)} if self.n_seeds > 1 else {})
+
+    @staticmethod
+    def _curves(
+        attribution: Tensor, forward_pass: ForwardPass, method: AttributionMethod, layers: Sequence[str], seed: int
+    ) -> tuple[Tensor, Tensor]:
+        """Rank correlation and SSIM at each step of a cascade, ``(N, steps)`` each."""
         correlation, similarity = [], []
-        for _, random in cascade(forward_pass.network, self.layers_of(forward_pass.network), self.seed):
+        for _, random in cascade(forward_pass.network, layers, seed):
             maps = explain(random, forward_pass.images, [method], forward_pass.target, keys=forward_pass.keys)
             (changed,) = maps.values()
             correlation.append(rank_correlation(attribution, changed))
             similarity.append(structural_similarity(attribution, changed))
-        curves = torch.stack(correlation, 1), torch.stack(similarity, 1)
-        means = (curve.nanmean(1) for curve in curves)
-        return {**dict(zip(self.curves, curves)), **dict(zip(self.columns, means))}
+        return torch.stack(correlation, 1), torch.stack(similarity, 1)

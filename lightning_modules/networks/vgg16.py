@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Unpack
 
 import torch
 from torch import Tensor, nn
@@ -13,11 +13,13 @@ from torchvision.models import VGG16_Weights
 from torchvision.models.vgg import cfgs, make_layers
 
 from lightning_modules.errors import InputError
-from lightning_modules.networks.network import Network, as_network
-from lightning_modules.networks.state_dicts import state_dict_in
+from lightning_modules.networks.making import Said, as_network
+from lightning_modules.networks.network import Network
+from lightning_modules.networks.presets import Preset
 from lightning_modules.networks.torchvision_facts import IMAGENET_MEAN, IMAGENET_STD, imagenet_class_names
-from lightning_modules.networks.weight_files import WeightsError, download, find_file, first_line, read_weights
-from lightning_modules.networks.weight_loading import load, loaded, tell
+from lightning_modules.networks.weights.files import WeightsError, download, find_file, first_line, read_weights
+from lightning_modules.networks.weights.loading import load, loaded, tell
+from lightning_modules.networks.weights.state_dicts import state_dict_in
 
 EMBEDDED_WEIGHTS = Path(__file__).with_name("shapes_vgg16.pth")
 WEIGHTS_HELP = (
@@ -94,9 +96,12 @@ class VGG16(nn.Module):
         x = self.avgpool(self.features(images))
         return self.classifier(torch.flatten(x, 1))
 
-    def network(self) -> Network[VGG16]:
-        """The network from pixels in [0, 1] around this module, with ImageNet's normalization."""
-        return as_network(self, mean=IMAGENET_MEAN, std=IMAGENET_STD)
+    def network(self, **said: Unpack[Said]) -> Network[VGG16]:
+        """The network from pixels in [0, 1] around this module; ImageNet's normalization unless another is said."""
+        preset = Preset("VGG16", IMAGENET_MEAN, IMAGENET_STD, self.input_size, self.resize_size, "bilinear")
+        network = as_network(self, **said, preset=preset)
+        self.class_names = list(network.class_names)
+        return network
 
     def description(self) -> dict[str, Any]:
         """The constructor's arguments, as plain values: ``VGG16(**network.description())`` has the same layout."""
@@ -123,9 +128,7 @@ class VGG16(nn.Module):
         return self
 
 
-def load_vgg16(
-    weights: str | Path = "IMAGENET1K_V1", *, seed: int = 0, class_names: Sequence[str] | None = None
-) -> Network[VGG16]:
+def load_vgg16(weights: str | Path = "IMAGENET1K_V1", *, seed: int = 0, **said: Unpack[Said]) -> Network[VGG16]:
     """Loads a VGG16 that maps pixels in [0, 1] to logits, frozen, in eval mode and ``channels_last``.
 
     A file says by itself how many classes it has; batch norms, as those of ``vgg16_bn``, are folded into the
@@ -136,8 +139,7 @@ def load_vgg16(
             embedded model), ``"random"`` (full size, untrained), or the path of a file in torchvision's layout or of
             one that ``train_classifier.py`` wrote; ``PATH#PART`` takes a part of it. Nothing in it is executed.
         seed: Seed of the ``"random"`` weights; unused otherwise.
-        class_names: Name of each output, in order. None = those in the file, else ImageNet's if there are 1,000, else
-            "0", "1", ...
+        **said: What is said of the network here, see :class:`~lightning_modules.networks.making.Said`.
 
     Raises:
         WeightsError: If the weights cannot be had; there is no fallback.
@@ -150,11 +152,11 @@ def load_vgg16(
     """
     name = str(weights)
     if name == "random":
-        return VGG16(class_names or imagenet_class_names()).initialize(seed).network().freeze()
+        return VGG16(imagenet_class_names()).initialize(seed).network(**said).freeze()
     if name == "shapes":
-        return _from_file(EMBEDDED_WEIGHTS, "", class_names)
+        return _from_file(EMBEDDED_WEIGHTS, "", said)
     if name == "IMAGENET1K_V1":
-        return _from_file(download(VGG16_Weights.IMAGENET1K_V1), "", class_names)
+        return _from_file(download(VGG16_Weights.IMAGENET1K_V1), "", said)
     if name in VGG16_Weights.__members__:
         raise WeightsError(
             f"The weights {name} are of the features alone: their classifier is NaN, so they predict nothing. "
@@ -163,7 +165,7 @@ def load_vgg16(
     found = find_file(weights)
     if found is None:
         raise WeightsError(f"No weights are called {name!r}, and there is no such file. Use {WEIGHTS_HELP}.")
-    return _from_file(*found, class_names)
+    return _from_file(*found, said)
 
 
 def save_vgg16(network: Network[VGG16], path: str | Path) -> None:
@@ -196,7 +198,7 @@ def fold_batch_norm(network: VGG16) -> VGG16:
     return folded
 
 
-def _from_file(path: Path, part: str, class_names: Sequence[str] | None) -> Network[VGG16]:
+def _from_file(path: Path, part: str, said: Said) -> Network[VGG16]:
     content = read_weights(path)
     state = state_dict_in(path, content, part)
     description = content.get("vgg16", {})
@@ -224,11 +226,6 @@ def _from_file(path: Path, part: str, class_names: Sequence[str] | None) -> Netw
         "path, model.network.",
     )
     load(state, network.to_empty(device="cpu"), "", "")
-    if class_names is not None and len(class_names) != len(network.class_names):
-        raise InputError(
-            f"{path} has {len(network.class_names)} classes, but class_names are {len(class_names)}; name each output."
-        )
-    network.class_names = list(class_names or network.class_names)
     if not ours:  # our own checkpoints keep the network under a LightningModule's attribute
         tell(path, [*notes, *["its batch norms were folded into the convolutions"] * network.batch_norm])
-    return fold_batch_norm(network.eval()).network().freeze()
+    return fold_batch_norm(network.eval()).network(**said).freeze()

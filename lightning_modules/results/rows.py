@@ -10,11 +10,11 @@ from typing import Any
 import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet as pq
+import torch
 from torch import Tensor
 
 from datamodules.batch import Batch
 from lightning_modules.errors import InputError
-from lightning_modules.gradients.forward_pass import ForwardPass
 from lightning_modules.whole_files import written_whole
 
 IMAGE_FIELDS = [
@@ -40,27 +40,51 @@ Row = dict[str, Any]
 """The columns of a row by their names; what is missing is null."""
 
 
-def image_columns(forward_pass: ForwardPass, batch: Batch, names: Sequence[str]) -> list[Row]:
-    """What every row says of its image: a dict of the columns ``IMAGE_FIELDS`` for each image."""
-    best = forward_pass.logits.topk(min(5, forward_pass.logits.shape[1])).indices.tolist()
-    probabilities = forward_pass.probabilities.double().amax(1).tolist()
-    return [
-        {
-            "path": path,
-            "status": "ok",
-            "error": error,
-            "label": label,
-            "label_name": names[label] if label >= 0 else None,
-            "prediction": ranks[0],
-            "prediction_name": names[ranks[0]],
-            "probability": probability,
-            "top1": ranks[0] == label if label >= 0 else None,
-            "top5": label in ranks if label >= 0 and len(names) > 5 else None,
-        }
-        for path, error, label, ranks, probability in zip(
-            batch["path"], batch["box_error"], batch["label"].tolist(), best, probabilities
+def image_columns(logits: Tensor, batch: Batch, names: Sequence[str]) -> list[Row]:
+    """What every row says of its image: a dict of the columns ``IMAGE_FIELDS`` for each image.
+
+    Where the logits ``(N, n_classes)`` are NaN or infinite there is no prediction: the image failed.
+    """
+    best = logits.topk(min(5, logits.shape[1])).indices
+    probabilities = logits.softmax(1).double().amax(1)
+    rows: list[Row] = []
+    for path, error, of_logits, label, ranks, probability in zip(
+        batch["path"],
+        batch["box_error"],
+        errors_of_logits(logits),
+        batch["label"].tolist(),
+        best.tolist(),
+        probabilities.tolist(),
+    ):
+        row = {"path": path, "label": label, "label_name": names[label] if label >= 0 else None}
+        if of_logits is not None:
+            rows.append({**row, "status": "failed", "error": of_logits})
+            continue
+        rows.append(
+            {
+                **row,
+                "status": "ok",
+                "error": error,
+                "prediction": ranks[0],
+                "prediction_name": names[ranks[0]],
+                "probability": probability,
+                "top1": ranks[0] == label if label >= 0 else None,
+                "top5": label in ranks if label >= 0 and len(names) > 5 else None,
+            }
         )
-    ]
+    return rows
+
+
+def errors_of_logits(logits: Tensor) -> list[str | None]:
+    """What is wrong with the logits ``(N, n_classes)`` of each image; None where all are finite.
+
+    Example:
+        >>> import torch
+        >>> errors_of_logits(torch.tensor([[0.0, 1.0], [torch.nan, 1.0], [0.0, -torch.inf]]))
+        [None, "the network's logits are NaN", "the network's logits are infinite"]
+    """
+    words = (None, "the network's logits are infinite", "the network's logits are NaN")
+    return [words[worst] for worst in torch.where(logits.isnan(), 2, logits.isinf().int()).amax(1).tolist()]
 
 
 def with_columns(images: Sequence[Row], columns: Mapping[str, Any]) -> list[Row]:
@@ -77,6 +101,21 @@ def without_nan(value: Any) -> Any:
     if isinstance(value, list):
         return [without_nan(item) for item in value]
     return None if value != value else value
+
+
+def with_failures_alone(rows: Sequence[Row]) -> list[Row]:
+    """The rows, but of an image of which any failed only that one, with what it says of the image: nothing else holds.
+
+    Example:
+        >>> with_failures_alone([{"path": "a", "status": "ok"}, {"path": "a", "status": "failed", "eps": 0.1}])
+        [{'path': 'a', 'status': 'failed'}]
+    """
+    failed: dict[str, Row] = {}
+    names = {field.name for field in IMAGE_FIELDS}
+    for row in rows:
+        if row.get("status") == "failed":
+            failed.setdefault(row["path"], {name: value for name, value in row.items() if name in names})
+    return [*(row for row in rows if row["path"] not in failed), *failed.values()]
 
 
 def failed_rows(batch: Batch) -> list[Row]:

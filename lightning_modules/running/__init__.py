@@ -4,6 +4,7 @@ Nothing here computes a number.
 """
 
 from lightning_modules.running.cli import RunCLI, import_from_here, run_main
+from lightning_modules.running.description import run_description
 from lightning_modules.running.evaluation import EvaluationCLI, run_evaluation
 from lightning_modules.running.prediction import run_prediction
 from lightning_modules.running.run_folder import RunError, RunFolder
@@ -17,6 +18,7 @@ __all__ = [
     "RunFolder",
     "RunWriter",
     "import_from_here",
+    "run_description",
     "run_evaluation",
     "run_main",
     "run_prediction",

@@ -135,6 +135,11 @@ class RunCLI(LightningCLI):
         # Without what would delete the results of whoever repeats them.
         config = self.config.clone()
         config.pop("overwrite", None)
+        defaults = self.parser.get_defaults()
+        for name in [name for name, value in config.items() if value is None and name.startswith(("model.", "data."))]:
+            if name not in defaults:
+                # The parser leaves out what is null; here null says something that saying nothing does not.
+                config[name] = "null"
         return self.parser.dump(config, skip_validation=True)
 
 

@@ -181,6 +181,7 @@ class EvaluationCLI(RunCLI):
             print("Nothing was left to compute: every image has its rows.")
         produced_by = {
             **self.inputs,
+            "network": self.model.network.description(),
             "seeds": {"data": self._get(self.config, "data.seed"), **seeds(self.model)},
             "git_commit": git_commit(),
             "versions": versions(),
@@ -229,8 +230,12 @@ def input_size(model: RunModule) -> int:
     return model.network.input_size
 
 
-def resize_size(model: RunModule) -> int:
+def resize_size(model: RunModule) -> int | None:
     return model.network.resize_size
+
+
+def interpolation(model: RunModule) -> str:
+    return model.network.interpolation
 
 
 def channels(model: RunModule) -> dict[str, int]:
@@ -244,6 +249,6 @@ def layer(model: Any) -> str | None:
 HELP = {"model.weights": f"{WEIGHTS_HELP}.", "model.network": f"{NETWORK_HELP}."}
 
 KNOWN_BY_THE_MODEL: dict[str, Callable[[Any], Any]] = {
-    known.__name__: known for known in (class_names, input_size, resize_size, channels, layer)
+    known.__name__: known for known in (class_names, input_size, resize_size, interpolation, channels, layer)
 }
 """Options of data modules that are not asked for."""

@@ -9,12 +9,17 @@ import os
 import re
 import sys
 import typing
-from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
+from types import MappingProxyType
 from typing import Any, NoReturn
 
+import yaml
+from jsonargparse import Namespace
+from jsonargparse._link_arguments import ActionLink
 from pytorch_lightning.cli import LightningArgumentParser
 
 from lightning_modules.running.help import arranged
+from lightning_modules.running.written import TextOption, option_names, quoted_words, quoted_yaml, text_options
 
 KINDS = {"int": "a whole number", "float": "a number", "bool": "true or false", "str": "a text", "Sequence": "a list"}
 
@@ -24,9 +29,45 @@ class HelpfulParser(LightningArgumentParser):
 
     Attributes:
         trainer_options: Which of the Trainer's options help shows; all of them are understood.
+        texts: The options that take text, once something was parsed.
     """
 
     trainer_options: Collection[str] = ()
+    texts: Mapping[str, TextOption] = MappingProxyType({})
+
+    def parse_args(  # type: ignore[override]
+        self, args: Sequence[str] | None = None, *more: Any, **options: Any
+    ) -> Namespace:
+        """The options of a command line; text is what was written, see :mod:`lightning_modules.running.written`."""
+        words = sys.argv[1:] if args is None else list(args)
+        self._refuse_linked([word.partition("=")[0].removeprefix("--") for word in words if word.startswith("--")])
+        self._find_texts()
+        return super().parse_args(quoted_words(words, self.texts), *more, **options)
+
+    def parse_string(self, content: str, *more: Any, **options: Any) -> Namespace:
+        """The options of a configuration, likewise."""
+        self._find_texts()
+        try:
+            quoted = quoted_yaml(content, self.texts)
+        except yaml.YAMLError:
+            quoted = content  # the parser says what is wrong
+        else:
+            self._refuse_linked(option_names(quoted))
+        return super().parse_string(quoted, *more, **options)
+
+    def _find_texts(self) -> None:
+        """Finds the options that take text, which from then on take whole numbers as text too."""
+        self.texts = self.texts or text_options(self)
+        for action in self._actions:
+            if action.dest in self.texts and hasattr(action, "_typehint"):
+                action._typehint = self.texts[action.dest].annotation
+
+    def _refuse_linked(self, names: Iterable[str]) -> None:
+        """Refuses options that follow from others."""
+        links = {action.dest: action._source[0] for action in self._actions if isinstance(action, ActionLink)}
+        for name in names:
+            if name in links:
+                self.error(_linked_option(self, name, links[name]))
 
     def format_help(self, *args: Any) -> str:
         with arranged(self, self.trainer_options):
@@ -57,6 +98,15 @@ def explain(parser: LightningArgumentParser, message: str) -> str:
         if match := re.search(pattern, message, re.DOTALL):
             return f"{_option(key[1])}: {describe(parser, key[1], match)}"
     return message
+
+
+def _linked_option(parser: LightningArgumentParser, name: str, source: str) -> str:
+    if "." in source:
+        return f"--{name} follows from --{source}: give that."
+    given = f"{source}.{name.rpartition('.')[2]}"
+    # One object of any class has options that the parser does not list.
+    is_option = any(action.dest in (given, source) and hasattr(action, "_typehint") for action in parser._actions)
+    return f"--{name} follows from the {source}: {f'give --{given}' if is_option else 'it is not to be given'}."
 
 
 def _unknown_options(parser: LightningArgumentParser, words: Sequence[str]) -> str:
@@ -127,6 +177,8 @@ def _no_alternative(parser: LightningArgumentParser, key: str, match: re.Match) 
     wanted = [*filter(None, values), *(kind for kind in kinds if kind != "NoneType")]
     if not wanted:
         return f"this is not understood: {match[2]}. In YAML, a space has to follow each colon and comma."
+    if wanted == ["a text"]:
+        return f"should be a text or a list of texts, got {match[2]}."
     return f"should be one of {', '.join(wanted)}; got {match[2]}."
 
 

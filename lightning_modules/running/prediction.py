@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import Any
 
 from pytorch_lightning import LightningDataModule, Trainer
 from rich.console import Console
@@ -11,10 +10,8 @@ from rich.markup import escape
 
 from datamodules.batch import DataError
 from lightning_modules.classifier import Prediction, PredictionModule
-from lightning_modules.networks.loading import NETWORK_HELP, load_network
-from lightning_modules.networks.vgg16 import WEIGHTS_HELP
 from lightning_modules.results.tables import Table
-from lightning_modules.running.cli import import_from_here
+from lightning_modules.running.description import add_network_options, network_of
 from lightning_modules.running.parser import HelpfulParser
 
 
@@ -24,20 +21,14 @@ def run_prediction(
     """Parses the options and prints the most probable classes of images; returns the exit code.
 
     Args:
-        data_class: Makes the data of a list of images, ``batch_size``, ``num_workers``, ``input_size`` and
-            ``resize_size``.
+        data_class: Makes the data of a list of images, ``batch_size``, ``num_workers``, ``input_size``,
+            ``resize_size`` and ``interpolation``.
         description: What help says first.
         args: The options; None = those of the command line.
     """
     parser = HelpfulParser(description=description or "", usage="%(prog)s IMAGE... [options]")
     parser.add_argument("images", nargs="+", type=str, help="Image files, folders, or http(s) addresses.")
-    parser.add_argument("--weights", type=str, default="IMAGENET1K_V1", help=f"{WEIGHTS_HELP}.")
-    parser.add_argument(
-        "--network",
-        type=str | dict[str, Any],
-        default="vgg16",
-        help=f"{NETWORK_HELP}.",
-    )
+    add_network_options(parser)
     parser.add_argument("--top_k", type=int, default=5, help="Classes to print for each image, at least 1.")
     parser.add_argument("--batch_size", type=int, default=16, help="Images in a batch.")
     parser.add_argument("--num_workers", type=int, default=0, help="Processes that read images; 0 = this one.")
@@ -46,14 +37,14 @@ def run_prediction(
     for name, least in (("top_k", 1), ("batch_size", 1), ("num_workers", 0)):
         if getattr(options, name) < least:
             raise DataError(f"--{name} must be at least {least}, got {getattr(options, name)}.")
-    import_from_here()
-    network = load_network(options.network, options.weights)
+    network = network_of(options)
     data = data_class(
         options.images,
         batch_size=options.batch_size,
         num_workers=options.num_workers,
         input_size=network.input_size,
         resize_size=network.resize_size,
+        interpolation=network.interpolation,
     )
     trainer = Trainer(
         accelerator=options.accelerator,

@@ -219,6 +219,16 @@ def write_text(path: Path, text: str) -> None:
         aside.write_text(text)
 
 
+class _NotSaid:
+    """What stands for an option that settings do not name: null is something else."""
+
+    def __repr__(self) -> str:
+        return "not said"
+
+
+NOT_SAID = _NotSaid()
+
+
 def _differences(before: Any, now: Any, prefix: str = "") -> list[str]:
     """What differs between two settings, apart from how the work is split."""
     if isinstance(before, Mapping) and isinstance(now, Mapping):
@@ -226,6 +236,13 @@ def _differences(before: Any, now: Any, prefix: str = "") -> list[str]:
             line
             for key in sorted(before.keys() | now.keys())
             if f"{prefix}{key}" not in SPLIT
-            for line in _differences(before.get(key), now.get(key), f"{prefix}{key}.")
+            for line in _differences(before.get(key, NOT_SAID), now.get(key, NOT_SAID), f"{prefix}{key}.")
         ]
-    return [] if before == now else [f"{prefix[:-1]} was {before!r}, is now {now!r}"]
+    return [] if _as_text(before) == _as_text(now) else [f"{prefix[:-1]} was {before!r}, is now {now!r}"]
+
+
+def _as_text(value: Any) -> Any:
+    """A value with its whole numbers as text: an option that takes both is given text, and was once given either."""
+    if isinstance(value, list):
+        return [_as_text(item) for item in value]
+    return str(value) if isinstance(value, int) and not isinstance(value, bool) else value

@@ -104,4 +104,4 @@ def _input_size(data: Any) -> int:
 
 
 def _resize_size(data: Any) -> int:
-    return data.preprocess.resize_size
+    return data.preprocess.short_side

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from lightning_modules.errors import InputError
-from lightning_modules.gradients.enabled import gradients_enabled
+from lightning_modules.networks.enabled import gradients_enabled
 from lightning_modules.networks.network import Network
 from lightning_modules.options import seed_from
 from lightning_modules.synthesis.objectives import Objective, respond

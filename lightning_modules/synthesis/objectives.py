@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from itertools import count
 from typing import Any, Literal
 
 import torch
 from torch import Tensor
 
 from lightning_modules.errors import InputError
+from lightning_modules.networks.facts import place
 from lightning_modules.networks.network import Network
 from lightning_modules.networks.observation import looked_at
 from lightning_modules.options import NamedByOptions
@@ -83,7 +85,7 @@ class Channel(Objective):
     """The mean of a channel over its positions; of a layer without positions, the unit itself.
 
     Args:
-        layer: Name of the layer, such as features.28.
+        layer: Name of the layer, such as features.28, or of one of its calls, such as layer1.0.relu@2.
 
     Example:
         >>> Channel("features.28")(torch.arange(8.0).view(1, 2, 2, 2), torch.tensor([1]))
@@ -104,26 +106,27 @@ class _Reached(Exception):
 
 
 def respond(network: Network, images: Tensor, layer: str | None) -> Tensor:
-    """The output of ``layer`` for ``images``; None = of the network.
+    """The output of a call of ``layer`` for ``images``, ``(N, C, h, w)`` or ``(N, C)``; None = of the network.
 
     The pass ends at the layer, so what lies above costs nothing, and an in-place ReLU that follows cannot overwrite the
     output.
 
     Raises:
-        InputError: If there is no such layer.
+        InputError: If there is no such layer, it is not said which of its calls is meant, or it has no channels.
     """
     if layer is None:
         return network(images)
+    layout = network.layout(layer)
+    name, number = place(network.label(layer))
+    calls = count()
 
     def stop(name: str, output: Any) -> None:
-        raise _Reached(output)
+        if next(calls) == number:
+            raise _Reached(output)
 
-    layers = network.layers
-    if layer not in layers:
-        raise InputError(f"The network has no layer {layer!r}; it has {', '.join(layers)}.")
     try:
-        with looked_at({layer: layers[layer]}, stop):
-            network.original(network.normalized(images))
+        with looked_at({name: network.layers[name]}, stop):
+            network.uncompiled_logits(images)
     except _Reached as reached:
-        return reached.output
-    raise InputError(f"The network has the layer {layer!r}, but does not use it.")
+        return layout.maps(reached.output)
+    raise InputError(f"The network did not run the layer {layer!r} this time.")

@@ -24,7 +24,10 @@ class Parametrization(NamedByOptions, ABC):
 
     @abstractmethod
     def start(self, size: Size, generator: torch.Generator) -> Tensor:
-        """Random parameters of one image, ``(1, ...)``, drawn on the CPU so that every device starts from the same."""
+        """Random parameters of one image, ``(1, ...)``.
+
+        Drawn on the CPU and in float32, so that every device and precision starts from the same.
+        """
 
     @abstractmethod
     def pixels(self, parameters: Tensor, size: Size) -> Tensor:
@@ -46,7 +49,7 @@ class PixelImage(Parametrization):
         self.std = _checked_std(std)
 
     def start(self, size: Size, generator: torch.Generator) -> Tensor:
-        return self.std * torch.randn(1, 3, *size, generator=generator)
+        return self.std * torch.randn(1, 3, *size, generator=generator, dtype=torch.float32)
 
     def pixels(self, parameters: Tensor, size: Size) -> Tensor:
         return parameters.sigmoid()
@@ -84,7 +87,7 @@ class FourierImage(Parametrization):
     def start(self, size: Size, generator: torch.Generator) -> Tensor:
         height, width = size
         # Real and imaginary parts, since Adam should scale them apart.
-        return self.std * torch.randn(1, 3, height, width // 2 + 1, 2, generator=generator)
+        return self.std * torch.randn(1, 3, height, width // 2 + 1, 2, generator=generator, dtype=torch.float32)
 
     def pixels(self, parameters: Tensor, size: Size) -> Tensor:
         spectrum = torch.view_as_complex(parameters) * _frequency_scale(size, self.decay).to(parameters)

@@ -3,8 +3,11 @@ from __future__ import annotations
 import pytest
 
 from datamodules import ClassIndexDataModule, DataError
+from datamodules.sources.units import parse_units
 
 CHANNELS = {"features.28": 4, "classifier.6": 1000}
+RELU = "layer1.0.relu"
+RESNET = {f"{RELU}@0": 64, f"{RELU}@1": 64, f"{RELU}@2": 256, "layer4": 512, "a.end": 3, "b.end": 3}
 
 
 @pytest.mark.parametrize("option", ["n_images", "batch_size"])
@@ -41,3 +44,30 @@ def test_devices_share_the_units_exactly(world: int) -> None:
         data.trainer = type("FakeTrainer", (), {"global_rank": rank, "world_size": world})()
         paths += [path for batch in data.test_dataloader() for path in batch["path"]]
     assert sorted(paths) == [f"{k:04d}_c{k}_seed0.png" for k in (0, 1, 2, 4, 5, 6)]
+
+
+class TestCallsOfLayers:
+    def units(self, *wanted: str) -> list[str]:
+        return [unit.name for unit in parse_units(list(wanted), ["cat"], RESNET)]
+
+    def test_named(self) -> None:
+        assert self.units("layer1.0.relu@2:200", "layer4:3") == ["layer1.0.relu@2:200", "layer4:3"]
+
+    def test_the_end_of_a_name(self) -> None:
+        assert self.units("0.relu@2:200") == ["layer1.0.relu@2:200"]
+
+    @pytest.mark.parametrize(
+        ("wanted", "message"),
+        [
+            (
+                "layer1.0.relu:200",
+                r"runs 3 times; name one of its calls: layer1\.0\.relu@0 \(64 channels\), .*\(256 ch",
+            ),
+            ("layer1.0.relu@1:200", "the channels of layer1.0.relu@1 are 0 to 63"),
+            ("end:1", "which may be a.end or b.end"),
+            ("layer9:1", "'layer9', which the network does not have; it has layer1"),
+        ],
+    )
+    def test_refused(self, wanted: str, message: str) -> None:
+        with pytest.raises(DataError, match=message):
+            self.units(wanted)

@@ -8,6 +8,7 @@ import pytest
 import pytorch_lightning as pl
 import torch
 from PIL import Image
+from torch import Tensor
 
 from datamodules import ClassIndexDataModule
 from lightning_modules import ActivationMaximizationModule, InputError, Network, RunWriter
@@ -15,6 +16,7 @@ from lightning_modules.results.rows import read_rows
 from lightning_modules.synthesis import (
     Channel,
     LogitMargin,
+    Objective,
     RandomShift,
     TotalVariation,
     generators,
@@ -129,6 +131,28 @@ def test_what_is_not_finite_is_a_failed_row(tmp_path: Path) -> None:
     assert (row["status"], row["error"], row["image"]) == ("failed", "the activation is nan", None)
     assert not list((tmp_path / "images").glob("*.png"))
     assert module.summarize(read_rows(tmp_path / "results")) == {"n_images": 1, "n_failed": 1, "variants": {}}
+
+
+def test_a_channel_of_a_network_without_logits(tmp_path: Path) -> None:
+    """The activation is finite; the prediction would be any class."""
+    module = ActivationMaximizationModule("shapes", steps=1, n_fresh=1)
+    with torch.no_grad():
+        module.network.layers["classifier.6"].bias[0] = torch.nan
+    (row,) = run(tmp_path, module, ["features.28:7"])
+    assert (row["status"], row["error"], row["image"]) == ("failed", "the network's logits are NaN", None)
+
+
+class WithoutGradient(Objective):
+    """The logit, and a gradient of NaN."""
+
+    def __call__(self, output: Tensor, target: Tensor) -> Tensor:
+        return output.gather(1, target[:, None])[:, 0] + (0 * output[:, 0]).abs().sqrt()
+
+
+def test_pixels_that_are_no_numbers_are_not_judged_as_grey(tmp_path: Path) -> None:
+    module = ActivationMaximizationModule("shapes", objective=WithoutGradient(), steps=1, n_fresh=1)
+    (row,) = run(tmp_path, module, [3])
+    assert (row["status"], row["error"]) == ("failed", "the pixels are NaN, as a gradient was")
 
 
 def test_the_schema_holds_every_column_of_a_row(tmp_path: Path) -> None:

@@ -4,10 +4,12 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+from PIL import Image
 from predict import main
 
 from datamodules import DataError
 from lightning_modules import InputError
+from tests.lightning_modules.fragile import NETWORK
 
 
 def test_files_and_folders(call: Callable, shapes: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -33,6 +35,17 @@ def test_failures_are_reported_and_the_rest_is_done(
     assert "failed text.jpg: not an image in a known format" in output
     assert "failed http://127.0.0.1:1/x.jpg: cannot be fetched" in output
     assert sum("%" in line for line in output.splitlines()) == 5
+
+
+def test_an_image_without_logits_fails(call: Callable, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    for name, brightness in (("white", 255), ("grey", 128), ("black", 0)):
+        Image.new("RGB", (40, 40), (brightness,) * 3).save(tmp_path / f"{name}.png")
+    options = ["--network", NETWORK, "--weights", "random", "--accelerator", "cpu"]
+    code = call(main, "white.png", "grey.png", "black.png", *options)
+    output = capsys.readouterr().out
+    assert code == 1
+    assert "failed white.png: the network's logits are NaN" in output
+    assert sum("%" in line for line in output.splitlines()) == 2 * 3
 
 
 def test_bad_options(call: Callable, tmp_path: Path) -> None:

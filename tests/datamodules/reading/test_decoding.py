@@ -8,9 +8,12 @@ import pytest
 import torch
 from PIL import Image
 from torchvision.models import VGG16_Weights
+from torchvision.transforms import InterpolationMode
 from torchvision.transforms import functional as F
+from torchvision.transforms._presets import ImageClassification
 
-from datamodules import DecodingError, Preprocess, decode_image
+from datamodules import DataError, DecodingError, Preprocess, decode_image
+from datamodules.batch import INTERPOLATIONS
 from datamodules.reading import decoding as module
 
 
@@ -140,6 +143,42 @@ class TestDecoding:
 
 
 class TestPreprocess:
+    @pytest.mark.parametrize("interpolation", INTERPOLATIONS)
+    @pytest.mark.parametrize(("resize_size", "crop"), [(256, 224), (96, 96), (80, 120)])
+    def test_equals_torchvisions_preset(self, interpolation: str, resize_size: int, crop: int) -> None:
+        """To the bit, also where the crop is larger than what is cropped."""
+        preset = ImageClassification(
+            crop_size=crop,
+            resize_size=resize_size,
+            mean=(0, 0, 0),
+            std=(1, 1, 1),
+            interpolation=InterpolationMode(interpolation),
+        )
+        for size in ((300, 200), (97, 131)):
+            found = Preprocess(resize_size, crop, interpolation)(noise(*size))
+            assert torch.equal(found, preset(noise(*size)))
+
+    def test_without_resampling(self) -> None:
+        """An image of the size that the network takes keeps every pixel; of others the shorter side gets it."""
+        keep = Preprocess(None, 224, "bicubic")
+        assert torch.equal(keep(noise(224, 224)), F.to_tensor(noise(224, 224)))
+        assert torch.equal(keep(noise(300, 224)), F.to_tensor(F.center_crop(noise(300, 224), [224])))
+        assert torch.equal(keep(noise(448, 600)), Preprocess(224, 224, "bicubic")(noise(448, 600)))
+        assert keep.view(224, 224) == (0, 0, 224, 224)
+        boxes = torch.tensor([[3.0, 5.0, 100.0, 224.0]])
+        assert torch.equal(keep.move_boxes(boxes, 224, 224), boxes)
+
+    @pytest.mark.parametrize(
+        ("options", "message"),
+        [
+            ({"interpolation": "cubic"}, "interpolation should be one of .*bicubic.*, got 'cubic'"),
+            ({"resize_size": 0}, "resize_size must be at least 1 pixel, got 0"),
+        ],
+    )
+    def test_bad_options(self, options: dict, message: str) -> None:
+        with pytest.raises(DataError, match=message):
+            Preprocess(**options)
+
     def test_strip_is_resized_in_part(self, monkeypatch: pytest.MonkeyPatch) -> None:
         image = noise(3000, 7)
         whole = Preprocess()(image)

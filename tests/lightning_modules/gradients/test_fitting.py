@@ -86,7 +86,10 @@ class Hungry(torch.nn.Module):
 def hungry(network: Network, most: int) -> Network:
     options = {name: getattr(network, name) for name in ("class_names", "input_size", "resize_size")}
     mean, std = (values.flatten().tolist() for values in (network.mean, network.std))
-    return as_network(Hungry(network.module, most).eval(), mean=mean, std=std, **options)
+    module = Hungry(network.module, 5).eval()
+    made = as_network(module, mean=mean, std=std, **options)
+    module.most = most  # once it was looked at
+    return made
 
 
 @pytest.mark.parametrize(

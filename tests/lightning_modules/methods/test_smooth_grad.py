@@ -34,7 +34,7 @@ class TestSmoothGrad:
 
         class Square(nn.Module):
             def forward(self, x: Tensor) -> Tensor:
-                return x.square().sum((1, 2, 3))[:, None] / 2
+                return torch.stack([x.square().sum((1, 2, 3)) / 2, x.sum((1, 2, 3))], 1)
 
         images = torch.rand(2, 3, 64, 64)
         images[1] *= 0.2
@@ -56,6 +56,13 @@ class TestSmoothGrad:
         first = SmoothGrad(n_samples=2)(full_pass(shapes_network, images))
         assert torch.equal(first, SmoothGrad(n_samples=2)(full_pass(shapes_network, images)))
         assert relative_error(SmoothGrad(n_samples=2, seed=1)(full_pass(shapes_network, images)), first) > 0.01
+
+    def test_noise_in_float64_is_that_of_float32(self) -> None:
+        images = torch.rand(2, 3, 8, 8)
+        generators = [[torch.Generator().manual_seed(k) for k in range(2)] for _ in range(2)]
+        noise = [SmoothGrad._noise(of, drawn) for of, drawn in zip((images, images.double()), generators)]
+        assert noise[1].dtype == torch.float64
+        assert torch.equal(noise[0].double(), noise[1])
 
     @pytest.mark.parametrize(
         ("options", "message"),

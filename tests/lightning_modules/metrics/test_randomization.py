@@ -1,6 +1,7 @@
 from __future__ import annotations
 
-import copy
+from collections.abc import Callable
+from contextlib import AbstractContextManager
 from pathlib import Path
 
 import pytest
@@ -8,9 +9,19 @@ import torch
 from torch import Tensor
 
 from datamodules import ShapesDataModule
-from lightning_modules import AttributionMethod, ForwardPass, GradCAM, GuidedBackprop, InputError, Network, Saliency
-from lightning_modules.metrics import WeightRandomization, cascade, structural_similarity, weighted_layers
-from lightning_modules.metrics.randomization import FAILING_CORRELATION
+from lightning_modules import (
+    AttributionMethod,
+    ForwardPass,
+    GradCAM,
+    GuidedBackprop,
+    InputError,
+    Network,
+    Saliency,
+    load_network,
+)
+from lightning_modules.metrics import WeightRandomization, structural_similarity
+from lightning_modules.metrics.randomization import FAILING_CORRELATION, OF_SEEDS
+from tests.lightning_modules.fragile import NETWORK, dim_images
 from tests.references import full_pass
 
 BATCH = {"boxes": [], "box_labels": []}
@@ -22,41 +33,6 @@ class EdgeDetector(AttributionMethod):
     def __call__(self, forward_pass: ForwardPass) -> Tensor:
         images = forward_pass.images.detach()
         return images - images.roll(1, 3)
-
-
-def test_order_is_from_the_output_down(shapes_network: Network) -> None:
-    layers = weighted_layers(shapes_network)
-    assert layers[:4] == ["classifier.6", "classifier.3", "classifier.0", "features.28"]
-    assert layers[-1] == "features.0"
-    assert len(layers) == 16
-
-
-class TestCascade:
-    def test_layers_are_randomized_one_after_the_other(self, shapes_network: Network) -> None:
-        before = copy.deepcopy(shapes_network.state_dict())
-        changed: set[str] = set()
-        for name, random in cascade(shapes_network, ["classifier.6", "features.28"]):
-            changed.add(name)
-            for key, tensor in random.state_dict().items():
-                same = torch.equal(tensor, before[key])
-                assert same == (key.rpartition(".")[0] not in changed), key
-        assert changed == {"classifier.6", "features.28"}
-        for key, tensor in shapes_network.state_dict().items():
-            assert torch.equal(tensor, before[key])
-
-    def test_seed_decides(self, shapes_network: Network) -> None:
-        first, again, other = (
-            next(cascade(shapes_network, ["features.0"], seed))[1].state_dict()["features.0.weight"].clone()
-            for seed in (0, 0, 1)
-        )
-        assert torch.equal(first, again)
-        assert not torch.equal(first, other)
-
-    def test_under_inference_mode(self, shapes_network: Network) -> None:
-        images = torch.rand(1, 3, 112, 112)
-        with torch.inference_mode():
-            for _, random in cascade(shapes_network, ["classifier.6"]):
-                assert full_pass(random, images).input_gradient().isfinite().all()
 
 
 class TestStructuralSimilarity:
@@ -118,3 +94,36 @@ class TestMetric:
     def test_unknown_layer(self, shapes_network: Network) -> None:
         with pytest.raises(InputError, match=r"cannot randomize 'features\.1'; it can: classifier\.6, classifier\.3"):
             WeightRandomization(["features.1"]).layers_of(shapes_network)
+
+    def test_several_seeds(self, small: ForwardPass) -> None:
+        method = Saliency()
+        maps = method(small)
+        alone = [WeightRandomization(seed=seed).score(maps, small, BATCH, method) for seed in (3, 4)]
+        metric = WeightRandomization(seed=3, n_seeds=2)
+        assert metric.curves == (*WeightRandomization.curves, OF_SEEDS)
+        assert OF_SEEDS not in WeightRandomization(seed=3).curves
+        together = metric.score(maps, small, BATCH, method)
+        assert set(together) == {*metric.columns, *metric.curves}
+        for name in alone[0]:
+            torch.testing.assert_close(together[name], torch.stack([scores[name] for scores in alone]).nanmean(0))
+        of_each = torch.stack([scores["randomization_correlation"] for scores in alone], 1)
+        torch.testing.assert_close(together[OF_SEEDS], of_each)
+        assert (of_each[:, 0] != of_each[:, 1]).all()
+        with pytest.raises(InputError, match="n_seeds must be at least 1, got 0"):
+            WeightRandomization(n_seeds=0)
+
+    def test_double_precision_draws_the_same(
+        self, small: ForwardPass, double_by_default: Callable[[], AbstractContextManager[None]]
+    ) -> None:
+        metric, method = WeightRandomization(), Saliency()
+        expected = metric.score(method(small), small, BATCH, method)
+        double = full_pass(load_network(NETWORK, "random").double(), small.images.detach().double(), small.target)
+        with double_by_default():
+            found = metric.score(method(double), double, BATCH, method)
+        for name in expected:
+            torch.testing.assert_close(found[name].double(), expected[name].double(), rtol=1e-3, atol=1e-3)
+
+
+@pytest.fixture
+def small() -> ForwardPass:
+    return full_pass(load_network(NETWORK, "random"), dim_images(2), 1)

@@ -63,7 +63,7 @@ def not_a_module() -> int:
 
 
 def normalized_net() -> Network:
-    return as_network(MyNet(), mean=(0.5,) * 3, std=(0.5,) * 3)
+    return as_network(MyNet(), mean=(0.5,) * 3, std=(0.5,) * 3, input_size=8)
 
 
 HERE = __name__
@@ -114,21 +114,25 @@ def test_the_seed_decides_and_the_global_generator_is_left_alone() -> None:
     torch.manual_seed(5)
     expected = torch.rand(3)
     torch.manual_seed(5)
-    first, again, other = (load_network(f"{HERE}.MyNet", "own", seed=seed) for seed in (0, 0, 1))
+    first, again, other = (load_network(f"{HERE}.normalized_net", "own", seed=seed) for seed in (0, 0, 1))
     assert torch.equal(torch.rand(3), expected)
     assert torch.equal(first.module.body.weight, again.module.body.weight)
     assert not torch.equal(first.module.body.weight, other.module.body.weight)
 
 
 def test_a_network_that_says_nothing_of_itself() -> None:
-    network = load_network(f"{HERE}.MyNet", "random")
+    with pytest.warns(UserWarning, match=r"gets pixels in \[0, 1\].*, nor the size of its images: it gets 224 × 224"):
+        network = load_network(f"{HERE}.MyNet", "random")
     assert (network.class_names, network.input_size, network.resize_size) == (["0", "1", "2"], 224, 256)
     assert network.target_layer is None
-    assert len(load_network({"class_path": f"{HERE}.MyNet", "init_args": {"n_classes": 5}}, "own").class_names) == 5
+    five = {"class_path": f"{HERE}.MyNet", "init_args": {"n_classes": 5}}
+    said = {"mean": (0.5,) * 3, "std": (0.5,) * 3, "input_size": 32}
+    assert len(load_network(five, "own", **said).class_names) == 5
 
 
 def test_a_network_that_describes_itself() -> None:
-    network = load_network(f"{HERE}.Described", "own")
+    with pytest.warns(UserWarning, match=r"Described does not say how its images are normalized: [^,]* in \[0, 1\] \("):
+        network = load_network(f"{HERE}.Described", "own")
     assert network.class_names == ["ant", "bee", "cat"]
     assert (network.input_size, network.resize_size, network.target_layer) == (32, 40, "body")
 
@@ -209,12 +213,12 @@ def test_torchvisions_weights_are_checked(resnet: Any, tmp_path: Path, monkeypat
 @pytest.mark.parametrize(
     ("network", "weights", "message"),
     [
-        ("resnet50", "random", "'resnet50': neither vgg16 nor an import path such as torchvision"),
+        ("resnet50", "random", "'resnet50': neither vgg16 nor efficientnet_lite0 nor an import path"),
         ("torchvision.models.resnet5", "random", "has no network called resnet5. Did you mean resnet50"),
         ("no_such_file.MyNet", "random", r"'no_such_file\.MyNet', but no_such_file cannot be imported: No module"),
         ({"class": f"{HERE}.MyNet"}, "random", r"should be an import path, or \{class_path, init_args\}"),
         ({"class_path": "vgg16", "init_args": {"width": 2}}, "random", "vgg16 takes no init_args"),
-        ({"class_path": f"{HERE}.MyNet", "init_args": {"width": 2}}, "own", r"MyNet cannot be called with .*'width'"),
+        ({"class_path": f"{HERE}.MyNet", "init_args": {"width": 2}}, "own", r"MyNet cannot be made with .*'width'"),
         (RESNET18, "IMAGENET1K_V2", r"resnet18 are called 'IMAGENET1K_V2' \(torchvision has IMAGENET1K_V1"),
         (f"{HERE}.MyNet", "IMAGENET1K_V1", r"MyNet are called 'IMAGENET1K_V1' \(it is not torchvision's"),
         (f"{HERE}.not_a_module", "own", "gives a int, not an nn.Module"),
@@ -229,8 +233,8 @@ def test_bad_input(network: Any, weights: str, message: str) -> None:
 
 
 def test_a_layer_that_does_not_carry_over() -> None:
-    own = {"weights": "own", "network": f"{HERE}.MyNet"}
-    with pytest.raises(InputError, match=r"GradCAM needs a layer, and MyNet does not say which.*: body 4×56×56\."):
+    own = {"weights": "own", "network": f"{HERE}.normalized_net"}
+    with pytest.raises(InputError, match=r"GradCAM needs a layer, and MyNet does not say which.*: body 4×2×2\."):
         AttributionModule(**own)
     with pytest.raises(
         InputError, match=r"GradCAM needs a layer, and ResNet has no layer 'features\.29'.*: layer4 512×7×7"

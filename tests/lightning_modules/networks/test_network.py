@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 import torch
 from torch import Tensor, nn
-from torchvision.models import resnet18
+from torchvision.models.resnet import BasicBlock, ResNet
 
 from lightning_modules import GradCAM, GuidedBackprop, InputError, Network, Saliency, as_network, explain, load_vgg16
 
@@ -75,7 +75,7 @@ def test_what_is_known(module: Net) -> None:
     assert network.class_names == ["ant", "bee", "cat"]
     assert (network.input_size, network.resize_size, network.interpolation) == (16, 18, "bilinear")
     assert network.layers_with_positions == dict.fromkeys(["body", "body.0", "body.1", "body.2"], (4, 14, 14))
-    assert network.layer_channels == {"body.0": 4, "body.1": 4, "body.2": 4, "module": 3}
+    assert network.layer_channels == {"body": 4, "body.0": 4, "body.1": 4, "body.2": 4, "module": 3}
     assert as_network(module).class_names == ["0", "1", "2"]
     assert as_network(network) is network
 
@@ -166,8 +166,11 @@ def test_mean_pixel(module: Net) -> None:
 
 
 def test_a_layer_that_it_has_not() -> None:
-    network: Network = as_network(resnet18().eval(), mean=MEAN, std=STD, input_size=64)
-    with pytest.raises(InputError, match=r"GradCAM needs a layer, and ResNet has no layer 'layer5'\. Did you mean lay"):
+    class Mine(ResNet):
+        """A class of somebody else's, of which torchvision says nothing."""
+
+    network: Network = as_network(Mine(BasicBlock, [1] * 4).eval(), mean=MEAN, std=STD, input_size=64)
+    with pytest.raises(InputError, match=r"GradCAM needs a layer, and Mine has no layer 'layer5'\. Did you mean lay"):
         network.target_layer_for("GradCAM", "layer5")
-    with pytest.raises(InputError, match=r"does not say which layer.*the last first: layer4 512×2×2, layer4\.1 512×2"):
+    with pytest.raises(InputError, match=r"does not say which layer.*the last first: layer4 512×2×2, layer4\.0 512×2"):
         network.target_layer_for("GradCAM")

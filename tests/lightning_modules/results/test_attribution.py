@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import re
 from pathlib import Path
 
 import numpy as np
@@ -8,6 +9,7 @@ import pytest
 
 from lightning_modules import AttributionModule, GradCAM, Saliency
 from lightning_modules.metrics import EnergyInBox, WeightRandomization
+from lightning_modules.metrics.randomization import OF_SEEDS
 from lightning_modules.results.attribution import summarize_attribution
 from lightning_modules.results.scores import bootstrap_interval
 
@@ -50,6 +52,38 @@ def test_scores_of_each_method(module: AttributionModule) -> None:
     assert of_saliency["curves"]["randomization_correlation_curve"] == pytest.approx([0.9, 0.8])
     assert of_saliency["curves"]["randomization_ssim_curve"] is None
     assert summary["failing_randomization"] == ["Saliency"]
+
+
+@pytest.mark.parametrize(
+    ("of_seeds", "verdict"),
+    [
+        (
+            (0.28, 0.34),
+            "passes the sanity check: .* of 0.31 .* of 2 draws .*, which give 0.28 to 0.34",
+        ),
+        ((0.52, 0.60), "fails the sanity check: .* of 0.56 .* which give 0.52 to 0.60; more than 0.5 fails"),
+        ((0.48, 0.60), "is left undecided by the sanity check: .* of 0.54 .* which give 0.48 to 0.60"),
+    ],
+)
+def test_verdict_over_seeds(of_seeds: tuple[float, float], verdict: str) -> None:
+    module = AttributionModule("shapes", [GradCAM()], [WeightRandomization(["classifier.6"], n_seeds=2)])
+    rows = [
+        {"path": path, "status": "ok", "label": 0, "target": 0, "method": "GradCAM", "top1": True, "degenerate": False}
+        | {"randomization_correlation": sum(of_seeds) / 2 + shift, "randomization_correlation_curve": [0.4]}
+        | {OF_SEEDS: [each + shift for each in of_seeds]}
+        for path, shift in (("a", 0.1), ("b", -0.1))
+    ]
+    table = pa.Table.from_pylist([{name: row.get(name) for name in module.schema.names} for row in rows], module.schema)
+    summary = module.summarize(table)
+    assert summary["failing_randomization"] == (["GradCAM"] if "fails the" in verdict else [])
+    assert summary["undecided_randomization"] == (["GradCAM"] if "undecided" in verdict else [])
+    report = module.report(summary)
+    (note,) = [note for note in report.notes if "sanity" in note]
+    assert re.match(f"GradCAM {verdict}", note)
+    ((_, curve),) = [(name, of) for name, of in report.curves.items() if OF_SEEDS in name]
+    assert [value for _, value in curve] == pytest.approx(of_seeds)
+    (axes,) = dict(module.run_figures(summary, Path()))[OF_SEEDS].axes
+    assert [label.get_text() for label in axes.get_xticklabels()] == ["0", "1"]
 
 
 def test_order_of_the_rows_does_not_matter_to_the_mean(module: AttributionModule) -> None:

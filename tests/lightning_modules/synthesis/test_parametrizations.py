@@ -1,5 +1,8 @@
 from __future__ import annotations
 
+from collections.abc import Callable
+from contextlib import AbstractContextManager
+
 import numpy as np
 import pytest
 import torch
@@ -36,6 +39,15 @@ class TestAll:
         first, again, other = (parametrization.start(size, torch.Generator().manual_seed(seed)) for seed in (3, 3, 4))
         assert torch.equal(first, again)
         assert not torch.equal(first, other)
+
+
+@pytest.mark.parametrize("parametrization", ALL[:2], ids=repr)
+def test_start_does_not_depend_on_the_default_dtype(
+    parametrization: Parametrization, double_by_default: Callable[[], AbstractContextManager[None]]
+) -> None:
+    single = parametrization.start((6, 8), torch.Generator().manual_seed(0))
+    with double_by_default():
+        assert torch.equal(parametrization.start((6, 8), torch.Generator().manual_seed(0)), single)
 
 
 def test_no_noise_starts_from_grey() -> None:

@@ -15,10 +15,10 @@ from torch.nn.parameter import is_lazy
 
 from lightning_modules.errors import InputError
 from lightning_modules.networks.network import Network
-from lightning_modules.networks.state_dicts import StateDict, set_versions, versions_of
-from lightning_modules.networks.weight_checks import check_kinds, check_values, copy_if_odd
-from lightning_modules.networks.weight_files import WeightsError, first_line, some_of
-from lightning_modules.networks.weight_names import parts_that_fit, spelling, without_use
+from lightning_modules.networks.weights.checks import check_kinds, check_values, copy_if_odd
+from lightning_modules.networks.weights.files import WeightsError, first_line, some_of
+from lightning_modules.networks.weights.names import parts_that_fit, spelling, without_use
+from lightning_modules.networks.weights.state_dicts import StateDict, set_versions, versions_of
 
 CLASS_COUNTS = ("num_classes", "n_classes", "num_labels")
 """How functions that make networks call the number of classes."""

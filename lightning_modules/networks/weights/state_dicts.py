@@ -12,7 +12,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from lightning_modules.networks.weight_files import WeightsError, read_weights, some_of
+from lightning_modules.networks.weights.files import WeightsError, read_weights, some_of
 
 PREFERRED = (
     *("state_dict", "model_state_dict", "model_state", "model", "network", "net", "module", "weights", "params"),

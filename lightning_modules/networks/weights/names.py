@@ -7,8 +7,8 @@ from collections.abc import Collection, Iterator
 from dataclasses import dataclass
 from typing import Any
 
-from lightning_modules.networks.state_dicts import StateDict, renamed, without_prefix
-from lightning_modules.networks.weight_files import WeightsError
+from lightning_modules.networks.weights.files import WeightsError
+from lightning_modules.networks.weights.state_dicts import StateDict, renamed, without_prefix
 
 PREFIXES = ("module.", "_orig_mod.", "model.", "net.", "backbone.", "network.")
 """What DataParallel, torch.compile and LightningModules put before the names of a module's tensors."""

@@ -17,8 +17,8 @@ from safetensors.torch import save_file
 from torch import nn
 
 from lightning_modules import WeightsError
-from lightning_modules.networks.state_dicts import read_state_dict
-from lightning_modules.networks.weight_files import find_file, read_weights
+from lightning_modules.networks.weights.files import find_file, read_weights
+from lightning_modules.networks.weights.state_dicts import read_state_dict
 
 
 def saved(content: Any, **options: Any) -> bytes:

@@ -17,7 +17,7 @@ from safetensors.torch import load_file
 from torchvision.models import WeightsEnum
 
 from lightning_modules.errors import InputError
-from lightning_modules.networks.file_kinds import is_safetensors, what_else
+from lightning_modules.networks.weights.file_kinds import is_safetensors, what_else
 
 
 class WeightsError(InputError):
@@ -27,7 +27,7 @@ class WeightsError(InputError):
         >>> from lightning_modules import load_vgg16
         >>> load_vgg16("shape")
         Traceback (most recent call last):
-        lightning_modules.networks.weight_files.WeightsError: No weights are called 'shape', and there is no...
+        lightning_modules.networks.weights.files.WeightsError: No weights are called 'shape', and there is no...
     """
 
 
@@ -59,11 +59,6 @@ def download(entry: WeightsEnum) -> Path:
     return path
 
 
-def published(file: Path, entries: Sequence[WeightsEnum]) -> str | None:
-    """The name of torchvision's weights that a file is called after (resnet18-f37072fd.pth); None = of no such."""
-    return next((entry.name for entry in entries if Path(urlparse(entry.url).path).name == file.name), None)
-
-
 def find_file(said: str | Path) -> tuple[Path, str] | None:
     """The file that ``PATH`` or ``PATH#PART`` names, and the part of it, "" = as a whole; None = there is no such.
 
@@ -93,7 +88,7 @@ def read_weights(path: Path) -> Mapping[str, Any]:
     if what:
         raise WeightsError(f"{path} is not a file of weights: it is {what}.")
     try:
-        # The file and not its path, whose ending would decide how it is read.
+        # Of the open file: PyTorch goes by its name otherwise. What it warns of is checked, or is of no concern.
         with warnings.catch_warnings(action="ignore"), path.open("rb") as file:
             content = torch.load(file, map_location="cpu", weights_only=True)
     except pickle.UnpicklingError as error:

@@ -9,9 +9,9 @@ import torch
 from torch import Tensor, nn
 from torch.nn.parameter import is_lazy
 
-from lightning_modules.networks.state_dicts import StateDict
-from lightning_modules.networks.weight_files import WeightsError, some_of
-from lightning_modules.networks.weight_names import Spelling
+from lightning_modules.networks.weights.files import WeightsError, some_of
+from lightning_modules.networks.weights.names import Spelling
+from lightning_modules.networks.weights.state_dicts import StateDict
 
 
 def check_kinds(state: StateDict, tensors: Mapping[str, Any], expected: Mapping[str, Any]) -> None:

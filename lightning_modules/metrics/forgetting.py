@@ -1,0 +1,125 @@
+"""A network that forgets what it has learnt, layer by layer from the output down."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Iterator, Sequence
+
+import torch
+from torch import Tensor, nn
+
+from lightning_modules.networks.enabled import gradients_enabled
+from lightning_modules.networks.network import Network
+
+SMALL = 0.02
+"""Standard deviation of what is neither a weight nor a bias: timm's for tokens and position embeddings."""
+
+
+def weighted_layers(network: Network) -> list[str]:
+    """Names of the layers that have learnt something, from the output down: the order of the cascade.
+
+    A layer is a module that holds parameters itself. They follow each other as they ran, the last first; what a module
+    with layers inside holds beside them (tokens, position embeddings, layer scales) comes after these, and what the
+    network itself holds comes last, under the network's name. So at the end the output depends on nothing that was
+    learnt. A layer that did not run, such as a head for training, is left out, unless the logits depend on it: then the
+    module around it reads its parameters, and they belong to that one (``out_proj`` of attention).
+    """
+    return list(_parts(network))
+
+
+def cascade(network: Network, layers: Sequence[str], seed: int = 0) -> Iterator[tuple[str, Network]]:
+    """Randomizes one layer after the other, keeping what was randomized, and yields the layer's name and the network.
+
+    It is one copy of ``network`` that changes from step to step; ``network`` itself is left alone. All is drawn in
+    float32 on the CPU, each layer's from ``seed`` and its name's place in ``layers`` alone, so that every device and
+    precision gets the same network:
+
+    - weights of at least two dimensions as He et al. (ICCV 2015) do; biases are 0;
+    - a norm begins again: scales 1, offsets 0, running mean 0 and variance 1;
+    - all else (tokens, embeddings, tables of positions, layer scales) from a normal distribution of deviation 0.02.
+
+    What several layers share is drawn once.
+    """
+    # What is made under inference mode, as in Lightning's test loop, has no gradients.
+    with torch.inference_mode(False):
+        random = copy.deepcopy(network)
+    parts, modules = _parts(network), {"": random.original, **random.layers}
+    drawn: set[int] = set()
+    for number, name in enumerate(layers):
+        generator = torch.Generator().manual_seed(seed * 1000 + number)
+        for part in parts[name]:
+            _randomize(modules[part], generator, drawn)
+        yield name, random
+
+
+def _parts(network: Network) -> dict[str, list[str]]:
+    """For each layer of the cascade, in order, the modules whose parameters are its own; "" is the network itself."""
+    modules = {"": network.original, **network.layers}
+    ran = list(network.facts.calls)
+    # Of modules around others, the place of the first that ran inside.
+    place = {name: min(i for i, at in enumerate(ran) if f"{at}.".startswith(f"{name}.")) for name in ran}
+    owners = {name: name for name, module in modules.items() if name in place and next(_own(module), None) is not None}
+    idle = [name for name in modules if name not in place and next(_own(modules[name]), None) is not None]
+    used = _used(network) if idle else set()
+    for name in idle:
+        if name in used:
+            around = name
+            while around and around not in place:
+                around = around.rpartition(".")[0]
+            owners[name] = around
+    parts: dict[str, list[str]] = {}
+    for owner in sorted(set(owners.values()), key=lambda name: (place.get(name, -1), len(name)), reverse=True):
+        parts[owner or network.name] = [name for name, of in owners.items() if of == owner]
+    return parts
+
+
+def _used(network: Network) -> set[str]:
+    """Names of the modules on whose own parameters the logits depend."""
+    with gradients_enabled():
+        module = copy.deepcopy(network)
+        like = network.mean
+        image = torch.full((1, 3, network.input_size, network.input_size), 0.5, dtype=like.dtype, device=like.device)
+        parameters = module.original.named_parameters(remove_duplicate=False)
+        named = {name: parameter for name, parameter in parameters if _is_learnt(parameter)}
+        for parameter in named.values():
+            parameter.requires_grad_()
+        logits = module.uncompiled_logits(image)
+        gradients = torch.autograd.grad(logits.sum(), list(named.values()), allow_unused=True)
+    return {name.rpartition(".")[0] for name, gradient in zip(named, gradients) if gradient is not None}
+
+
+def _own(module: nn.Module) -> Iterator[tuple[str, Tensor]]:
+    """What a module itself has learnt: its parameters and, of a norm, the statistics and what stands for parameters."""
+    named: dict[str, Tensor] = {**dict(module.named_parameters(recurse=False))}
+    if "running_mean" in module._buffers:
+        named |= module.named_buffers(recurse=False)
+    yield from ((name, tensor) for name, tensor in named.items() if _is_learnt(tensor))
+
+
+def _is_learnt(tensor: Tensor) -> bool:
+    """Whether it can be: counters and quantized weights cannot."""
+    return tensor.is_floating_point() or tensor.is_complex()
+
+
+@torch.inference_mode(False)
+@torch.no_grad()
+def _randomize(module: nn.Module, generator: torch.Generator, drawn: set[int]) -> None:
+    """Makes a module forget its own parameters, but those in ``drawn`` already, by their ids."""
+    for name, parameter in _own(module):
+        if id(parameter) not in drawn:
+            parameter.copy_(_initial(module, name, parameter.shape, generator))
+            drawn.add(id(parameter))
+
+
+def _initial(module: nn.Module, name: str, shape: torch.Size, generator: torch.Generator) -> Tensor:
+    """What a parameter begins from, float32 on the CPU."""
+    values = torch.zeros(shape, dtype=torch.float32)
+    # Parametrized weights, such as weight_norm's, are called original0, ...
+    is_weight = ("weight" in name or name.startswith("original")) and not isinstance(module, nn.Embedding)
+    if name == "running_mean" or ("bias" in name and len(shape) == 1):
+        return values
+    if name == "running_var" or (is_weight and len(shape) == 1):
+        return values.fill_(0.25 if isinstance(module, nn.PReLU) else 1.0)
+    if is_weight and len(shape) > 1:
+        return nn.init.kaiming_normal_(values, generator=generator)
+    return values.normal_(0, SMALL, generator=generator)

@@ -1,0 +1,117 @@
+"""What is known of a network, on the command line."""
+
+from __future__ import annotations
+
+import textwrap
+from typing import Any
+
+from jsonargparse import Namespace
+from rich.console import Console
+
+from lightning_modules.errors import InputError
+from lightning_modules.methods.base import AttributionMethod
+from lightning_modules.methods.cam import GradCAM, GuidedGradCAM
+from lightning_modules.methods.gradient import GuidedBackprop, Saliency
+from lightning_modules.methods.smooth_grad import SmoothGrad
+from lightning_modules.networks.facts import shown
+from lightning_modules.networks.loading import NETWORK_HELP, load_network
+from lightning_modules.networks.making import Said
+from lightning_modules.networks.network import Network
+from lightning_modules.networks.nonlinearities import in_words
+from lightning_modules.networks.vgg16 import WEIGHTS_HELP
+from lightning_modules.results.tables import Table
+from lightning_modules.running.cli import import_from_here
+from lightning_modules.running.parser import HelpfulParser
+
+METHODS: tuple[AttributionMethod, ...] = (GradCAM(), GuidedBackprop(), GuidedGradCAM(), Saliency(), SmoothGrad())
+
+
+def run_description(*, description: str | None, args: list[str] | None = None) -> int:
+    """Parses the options and prints what is known of a network; returns the exit code.
+
+    Args:
+        description: What help says first.
+        args: The options; None = those of the command line.
+    """
+    parser = HelpfulParser(description=description or "", usage="%(prog)s --network NETWORK [options]")
+    add_network_options(parser)
+    network = network_of(parser.parse_args(args))
+    console = Console()
+    console = console if console.is_terminal else Console(width=max(140, console.width))
+    console.print(_table_of_facts(network).rich())
+    console.print(_table_of_methods(network).rich())
+    console.print(_table_of_layers(network).rich())
+    for oddity in network.facts.oddities:
+        console.print(f"Odd: {oddity}.", markup=False, highlight=False)
+    return 0
+
+
+def add_network_options(parser: HelpfulParser) -> None:
+    """Adds the options of :func:`load_network`, under their own names."""
+    parser.add_function_arguments(load_network, as_group=False, skip={"seed"})
+    for action in parser._actions:
+        action.help = {"weights": f"{WEIGHTS_HELP}.", "network": f"{NETWORK_HELP}."}.get(action.dest, action.help)
+
+
+def network_of(options: Namespace) -> Network:
+    """The network that the options name."""
+    import_from_here()
+    known = ("network", "weights", *Said.__annotations__)
+    return load_network(**{name: value for name, value in vars(options).items() if name in known})
+
+
+def _table_of_facts(network: Network) -> Table:
+    known = network.description()
+    by = known["said_by"]
+    names = network.class_names
+    shown_names = ", ".join(names if len(names) <= 6 else [*names[:3], "...", names[-1]])
+    resize = known["resize_size"]
+    rows = [
+        ["module", known["name"], ""],
+        ["classes", f"{len(names)}: {shown_names}", by.get("class_names", "")],
+        ["normalization", _normalization(known), by["mean"]],
+        ["image", f"{known['input_size']} × {known['input_size']}", by["input_size"]],
+        ["shorter side before the crop", "as it is" if resize is None else str(resize), by["resize_size"]],
+        ["interpolation", known["interpolation"], by["interpolation"]],
+        ["outputs", known["outputs"], "observed"],
+        ["activations", _activations(known["nonlinearities"]), "observed"],
+        ["target layer", known["target_layer"] or "none", by.get("target_layer", "the last with positions")],
+    ]
+    return Table(["", "what is known", "said by"], rows, n_left=3)
+
+
+def _activations(counts: dict[str, dict[str, int]]) -> str:
+    """``ReLU 13``; and of what it is not known whether it rectifies."""
+    seen = ", ".join(f"{name} {n}" for kind in ("rectifiers", "others") for name, n in counts[kind].items())
+    hidden = ", ".join(f"{name} {n}" for name, n in counts["unknown"].items())
+    return (seen or "none") + f"; hidden: {hidden}" * bool(hidden)
+
+
+def _normalization(known: dict[str, Any]) -> str:
+    if known["mean"] == [0, 0, 0] and known["std"] == [1, 1, 1]:
+        return "none: pixels in [0, 1]"
+    mean, std = (", ".join(f"{value:.4g}" for value in known[name]) for name in ("mean", "std"))
+    return f"(pixels in [0, 1] - ({mean})) / ({std})"
+
+
+def _table_of_methods(network: Network) -> Table:
+    rows = []
+    for method in METHODS:
+        try:
+            needs = method.needs(network)
+            left = network.facts.nonlinearities.without_rule if needs.guided_gradient else {}
+            rows.append([repr(method), f"applies, but for {in_words(left)}" if left else "applies"])
+        except InputError as error:
+            rows.append([repr(method), textwrap.shorten(str(error), 300, placeholder=" ...")])
+    return Table(["method", ""], rows, n_left=2)
+
+
+def _table_of_layers(network: Network) -> Table:
+    layers = network.layers
+    rows = []
+    for label, call in network.facts.by_label.items():
+        usable = "yes" if label in network.layers_with_positions else "no"
+        rows.append([label, type(layers[label.partition("@")[0]]).__name__, shown(call), usable])
+    idle = [name for name in layers if name not in network.facts.calls]
+    silent = [[name, type(layers[name]).__name__, "does not run", "no"] for name in idle]
+    return Table(["layer, in the order they ran", "kind", "output of an image", "Grad-CAM"], rows + silent, n_left=4)

@@ -1,0 +1,179 @@
+from __future__ import annotations
+
+import copy
+from collections.abc import Callable
+from contextlib import AbstractContextManager
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+from lightning_modules import Network, as_network, load_network
+from lightning_modules.metrics import cascade, weighted_layers
+from tests.references import full_pass
+
+
+def test_order_is_from_the_output_down(shapes_network: Network) -> None:
+    layers = weighted_layers(shapes_network)
+    assert layers[:4] == ["classifier.6", "classifier.3", "classifier.0", "features.28"]
+    assert layers[-1] == "features.0"
+    assert len(layers) == 16
+
+
+class TestCascade:
+    def test_layers_are_randomized_one_after_the_other(self, shapes_network: Network) -> None:
+        before = copy.deepcopy(shapes_network.state_dict())
+        changed: set[str] = set()
+        for name, random in cascade(shapes_network, ["classifier.6", "features.28"]):
+            changed.add(name)
+            for key, tensor in random.state_dict().items():
+                same = torch.equal(tensor, before[key])
+                assert same == (key.rpartition(".")[0] not in changed), key
+        assert changed == {"classifier.6", "features.28"}
+        for key, tensor in shapes_network.state_dict().items():
+            assert torch.equal(tensor, before[key])
+
+    def test_seed_decides(self, shapes_network: Network) -> None:
+        first, again, other = (
+            next(cascade(shapes_network, ["features.0"], seed))[1].state_dict()["features.0.weight"].clone()
+            for seed in (0, 0, 1)
+        )
+        assert torch.equal(first, again)
+        assert not torch.equal(first, other)
+
+    def test_under_inference_mode(self, shapes_network: Network) -> None:
+        images = torch.rand(1, 3, 112, 112)
+        with torch.inference_mode():
+            for _, random in cascade(shapes_network, ["classifier.6"]):
+                assert full_pass(random, images).input_gradient().isfinite().all()
+
+
+def forgotten(network: Network) -> Network:
+    """The network at the end of the cascade."""
+    *_, (_, random) = cascade(network, weighted_layers(network))
+    return random
+
+
+def with_learnt_parameters(network: Network) -> Network:
+    """The network with nothing as it begins: all parameters and statistics are moved by a little."""
+    with torch.no_grad():
+        for tensor in network.state_dict().values():
+            if tensor.is_floating_point():
+                tensor += 0.01 + 0.1 * torch.rand_like(tensor)
+    return network
+
+
+class Attending(nn.Module):
+    """A small ViT: a patch layer, tokens, two blocks of attention, and a head for training alone."""
+
+    input_size = 16
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.token = nn.Parameter(torch.rand(1, 1, 8))
+        self.patches = nn.Conv2d(3, 8, 8, 8)
+        self.blocks = Blocks()
+        self.norm = nn.BatchNorm1d(8)
+        self.head = nn.Linear(8, 3)
+        self.head_for_training = nn.Linear(8, 3)
+
+    def forward(self, x: Tensor) -> Tensor:
+        tokens = self.patches(x).flatten(2).transpose(1, 2)
+        tokens = self.blocks(torch.cat([self.token.expand(len(x), -1, -1), tokens], 1))
+        features = self.norm(tokens[:, 0])
+        return self.head(features) + (self.head_for_training(features) if self.training else 0)
+
+
+class Blocks(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.positions = nn.Parameter(torch.rand(1, 5, 8))
+        self.first, self.second = (nn.MultiheadAttention(8, 2, batch_first=True) for _ in range(2))
+        self.scale = nn.Parameter(torch.rand(8))
+
+    def forward(self, tokens: Tensor) -> Tensor:
+        tokens = tokens + self.positions
+        # Not in the order in which they are declared.
+        tokens = tokens + self.second(tokens, tokens, tokens)[0]
+        return tokens + self.scale * self.first(tokens, tokens, tokens)[0]
+
+
+class TestAttention:
+    @pytest.fixture
+    def network(self) -> Network:
+        return with_learnt_parameters(as_network(Attending().eval()))
+
+    def test_order_is_that_in_which_layers_ran(self, network: Network) -> None:
+        """What modules hold beside layers comes after these; attention reads out_proj without running it."""
+        expected = ["head", "norm", "blocks.first", "blocks.second", "blocks", "patches", "Attending"]
+        assert weighted_layers(network) == expected
+
+    def test_each_step_changes_all_that_its_layer_holds(self, network: Network) -> None:
+        before = copy.deepcopy(network.state_dict())
+        kept = dict(before)
+        prefixes = ["head.", "norm.", "blocks.first.", "blocks.second.", "blocks.", "patches.", "token"]
+        for prefix, (_, random) in zip(prefixes, cascade(network, weighted_layers(network)), strict=True):
+            for name in [name for name in kept if name.startswith(prefix)]:
+                tensor = random.state_dict()[name]
+                assert not tensor.is_floating_point() or (tensor != kept.pop(name)).all(), name
+            assert all(torch.equal(random.state_dict()[name], tensor) for name, tensor in kept.items())
+        left = {name for name, tensor in kept.items() if tensor.is_floating_point()}
+        assert left == {"head_for_training.weight", "head_for_training.bias"}
+
+    def test_what_each_begins_from(self, network: Network) -> None:
+        state = forgotten(network).state_dict()
+        for name, value in (("weight", 1), ("bias", 0), ("running_mean", 0), ("running_var", 1)):
+            assert (state[f"norm.{name}"] == value).all()
+        assert not state["blocks.first.in_proj_bias"].any()
+        # 24 x 8 by He: the deviation is sqrt(2 / 8).
+        assert float(state["blocks.first.in_proj_weight"].std()) == pytest.approx(0.5, rel=0.2)
+        assert float(state["blocks.positions"].std()) == pytest.approx(0.02, rel=0.4)
+        assert float(state["blocks.scale"].abs().max()) < 0.08
+
+    def test_double_precision_draws_the_same(
+        self, network: Network, double_by_default: Callable[[], AbstractContextManager[None]]
+    ) -> None:
+        expected = forgotten(network).state_dict()
+        with double_by_default():
+            found = forgotten(copy.deepcopy(network).double()).state_dict()
+        assert all(torch.equal(found[name].float(), expected[name].float()) for name in expected if "train" not in name)
+
+
+def test_convolutions_and_linear_layers_are_drawn_as_ever(shapes_network: Network) -> None:
+    """By He, each from a generator of its own, so that scores of VGG16 stay what they were, to the bit."""
+    state, layers = forgotten(shapes_network).state_dict(), weighted_layers(shapes_network)
+    for seed, layer in enumerate(layers):
+        weight = torch.empty_like(state[f"{layer}.weight"], memory_format=torch.contiguous_format)
+        nn.init.kaiming_normal_(weight, generator=torch.Generator().manual_seed(seed))
+        assert torch.equal(state[f"{layer}.weight"], weight)
+        assert not state[f"{layer}.bias"].any()
+
+
+def test_what_layers_share_is_drawn_once() -> None:
+    class Tied(nn.Module):
+        input_size = 8
+
+        def __init__(self) -> None:
+            super().__init__()
+            self.first, self.second = nn.Linear(3, 3, bias=False), nn.Linear(3, 3)
+            self.second.weight = self.first.weight
+
+        def forward(self, x: Tensor) -> Tensor:
+            return self.second(self.first(x.mean((2, 3))).relu())
+
+    network = as_network(Tied().eval())
+    assert weighted_layers(network) == ["second", "first"]
+    weights = [random.state_dict()["first.weight"].clone() for _, random in cascade(network, ["second", "first"])]
+    assert torch.equal(weights[0], weights[1])
+    assert not torch.equal(weights[0], network.module.first.weight)
+
+
+@pytest.mark.parametrize("name", ["vit_b_32", "swin_t", "convnext_tiny", "maxvit_t", "googlenet", "densenet121"])
+@pytest.mark.slow
+def test_nothing_of_torchvisions_is_left(name: str) -> None:
+    """But GoogLeNet's heads for training, and Swin's tables of indices."""
+    network = with_learnt_parameters(load_network(f"torchvision.models.{name}", "random"))
+    state = forgotten(network).state_dict()
+    kept = {at for at, tensor in network.state_dict().items() if torch.equal(tensor, state[at])}
+    assert {at for at in kept if not at.endswith(("_index", "num_batches_tracked")) and at[:3] != "aux"} == set()
+    assert any(at.startswith("aux") for at in kept) == (name == "googlenet")

@@ -1,0 +1,134 @@
+"""Logits, or something that is refused until somebody says what it is."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+import torch
+from torch import nn
+
+from lightning_modules import FGSM, GradCAM, InputError, RobustnessModule, Saliency, as_network, explain, load_network
+from tests.lightning_modules.networks import strangers
+from tests.lightning_modules.networks.strangers import (
+    EndsInFunction,
+    EndsInSigmoid,
+    EndsInSoftmax,
+    OneOf,
+    Raises,
+    ReadsASoftmax,
+    Small,
+    TakesTwo,
+)
+
+SIZE: dict[str, Any] = {"input_size": 16}
+IMAGES = torch.rand(2, 3, 16, 16, generator=torch.Generator().manual_seed(0))
+
+
+@pytest.fixture(autouse=True)
+def _seeded() -> None:
+    torch.manual_seed(0)
+
+
+@pytest.mark.parametrize(
+    ("module", "message"),
+    [
+        (EndsInSoftmax(), r"EndsInSoftmax ends in a softmax \(its layer end\).*model.outputs probabilities"),
+        (EndsInFunction(), "EndsInFunction ends in a softmax: these are probabilities"),
+        (ReadsASoftmax(), "ReadsASoftmax gives rows that are at least 0 and sum to 1"),
+        (EndsInSigmoid(), "EndsInSigmoid ends in a sigmoid"),
+        (EndsInSigmoid(1), "EndsInSigmoid ends in a sigmoid"),
+        (nn.Sequential(Small(), nn.Softmax(1), nn.Flatten()), r"ends in a softmax \(its layer 1\)"),
+        (Small(1), "Small gives one number an image.*model.outputs binary, which makes two"),
+        (OneOf("dict"), "gives a dict of out, aux. Wrap it"),
+        (OneOf("tuple"), "gives a tuple of 2"),
+        (OneOf("list"), "gives a list of 1"),
+        (OneOf("none"), "gives a NoneType"),
+        (OneOf("row"), r"gives \(5,\), one number an image"),
+        (OneOf("dense"), r"gives \(5, 6, 8, 8\) for 5 images: logits of each pixel"),
+        (OneOf("classes"), r"gives torch.int64 \(5,\): classes without their logits"),
+        (OneOf("one for all"), r"gives \(1, 4\) for 5 images"),
+        (TakesTwo(), r"TakesTwo fails on an image \(3, 16, 16\): .*missing 1 required positional argument: 'scale'"),
+        (Raises("KeyError"), "KeyError: 'pixel_values'"),
+        (Raises("AssertionError"), "AssertionError"),
+        (Raises("AttributeError"), "no attribute 'tensors'"),
+        (Raises("NotImplementedError"), "forward"),
+    ],
+)
+def test_refused(module: nn.Module, message: str) -> None:
+    with pytest.raises(InputError, match=message):
+        as_network(module.eval(), **SIZE)
+
+
+@pytest.mark.parametrize("kind", [EndsInSoftmax, EndsInFunction, ReadsASoftmax])
+def test_probabilities_become_logits(kind: type[Small]) -> None:
+    """Up to a constant an image, they are those before the softmax; so predictions and maps of differences are."""
+    module, plain = kind().eval(), Small().eval()
+    plain.load_state_dict(module.state_dict())
+    network, expected = as_network(module, **SIZE, outputs="probabilities"), as_network(plain, **SIZE)
+    torch.testing.assert_close(network(IMAGES).softmax(1), expected(IMAGES).softmax(1))
+    torch.testing.assert_close(network(IMAGES), expected(IMAGES).log_softmax(1))
+    images = IMAGES.clone().requires_grad_()
+    expected(images).log_softmax(1)[:, 2].sum().backward()
+    torch.testing.assert_close(explain(network, IMAGES, [Saliency()], 2)["Saliency"], images.grad)
+
+
+def test_one_logit_makes_two_classes() -> None:
+    module = Small(1).eval()
+    network = as_network(module, **SIZE, outputs="binary", class_names=["no", "yes"])
+    probability = torch.sigmoid(module(IMAGES))[:, 0]
+    torch.testing.assert_close(network(IMAGES).softmax(1)[:, 1], probability)
+    assert network.class_names == ["no", "yes"]
+    yes, no = (explain(network, IMAGES, [Saliency()], k)["Saliency"] for k in (1, 0))
+    assert yes.abs().max() > 0
+    torch.testing.assert_close(yes, -no)
+
+
+def test_one_probability_makes_two_classes() -> None:
+    module = EndsInSigmoid(1).eval()
+    network = as_network(module, **SIZE, outputs="probabilities")
+    torch.testing.assert_close(network(IMAGES).softmax(1)[:, 1], module(IMAGES)[:, 0])
+    assert network.class_names == ["0", "1"]
+
+
+def test_a_probability_of_zero_has_a_finite_logit() -> None:
+    module = EndsInSoftmax().eval()
+    nn.init.constant_(module.head.bias, 0)
+    module.head.bias.data[0] = 500
+    network = as_network(module, **SIZE, outputs="probabilities")
+    assert module(IMAGES)[:, 1:].max() == 0
+    assert network(IMAGES).isfinite().all()
+
+
+@pytest.mark.parametrize(
+    ("module", "outputs", "message"),
+    [
+        (Small(), "probabilities", "model.outputs is probabilities, but Small gives numbers from"),
+        (Small(), "binary", "binary, one logit an image, but Small gives 4 numbers"),
+        (EndsInSigmoid(1), "binary", "ends in a sigmoid: say model.outputs probabilities"),
+        (Small(1), "logits", "logits, but Small gives one number an image"),
+        (Small(), "softmax", "should be one of logits, probabilities, binary, got 'softmax'"),
+    ],
+)
+def test_what_is_said_has_to_fit(module: nn.Module, outputs: Any, message: str) -> None:
+    nn.init.constant_(module.head.bias, -3)
+    with pytest.raises(InputError, match=message):
+        as_network(module.eval(), **SIZE, outputs=outputs)
+
+
+def test_logits_that_look_like_probabilities() -> None:
+    assert as_network(EndsInSoftmax().eval(), **SIZE, outputs="logits").outputs == "logits"
+
+
+def test_a_segmentation_network_is_refused() -> None:
+    path = "torchvision.models.segmentation.lraspp_mobilenet_v3_large"
+    with pytest.raises(InputError, match="gives a OrderedDict of out"):
+        load_network({"class_path": path, "init_args": {"weights_backbone": None}}, "random", input_size=64)
+
+
+def test_binary_in_an_attack() -> None:
+    """A class is found and an attack can succeed: with one logit, each image was of class 0 with 100 %."""
+    said = {"mean": (0.5,) * 3, "std": (0.5,) * 3, **SIZE}
+    one = {"class_path": f"{strangers.__name__}.Small", "init_args": {"n_outputs": 1}}
+    module = RobustnessModule("random", network=one, methods=[GradCAM("body")], attack=FGSM(), outputs="binary", **said)
+    assert len(module.network.class_names) == 2
