@@ -29,7 +29,7 @@ class ScaledMap:
     """A map ready to be drawn: alone in [-1, 1] or [0, 1], and its magnitude in [0, 1]."""
 
     def __init__(self, attribution: Tensor) -> None:
-        attribution = attribution.detach().double().cpu().nan_to_num()
+        attribution = attribution.detach().cpu().double().nan_to_num()
         # Near 1, as channels of 3e38 add up to infinity in float32.
         scaled = scaled_near_one(attribution[None])[0].float()
         factor = float(attribution.abs().max()) / (float(scaled.abs().max()) or 1)

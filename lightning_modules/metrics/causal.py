@@ -152,7 +152,7 @@ class AverageDrop(AttributionMetric):
         predict = _predict(forward_pass)
         before = forward_pass.probabilities.gather(1, forward_pass.target[:, None])[:, 0]
         after = predict(mean + mask.to(images.dtype) * (images - mean), forward_pass.target)
-        drop = (before - after).clamp_min(0) / before.clamp_min(torch.finfo(before.dtype).tiny)
+        drop = (before - after).clamp_min(0) / before.where(before > 0, 1)
         increase = (after > before).to(drop).where(after.isfinite(), torch.nan)
         return {"average_drop": drop, "increase_in_confidence": increase}
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 
 import torch
 from torch import Tensor, nn
@@ -54,23 +54,32 @@ def cascade(network: Network, layers: Sequence[str], seed: int = 0) -> Iterator[
 
 def _parts(network: Network) -> dict[str, list[str]]:
     """For each layer of the cascade, in order, the modules whose parameters are its own; "" is the network itself."""
-    modules = {"": network.original, **network.layers}
-    ran = list(network.facts.calls)
-    # Of modules around others, the place of the first that ran inside.
-    place = {name: min(i for i, at in enumerate(ran) if f"{at}.".startswith(f"{name}.")) for name in ran}
-    owners = {name: name for name, module in modules.items() if name in place and next(_own(module), None) is not None}
-    idle = [name for name in modules if name not in place and next(_own(modules[name]), None) is not None]
-    used = _used(network) if idle else set()
-    for name in idle:
-        if name in used:
-            around = name
-            while around and around not in place:
-                around = around.rpartition(".")[0]
-            owners[name] = around
+    ran = network.facts.calls
+    # Of a module around others, the place of the first that ran inside.
+    place: dict[str, int] = {}
+    for number, name in enumerate(ran):
+        while name:
+            place.setdefault(name, number)
+            name = name.rpartition(".")[0]
+    holding = [name for name, module in {"": network.original, **network.layers}.items() if any(_own(module))]
+    used = _used(network) if any(name not in ran for name in holding) else set()
     parts: dict[str, list[str]] = {}
-    for owner in sorted(set(owners.values()), key=lambda name: (place.get(name, -1), len(name)), reverse=True):
-        parts[owner or network.name] = [name for name, of in owners.items() if of == owner]
-    return parts
+    for name in holding:
+        if name in ran or name in used:
+            owner = name
+            while owner and owner not in ran:
+                owner = owner.rpartition(".")[0]
+            parts.setdefault(owner, []).append(name)
+    order = sorted(parts, key=lambda name: (place.get(name, -1), len(name)), reverse=True)
+    return {owner or _name_of_root(network): parts[owner] for owner in order}
+
+
+def _name_of_root(network: Network) -> str:
+    """The network's name; that of a class may be a layer's as well."""
+    name = network.name
+    while name in network.layers:
+        name = f"{name} itself"
+    return name
 
 
 def _used(network: Network) -> set[str]:
@@ -84,8 +93,29 @@ def _used(network: Network) -> set[str]:
         for parameter in named.values():
             parameter.requires_grad_()
         logits = module.uncompiled_logits(image)
+        if not logits.requires_grad:
+            return set()
         gradients = torch.autograd.grad(logits.sum(), list(named.values()), allow_unused=True)
-    return {name.rpartition(".")[0] for name, gradient in zip(named, gradients) if gradient is not None}
+    rest = {name: parameter for (name, parameter), of in zip(named.items(), gradients) if of is None}
+    read = {name for name in named if name not in rest} | _read_without_gradient(module, image, rest)
+    return {name.rpartition(".")[0] for name in read}
+
+
+@torch.no_grad()
+def _read_without_gradient(module: Network, image: Tensor, named: Mapping[str, Tensor]) -> set[str]:
+    """Names of the parameters that are detached where they are read: moved, they change the logits."""
+
+    def moved(parameters: Iterable[Tensor]) -> bool:
+        """Whether the logits change; the parameters stay moved."""
+        before = module.uncompiled_logits(image)
+        for parameter in parameters:
+            parameter.add_(torch.linspace(0.5, 1, parameter.numel()).view(parameter.shape).to(parameter))
+        return not torch.equal(module.uncompiled_logits(image), before)
+
+    # Most networks have none: all at once.
+    if not named or not moved(named.values()):
+        return set()
+    return {name for name, parameter in named.items() if moved([parameter])}
 
 
 def _own(module: nn.Module) -> Iterator[tuple[str, Tensor]]:

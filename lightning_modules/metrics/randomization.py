@@ -94,7 +94,9 @@ class WeightRandomization(AttributionMetric):
         """
         possible = weighted_layers(network)
         if not possible:
-            raise InputError(f"WeightRandomization cannot randomize {network.name}: it has no parameters.")
+            raise InputError(
+                f"WeightRandomization cannot randomize {network.name}: its logits depend on no parameters."
+            )
         layers = possible if self.layers is None else self.layers
         if unknown := [name for name in layers if name not in possible]:
             raise InputError(f"WeightRandomization cannot randomize {unknown[0]!r}; it can: {', '.join(possible)}.")

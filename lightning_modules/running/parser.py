@@ -35,9 +35,7 @@ class HelpfulParser(LightningArgumentParser):
     trainer_options: Collection[str] = ()
     texts: Mapping[str, TextOption] = MappingProxyType({})
 
-    def parse_args(  # type: ignore[override]
-        self, args: Sequence[str] | None = None, *more: Any, **options: Any
-    ) -> Namespace:
+    def parse_args(self, args: Iterable[str] | None = None, *more: Any, **options: Any) -> Any:
         """The options of a command line; text is what was written, see :mod:`lightning_modules.running.written`."""
         words = sys.argv[1:] if args is None else list(args)
         self._refuse_linked([word.partition("=")[0].removeprefix("--") for word in words if word.startswith("--")])

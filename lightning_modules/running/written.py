@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import collections.abc
 import functools
+import math
 import operator
 import os
 import types
@@ -38,7 +39,7 @@ class TextOption:
 
 
 def text_options(parser: ArgumentParser) -> dict[str, TextOption]:
-    """The options of a parser that take text, by name. Those of Lightning's Trainer are left to it."""
+    """The options of a parser that take text, by name; not those of Lightning's Trainer, which reads text by itself."""
     types_of = {
         action.dest: getattr(action, "_typehint", action.type)
         for action in parser._actions
@@ -93,7 +94,7 @@ def _without_numbers(annotation: Any) -> Any:
 class _AsWritten(yaml.SafeLoader):
     """Reads every plain scalar as the text that it is."""
 
-    # What is left merges mappings: <<.
+    # << merges mappings.
     yaml_implicit_resolvers: ClassVar = {"<": yaml.SafeLoader.yaml_implicit_resolvers["<"]}
 
 
@@ -209,7 +210,5 @@ def _is_list_of_texts(written: Any) -> bool:
 
 
 def _dumped(value: Any) -> str:
-    text = yaml.dump(
-        value, Dumper=_InQuotes, default_flow_style=True, width=float("inf"), allow_unicode=True, sort_keys=False
-    )
-    return text.strip()
+    style: Any = {"default_flow_style": True, "width": math.inf, "allow_unicode": True, "sort_keys": False}
+    return yaml.dump(value, Dumper=_InQuotes, **style).strip()

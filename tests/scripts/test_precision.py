@@ -45,6 +45,7 @@ def test_weights_of_half_precision_are_refused(call: Callable, images: None, scr
         call(script.main, *options)
 
 
+@pytest.mark.filterwarnings("ignore:Guided Backpropagation is a rule for ReLUs")
 @pytest.mark.parametrize("script", [evaluate_attribution, evaluate_robustness], ids=lambda script: script.__name__)
 def test_an_image_without_logits_is_counted_by_strict(
     call: Callable, images: None, tmp_path: Path, script: Callable

@@ -76,10 +76,10 @@ def check_values(state: StateDict, spelled: Spelling, module: nn.Module, before:
     # overwritten: by one that is gone, or by one that shares the tensor.
     gone = [name for name in given if name not in now and isinstance(given[name], Tensor)]
     shared = _shared(module)
-    for name in given if gone else shared:
-        if name not in now or now[name].is_meta or _same(given.get(name), now[name]):
+    for name in given if gone else shared.keys() & given.keys():
+        if name not in now or now[name].is_meta or _same(given[name], now[name]):
             continue
-        for other in gone + sorted(shared.get(name, set()) - {name}):
+        for other in [*gone, *sorted(shared.get(name, set()) - {name})]:
             if _same(given.get(other), now[name]):
                 raise WeightsError(
                     f"{state.path} holds {other} and {name}, which are one tensor of the network, with two values."

@@ -194,3 +194,20 @@ class TestMetrics:
     def test_bad_options(self, options: dict) -> None:
         with pytest.raises(InputError, match="at least 1"):
             InsertionDeletion(**options)
+
+    def test_average_drop_of_a_subnormal_probability(self) -> None:
+        """0.75 of 1e-40 is lost, whatever the smallest normal number is."""
+
+        class Improbable(nn.Module):
+            input_size = 8
+
+            def forward(self, x: Tensor) -> Tensor:
+                # The image has the probability 1e-40, what is faded to zero a quarter of it.
+                logits = np.log(1e-40) + np.log(4) * (x.mean((1, 2, 3)) - 1)
+                return torch.stack([logits, torch.zeros_like(logits)], 1)
+
+        images = torch.ones(1, 3, 8, 8)
+        network = as_network(Improbable().eval(), mean=(0.0, 0.0, 0.0), std=(1.0, 1.0, 1.0))
+        forward_pass = ForwardPass(network, images, 0)
+        scores = AverageDrop().score(torch.zeros(1, 1, 8, 8), forward_pass, BATCH, GradCAM())
+        assert float(scores["average_drop"]) == pytest.approx(0.75, rel=1e-3)

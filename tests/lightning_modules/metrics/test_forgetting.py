@@ -8,8 +8,8 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from lightning_modules import Network, as_network, load_network
-from lightning_modules.metrics import cascade, weighted_layers
+from lightning_modules import InputError, Network, as_network, load_network
+from lightning_modules.metrics import WeightRandomization, cascade, weighted_layers
 from tests.references import full_pass
 
 
@@ -168,6 +168,38 @@ def test_what_layers_share_is_drawn_once() -> None:
     assert not torch.equal(weights[0], network.module.first.weight)
 
 
+class Raw(nn.Module):
+    """All is held by the network itself, in lists, or by a head that is never used."""
+
+    input_size = 8
+
+    def __init__(self, is_learnt: bool = True) -> None:
+        super().__init__()
+        self.idle = nn.Linear(2, 2)
+        if is_learnt:
+            self.matrices = nn.ParameterList([torch.rand(3, 4), torch.rand(4, 2)])
+            self.offset = nn.Parameter(torch.rand(2))
+
+    def forward(self, x: Tensor) -> Tensor:
+        means = x.mean((2, 3))
+        return means @ self.matrices[0] @ self.matrices[1] + self.offset if hasattr(self, "offset") else means
+
+
+def test_raw_parameters_are_the_networks_own() -> None:
+    network = as_network(Raw().eval())
+    assert weighted_layers(network) == ["Raw"]
+    state = forgotten(network).state_dict()
+    kept = {name for name, tensor in network.state_dict().items() if torch.equal(tensor, state[name])}
+    assert kept == {"idle.weight", "idle.bias"}
+
+
+def test_a_network_that_has_learnt_nothing_is_refused() -> None:
+    network = as_network(Raw(is_learnt=False).eval())
+    assert weighted_layers(network) == []
+    with pytest.raises(InputError, match=r"cannot randomize Raw: its logits depend on no parameters"):
+        WeightRandomization().layers_of(network)
+
+
 @pytest.mark.parametrize("name", ["vit_b_32", "swin_t", "convnext_tiny", "maxvit_t", "googlenet", "densenet121"])
 @pytest.mark.slow
 def test_nothing_of_torchvisions_is_left(name: str) -> None:
@@ -177,3 +209,43 @@ def test_nothing_of_torchvisions_is_left(name: str) -> None:
     kept = {at for at, tensor in network.state_dict().items() if torch.equal(tensor, state[at])}
     assert {at for at in kept if not at.endswith(("_index", "num_batches_tracked")) and at[:3] != "aux"} == set()
     assert any(at.startswith("aux") for at in kept) == (name == "googlenet")
+
+
+def test_a_layer_may_have_the_name_of_the_networks_class() -> None:
+    class head(nn.Module):
+        input_size = 8
+
+        def __init__(self) -> None:
+            super().__init__()
+            self.tint = nn.Parameter(torch.rand(3, 1, 1))
+            self.head = nn.Linear(3, 3)
+
+        def forward(self, x: Tensor) -> Tensor:
+            return self.head((x * self.tint).mean((2, 3)))
+
+    network = as_network(head().eval())
+    assert weighted_layers(network) == ["head", "head itself"]
+    state = forgotten(network).state_dict()
+    assert not any(torch.equal(tensor, state[name]) for name, tensor in network.state_dict().items())
+
+
+def test_a_parameter_that_is_detached_is_forgotten_too() -> None:
+    class Detaching(nn.Module):
+        input_size = 8
+
+        def __init__(self) -> None:
+            super().__init__()
+            self.shift = nn.Parameter(torch.rand(3))
+            self.mix = nn.Linear(3, 3, bias=False)
+            self.unused = nn.Linear(3, 3)
+            self.head = nn.Linear(3, 3)
+
+        def forward(self, x: Tensor) -> Tensor:
+            mixed = nn.functional.linear(x.mean((2, 3)) + self.shift.detach(), self.mix.weight.data)
+            return self.head(mixed)
+
+    network = as_network(Detaching().eval())
+    assert weighted_layers(network) == ["head", "Detaching"]
+    state = forgotten(with_learnt_parameters(network)).state_dict()
+    kept = {name for name, tensor in network.state_dict().items() if torch.equal(tensor, state[name])}
+    assert kept == {"unused.weight", "unused.bias"}

@@ -95,6 +95,7 @@ class TestMetric:
         with pytest.raises(InputError, match=r"cannot randomize 'features\.1'; it can: classifier\.6, classifier\.3"):
             WeightRandomization(["features.1"]).layers_of(shapes_network)
 
+    @pytest.mark.filterwarnings("ignore:Guided Backpropagation is a rule for ReLUs")
     def test_several_seeds(self, small: ForwardPass) -> None:
         method = Saliency()
         maps = method(small)
@@ -112,6 +113,7 @@ class TestMetric:
         with pytest.raises(InputError, match="n_seeds must be at least 1, got 0"):
             WeightRandomization(n_seeds=0)
 
+    @pytest.mark.filterwarnings("ignore:Guided Backpropagation is a rule for ReLUs")
     def test_double_precision_draws_the_same(
         self, small: ForwardPass, double_by_default: Callable[[], AbstractContextManager[None]]
     ) -> None:

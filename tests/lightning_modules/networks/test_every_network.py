@@ -71,7 +71,7 @@ TORCHVISION = {
     "googlenet": Case("inception5b", ("inception5b", "inception4c.branch2")),
     "inception_v3": Case("Mixed_7c", ("Mixed_7c", "Mixed_6e.branch7x7_3"), input_size=128),
     "maxvit_t": Case(
-        "blocks.3", ("blocks.3", "blocks.1.layers.1"), guided="only GELU, SiLU and Sigmoid", input_size=224
+        "blocks.3", ("blocks.3", "blocks.1.layers.1"), guided="only GELU, SiLU, Sigmoid and Tanh", input_size=224
     ),
     "mnasnet0_5": Case("layers", ("layers", "layers.10")),
     "mobilenet_v2": Case("features", ("features", "features.14")),
