@@ -52,12 +52,19 @@ def settings(call: Callable, capsys: pytest.CaptureFixture[str], main: Callable,
 
 
 class Model:
-    def __init__(self, target: str | int = "predicted", n: int = 1, optional: str | None = None) -> None: ...
+    def __init__(
+        self,
+        target: str | int = "predicted",
+        n: int = 1,
+        optional: str | None = None,
+        network: str | dict[str, Any] = "",
+    ) -> None: ...
 
 
 @pytest.fixture
 def parser() -> HelpfulParser:
     parser = HelpfulParser(exit_on_error=False)
+    parser.add_argument("--config", action="config")
     parser.add_class_arguments(Model, "model")
     parser.add_class_arguments(ClassIndexDataModule, "data")
     return parser
@@ -117,6 +124,39 @@ def test_classes_are_what_was_written(call: Callable, tmp_path: Path, capsys: py
     assert settings(call, capsys, maximize_activation.main, "--data.classes", "012")["data"]["classes"] == "012"
 
 
+NAMES = ["012", "1_0", "on", "null"]
+"""Of classes, as YAML does not read them."""
+
+
+@pytest.mark.parametrize(
+    ("written", "found"),
+    [
+        ("[012, 1_0, on, null]", NAMES),
+        ("{0: 012, 1: 1_0, 2: on, 3: null}", dict(zip("0123", NAMES))),
+        ("{012: 0, 1_0: 1, on: 2, null: 3}", dict(zip(NAMES, "0123"))),
+        ("012", "012"),
+        ("null", None),
+    ],
+)
+def test_names_of_classes(
+    call: Callable, tmp_path: Path, capsys: pytest.CaptureFixture[str], written: str, found: object
+) -> None:
+    capsys.readouterr()
+    (tmp_path / "c.yaml").write_text(f"model: {{class_names: {written}}}\n")
+    for options in (["--model.class_names", written], [f"--model.class_names={written}"], ["--config", "c.yaml"]):
+        with pytest.raises(SystemExit, match="0"):
+            call(evaluate_attribution.main, "--data.root", ".", "--out", "run", *options, "--print_config")
+        assert yaml.safe_load(capsys.readouterr().out)["model"]["class_names"] == found
+
+
+def test_names_of_classes_among_the_arguments_of_a_network(parser: HelpfulParser, tmp_path: Path) -> None:
+    network = "{class_path: my.Net, init_args: {class_names: [012, on], n: 012}}"
+    (tmp_path / "c.yaml").write_text(f"model: {{network: {network}}}\n")
+    for args in (["--model.network", network], [f"--model={{network: {network}}}"], ["--config", f"{tmp_path}/c.yaml"]):
+        found: Any = parser.parse_args(args).model.network
+        assert found["init_args"] == {"class_names": ["012", "on"], "n": 10}
+
+
 def test_null_is_no_text_where_nothing_is_a_choice(
     call: Callable, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -163,7 +203,14 @@ def test_what_is_no_text_is_left_alone() -> None:
 
 def test_options_that_follow_from_others(call: Callable, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     (tmp_path / "c.yaml").write_text("data: {n_originals: 3}\n")
-    for options in (["--data.n_originals", 3], ["--data.n_originals=3"], ["--config", "c.yaml"]):
+    (tmp_path / "data.yaml").write_text("n_originals: 3\n")
+    for options in (
+        ["--data.n_originals", 3],
+        ["--data.n_originals=3"],
+        ["--config", "c.yaml"],
+        ["--data", "{n_originals: 3}"],
+        ["--data=data.yaml"],
+    ):
         with pytest.raises(SystemExit, match="2"):
             call(evaluate_attribution.main, "--data.root", ".", "--out", "run", *options)
         assert "--data.n_originals follows from --model.n_figures: give that." in capsys.readouterr().err
