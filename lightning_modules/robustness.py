@@ -11,7 +11,7 @@ import torch
 from matplotlib.figure import Figure
 from torch import Tensor
 
-from datamodules.batch import Batch
+from datamodules.batch import Batch, ClassTable
 from lightning_modules.attacks.base import Attack, Sweep, check_budget
 from lightning_modules.attacks.budgets import format_eps, parse_sweep
 from lightning_modules.attacks.fgsm import FGSM
@@ -23,7 +23,7 @@ from lightning_modules.methods.base import AttributionMethod
 from lightning_modules.methods.cam import GradCAM
 from lightning_modules.methods.explain import Explanation, explain, joined_needs
 from lightning_modules.metrics.similarity import rank_correlation, top_overlap
-from lightning_modules.networks.class_names import find_target
+from lightning_modules.networks.class_names import TARGET_WORDS, find_target
 from lightning_modules.networks.loading import load_network
 from lightning_modules.networks.making import Said
 from lightning_modules.results.report import Report
@@ -280,6 +280,8 @@ def _without_nan(attacked: Tensor, images: Tensor) -> tuple[Tensor, Tensor]:
 
 
 def _parse_target(target: str | int | None, attack: Attack, class_names: Sequence[str]) -> str | int:
+    if target is None and attack.targeted:
+        ClassTable(class_names).tell_of("model.target", "null", TARGET_WORDS["least_likely"])
     if target is None:
         return "least_likely" if attack.targeted else "label"
     target = find_target(target, class_names, ("label", "predicted", "least_likely"))

@@ -11,6 +11,7 @@ from pytorch_lightning.callbacks import Callback, EarlyStopping, ModelCheckpoint
 from pytorch_lightning.cli import LightningArgumentParser
 from pytorch_lightning.utilities.rank_zero import rank_zero_info
 
+from lightning_modules.errors import InputError
 from lightning_modules.networks.vgg16 import load_vgg16, save_vgg16
 from lightning_modules.running.cli import RunCLI
 from lightning_modules.running.run_folder import RunFolder
@@ -104,4 +105,10 @@ def _input_size(data: Any) -> int:
 
 
 def _resize_size(data: Any) -> int:
-    return data.preprocess.short_side
+    preprocess = data.preprocess
+    if preprocess.interpolation != "bilinear":
+        raise InputError(
+            f"data.interpolation is {preprocess.interpolation}, but files of VGG16 do not say so: what reads them "
+            "resizes images by bilinear. Train with that."
+        )
+    return preprocess.short_side

@@ -90,11 +90,19 @@ def _is_mapping(kind: Any) -> bool:
 
 
 def _without_numbers(annotation: Any) -> Any:
-    """The type without the whole numbers that stand beside text, also in lists."""
+    """The type without the whole numbers that stand beside text, also in lists; of mappings only that they are some.
+
+    Where values may be anything, jsonargparse would write text back as the number that it looks like.
+    """
     kinds = _kinds(annotation)
     left = [kind for kind in kinds if not (kind is int and str in kinds)]
-    new = [list[_without_numbers(typing.get_args(kind)[0])] if _is_list(kind) else kind for kind in left]  # type: ignore[misc]
-    return functools.reduce(operator.or_, new)
+    return functools.reduce(operator.or_, map(_plain, left))
+
+
+def _plain(kind: Any) -> Any:
+    if _is_list(kind):
+        return list[_without_numbers(typing.get_args(kind)[0])]  # type: ignore[misc]
+    return dict if _is_mapping(kind) and Any in typing.get_args(kind) else kind
 
 
 class _AsWritten(yaml.SafeLoader):
@@ -127,8 +135,7 @@ def quoted_words(words: Sequence[str], options: Mapping[str, TextOption]) -> lis
     """
     found = list(words)
     for place, before, name, value in _values(words):
-        if name in options or _is_of_names(name) or _is_group(name, options):
-            found[place] = before + _quoted_value(name, value, options)
+        found[place] = before + _quoted_value(name, value, options)
     return found
 
 
@@ -146,7 +153,7 @@ def option_names_of_words(words: Sequence[str], options: Collection[str]) -> lis
     names = [word.partition("=")[0].removeprefix("--") for word in words if word.startswith("--")]
     for _, _, name, value in _values(words):
         if _is_group(name, options):
-            with contextlib.suppress(yaml.YAMLError, OSError, UnicodeDecodeError):  # the parser says what is wrong
+            with contextlib.suppress(yaml.YAMLError, OSError, ValueError):  # the parser says what is wrong
                 names += [f"{name}.{inner}" for inner in option_names(_content(value))]
     return names
 
@@ -182,7 +189,7 @@ def _quoted_value(name: str, value: str, options: Mapping[str, TextOption]) -> s
     try:
         content = _content(value) if _is_group(name, options) else value
         loaded, written = get_loader("yaml")(content), yaml.load(content, _AsWritten)
-    except (yaml.YAMLError, OSError, UnicodeDecodeError):
+    except (yaml.YAMLError, OSError, ValueError):
         return value  # the parser says what is wrong
     if not isinstance(written, list | dict):
         return value

@@ -132,6 +132,9 @@ def test_targeted(shapes: Path) -> None:
     assert (rows[attackable]["success"] == (rows[attackable]["prediction"] == ring)).all()
     least = RobustnessModule("shapes", ["4/255"], FGSM(targeted=True), methods=[])
     assert least.target == "least_likely"
+    names = [*least.network.class_names[:-1], "null"]
+    with pytest.warns(UserWarning, match="model.target null means the class that each image is least .*'null': 7"):
+        RobustnessModule("shapes", ["4/255"], FGSM(targeted=True), methods=[], class_names=names)
     clean = frame(least, batch)
     clean = clean[clean["eps"] == 0].set_index("path").loc[batch["path"]]
     assert clean["target"].tolist() == least.network(batch["image"]).argmin(1).tolist()

@@ -11,6 +11,7 @@ import evaluate_attribution
 import evaluate_robustness
 import maximize_activation
 import pytest
+import train_classifier
 import yaml
 
 from datamodules import ClassIndexDataModule
@@ -34,6 +35,7 @@ ODD = [
     "1",
     ".5",
     "2001-01-01",
+    "2001-99-99",
     "0b1",
     "12",
     "n02123045",
@@ -150,11 +152,27 @@ def test_names_of_classes(
 
 
 def test_names_of_classes_among_the_arguments_of_a_network(parser: HelpfulParser, tmp_path: Path) -> None:
-    network = "{class_path: my.Net, init_args: {class_names: [012, on], n: 012}}"
+    network = "{class_path: my.Net, init_args: {class_names: [012, on], n: 012, name: '012', rate: 1e-3}}"
     (tmp_path / "c.yaml").write_text(f"model: {{network: {network}}}\n")
     for args in (["--model.network", network], [f"--model={{network: {network}}}"], ["--config", f"{tmp_path}/c.yaml"]):
-        found: Any = parser.parse_args(args).model.network
-        assert found["init_args"] == {"class_names": ["012", "on"], "n": 10}
+        found: Any = parser.parse_args(args)
+        again: Any = parser.parse_string(parser.dump(found, skip_validation=True))
+        for arguments in (found.model.network["init_args"], again.model.network["init_args"]):
+            assert arguments == {"class_names": ["012", "on"], "n": 10, "name": "012", "rate": 0.001}
+
+
+def test_names_of_classes_of_any_data(call: Callable, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    arguments = "{root: images, class_names: [012, on]}"
+    (tmp_path / "c.yaml").write_text(f"data: {{init_args: {arguments}}}\n")
+    for options in (
+        ["--data", f"{{class_path: ImageFolderDataModule, init_args: {arguments}}}"],
+        ["--data.root", "images", "--data.class_names", "[012, on]"],
+        ["--config", "c.yaml"],
+    ):
+        capsys.readouterr()
+        with pytest.raises(SystemExit, match="0"):
+            call(train_classifier.main, *options, "--out", "run", "--print_config")
+        assert yaml.safe_load(capsys.readouterr().out)["data"]["init_args"]["class_names"] == ["012", "on"]
 
 
 def test_null_is_no_text_where_nothing_is_a_choice(
@@ -175,7 +193,8 @@ def test_null_is_no_text_where_nothing_is_a_choice(
         (list[int | str] | int | str, list[str] | str, True, True),
         (Sequence[str], list[str], True, False),
         (Sequence[str] | None, list[str] | None, True, False),
-        (str | dict[str, Any], str | dict[str, Any], False, False),
+        (str | dict[str, Any], str | dict, False, False),
+        (str | dict[str, str], str | dict[str, str], False, False),
     ],
 )
 def test_options_of_text(annotation: Any, left: Any, is_listed: bool, is_numbered: bool) -> None:
