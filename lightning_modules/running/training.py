@@ -81,6 +81,7 @@ class TrainCLI(RunCLI):
         parser.link_arguments("data", "model.class_names", _class_names, apply_on="instantiate")
         parser.link_arguments("data", "model.input_size", _input_size, apply_on="instantiate")
         parser.link_arguments("data", "model.resize_size", _resize_size, apply_on="instantiate")
+        parser.link_arguments("data", "model.interpolation", _interpolation, apply_on="instantiate")
 
     def callbacks(self) -> list[Callback]:
         folder = self.out / "checkpoints"
@@ -105,3 +106,7 @@ def _input_size(data: Any) -> int:
 
 def _resize_size(data: Any) -> int:
     return data.preprocess.short_side
+
+
+def _interpolation(data: Any) -> str:
+    return data.preprocess.interpolation

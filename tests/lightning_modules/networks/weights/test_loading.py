@@ -253,3 +253,15 @@ class TestClasses:
 def write(path: Path, text: str) -> str:
     path.write_text(text.replace("'", '"'))
     return str(path)
+
+
+def test_a_googlenet_that_does_not_say_how_its_images_are_normalized(tmp_path: Path) -> None:
+    """torchvision's own weights take images that the network normalizes once more; those of others may not."""
+    torch.save(models.googlenet(aux_logits=False, init_weights=False).state_dict(), tmp_path / "mine.pth")
+    named: dict[str, Any] = {
+        "class_path": "torchvision.models.googlenet",
+        "init_args": {"init_weights": False, "aux_logits": False},
+    }
+    with pytest.warns(UserWarning, match=r"can normalize its images a second time.*transform_input: true"):
+        network = load_network(named, tmp_path / "mine.pth", input_size=64)
+    assert not network.module.transform_input
