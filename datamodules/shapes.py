@@ -156,7 +156,6 @@ class ShapesDataModule(ImageFolderDataModule):
         batch_size: Images in a batch, on each device.
         num_workers: Processes that decode images, for each device. null = the CPUs divided by the devices, at most 8.
         n_originals: For the first so many images the batch carries the original pixels, for figures.
-        interpolation: How images are resized: nearest, bilinear, bicubic, box, hamming or lanczos.
     """
 
     def __init__(
@@ -170,7 +169,6 @@ class ShapesDataModule(ImageFolderDataModule):
         batch_size: int = 32,
         num_workers: int | None = None,
         n_originals: int = 0,
-        interpolation: str = "bilinear",
     ) -> None:
         super().__init__(
             root,
@@ -181,7 +179,6 @@ class ShapesDataModule(ImageFolderDataModule):
             resize_size=RESIZE_SIZE,
             n_originals=n_originals,
             min_crop=0.85,  # smaller crops might leave the object out
-            interpolation=interpolation,
         )
         if split not in ("val", "pairs"):
             raise DataError(f"data.split must be val or pairs, got {split!r}.")

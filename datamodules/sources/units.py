@@ -117,25 +117,45 @@ def _channels(layer: str, number: str, channels: Mapping[str, int]) -> list[Unit
     return [Unit(int(number), layer, f"{layer}:{int(number)}")]
 
 
-def _label(layer: str, channels: Mapping[str, int]) -> str:
-    """The one of the labels of ``channels`` that is meant: as it is, or by the end of its name.
+def _label(text: str, channels: Mapping[str, int]) -> str:
+    """The one of the labels of ``channels`` that is meant: the layer by its name, or by an end that no other name has.
 
     Raises:
         DataError: If there is none, or several, as of a layer that runs several times.
     """
-    if layer in channels:
+    if text in channels:
+        return text
+    calls: dict[str, list[str]] = {}
+    for label in channels:
+        calls.setdefault(_place(label)[0], []).append(label)
+    name, call = _place(text)
+    ends = [name] if name in calls else [layer for layer in calls if layer.endswith(f".{name}")]
+    if len(ends) != 1:
+        raise DataError(
+            f"data.classes names a channel of the layer {text!r}, which "
+            + (f"may be {' or '.join(ends[:6])}." if ends else f"the network does not have; it has {_some(channels)}.")
+        )
+    (layer,) = ends
+    labels = calls[layer]
+    if labels == [layer] and call in (None, 0):  # it runs once
         return layer
-    calls = [label for label in channels if label.rpartition("@")[0] == layer]
-    ends = [label for label in channels if label.endswith(f".{layer}")]
-    if len(ends) == 1 and not calls:
-        return ends[0]
-    if calls:
-        listed = ", ".join(f"{label} ({channels[label]} channels)" for label in calls)
-        raise DataError(f"data.classes: the layer {layer!r} runs {len(calls)} times; name one of its calls: {listed}.")
-    raise DataError(
-        f"data.classes names a channel of the layer {layer!r}, which "
-        + (f"may be {' or '.join(ends[:6])}." if ends else f"the network does not have; it has {', '.join(channels)}.")
-    )
+    if call is not None and f"{layer}@{call}" in labels:
+        return f"{layer}@{call}"
+    if labels == [layer]:
+        raise DataError(f"data.classes: the layer {layer!r} runs once, so there is no {text!r}; name it {layer}.")
+    listed = ", ".join(f"{label} ({channels[label]} channels)" for label in labels)
+    raise DataError(f"data.classes: the layer {layer!r} runs {len(labels)} times; name one of its calls: {listed}.")
+
+
+def _place(label: str) -> tuple[str, int | None]:
+    """The layer's name and the number of its call, of a label such as ``layer1.0.relu@2``; None = it has none."""
+    found = re.fullmatch("(.+)@([0-9]{1,9})", label)
+    return (found[1], int(found[2])) if found else (label, None)
+
+
+def _some(labels: Iterable[str], most: int = 40) -> str:
+    found = list(labels)
+    return ", ".join(found[:most]) + (", ..." if len(found) > most else "")
 
 
 def _is_index(number: str, n: int) -> bool:

@@ -82,5 +82,5 @@ def flat_settings(config: Mapping[str, Any], prefix: str = "") -> dict[str, bool
         if isinstance(value, Mapping):
             settings |= flat_settings(value, f"{prefix}{name}.")
         elif value is not None:
-            settings[prefix + name] = value if isinstance(value, bool | str | int | float) else json.dumps(value)
+            settings[f"{prefix}{name}"] = value if isinstance(value, bool | str | int | float) else json.dumps(value)
     return settings

@@ -19,7 +19,14 @@ from jsonargparse._link_arguments import ActionLink
 from pytorch_lightning.cli import LightningArgumentParser
 
 from lightning_modules.running.help import arranged
-from lightning_modules.running.written import TextOption, option_names, quoted_words, quoted_yaml, text_options
+from lightning_modules.running.written import (
+    TextOption,
+    option_names,
+    option_names_of_words,
+    quoted_words,
+    quoted_yaml,
+    text_options,
+)
 
 KINDS = {"int": "a whole number", "float": "a number", "bool": "true or false", "str": "a text", "Sequence": "a list"}
 
@@ -38,7 +45,7 @@ class HelpfulParser(LightningArgumentParser):
     def parse_args(self, args: Iterable[str] | None = None, *more: Any, **options: Any) -> Any:
         """The options of a command line; text is what was written, see :mod:`lightning_modules.running.written`."""
         words = sys.argv[1:] if args is None else list(args)
-        self._refuse_linked([word.partition("=")[0].removeprefix("--") for word in words if word.startswith("--")])
+        self._refuse_linked(option_names_of_words(words, self._links))
         self._find_texts()
         return super().parse_args(quoted_words(words, self.texts), *more, **options)
 
@@ -62,10 +69,15 @@ class HelpfulParser(LightningArgumentParser):
 
     def _refuse_linked(self, names: Iterable[str]) -> None:
         """Refuses options that follow from others."""
-        links = {action.dest: action._source[0] for action in self._actions if isinstance(action, ActionLink)}
+        links = self._links
         for name in names:
             if name in links:
                 self.error(_linked_option(self, name, links[name]))
+
+    @property
+    def _links(self) -> dict[str, str]:
+        """Options that follow from others -> what from."""
+        return {action.dest: action._source[0] for action in self._actions if isinstance(action, ActionLink)}
 
     def format_help(self, *args: Any) -> str:
         with arranged(self, self.trainer_options):

@@ -1,19 +1,21 @@
 """Text of options as it was written, on the command line and in YAML.
 
 YAML reads 012 as ten, 1_0 as ten, 1:30 as ninety, on as true and 1e3 as a thousand, before anyone can look whether a
-class is called so. Here an option that takes text, or text and whole numbers, is given what stands there.
+class is called so. Here an option that takes text, or text and whole numbers, is given what stands there; and so are
+names of classes (``class_names``), also those among the arguments of a network.
 """
 
 from __future__ import annotations
 
 import collections.abc
+import contextlib
 import functools
 import math
 import operator
 import os
 import types
 import typing
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, ClassVar
@@ -21,6 +23,9 @@ from typing import Any, ClassVar
 import yaml
 from jsonargparse import ArgumentParser, get_loader
 from jsonargparse._link_arguments import ActionLink
+
+CLASS_NAMES = list[str] | dict[str, str] | str | None
+"""Names of classes, where Python takes them in any form: a parser reads numbers in what may be anything."""
 
 
 @dataclass(frozen=True)
@@ -45,6 +50,7 @@ def text_options(parser: ArgumentParser) -> dict[str, TextOption]:
         for action in parser._actions
         if action.option_strings and not isinstance(action, ActionLink) and not action.dest.startswith("trainer.")
     }
+    types_of |= {name: CLASS_NAMES for name in types_of if _is_of_names(name) and types_of[name] is Any}
     found = {name: text_option(annotation) for name, annotation in types_of.items()}
     return {name: option for name, option in found.items() if option is not None}
 
@@ -120,29 +126,68 @@ def quoted_words(words: Sequence[str], options: Mapping[str, TextOption]) -> lis
         ['--data.classes', '["012", "on"]']
     """
     found = list(words)
-    for place, word in enumerate(words):
-        option, equals, value = word.partition("=")
-        if not option.startswith("--"):
-            continue
-        name = option[2:].removesuffix("+")
-        if equals:
-            found[place] = option + equals + _quoted_value(name, value, options)
-        elif place + 1 < len(words):
-            found[place + 1] = _quoted_value(name, words[place + 1], options)
+    for place, before, name, value in _values(words):
+        if name in options or _is_of_names(name) or _is_group(name, options):
+            found[place] = before + _quoted_value(name, value, options)
     return found
 
 
+def option_names_of_words(words: Sequence[str], options: Collection[str]) -> list[str]:
+    """The names of the options that a command line gives, those in groups too.
+
+    Args:
+        words: As the shell gives them.
+        options: Names of those that may stand in groups.
+
+    Example:
+        >>> option_names_of_words(["--out", "run", "--data", "{root: images}"], ["data.root"])
+        ['out', 'data', 'data.root']
+    """
+    names = [word.partition("=")[0].removeprefix("--") for word in words if word.startswith("--")]
+    for _, _, name, value in _values(words):
+        if _is_group(name, options):
+            with contextlib.suppress(yaml.YAMLError, OSError, UnicodeDecodeError):  # the parser says what is wrong
+                names += [f"{name}.{inner}" for inner in option_names(_content(value))]
+    return names
+
+
+def _values(words: Sequence[str]) -> Iterator[tuple[int, str, str, str]]:
+    """Of each option the place of its value, what stands before it in that word, the option's name, and the value."""
+    for place, word in enumerate(words):
+        option, equals, value = word.partition("=")
+        name = option.removeprefix("--").removesuffix("+")
+        if name == option:
+            continue
+        if equals:
+            yield place, option + equals, name, value
+        elif place + 1 < len(words):
+            yield place + 1, "", name, words[place + 1]
+
+
+def _is_group(name: str, options: Iterable[str]) -> bool:
+    return any(option.startswith(f"{name}.") for option in options)
+
+
+def _is_of_names(name: str) -> bool:
+    """Whether an option, of whatever type, holds the names of classes."""
+    return name.rpartition(".")[2] == "class_names"
+
+
+def _content(value: str) -> str:
+    """The YAML that a group of options was given as, or that of the file."""
+    return Path(value).read_text() if os.path.isfile(value) else value
+
+
 def _quoted_value(name: str, value: str, options: Mapping[str, TextOption]) -> str:
-    of_group = {key.removeprefix(f"{name}."): option for key, option in options.items() if key.startswith(f"{name}.")}
     try:
-        if name in options and options[name].is_listed:
-            written = yaml.load(value, _AsWritten)
-            return _dumped(written) if _is_list_of_texts(written) else value
-        if of_group:
-            return quoted_yaml(Path(value).read_text() if os.path.isfile(value) else value, of_group)
+        content = _content(value) if _is_group(name, options) else value
+        loaded, written = get_loader("yaml")(content), yaml.load(content, _AsWritten)
     except (yaml.YAMLError, OSError, UnicodeDecodeError):
-        pass  # the parser says what is wrong
-    return value
+        return value  # the parser says what is wrong
+    if not isinstance(written, list | dict):
+        return value
+    texts = _with_texts(loaded, written, options, name)
+    return value if texts == loaded else _dumped(texts)
 
 
 def quoted_yaml(content: str, options: Mapping[str, TextOption]) -> str:
@@ -162,7 +207,8 @@ def quoted_yaml(content: str, options: Mapping[str, TextOption]) -> str:
     loaded, written = get_loader("yaml")(content), yaml.load(content, _AsWritten)
     if not isinstance(loaded, dict) or not isinstance(written, dict):
         return content
-    return _dumped(_with_texts(loaded, written, options, ""))
+    texts = _with_texts(loaded, written, options, "")
+    return content if texts == loaded else _dumped(texts)
 
 
 def option_names(content: str) -> list[str]:
@@ -185,16 +231,16 @@ def _keys(loaded: Mapping[Any, Any], prefix: str = "") -> list[str]:
 
 
 def _with_texts(loaded: Any, written: Any, options: Mapping[str, TextOption], name: str) -> Any:
-    """What was loaded, with the values of text options as they were written."""
-    if name in options:
-        return _text(loaded, written, options[name])
-    prefix = f"{name}." if name else ""
-    if not isinstance(loaded, dict) or not any(option.startswith(prefix) for option in options):
-        return loaded
-    return {
-        key: _with_texts(value, written[key], options, f"{prefix}{key}") if key in written else value
-        for key, value in loaded.items()
-    }
+    """What was loaded, with the values of text options, and names of classes, as they were written."""
+    if _is_of_names(name):
+        return None if loaded is None else written
+    if isinstance(loaded, dict):
+        prefix = f"{name}." if name else ""
+        return {
+            key: _with_texts(value, written[key], options, f"{prefix}{key}") if key in written else value
+            for key, value in loaded.items()
+        }
+    return _text(loaded, written, options[name]) if name in options else loaded
 
 
 def _text(loaded: Any, written: Any, option: TextOption) -> Any:

@@ -140,7 +140,11 @@ def _write_photos(setting: Setting, root: Path, n: int) -> None:
 def _data(setting: Setting, root: Path, batch_size: int) -> ImageFolderDataModule:
     network = setting.network
     return ImageFolderDataModule(
-        str(root), batch_size=batch_size, input_size=network.input_size, resize_size=network.resize_size
+        str(root),
+        batch_size=batch_size,
+        input_size=network.input_size,
+        resize_size=network.resize_size,
+        interpolation=network.interpolation,
     )
 
 

@@ -56,6 +56,9 @@ class TestCallsOfLayers:
     def test_the_end_of_a_name(self) -> None:
         assert self.units("0.relu@2:200") == ["layer1.0.relu@2:200"]
 
+    def test_the_one_call_of_a_layer(self) -> None:
+        assert self.units("layer4@0:3") == ["layer4:3"]
+
     @pytest.mark.parametrize(
         ("wanted", "message"),
         [
@@ -63,6 +66,9 @@ class TestCallsOfLayers:
                 "layer1.0.relu:200",
                 r"runs 3 times; name one of its calls: layer1\.0\.relu@0 \(64 channels\), .*\(256 ch",
             ),
+            ("0.relu:200", "the layer 'layer1.0.relu' runs 3 times; name one of its calls: layer1.0.relu@0"),
+            ("layer1.0.relu@3:200", "the layer 'layer1.0.relu' runs 3 times"),
+            ("layer4@1:3", "'layer4' runs once, so there is no 'layer4@1'; name it layer4"),
             ("layer1.0.relu@1:200", "the channels of layer1.0.relu@1 are 0 to 63"),
             ("end:1", "which may be a.end or b.end"),
             ("layer9:1", "'layer9', which the network does not have; it has layer1"),

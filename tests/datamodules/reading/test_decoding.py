@@ -13,6 +13,7 @@ from torchvision.transforms import functional as F
 from torchvision.transforms._presets import ImageClassification
 
 from datamodules import DataError, DecodingError, Preprocess, decode_image
+from datamodules.batch import INTERPOLATIONS
 from datamodules.reading import decoding as module
 
 
@@ -141,10 +142,17 @@ class TestDecoding:
         assert decode_image(tmp_path / "x.gif").getpixel((0, 0)) == (255, 0, 0)
 
 
-@pytest.mark.parametrize("interpolation", module.INTERPOLATIONS)
+@pytest.mark.parametrize("interpolation", INTERPOLATIONS)
 @pytest.mark.parametrize(
     ("size", "resize_size", "input_size"),
-    [((500, 375), 232, 224), ((131, 257), 64, 64), ((40, 90), 31, 64), ((90, 41), 30, 63), ((64, 64), 64, 64)],
+    [
+        ((500, 375), 232, 224),
+        ((131, 257), 64, 64),
+        ((40, 90), 31, 64),
+        ((90, 41), 30, 63),
+        ((64, 64), 64, 64),
+        ((300, 200), 80, 120),
+    ],
 )
 def test_equals_torchvisions_preset(
     size: tuple[int, int], resize_size: int, input_size: int, interpolation: str
@@ -159,7 +167,7 @@ def test_equals_torchvisions_preset(
 
 class TestPreprocess:
     @pytest.mark.parametrize("size", [(3000, 7), (7, 3000)])
-    @pytest.mark.parametrize("interpolation", module.INTERPOLATIONS)
+    @pytest.mark.parametrize("interpolation", INTERPOLATIONS)
     def test_strip_is_resized_in_part(
         self, monkeypatch: pytest.MonkeyPatch, size: tuple[int, int], interpolation: str
     ) -> None:
@@ -178,7 +186,10 @@ class TestPreprocess:
         image = noise(224, 224)
         pixels = F.convert_image_dtype(F.pil_to_tensor(image), torch.float32)
         assert torch.equal(Preprocess(None, 224)(image), pixels)
+        assert torch.equal(Preprocess(None, 224)(noise(300, 224)), F.to_tensor(F.center_crop(noise(300, 224), [224])))
         assert Preprocess(None, 224).view(224, 224) == (0, 0, 224, 224)
+        boxes = torch.tensor([[3.0, 5.0, 100.0, 224.0]])
+        assert torch.equal(Preprocess(None, 224).move_boxes(boxes, 224, 224), boxes)
         assert not torch.equal(Preprocess(256, 224)(image), pixels)
         for size in ((500, 375), (100, 300)):
             assert torch.equal(Preprocess(None, 224)(noise(*size)), Preprocess(224, 224)(noise(*size)))

@@ -87,3 +87,6 @@ class TestTarget:
             UserWarning, match=r"model.target label means the class of each image's folder, not .* class 1"
         ):
             assert find_target("label", ["cat", "label"], ["label"]) == "label"
+
+    def test_a_word_of_another_option_is_a_name(self) -> None:
+        assert find_target("least_likely", ["cat", "least_likely"], ["label", "predicted"]) == 1

@@ -1,3 +1,5 @@
+"""Text stays what was written: on the command line, in a configuration, and in what a run leaves."""
+
 from __future__ import annotations
 
 import contextlib
@@ -11,6 +13,8 @@ import maximize_activation
 import pytest
 import yaml
 
+from datamodules import ClassIndexDataModule
+from lightning_modules.running.parser import HelpfulParser
 from lightning_modules.running.run_folder import RunError, RunFolder
 from lightning_modules.running.written import quoted_words, quoted_yaml, text_option
 
@@ -19,6 +23,7 @@ ODD = [
     "1_0",
     "1e3",
     "0x10",
+    "0o14",
     "1:30",
     "on",
     "yes",
@@ -30,6 +35,10 @@ ODD = [
     ".5",
     "2001-01-01",
     "0b1",
+    "12",
+    "n02123045",
+    "-1",
+    "a b",
 ]
 """What YAML reads as something else than text."""
 
@@ -40,6 +49,49 @@ def settings(call: Callable, capsys: pytest.CaptureFixture[str], main: Callable,
     with pytest.raises(SystemExit, match="0"):
         call(main, "--model.weights", "shapes", "--out", "run", *args, "--print_config")
     return yaml.load(capsys.readouterr().out, yaml.BaseLoader)
+
+
+class Model:
+    def __init__(
+        self,
+        target: str | int = "predicted",
+        n: int = 1,
+        optional: str | None = None,
+        network: str | dict[str, Any] = "",
+    ) -> None: ...
+
+
+@pytest.fixture
+def parser() -> HelpfulParser:
+    parser = HelpfulParser(exit_on_error=False)
+    parser.add_argument("--config", action="config")
+    parser.add_class_arguments(Model, "model")
+    parser.add_class_arguments(ClassIndexDataModule, "data")
+    return parser
+
+
+@pytest.mark.parametrize("text", ODD)
+def test_on_the_command_line(parser: HelpfulParser, text: str) -> None:
+    for args in (["--model.target", text], [f"--model.target={text}"]):
+        assert parser.parse_args(args).model.target == text
+    assert parser.parse_args(["--data.classes", text]).data.classes in (text, [text])
+    assert parser.parse_args(["--data.classes", f"[{text}, tabby]"]).data.classes == [text, "tabby"]
+
+
+@pytest.mark.parametrize("text", ODD)
+def test_in_a_configuration_and_back(parser: HelpfulParser, text: str) -> None:
+    """Quoted or not."""
+    for written in (text, f'"{text}"'):
+        content = f"model:\n  target: {written}\ndata:\n  classes: [{written}]\n"
+        found = parser.parse_string(content)
+        assert (found.model.target, found.data.classes) == (text, [text])
+        again = parser.parse_string(parser.dump(found, skip_validation=True))
+        assert (again.model.target, again.data.classes) == (text, [text])
+
+
+def test_other_options_are_read_as_ever(parser: HelpfulParser) -> None:
+    found: Any = parser.parse_args(["--model.n", "3", "--model.optional", "null", "--data.n_images", "2"])
+    assert (found.model.n, found.model.optional, found.data.n_images) == (3, None, 2)
 
 
 @pytest.mark.parametrize("text", ODD)
@@ -70,6 +122,39 @@ def test_classes_are_what_was_written(call: Callable, tmp_path: Path, capsys: py
         found = settings(call, capsys, maximize_activation.main, *options)
         assert found["data"]["classes"] == [*ODD, "crane, bird"]
     assert settings(call, capsys, maximize_activation.main, "--data.classes", "012")["data"]["classes"] == "012"
+
+
+NAMES = ["012", "1_0", "on", "null"]
+"""Of classes, as YAML does not read them."""
+
+
+@pytest.mark.parametrize(
+    ("written", "found"),
+    [
+        ("[012, 1_0, on, null]", NAMES),
+        ("{0: 012, 1: 1_0, 2: on, 3: null}", dict(zip("0123", NAMES))),
+        ("{012: 0, 1_0: 1, on: 2, null: 3}", dict(zip(NAMES, "0123"))),
+        ("012", "012"),
+        ("null", None),
+    ],
+)
+def test_names_of_classes(
+    call: Callable, tmp_path: Path, capsys: pytest.CaptureFixture[str], written: str, found: object
+) -> None:
+    capsys.readouterr()
+    (tmp_path / "c.yaml").write_text(f"model: {{class_names: {written}}}\n")
+    for options in (["--model.class_names", written], [f"--model.class_names={written}"], ["--config", "c.yaml"]):
+        with pytest.raises(SystemExit, match="0"):
+            call(evaluate_attribution.main, "--data.root", ".", "--out", "run", *options, "--print_config")
+        assert yaml.safe_load(capsys.readouterr().out)["model"]["class_names"] == found
+
+
+def test_names_of_classes_among_the_arguments_of_a_network(parser: HelpfulParser, tmp_path: Path) -> None:
+    network = "{class_path: my.Net, init_args: {class_names: [012, on], n: 012}}"
+    (tmp_path / "c.yaml").write_text(f"model: {{network: {network}}}\n")
+    for args in (["--model.network", network], [f"--model={{network: {network}}}"], ["--config", f"{tmp_path}/c.yaml"]):
+        found: Any = parser.parse_args(args).model.network
+        assert found["init_args"] == {"class_names": ["012", "on"], "n": 10}
 
 
 def test_null_is_no_text_where_nothing_is_a_choice(
@@ -118,7 +203,14 @@ def test_what_is_no_text_is_left_alone() -> None:
 
 def test_options_that_follow_from_others(call: Callable, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     (tmp_path / "c.yaml").write_text("data: {n_originals: 3}\n")
-    for options in (["--data.n_originals", 3], ["--data.n_originals=3"], ["--config", "c.yaml"]):
+    (tmp_path / "data.yaml").write_text("n_originals: 3\n")
+    for options in (
+        ["--data.n_originals", 3],
+        ["--data.n_originals=3"],
+        ["--config", "c.yaml"],
+        ["--data", "{n_originals: 3}"],
+        ["--data=data.yaml"],
+    ):
         with pytest.raises(SystemExit, match="2"):
             call(evaluate_attribution.main, "--data.root", ".", "--out", "run", *options)
         assert "--data.n_originals follows from --model.n_figures: give that." in capsys.readouterr().err
