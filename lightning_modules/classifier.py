@@ -37,6 +37,7 @@ class ClassifierModule(pl.LightningModule):
         dropout: Probability of dropping a hidden unit of the fully connected layers while training, in [0, 1).
         label_smoothing: Share of the target probability that is spread over all classes, in [0, 1).
         seed: Seed of random weights and of a new last layer.
+        interpolation: How images are resized: bilinear, bicubic, ...
 
     Example:
         >>> module = ClassifierModule(["cat", "dog"], weights="random", width=0.05, hidden_features=16, input_size=32)
@@ -58,6 +59,7 @@ class ClassifierModule(pl.LightningModule):
         dropout: float = 0.5,
         label_smoothing: float = 0.0,
         seed: int = 0,
+        interpolation: str = "bilinear",
     ) -> None:
         super().__init__()
         class_names = list(class_names)
@@ -72,6 +74,7 @@ class ClassifierModule(pl.LightningModule):
             ).initialize(seed)
         else:
             vgg16 = _with_classes(load_vgg16(weights).module, class_names, seed)
+        vgg16.interpolation = interpolation
         self.network = vgg16.network().train().requires_grad_(True)
         for module in vgg16.classifier:
             if isinstance(module, nn.Dropout):

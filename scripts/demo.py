@@ -24,7 +24,7 @@ def main(args: list[str] | None = None) -> None:
     parser.add_argument("--out", type=str, default="runs/demo", help="Folder for everything that the demo leaves.")
     out, start = Path(parser.parse_args(args).out), time.monotonic()
     write_pictures(out / "pictures")
-    write_shapes(out / "shapes", n_train=0, n_val=96, n_pairs=48, seed=0)
+    write_shapes(out / "shapes", n_train=0, n_val=160, n_pairs=48, seed=0)
     for step in SCRIPTS.joinpath("demo.txt").read_text().splitlines():  # OUT stands for the demo's folder
         script, *options = (word.replace("OUT", str(out)) for word in shlex.split(step))
         if "--out" in options:

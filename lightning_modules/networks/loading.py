@@ -103,6 +103,12 @@ def load_network(
             tell(file[0], notes)
     if entry is not None and hasattr(module, "transform_input"):
         module.transform_input = True  # as torchvision sets it for its weights of Inception and GoogLeNet
+    elif file is not None and hasattr(module, "transform_input") and "transform_input" not in arguments:
+        warnings.warn(
+            f"{path} can normalize its images a second time, as torchvision's own weights need it, and {file[0]} does "
+            "not say whether its weights do. It does not; init_args {transform_input: true} lets it.",
+            stacklevel=2,
+        )
     module.eval()
     if training := [at for at, part in module.named_modules() if part.training]:
         raise InputError(f"model.network: {training[0] or path} of {path} stays in training mode after eval().")

@@ -42,6 +42,7 @@ class VGG16(nn.Module):
         input_size: Height and width in pixels of the images it was trained on, at least 32.
         resize_size: Length in pixels of an image's shorter side before the crop to ``input_size``.
         batch_norm: Whether a batch norm follows each convolution, as training from scratch needs it.
+        interpolation: How images were resized: bilinear, bicubic, ...
 
     Shape: ``(N, 3, H, W)`` -> ``(N, len(class_names))``.
 
@@ -63,6 +64,7 @@ class VGG16(nn.Module):
         input_size: int = 224,
         resize_size: int = 256,
         batch_norm: bool = False,
+        interpolation: str = "bilinear",
     ) -> None:
         super().__init__()
         for name, size in (("input_size", input_size), ("resize_size", resize_size)):
@@ -78,6 +80,7 @@ class VGG16(nn.Module):
         self.input_size = input_size
         self.resize_size = resize_size
         self.batch_norm = batch_norm
+        self.interpolation = interpolation
         channels = [v if isinstance(v, str) else max(1, int(v * width)) for v in cfgs["D"]]
         grid = input_size // 32
         self.features = make_layers(channels, batch_norm=batch_norm)
@@ -98,14 +101,14 @@ class VGG16(nn.Module):
 
     def network(self, **said: Unpack[Said]) -> Network[VGG16]:
         """The network from pixels in [0, 1] around this module; ImageNet's normalization unless another is said."""
-        preset = Preset("VGG16", IMAGENET_MEAN, IMAGENET_STD, self.input_size, self.resize_size, "bilinear")
+        preset = Preset("VGG16", IMAGENET_MEAN, IMAGENET_STD, self.input_size, self.resize_size, self.interpolation)
         network = as_network(self, **said, preset=preset)
         self.class_names = list(network.class_names)
         return network
 
     def description(self) -> dict[str, Any]:
         """The constructor's arguments, as plain values: ``VGG16(**network.description())`` has the same layout."""
-        names = ("class_names", "width", "hidden_features", "input_size", "resize_size", "batch_norm")
+        names = ("class_names", "width", "hidden_features", "input_size", "resize_size", "batch_norm", "interpolation")
         return {name: getattr(self, name) for name in names}
 
     def initialize(self, seed: int) -> VGG16:

@@ -11,7 +11,6 @@ from pytorch_lightning.callbacks import Callback, EarlyStopping, ModelCheckpoint
 from pytorch_lightning.cli import LightningArgumentParser
 from pytorch_lightning.utilities.rank_zero import rank_zero_info
 
-from lightning_modules.errors import InputError
 from lightning_modules.networks.vgg16 import load_vgg16, save_vgg16
 from lightning_modules.running.cli import RunCLI
 from lightning_modules.running.run_folder import RunFolder
@@ -82,6 +81,7 @@ class TrainCLI(RunCLI):
         parser.link_arguments("data", "model.class_names", _class_names, apply_on="instantiate")
         parser.link_arguments("data", "model.input_size", _input_size, apply_on="instantiate")
         parser.link_arguments("data", "model.resize_size", _resize_size, apply_on="instantiate")
+        parser.link_arguments("data", "model.interpolation", _interpolation, apply_on="instantiate")
 
     def callbacks(self) -> list[Callback]:
         folder = self.out / "checkpoints"
@@ -105,10 +105,8 @@ def _input_size(data: Any) -> int:
 
 
 def _resize_size(data: Any) -> int:
-    preprocess = data.preprocess
-    if preprocess.interpolation != "bilinear":
-        raise InputError(
-            f"data.interpolation is {preprocess.interpolation}, but files of VGG16 do not say so: what reads them "
-            "resizes images by bilinear. Train with that."
-        )
-    return preprocess.short_side
+    return data.preprocess.short_side
+
+
+def _interpolation(data: Any) -> str:
+    return data.preprocess.interpolation

@@ -121,10 +121,3 @@ def test_few_images(call: Callable, shapes: Path, tmp_path: Path) -> None:
     assert steps_done(tmp_path / "run") == 1
     with pytest.raises(ValueError, match=r"model\.dropout was .*Give this one another --out, or delete run\."):
         call(main, *options, "--model.dropout", 0.3)
-
-
-def test_an_interpolation_that_the_file_would_not_tell(call: Callable, shapes: Path) -> None:
-    with pytest.raises(ValueError, match=r"data\.interpolation is bicubic, but files of VGG16 do not say so"):
-        call(
-            main, "--data.root", shapes, "--data.interpolation", "bicubic", "--model.weights", "random", "--out", "run"
-        )

@@ -79,7 +79,6 @@ TORCHVISION = {
     "regnet_x_400mf": Case("trunk_output", ("trunk_output", "trunk_output.block3")),
     "regnet_y_400mf": Case("trunk_output", ("trunk_output",), guided="also Sigmoid"),
     "resnet18": Case("layer4", ("layer4", "layer3.1.conv2")),
-    "resnext50_32x4d": Case("layer4", ("layer4",)),
     "shufflenet_v2_x0_5": Case("conv5", ("conv5", "stage3")),
     "squeezenet1_1": Case("features", ("features", "features.9")),
     "swin_t": Case("features", ("features.7", "features.5.1.norm1"), channels_last, guided="only GELU", input_size=224),
@@ -93,7 +92,6 @@ TORCHVISION = {
         guided="only GELU",
         input_size=None,
     ),
-    "wide_resnet50_2": Case("layer4", ("layer4",)),
 }
 
 TIMM = {

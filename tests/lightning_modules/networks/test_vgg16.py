@@ -233,3 +233,9 @@ class TestDownload:
         cached.write_bytes(cached.read_bytes()[:-1] + b"x")
         with pytest.raises(WeightsError, match=r"damaged.*SHA-256 begins with.*Delete it"):
             load_vgg16("IMAGENET1K_V1")
+
+
+def test_a_file_keeps_how_images_were_resized(tmp_path: Path) -> None:
+    small = VGG16(["cat", "dog"], width=0.05, hidden_features=8, input_size=32, interpolation="bicubic")
+    save_vgg16(small.initialize(0).eval().network(), tmp_path / "x.pth")
+    assert load_vgg16(tmp_path / "x.pth").interpolation == "bicubic"
