@@ -107,6 +107,8 @@ def _notes(summary: dict[str, Any], remedy: str) -> list[str]:
     """How small a budget fools an image; how many images only look robust, and what to do about it."""
     median = summary["median_smallest_eps"]
     notes = [f"Median smallest eps that fools an image: {'above the sweep' if median is None else format_eps(median)}"]
+    if not summary["n_attacked"]:
+        notes = ["There was no image to fool: none was classified rightly, or none could be computed."]
     if summary["n_saturated"]:
         notes.append(
             f"The network is so sure of {summary['n_saturated']:,} images that float32 rounds their probability to 1. "
