@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from datamodules.batch import INTERPOLATIONS
 from lightning_modules.errors import InputError
 from lightning_modules.networks.class_files import read_class_names
+from lightning_modules.networks.facts import place
 from lightning_modules.networks.network import Network, layers_of, uncompiled
 from lightning_modules.networks.observation import observe
 from lightning_modules.networks.outputs import OutputKind, check_kind, known_kind
@@ -100,7 +101,7 @@ def as_network(
         return module
     name = name or type(inside).__name__
     preset = preset or torchvision_preset(inside) or timm_preset(inside)
-    said = _Said(inside, preset, name)
+    said = _Said(inside, preset)
     mean, std = _normalization(mean, std, preset, said)
     size = side(said("input_size", input_size, 224), "input_size")
     resize = said("resize_size", None if resize_size == "own" else resize_size, round(size * 8 / 7))
@@ -113,7 +114,7 @@ def as_network(
 
     layers = layers_of(inside)
     target_layer = said("target_layer", target_layer)
-    if target_layer is not None and target_layer.partition("@")[0] not in layers:
+    if target_layer is not None and place(target_layer)[0] not in layers:
         raise InputError(f"model.network: {name} names {target_layer!r} as its target_layer, but has no such.")
     found = observe(inside, layers, _Normalized(mean, std), size, name)
     kind = known_kind(found.outputs, outputs, name, found.ends_in)
@@ -143,8 +144,8 @@ class _Said:
         by: Who said it: option -> words.
     """
 
-    def __init__(self, module: nn.Module, preset: Preset | None, name: str) -> None:
-        self.module, self.preset, self.name = module, preset, name
+    def __init__(self, module: nn.Module, preset: Preset | None) -> None:
+        self.module, self.preset = module, preset
         self.by: dict[str, str] = {}
 
     def __call__(self, option: str, here: Any, default: Any = None) -> Any:

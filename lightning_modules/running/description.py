@@ -13,7 +13,7 @@ from lightning_modules.methods.base import AttributionMethod
 from lightning_modules.methods.cam import GradCAM, GuidedGradCAM
 from lightning_modules.methods.gradient import GuidedBackprop, Saliency
 from lightning_modules.methods.smooth_grad import SmoothGrad
-from lightning_modules.networks.facts import shown
+from lightning_modules.networks.facts import place, shown
 from lightning_modules.networks.loading import NETWORK_HELP, load_network
 from lightning_modules.networks.making import Said
 from lightning_modules.networks.network import Network
@@ -111,7 +111,7 @@ def _table_of_layers(network: Network) -> Table:
     rows = []
     for label, call in network.facts.by_label.items():
         usable = "yes" if label in network.layers_with_positions else "no"
-        rows.append([label, type(layers[label.partition("@")[0]]).__name__, shown(call), usable])
+        rows.append([label, type(layers[place(label)[0]]).__name__, shown(call), usable])
     idle = [name for name in layers if name not in network.facts.calls]
     silent = [[name, type(layers[name]).__name__, "does not run", "no"] for name in idle]
     return Table(["layer, in the order they ran", "kind", "output of an image", "Grad-CAM"], rows + silent, n_left=4)
