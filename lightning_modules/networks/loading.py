@@ -18,7 +18,6 @@ from lightning_modules.errors import InputError, described
 from lightning_modules.networks.efficientnet_lite0 import load_efficientnet_lite0
 from lightning_modules.networks.making import Said, as_network
 from lightning_modules.networks.network import Network, uncompiled
-from lightning_modules.networks.timm_facts import timm_preset
 from lightning_modules.networks.torchvision_facts import builder_of, named_entry, torchvision_preset, weights_of
 from lightning_modules.networks.vgg16 import load_vgg16
 from lightning_modules.networks.weights.files import WeightsError, download, find_file
@@ -83,7 +82,25 @@ def load_network(
     maker = _find(path)
     builder = builder_of(maker, arguments)
     entries = weights_of(builder)
-    name = str(weights)
+    module, entry = _with_weights(maker, path, arguments, entries, str(weights), seed)
+    module.eval()
+    if training := [at for at, part in module.named_modules() if part.training]:
+        raise InputError(f"model.network: {training[0] or path} of {path} stays in training mode after eval().")
+    if isinstance(module, Network):
+        return as_network(module, **said).freeze()
+    _to_float32(module, path)
+    inside = uncompiled(module)
+    # Random weights have no preparation of their own.
+    found = torchvision_preset(inside, entries, entry or (entries[0] if str(weights) == "random" and entries else None))
+    made = as_network(module, **said, name=path, preset=found)
+    _tell(made, path)
+    return made.freeze()
+
+
+def _with_weights(
+    maker: Any, path: str, arguments: dict[str, Any], entries: Sequence[WeightsEnum], name: str, seed: int
+) -> tuple[Any, WeightsEnum | None]:
+    """The module with the weights called ``name``; and the entry of torchvision's that they are, if they are one's."""
     file = _weights_file(name, path, entries)
 
     def make(**told: Any) -> Any:
@@ -107,21 +124,9 @@ def load_network(
         warnings.warn(
             f"{path} can normalize its images a second time, as torchvision's own weights need it, and {file[0]} does "
             "not say whether its weights do. It does not; init_args {transform_input: true} lets it.",
-            stacklevel=2,
+            stacklevel=3,
         )
-    module.eval()
-    if training := [at for at, part in module.named_modules() if part.training]:
-        raise InputError(f"model.network: {training[0] or path} of {path} stays in training mode after eval().")
-    if isinstance(module, Network):
-        return as_network(module, **said).freeze()
-    _to_float32(module, path)
-    inside = uncompiled(module)
-    # Random weights have no preparation of their own.
-    found = torchvision_preset(inside, entries, entry or (entries[0] if name == "random" and entries else None))
-    found = found or timm_preset(inside)
-    made = as_network(module, **said, name=path, preset=found)
-    _tell(made, path)
-    return made.freeze()
+    return module, entry
 
 
 def _to_float32(module: nn.Module, path: str) -> None:
