@@ -39,6 +39,11 @@ from lightning_modules.results.rows import (
 from lightning_modules.results.scores import mean_with_interval, summarize_score
 from lightning_modules.results.tables import Table
 
+LEGEND = (
+    "Each figure shows one image, with the classes that the network finds most probable. The dashed frame is what the "
+    "network sees."
+)
+
 
 class Outputs(TypedDict):
     """What a test step gives.
@@ -228,7 +233,8 @@ class EvaluationModule(RunModule):
         scores = summary["scores"]
         scalars = image_scalars(summary) | {tag(SCORES, name): score["mean"] for name, score in scores.items()}
         rows = [[name, mean_with_interval(score), f"{score['n']:,}"] for name, score in scores.items()]
-        return Report(scalars, {}, summary, [Table(["mean and 95 % interval", "of all images", "n"], rows)])
+        table = Table(["mean and 95 % interval", "of all images", "n"], rows)
+        return Report(scalars, {}, summary, [table], legend=LEGEND)
 
     def run_figures(self, summary: dict[str, Any], run: Path) -> Iterator[tuple[str, Figure]]:
         """A histogram of each column."""

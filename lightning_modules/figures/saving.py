@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 from typing import Literal
 
@@ -12,15 +13,37 @@ from lightning_modules.whole_files import written_whole
 
 FigureFormat = Literal["png", "pdf"]
 
+TITLE, DESCRIPTION = "Title", "Description"
+"""Where a PNG file says in words what it shows."""
+
 
 def save_figure(figure: Figure, folder: Path, name: str, file_format: FigureFormat = "png") -> Path:
     """Writes a figure to ``folder/name.png`` and, if asked for, to ``name.pdf`` beside it; returns the last.
 
-    The pixels are always written: TensorBoard shows them.
+    The pixels are always written: TensorBoard shows them. They say in words what they show: the figure's first lines.
     """
+    words = {name: text for name, text in zip((TITLE, DESCRIPTION), _first_lines(figure)) if text}
     for extension in ("png", "pdf") if file_format == "pdf" else ("png",):
         path = folder / f"{name}.{extension}"
         # Letters as TrueType: publishers refuse matplotlib's default, and they can be searched and edited.
         with written_whole(path) as aside, matplotlib.rc_context({"pdf.fonttype": 42, "text.parse_math": False}):
-            figure.savefig(aside, format=extension)
+            figure.savefig(aside, format=extension, metadata=words if extension == "png" else None)
     return path
+
+
+def is_of_one_image(path: Path) -> bool:
+    """Whether a figure's file shows a single image, not the whole run: its name begins with the image's number.
+
+    Example:
+        >>> is_of_one_image(Path("00012_star.png")), is_of_one_image(Path("scores.png"))
+        (True, False)
+    """
+    return re.match(r"\d{5}_", path.name) is not None
+
+
+def _first_lines(figure: Figure) -> list[str]:
+    """The heading of a figure, or else the title of its first axes; then what else stands beside the axes."""
+    heading = figure.get_suptitle() or next((axes.get_title() for axes in figure.axes), "")
+    others = [text.get_text() for text in figure.texts if text.get_text() != heading]
+    # What stands far apart in a line are sentences of their own.
+    return [" ".join(re.sub(r" {2,}", "; ", text).split()) for text in (heading, "; ".join(others))]

@@ -19,6 +19,13 @@ BOXES_HINT = (
     "Others need none: --model.metrics '[AverageDrop, InsertionDeletion]'."
 )
 
+LEGEND = (
+    "Each figure shows one image, with the classes that the network finds most probable. The dashed frame is what the "
+    "network sees. Each further column is a method: above its map alone, below the map laid over the image. The brighter "
+    "a place, the more it counts for the class that is explained. In maps with signs, red pixels raise the score of the "
+    "class when they become brighter, and blue ones lower it."
+)
+
 
 def summarize_attribution(table: pa.Table) -> dict[str, Any]:
     """Counts of images, accuracy, and for each method its scores and mean curves.
@@ -72,7 +79,7 @@ def report_attribution(summary: dict[str, Any]) -> Report:
             if values:
                 over, steps = curve_steps(name, len(values))
                 curves[tag(f"{CURVES}_over_{over}", name, method)] = list(zip(steps, values))
-    return Report(scalars, curves, summary, [_table(methods)] if methods else [], _notes(summary))
+    return Report(scalars, curves, summary, [_table(methods)] if methods else [], _notes(summary), LEGEND)
 
 
 def _table(methods: dict[str, Any]) -> Table:

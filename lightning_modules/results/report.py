@@ -24,6 +24,7 @@ class Report:
         summary: Has the counts of images, and their accuracy.
         tables: For the terminal and for TensorBoard.
         notes: Sentences about what stands out, for the terminal.
+        legend: How to read the figure of a single image, for who has never seen one.
     """
 
     scalars: Mapping[str, float | None]
@@ -31,6 +32,7 @@ class Report:
     summary: Mapping[str, Any]
     tables: Sequence[Table]
     notes: Sequence[str] = ()
+    legend: str = ""
 
     def markdown(self) -> str:
         """How many images there were, and the tables."""

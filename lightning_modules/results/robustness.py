@@ -17,6 +17,12 @@ RANK_CORRELATION = ".rank_correlation"
 TOP_OVERLAP = ".top_overlap"
 """After a method's name: the columns of how far its map moved."""
 
+LEGEND = (
+    "Each figure shows one image: as it is, what the attack adds to it (made stronger, so that it can be seen), and the "
+    "attacked image, each with the class that the network finds most probable. The curves show how the probabilities "
+    "change while the attack grows. The maps at the right show where the network looks before and after the attack."
+)
+
 
 def summarize_robustness(table: pa.Table) -> dict[str, Any]:
     """Summary of the rows of a run, an image and budget each (0 = clean).
@@ -79,7 +85,7 @@ def report_robustness(summary: dict[str, Any], remedy: str = "") -> Report:
     scalars = image_scalars(summary) | {f"{SUMMARY}/{name}": summary[name] for name in names}
     if sweep:
         scalars[f"{SUMMARY}/robust_acc_at_the_largest_eps"] = sweep[-1]["robust_acc"]
-    return Report(scalars, curves, summary, [_table(summary)], _notes(summary, remedy))
+    return Report(scalars, curves, summary, [_table(summary)], _notes(summary, remedy), LEGEND)
 
 
 def _table(summary: dict[str, Any]) -> Table:

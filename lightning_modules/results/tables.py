@@ -56,17 +56,24 @@ class Table:
 
 def _in_rich(text: str) -> Text:
     """Not a string: of that Rich reads markup and names of emoji."""
-    return Text(_in_one_line(text))
+    return Text(plain(text))
 
 
 def _in_markdown(text: str) -> str:
     """With HTML and what Markdown takes for emphasis, code, links and the end of a cell made plain."""
-    text = html.escape(_in_one_line(text), quote=False)
+    text = html.escape(plain(text), quote=False)
     return re.sub(r"[\\`*|]|(?<!\w)_|_(?!\w)|(?<=\])\(", r"\\\g<0>", text)
 
 
-def _in_one_line(text: str) -> str:
-    """Without line breaks, and what else would steer a terminal."""
+def plain(text: str) -> str:
+    """In one line, and without what else would steer a terminal, or turn the order of letters round.
+
+    Example:
+        >>> plain("two\\nlines")
+        'two lines'
+    """
+    if text.isprintable():
+        return text
     return "".join(letter if letter.isprintable() else " " for letter in text)
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 import textwrap
 from collections.abc import Mapping
 from pathlib import Path
@@ -13,6 +12,7 @@ from PIL import Image
 from torch.utils.tensorboard import SummaryWriter
 from torch.utils.tensorboard.summary import hparams
 
+from lightning_modules.figures.saving import is_of_one_image
 from lightning_modules.results.report import IMAGES, RUN, Report
 
 
@@ -37,8 +37,7 @@ class Board:
             if path.name in self.shown:
                 continue
             self.shown.add(path.name)
-            # Figures of one image begin with its number.
-            group = IMAGES if re.match(r"\d{5}_", path.name) else RUN
+            group = IMAGES if is_of_one_image(path) else RUN
             pixels = np.asarray(Image.open(path).convert("RGB"))
             self.writer.add_image(f"{group}/{path.stem}", pixels, dataformats="HWC")
         self.writer.flush()

@@ -24,6 +24,8 @@ from lightning_modules.evaluation import RunModule
 from lightning_modules.figures.saving import FigureFormat
 from lightning_modules.networks.loading import NETWORK_HELP
 from lightning_modules.networks.vgg16 import WEIGHTS_HELP
+from lightning_modules.pages.runs import page_of_run
+from lightning_modules.pages.told import Told
 from lightning_modules.results.report import describe_images, flat_settings
 from lightning_modules.results.rows import done_paths
 from lightning_modules.running.cli import RunCLI
@@ -81,6 +83,7 @@ class EvaluationCLI(RunCLI):
         words = map(shlex.quote, ["python", sys.argv[0], *(sys.argv[1:] if args is None else args)])
         # An option a line, as it is to be read.
         self.command = "".join(f" \\\n    {word}" if word[:2] == "--" else f" {word}" for word in words).lstrip()
+        self.description = description
         self.extra = extra
         self.defaults = dict(defaults)
         self.classes = model_class, data_class
@@ -100,6 +103,9 @@ class EvaluationCLI(RunCLI):
     def add_arguments_to_parser(self, parser: LightningArgumentParser) -> None:
         super().add_arguments_to_parser(parser)
         parser.add_argument("--overwrite", action="store_true", help="Delete what an earlier run left in RUN first.")
+        parser.add_argument(
+            "--report", action="store_true", help="Lay the run out as a page to hand on: RUN/index.html."
+        )
         parser.add_argument("--strict", action="store_true", help="Exit with 1 if any image failed.")
         parser.add_argument(
             "--figure_format",
@@ -169,7 +175,7 @@ class EvaluationCLI(RunCLI):
         run.remove_unfinished()
         run.settle("config.yaml", self.settings, fixed=fixed)
         run.settle("inputs.json", json.dumps(self.inputs, indent=2) + "\n", fixed=fixed)
-        run.begin_session()
+        run.begin_session(self.command)
 
     def _close_run(self) -> dict[str, Any]:
         """Writes ``summary.json``: of all rows, and of what produced them."""
@@ -190,7 +196,16 @@ class EvaluationCLI(RunCLI):
             "wall_time_s": round(run.wall_time(), 3),
         }
         write_text(self.out / "summary.json", json.dumps({**summary, "produced_by": produced_by}, indent=2) + "\n")
+        report = self.model.report(summary)
+        Told.by(report, self.model.details(self.out), self.description).save(self.out)
+        # A page that is there already is kept true.
+        if self.config["report"] or self.page.exists():
+            page_of_run(self.out, run.commands()).write(self.page)
         return summary
+
+    @property
+    def page(self) -> Path:
+        return self.out / "index.html"
 
     def show(self, summary: dict[str, Any]) -> None:
         """Prints the tables, what stands out, how many images there were, and where to look."""
@@ -204,6 +219,8 @@ class EvaluationCLI(RunCLI):
         made = "Images, rows" if (self.out / "images").is_dir() else "Rows"
         print(f"{describe_images(summary)}\n{made}, summary, figures: {self.out}")
         print(f"Look at it: tensorboard --logdir {self.out}")
+        if self.page.exists():
+            print(f"Hand it on: {self.page}")
 
 
 class RunGuard(Callback):

@@ -27,6 +27,7 @@ SPLIT = frozenset(
         "figure_format",
         "out",
         "overwrite",
+        "report",
         "strict",
         "data.batch_size",
         "data.num_workers",
@@ -41,7 +42,7 @@ SPLIT = frozenset(
 
 LEFT = (
     *("results", "figures", "images", "tensorboard"),
-    *("summary.json", "inputs.json", "sessions.json", "listing.arrow", "config.yaml"),
+    *("summary.json", "inputs.json", "sessions.json", "listing.arrow", "config.yaml", "report.json", "index.html"),
 )
 """What a run leaves in its folder; nothing else is ever deleted."""
 
@@ -176,13 +177,24 @@ class RunFolder:
                 f"{start_over}."
             )
 
-    def begin_session(self) -> None:
-        """Notes that a process began to add to the run."""
-        self._write_sessions([*self._sessions(), {"began": time.time_ns()}])
+    def begin_session(self, command: str = "") -> None:
+        """Notes that a process began to add to the run, by which command."""
+        self._write_sessions([*self._sessions(), {"began": time.time_ns(), "command": command}])
 
     def end_session(self) -> None:
         *before, last = self._sessions()
         self._write_sessions([*before, {**last, "ended": time.time_ns()}])
+
+    def commands(self) -> list[str]:
+        """The commands that added rows, each once, the first one first; where none is known, the present one."""
+        parts, sessions = self._parts(), self._sessions()
+        limits = [session["began"] for session in sessions[1:]] + [time.time_ns()]
+        grown = [
+            session.get("command", "")
+            for session, limit in zip(sessions, limits)
+            if any(session["began"] <= part <= limit for part in parts)
+        ]
+        return list(dict.fromkeys(filter(None, grown))) or [sessions[-1].get("command", "")]
 
     def wall_time(self) -> float:
         """Seconds that the run took, over all its sessions; one that was killed ended with its last part."""
@@ -206,11 +218,11 @@ class RunFolder:
     def n_sessions(self) -> int:
         return len(self._sessions())
 
-    def _sessions(self) -> list[dict[str, int]]:
+    def _sessions(self) -> list[dict[str, Any]]:
         path = self.path / "sessions.json"
         return json.loads(path.read_text()) if path.exists() else []
 
-    def _write_sessions(self, sessions: list[dict[str, int]]) -> None:
+    def _write_sessions(self, sessions: list[dict[str, Any]]) -> None:
         write_text(self.path / "sessions.json", json.dumps(sessions))
 
 

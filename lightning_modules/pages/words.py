@@ -1,0 +1,64 @@
+"""The words of the tables, for a reader who meets them for the first time."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+
+from lightning_modules.results.tables import Table
+
+WORDS = {
+    "GradCAM": "Grad-CAM. Marks the regions that raise the score of the class. It is coarse, but knows classes apart.",
+    "GuidedBackprop": "Guided Backpropagation. Marks single pixels and edges that the network responds to. It is sharp, "
+    "but hardly depends on the class.",
+    "GuidedGradCAM": "Guided Grad-CAM. The product of the two: the sharp pixels, inside the regions of the class.",
+    "SmoothGrad": "How much each pixel changes the score, averaged over noisy copies of the image.",
+    "Saliency": "How much each pixel changes the score of the class.",
+    "FGSM": "An attack in one step: every pixel moves by the same small amount, up or down, as hurts most.",
+    "PGD": "An attack in many small steps.",
+    "mean and 95 % interval": "The mean over the images, ± how far the true mean may lie from it with 95 % confidence.",
+    "pointing_game": "Share of maps of which the brightest pixel lies on the object. Higher is better.",
+    "energy_in_box": "Share of a map's total strength that lies inside the object's box. Higher is better.",
+    "localization_error_top1": "Share of images where the map's box or the predicted class is wrong. Lower is better.",
+    "localization_error_top5": "The same, where the class may be any of the five most probable ones.",
+    "class_discrimination": "Of two objects, how much more the map lies on the one that was asked for. Higher is better.",
+    "insertion": "How soon the network knows the class when the marked pixels appear first. Higher is better.",
+    "deletion": "How long the network knows the class when the marked pixels vanish first. Lower is better.",
+    "average_drop": "How much probability is lost when only what the map marks is shown. Lower is better.",
+    "increase_in_confidence": "Share of images of which the class becomes more probable then. Higher is better.",
+    "randomization_correlation": "How alike a map stays while the network forgets what it has learnt. A map that stays "
+    "the same does not explain the network. Lower is better.",
+    "randomization_ssim": "The same, measured by how alike the two maps look.",
+    "maps that show nothing": "Maps that are the same everywhere, so that they mark nothing.",
+    "eps": "How far a pixel may move, on a scale from 0 (black) to 1 (white). 1/255 is one step of an 8-bit image.",
+    "top-1": "Share of images of which the most probable class is the right one.",
+    "top-5": "Share of images of which the right class is among the five most probable ones.",
+    "success of the attack": "Share of images whose predicted class the attack changed as it wanted.",
+    "L∞": "The largest change of any pixel, on average over the images.",
+    "L2": "The size of the change of all pixels together, on average over the images.",
+    "rank correlation": "How alike the maps before and after the attack rank the pixels: 1 is the same, 0 is unrelated.",
+    "top 15 % in common": "Share of the strongest 15 % of the pixels that both maps mark.",
+    "activation": "What was maximized: how strongly the network responds.",
+    "probability": "How sure the network is that the image shows the class.",
+    "p": "Probability: how sure the network is that the image shows the class.",
+    "shifted": "The same after small random shifts. An image that only fools the network does not survive them.",
+    "TV": "Total variation: how much neighbouring pixels differ. Smooth images have little.",
+    "total variation": "How much neighbouring pixels differ. Smooth images have little.",
+}
+"""What stands in the tables -> what it means."""
+
+
+def explained_words(tables: Sequence[Table]) -> dict[str, str]:
+    """The words that stand in the headers and first columns of tables, and what they mean.
+
+    Example:
+        >>> list(explained_words([Table(["score", "SmoothGrad(n_samples=2)"], [["deletion", "0.1"]])]))
+        ['SmoothGrad', 'deletion']
+    """
+    cells = [cell for table in tables for cell in (table.title, *table.header, *(row[0] for row in table.rows if row))]
+    return {word: meaning for word, meaning in WORDS.items() if any(_has(cell, word) for cell in cells)}
+
+
+def _has(cell: str, word: str) -> bool:
+    """Whether a cell has the word, not only as a part of a longer one."""
+    return re.search(rf"(?<![\w-]){re.escape(word)}(?![\w-])", cell) is not None
