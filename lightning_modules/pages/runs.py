@@ -1,4 +1,4 @@
-"""From the folder of a run to its section of a page. Of a huge run the page holds a part, and says where the rest is."""
+"""From the folder of a run to its section of a page; of a huge run to a part of it, and where the rest is."""
 
 from __future__ import annotations
 
@@ -112,7 +112,7 @@ def _bounded(table: Table, run: Path, left_out: list[str]) -> Table:
     if len(table.rows) <= MOST_ROWS:
         return table
     left_out.append(
-        f"Of a table of {len(table.rows):,} rows, {MOST_ROWS} are shown. All rows lie in {(run / 'results').as_posix()}."
+        f"Of a table of {len(table.rows):,} rows, {MOST_ROWS} are shown. All lie in {run.as_posix()}/results."
     )
     return Table(table.header, table.rows[:MOST_ROWS], table.title, table.n_left)
 
@@ -148,8 +148,7 @@ def facts(summary: Mapping[str, Any], config: Mapping[str, Any]) -> Table:
         "Images": made.get("paths", {}).get("root"),
         "Images in all": f"{data['n_images']:,}" if "n_images" in data else None,
         "Boxes of objects": made.get("paths", {}).get("boxes"),
-        "What the network sees": size
-        and f"{size} × {size} pixels{f', after a resize to {resized}' if resized else ''}",
+        "Pixels it sees": size and f"{size} × {size}{f', after a resize to {resized}' if resized else ''}",
         "Layer of Grad-CAM": network.get("target_layer"),
         "Seeds of random numbers": ", ".join(f"{name} {seed}" for name, seed in seeds.items()),
         "Machine": ", ".join(dict.fromkeys(made.get("devices", []))),

@@ -9,8 +9,8 @@ from lightning_modules.results.tables import Table
 
 WORDS = {
     "GradCAM": "Grad-CAM. Marks the regions that raise the score of the class. It is coarse, but knows classes apart.",
-    "GuidedBackprop": "Guided Backpropagation. Marks single pixels and edges that the network responds to. It is sharp, "
-    "but hardly depends on the class.",
+    "GuidedBackprop": "Guided Backpropagation. Marks the pixels and edges that the network responds to. It is "
+    "sharp, but hardly depends on the class.",
     "GuidedGradCAM": "Guided Grad-CAM. The product of the two: the sharp pixels, inside the regions of the class.",
     "SmoothGrad": "How much each pixel changes the score, averaged over noisy copies of the image.",
     "Saliency": "How much each pixel changes the score of the class.",
@@ -21,7 +21,7 @@ WORDS = {
     "energy_in_box": "Share of a map's total strength that lies inside the object's box. Higher is better.",
     "localization_error_top1": "Share of images where the map's box or the predicted class is wrong. Lower is better.",
     "localization_error_top5": "The same, where the class may be any of the five most probable ones.",
-    "class_discrimination": "Of two objects, how much more the map lies on the one that was asked for. Higher is better.",
+    "class_discrimination": "Of two objects, how much more of the map lies on the one asked for. Higher is better.",
     "insertion": "How soon the network knows the class when the marked pixels appear first. Higher is better.",
     "deletion": "How long the network knows the class when the marked pixels vanish first. Lower is better.",
     "average_drop": "How much probability is lost when only what the map marks is shown. Lower is better.",
@@ -36,7 +36,7 @@ WORDS = {
     "success of the attack": "Share of images whose predicted class the attack changed as it wanted.",
     "L∞": "The largest change of any pixel, on average over the images.",
     "L2": "The size of the change of all pixels together, on average over the images.",
-    "rank correlation": "How alike the maps before and after the attack rank the pixels: 1 is the same, 0 is unrelated.",
+    "rank correlation": "How alike the maps before and after the attack rank the pixels: 1 the same, 0 unrelated.",
     "top 15 % in common": "Share of the strongest 15 % of the pixels that both maps mark.",
     "activation": "What was maximized: how strongly the network responds.",
     "probability": "How sure the network is that the image shows the class.",

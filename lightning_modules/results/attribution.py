@@ -21,9 +21,9 @@ BOXES_HINT = (
 
 LEGEND = (
     "Each figure shows one image, with the classes that the network finds most probable. The dashed frame is what the "
-    "network sees. Each further column is a method: above its map alone, below the map laid over the image. The brighter "
-    "a place, the more it counts for the class that is explained. In maps with signs, red pixels raise the score of the "
-    "class when they become brighter, and blue ones lower it."
+    "network sees. Each further column is a method: above, its map alone; below, the map laid over the image. The "
+    "brighter a place, the more it counts for the class that is explained. In maps with signs, red pixels raise the "
+    "score of the class when they become brighter, and blue ones lower it."
 )
 
 

@@ -18,9 +18,10 @@ TOP_OVERLAP = ".top_overlap"
 """After a method's name: the columns of how far its map moved."""
 
 LEGEND = (
-    "Each figure shows one image: as it is, what the attack adds to it (made stronger, so that it can be seen), and the "
-    "attacked image, each with the class that the network finds most probable. The curves show how the probabilities "
-    "change while the attack grows. The maps at the right show where the network looks before and after the attack."
+    "Each figure shows one image: as it is, what the attack adds to it (made stronger, so that it can be seen), and "
+    "the attacked image, each with the class that the network finds most probable. The curves show how the "
+    "probabilities change while the attack grows. The maps at the right show where the network looks before and after "
+    "the attack."
 )
 
 

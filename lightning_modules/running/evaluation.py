@@ -103,9 +103,7 @@ class EvaluationCLI(RunCLI):
     def add_arguments_to_parser(self, parser: LightningArgumentParser) -> None:
         super().add_arguments_to_parser(parser)
         parser.add_argument("--overwrite", action="store_true", help="Delete what an earlier run left in RUN first.")
-        parser.add_argument(
-            "--report", action="store_true", help="Lay the run out as a page to hand on: RUN/index.html."
-        )
+        parser.add_argument("--report", action="store_true", help="Make a page of the run to hand on: RUN/index.html.")
         parser.add_argument("--strict", action="store_true", help="Exit with 1 if any image failed.")
         parser.add_argument(
             "--figure_format",

@@ -1,0 +1,122 @@
+"""Commands of our scripts that run side by side, each in a process of its own, and are told of one after the other."""
+
+from __future__ import annotations
+
+import importlib
+import multiprocessing
+import os
+import re
+import shlex
+import sys
+import tempfile
+from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from multiprocessing.context import ForkServerProcess
+from pathlib import Path
+
+PRELOADED = ["datamodules", "lightning_modules.running", "torch.utils.tensorboard", "scipy.stats", "timm"]
+"""What a process finds imported when it starts; of these, what is not installed is passed over."""
+
+
+@dataclass(frozen=True)
+class Step:
+    """A command, and what is said of it.
+
+    Attributes:
+        title: A few words.
+        about: What is to be seen.
+        words: Of the command: the file name of a script, and its options.
+    """
+
+    title: str
+    about: str
+    words: Sequence[str]
+
+    @property
+    def command(self) -> str:
+        """The command as it is typed where ``scripts`` lies, an option a line."""
+        script, *options = self.words
+        lines = f"python scripts/{script}"
+        for word in options:
+            lines += f" \\\n    {shlex.quote(word)}" if word.startswith("--") else f" {shlex.quote(word)}"
+        return lines
+
+    @property
+    def out(self) -> Path | None:
+        """The folder that the command fills, if any."""
+        return Path(self.words[self.words.index("--out") + 1]) if "--out" in self.words else None
+
+
+@dataclass(frozen=True)
+class Ended:
+    """How a step ended: its exit code, and what it printed."""
+
+    step: Step
+    code: int
+    output: str
+
+
+def parse_steps(text: str, out: str) -> list[Step]:
+    """Steps as they stand in a file: paragraphs of a title (``# ``), of sentences, and of a command (``$ ``).
+
+    Args:
+        text: Of the file.
+        out: What stands for ``OUT`` in it.
+
+    Example:
+        >>> parse_steps("# Look\\nIt is a cat.\\n$ predict.py OUT/cat.png \\\\\\n  --top_k 1", "runs")[0].words
+        ['predict.py', 'runs/cat.png', '--top_k', '1']
+    """
+    steps = []
+    for title, about, command in re.findall(r"(?ms)^# (.*?)\n(.*?)^\$ (.*?)(?=\n# |\Z)", text):
+        words = [word.replace("OUT", out) for word in shlex.split(command.replace("\\\n", " "))]
+        steps.append(Step(title, " ".join(about.split()), words))
+    return steps
+
+
+def run_steps(steps: Sequence[Step], scripts: Path, n_at_once: int | None = None) -> Iterator[Ended]:
+    """Runs steps side by side and gives how each ended, in their order. Whoever stops asking stops those that run.
+
+    Args:
+        steps: None may need what another one leaves.
+        scripts: The folder of the scripts.
+        n_at_once: How many run at a time, which share the CPUs; None = one for each CPU, but at most four.
+    """
+    cpus = len(os.sched_getaffinity(0))
+    n_at_once = n_at_once or min(4, cpus, len(steps))
+    server = multiprocessing.get_context("forkserver")
+    server.set_forkserver_preload(PRELOADED)
+    started: list[ForkServerProcess] = []
+
+    def ended(step: Step) -> Ended:
+        with tempfile.NamedTemporaryFile(suffix=".txt") as log:
+            process = server.Process(target=_run, args=(step.words, scripts, log.name, max(1, cpus // n_at_once)))
+            started.append(process)
+            process.start()
+            process.join()
+            code = process.exitcode or 0
+            return Ended(step, code if code >= 0 else 128 - code, Path(log.name).read_text(errors="replace"))
+
+    pool = ThreadPoolExecutor(n_at_once)
+    try:
+        yield from pool.map(ended, steps)
+    finally:
+        pool.shutdown(wait=False, cancel_futures=True)
+        for process in started:
+            if process.is_alive():
+                process.terminate()
+        pool.shutdown()
+
+
+def _run(words: Sequence[str], scripts: Path, log: str, n_threads: int) -> None:
+    """Runs a script as if it had been typed; what it prints goes to a file."""
+    import torch
+
+    for number in (1, 2):
+        os.dup2(os.open(log, os.O_WRONLY | os.O_APPEND), number)
+    torch.set_num_threads(n_threads)
+    sys.path.insert(0, str(scripts))
+    sys.argv = [f"scripts/{words[0]}", *words[1:]]
+    script = importlib.import_module(Path(words[0]).stem)
+    script.run_main(script.main)
