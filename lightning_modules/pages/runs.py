@@ -63,9 +63,7 @@ def section_of_run(run: Path, commands: Sequence[str], title: str = "", about: s
     ):
         found[name] = album.embed(files, most, caption)
         if len(found[name]) < len(files):
-            left_out.append(
-                f"Of {len(files):,} {name}, {len(found[name]):,} are shown. All lie in {files[0].parent.as_posix()}."
-            )
+            left_out.append(f"Of {len(files):,} {name}, {len(found[name]):,} are shown. All lie in {files[0].parent}.")
     tables = [_bounded(table, run, left_out) for table in told.tables if list(table.header) != FAILED]
     figures, images, panels = found.values()
     return Section(
@@ -111,9 +109,7 @@ def _captions(rows: Mapping[str, Row]) -> Callable[[Path], tuple[str, str]]:
 def _bounded(table: Table, run: Path, left_out: list[str]) -> Table:
     if len(table.rows) <= MOST_ROWS:
         return table
-    left_out.append(
-        f"Of a table of {len(table.rows):,} rows, {MOST_ROWS} are shown. All lie in {run.as_posix()}/results."
-    )
+    left_out.append(f"Of a table of {len(table.rows):,} rows, {MOST_ROWS} are shown. All lie in {run}/results.")
     return Table(table.header, table.rows[:MOST_ROWS], table.title, table.n_left)
 
 

@@ -4,6 +4,7 @@ Nothing here computes a number.
 """
 
 from lightning_modules.running.cli import RunCLI, import_from_here, run_main
+from lightning_modules.running.demonstration import demonstrate
 from lightning_modules.running.description import run_description
 from lightning_modules.running.evaluation import EvaluationCLI, run_evaluation
 from lightning_modules.running.prediction import run_prediction
@@ -17,6 +18,7 @@ __all__ = [
     "RunError",
     "RunFolder",
     "RunWriter",
+    "demonstrate",
     "import_from_here",
     "run_description",
     "run_evaluation",

@@ -5,8 +5,8 @@ from __future__ import annotations
 import importlib
 import multiprocessing
 import os
-import re
 import shlex
+import shutil
 import sys
 import tempfile
 from collections.abc import Iterator, Sequence
@@ -15,6 +15,9 @@ from dataclasses import dataclass
 from multiprocessing.context import ForkServerProcess
 from pathlib import Path
 
+import torch
+
+SERVER = multiprocessing.get_context("forkserver")
 PRELOADED = ["datamodules", "lightning_modules.running", "torch.utils.tensorboard", "scipy.stats", "timm"]
 """What a process finds imported when it starts; of these, what is not installed is passed over."""
 
@@ -50,29 +53,12 @@ class Step:
 
 @dataclass(frozen=True)
 class Ended:
-    """How a step ended: its exit code, and what it printed."""
+    """How a step ended: its exit code, and what it printed to either stream."""
 
     step: Step
     code: int
-    output: str
-
-
-def parse_steps(text: str, out: str) -> list[Step]:
-    """Steps as they stand in a file: paragraphs of a title (``# ``), of sentences, and of a command (``$ ``).
-
-    Args:
-        text: Of the file.
-        out: What stands for ``OUT`` in it.
-
-    Example:
-        >>> parse_steps("# Look\\nIt is a cat.\\n$ predict.py OUT/cat.png \\\\\\n  --top_k 1", "runs")[0].words
-        ['predict.py', 'runs/cat.png', '--top_k', '1']
-    """
-    steps = []
-    for title, about, command in re.findall(r"(?ms)^# (.*?)\n(.*?)^\$ (.*?)(?=\n# |\Z)", text):
-        words = [word.replace("OUT", out) for word in shlex.split(command.replace("\\\n", " "))]
-        steps.append(Step(title, " ".join(about.split()), words))
-    return steps
+    stdout: str
+    stderr: str
 
 
 def run_steps(steps: Sequence[Step], scripts: Path, n_at_once: int | None = None) -> Iterator[Ended]:
@@ -85,18 +71,21 @@ def run_steps(steps: Sequence[Step], scripts: Path, n_at_once: int | None = None
     """
     cpus = len(os.sched_getaffinity(0))
     n_at_once = n_at_once or min(4, cpus, len(steps))
-    server = multiprocessing.get_context("forkserver")
-    server.set_forkserver_preload(PRELOADED)
+    columns = str(shutil.get_terminal_size((100, 24)).columns)
+    SERVER.set_forkserver_preload(PRELOADED)
     started: list[ForkServerProcess] = []
 
     def ended(step: Step) -> Ended:
-        with tempfile.NamedTemporaryFile(suffix=".txt") as log:
-            process = server.Process(target=_run, args=(step.words, scripts, log.name, max(1, cpus // n_at_once)))
+        with tempfile.TemporaryDirectory() as folder:
+            logs = [str(Path(folder, name)) for name in ("stdout", "stderr")]
+            args = (step.words, str(scripts), logs, columns, max(1, cpus // n_at_once))
+            process = SERVER.Process(target=_run, args=args)
             started.append(process)
             process.start()
             process.join()
             code = process.exitcode or 0
-            return Ended(step, code if code >= 0 else 128 - code, Path(log.name).read_text(errors="replace"))
+            told = [Path(log).read_text(errors="replace") if os.path.exists(log) else "" for log in logs]
+            return Ended(step, code if code >= 0 else 128 - code, *told)
 
     pool = ThreadPoolExecutor(n_at_once)
     try:
@@ -109,14 +98,13 @@ def run_steps(steps: Sequence[Step], scripts: Path, n_at_once: int | None = None
         pool.shutdown()
 
 
-def _run(words: Sequence[str], scripts: Path, log: str, n_threads: int) -> None:
-    """Runs a script as if it had been typed; what it prints goes to a file."""
-    import torch
-
-    for number in (1, 2):
-        os.dup2(os.open(log, os.O_WRONLY | os.O_APPEND), number)
+def _run(words: Sequence[str], scripts: str, logs: Sequence[str], columns: str, n_threads: int) -> None:
+    """Runs a script as if it had been typed; what it prints goes to two files."""
+    for number, log in enumerate(logs, start=1):
+        os.dup2(os.open(log, os.O_WRONLY | os.O_APPEND | os.O_CREAT), number)
     torch.set_num_threads(n_threads)
-    sys.path.insert(0, str(scripts))
+    os.environ["COLUMNS"] = columns
+    sys.path.insert(0, scripts)
     sys.argv = [f"scripts/{words[0]}", *words[1:]]
     script = importlib.import_module(Path(words[0]).stem)
     script.run_main(script.main)
