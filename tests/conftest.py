@@ -15,6 +15,7 @@ import torch
 
 from datamodules import write_shapes
 from lightning_modules import VGG16, Network, load_vgg16
+from tests.browser import find_browser
 
 
 @pytest.hookimpl(tryfirst=True)  # before pytest chooses by markers
@@ -24,7 +25,7 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
         if not isinstance(item, pytest.Function):
             continue
         used = {value.__name__ if inspect.ismodule(value) else value.__module__ for value in imported(item)}
-        if "run" in item.fixturenames or used & {"subprocess", "tests.scripts.processes"}:
+        if "run" in item.fixturenames or used & {"subprocess", "tests.browser", "tests.scripts.processes"}:
             item.add_marker(pytest.mark.process)
         if "train_classifier" in used:
             item.add_marker(pytest.mark.training)
@@ -62,6 +63,15 @@ def photos() -> Path:
     if not folder:
         pytest.skip("VGG_LENS_PHOTOS is not set")
     return Path(folder)
+
+
+@pytest.fixture(scope="session")
+def browser() -> str:
+    """A chromium."""
+    found = find_browser()
+    if found is None:
+        pytest.skip("there is no chromium in PATH")
+    return found
 
 
 @pytest.fixture

@@ -7,8 +7,10 @@ import multiprocessing
 import os
 import shlex
 import shutil
+import signal
 import sys
 import tempfile
+import threading
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -100,6 +102,7 @@ def run_steps(steps: Sequence[Step], scripts: Path, n_at_once: int | None = None
 
 def _run(words: Sequence[str], scripts: str, logs: Sequence[str], columns: str, n_threads: int) -> None:
     """Runs a script as if it had been typed; what it prints goes to two files."""
+    _end_with_whoever_started_it()
     for number, log in enumerate(logs, start=1):
         os.dup2(os.open(log, os.O_WRONLY | os.O_APPEND | os.O_CREAT), number)
     torch.set_num_threads(n_threads)
@@ -108,3 +111,15 @@ def _run(words: Sequence[str], scripts: str, logs: Sequence[str], columns: str, 
     sys.argv = [f"scripts/{words[0]}", *words[1:]]
     script = importlib.import_module(Path(words[0]).stem)
     script.run_main(script.main)
+
+
+def _end_with_whoever_started_it() -> None:
+    """Makes this process end when the one that started it was killed, as if somebody had stopped it."""
+    parent = multiprocessing.parent_process()
+
+    def watch() -> None:
+        if parent is not None:
+            parent.join()
+            os.kill(os.getpid(), signal.SIGTERM)
+
+    threading.Thread(target=watch, daemon=True, name="watch the process that started this one").start()

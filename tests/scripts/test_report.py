@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import os
-import shutil
 import socket
 import subprocess
 import sys
@@ -21,6 +19,8 @@ from evaluate_robustness import main as evaluate_robustness
 from maximize_activation import main as maximize_activation
 from PIL import Image
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+from tests.browser import visit
 
 SCORES = [f"3_scores/{score}/GradCAM" for score in ("degenerate_maps", "deletion", "energy_in_box", "insertion")]
 
@@ -115,14 +115,6 @@ def test_maximization_and_figures_for_print(call: Callable, tmp_path: Path) -> N
 
 
 @pytest.fixture
-def browser() -> str:
-    found = shutil.which("chromium") or shutil.which("chromium-browser")
-    if found is None:
-        pytest.skip("there is no chromium in PATH")
-    return found
-
-
-@pytest.fixture
 def server(call: Callable, attribution_options: list, tmp_path: Path) -> Iterator[str]:
     """The address of a TensorBoard that serves two runs."""
     call(evaluate_attribution, *attribution_options, "--out", "runs/one")
@@ -150,18 +142,6 @@ def server(call: Callable, attribution_options: list, tmp_path: Path) -> Iterato
             yield address
         finally:
             process.terminate()
-
-
-def visit(browser: str, address: str, tmp_path: Path, *options: str) -> str:
-    """The page's elements, after its scripts have run."""
-    command = [
-        *(browser, "--headless", "--no-sandbox", "--disable-gpu", "--no-first-run", "--disable-background-networking"),
-        *("--virtual-time-budget=25000", "--window-size=1500,1100", f"--user-data-dir={tmp_path / 'profile'}"),
-    ]
-    environment = {**os.environ, "NO_PROXY": "127.0.0.1"}
-    return subprocess.run(
-        [*command, *options, address], capture_output=True, text=True, timeout=120, env=environment, check=True
-    ).stdout
 
 
 @pytest.mark.browser
