@@ -8,6 +8,9 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
 import yaml
 
 from lightning_modules.figures.saving import is_of_one_image
@@ -52,13 +55,12 @@ def section_of_run(run: Path, commands: Sequence[str], title: str = "", about: s
     album, left_out = Album(MOST_BYTES), []
     paths = sorted((run / "figures").glob("[!.]*.png"))
     made = sorted((run / "images").glob("[!.]*.png"))
-    rows = {str(row["image"]): row for row in _rows(run) if row.get("image")} if made else {}
     of_run = [path for path in paths if not is_of_one_image(path) and not (made and path.name.startswith(SHEET))]
     of_images = [path for path in paths if is_of_one_image(path)]
     found = {}
     for name, files, most, caption in (
         ("figures of the whole run", of_run, MOST_FIGURES, None),
-        ("images that were made", made, MOST_IMAGES, _captions(rows)),
+        ("images that were made", made, MOST_IMAGES, _captions(run, made[:MOST_IMAGES])),
         ("figures of single images", of_images, MOST_PANELS, None),
     ):
         found[name] = album.embed(files, most, caption)
@@ -84,12 +86,20 @@ def section_of_run(run: Path, commands: Sequence[str], title: str = "", about: s
     )
 
 
-def _rows(run: Path) -> list[Row]:
-    return read_rows(run / "results").to_pylist()
+def _read(run: Path, names: Sequence[str]) -> pa.Table:
+    """Of the rows those columns that there are; of a huge run all of them would not fit in the memory."""
+    part = next((run / "results").glob("part-*.parquet"))
+    known = pq.read_schema(part).names
+    return read_rows(run / "results", [name for name in names if name in known])
 
 
-def _captions(rows: Mapping[str, Row]) -> Callable[[Path], tuple[str, str]]:
+def _captions(run: Path, images: Sequence[Path]) -> Callable[[Path], tuple[str, str]]:
     """Gives a made image's name, and what the network says of it."""
+    table = _read(run, ["image", "name", "seed", "variant", "prediction_name", "probability"]) if images else None
+    if table is None or "image" not in table.column_names:
+        return lambda path: (in_words(path), "")
+    table = table.filter(pc.is_in(table["image"], pa.array([path.name for path in images])))
+    rows: dict[str, Row] = {row["image"]: row for row in table.to_pylist()}
     several = {name for name in ("seed", "variant") if len({row.get(name) for row in rows.values()}) > 1}
 
     def caption(path: Path) -> tuple[str, str]:
@@ -117,10 +127,14 @@ def _failures(run: Path, summary: Mapping[str, Any]) -> list[Table]:
     """The first images that failed or of which the boxes are wrong, and why; none, where there is nothing to tell."""
     if not summary.get("n_failed") and not summary.get("n_box_errors"):
         return []
-    errors = {row["path"]: row["error"] for row in _rows(run) if row.get("error") or row.get("status") == "failed"}
+    table = _read(run, ["path", "status", "error"])
+    if len(table.column_names) < 3:
+        return []
+    told = table.filter(pc.or_kleene(pc.equal(table["status"], "failed"), pc.is_valid(table["error"])))
+    errors = told.to_pandas().drop_duplicates("path")
     title = f"The first {MOST_FAILURES} of {len(errors):,}; the rows have all" if len(errors) > MOST_FAILURES else ""
-    first = list(errors.items())[:MOST_FAILURES]
-    return [Table(FAILED, [[path, str(error or "")] for path, error in first], title, n_left=2)]
+    first = errors[["path", "error"]].head(MOST_FAILURES).fillna("").to_numpy().tolist()
+    return [Table(FAILED, first, title, n_left=2)]
 
 
 def facts(summary: Mapping[str, Any], config: Mapping[str, Any]) -> Table:

@@ -11,7 +11,7 @@ import shutil
 import socket
 import time
 import warnings
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import IO, Any
 
@@ -177,7 +177,7 @@ class RunFolder:
                 f"{start_over}."
             )
 
-    def begin_session(self, command: str = "") -> None:
+    def begin_session(self, command: str) -> None:
         """Notes that a process began to add to the run, by which command."""
         self._write_sessions([*self._sessions(), {"began": time.time_ns(), "command": command}])
 
@@ -187,24 +187,24 @@ class RunFolder:
 
     def commands(self) -> list[str]:
         """The commands that added rows, each once, the first one first; where none is known, the present one."""
-        parts, sessions = self._parts(), self._sessions()
-        limits = [session["began"] for session in sessions[1:]] + [time.time_ns()]
-        grown = [
-            session.get("command", "")
-            for session, limit in zip(sessions, limits)
-            if any(session["began"] <= part <= limit for part in parts)
+        parts = self._parts()
+        grown = [of for of, end in self._spans() if any(of["began"] <= part <= end for part in parts)]
+        return list(dict.fromkeys(of["command"] for of in grown if "command" in of)) or [
+            self._sessions()[-1]["command"]
         ]
-        return list(dict.fromkeys(filter(None, grown))) or [sessions[-1].get("command", "")]
 
     def wall_time(self) -> float:
         """Seconds that the run took, over all its sessions; one that was killed ended with its last part."""
-        parts, sessions = self._parts(), self._sessions()
-        limits = [session["began"] for session in sessions[1:]] + [time.time_ns()]
-        total = 0
-        for session, limit in zip(sessions, limits):
-            last = max((part for part in parts if session["began"] <= part <= limit), default=session["began"])
+        parts, total = self._parts(), 0
+        for session, end in self._spans():
+            last = max((part for part in parts if session["began"] <= part <= end), default=session["began"])
             total += session.get("ended", last) - session["began"]
         return total / 1e9
+
+    def _spans(self) -> Iterator[tuple[dict[str, Any], int]]:
+        """Each session, and when the next one began, in nanoseconds."""
+        sessions = self._sessions()
+        yield from zip(sessions, [*(session["began"] for session in sessions[1:]), time.time_ns()])
 
     def has_grown(self) -> bool:
         """Whether the present session has added rows."""

@@ -11,7 +11,7 @@ import signal
 import sys
 import tempfile
 import threading
-from collections.abc import Iterator, Sequence
+from collections.abc import Generator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from multiprocessing.context import ForkServerProcess
@@ -63,7 +63,7 @@ class Ended:
     stderr: str
 
 
-def run_steps(steps: Sequence[Step], scripts: Path, n_at_once: int | None = None) -> Iterator[Ended]:
+def run_steps(steps: Sequence[Step], scripts: Path, n_at_once: int | None = None) -> Generator[Ended, None, None]:
     """Runs steps side by side and gives how each ended, in their order. Whoever stops asking stops those that run.
 
     Args:

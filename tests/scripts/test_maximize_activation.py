@@ -30,8 +30,8 @@ def whole(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def test_what_a_run_leaves(whole: Path) -> None:
     assert {path.name for path in whole.iterdir()} == {
-        ".lock", "config.yaml", "figures", "images", "inputs.json", "results", "sessions.json", "summary.json",
-        "tensorboard",
+        ".lock", "config.yaml", "figures", "images", "inputs.json", "report.json", "results", "sessions.json",
+        "summary.json", "tensorboard",
     }  # fmt: skip
     assert len(images(whole)) == 5
     assert {path.name for path in (whole / "figures").iterdir()} == {
