@@ -6,10 +6,11 @@ import errno
 import inspect
 import logging
 import os
+import shlex
 import signal
 import sys
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from datetime import timedelta
 from pathlib import Path
 from typing import Any
@@ -162,6 +163,17 @@ def import_from_here() -> None:
     """Lets what the user names by its import path lie in the folder they work in."""
     if os.getcwd() not in sys.path:
         sys.path.append(os.getcwd())
+
+
+def as_typed(words: Sequence[str]) -> str:
+    """A command line as it is typed, an option a line.
+
+    Example:
+        >>> print(as_typed(["python", "predict.py", "my cat.png", "--top_k", "1"]))
+        python predict.py 'my cat.png' \\
+            --top_k 1
+    """
+    return "".join(f" \\\n    {word}" if word[:2] == "--" else f" {word}" for word in map(shlex.quote, words)).lstrip()
 
 
 def run_main(main: Callable[[], int | None]) -> None:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import inspect
 import json
 import os
-import shlex
 import sys
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
@@ -28,7 +27,7 @@ from lightning_modules.pages.runs import page_of_run
 from lightning_modules.pages.told import Told
 from lightning_modules.results.report import describe_images, flat_settings
 from lightning_modules.results.rows import done_paths
-from lightning_modules.running.cli import RunCLI
+from lightning_modules.running.cli import RunCLI, as_typed
 from lightning_modules.running.provenance import device_names, git_commit, seeds, versions, weights_sha256
 from lightning_modules.running.run_folder import RunError, RunFolder, write_text
 from lightning_modules.running.stopping import StopOnSignal
@@ -80,9 +79,7 @@ class EvaluationCLI(RunCLI):
         extra: Sequence[type[Callback]],
         defaults: Mapping[str, Any],
     ) -> None:
-        words = map(shlex.quote, ["python", sys.argv[0], *(sys.argv[1:] if args is None else args)])
-        # An option a line, as it is to be read.
-        self.command = "".join(f" \\\n    {word}" if word[:2] == "--" else f" {word}" for word in words).lstrip()
+        self.command = as_typed(["python", sys.argv[0], *(sys.argv[1:] if args is None else args)])
         self.description = description
         self.extra = extra
         self.defaults = dict(defaults)

@@ -5,7 +5,6 @@ from __future__ import annotations
 import importlib
 import multiprocessing
 import os
-import shlex
 import shutil
 import signal
 import sys
@@ -18,6 +17,8 @@ from multiprocessing.context import ForkServerProcess
 from pathlib import Path
 
 import torch
+
+from lightning_modules.running.cli import as_typed
 
 SERVER = multiprocessing.get_context("forkserver")
 PRELOADED = ["datamodules", "lightning_modules.running", "torch.utils.tensorboard", "scipy.stats", "timm"]
@@ -42,10 +43,7 @@ class Step:
     def command(self) -> str:
         """The command as it is typed where ``scripts`` lies, an option a line."""
         script, *options = self.words
-        lines = f"python scripts/{script}"
-        for word in options:
-            lines += f" \\\n    {shlex.quote(word)}" if word.startswith("--") else f" {shlex.quote(word)}"
-        return lines
+        return as_typed(["python", f"scripts/{script}", *options])
 
     @property
     def out(self) -> Path | None:

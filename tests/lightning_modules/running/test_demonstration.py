@@ -15,7 +15,7 @@ from lightning_modules.running.steps import Step, run_steps
 ROOT = Path(__file__).parents[3]
 
 SCRIPT = """
-import sys, time
+import os, sys, time
 from pathlib import Path
 from lightning_modules.running import run_main
 
@@ -25,8 +25,8 @@ def main():
     if word == "fail":
         print("this is why", file=sys.stderr)
         return 3
-    if word.startswith("wait"):
-        Path(word).touch()
+    if word == "wait":
+        Path(sys.argv[2]).write_text(str(os.getpid()))
         time.sleep(600)
 """
 
@@ -89,14 +89,14 @@ def test_all_is_printed_in_order_and_on_the_page(scripts: Path, capfd: pytest.Ca
 
 @pytest.mark.process
 def test_a_step_that_fails_ends_the_demo(scripts: Path, capfd: pytest.CaptureFixture[str]) -> None:
-    (scripts / "plan.txt").write_text(PLAN.format("fail") + "\n## Three\nNo.\n\n$ say.py wait_for_nothing\n")
+    (scripts / "plan.txt").write_text(PLAN.format("fail") + f"\n## Three\nNo.\n\n$ say.py wait {scripts}/pid\n")
     start = time.monotonic()
     assert demonstrate(scripts / "plan.txt", scripts / "out") == 3
     assert time.monotonic() - start < 300
     told = capfd.readouterr()
     assert "says fail" in told.out
     assert told.err.endswith("this is why\n")
-    assert "wait_for_nothing" not in told.out
+    assert "wait" not in told.out
     assert not (scripts / "out/index.html").exists()
 
 
@@ -109,16 +109,8 @@ def test_a_step_that_is_killed_has_the_code_of_the_signal(scripts: Path) -> None
 
 @pytest.mark.process
 def test_steps_end_with_whoever_started_them(scripts: Path) -> None:
-    waits = scripts / "waiting"
-    code = (
-        "from lightning_modules.running.steps import *\n"
-        f"list(run_steps([Step('', '', ['say.py', {str(waits)!r}])], {str(scripts)!r}))"
-    )
-    code = code.replace("'say.py'", "'wait.py'")
-    (scripts / "wait.py").write_text(
-        "import os, sys, time\nfrom pathlib import Path\nfrom lightning_modules.running import run_main\n"
-        "def main():\n    Path(sys.argv[1]).write_text(str(os.getpid()))\n    time.sleep(600)\n"
-    )
+    waits, words = scripts / "pid", ["say.py", "wait", f"{scripts}/pid"]
+    code = f"from lightning_modules.running.steps import *\nlist(run_steps([Step('', '', {words})], {str(scripts)!r}))"
     environment = {**os.environ, "PYTHONPATH": str(ROOT)}
     with subprocess.Popen([sys.executable, "-c", code], env=environment) as process:
         while not (waits.exists() and waits.read_text()):
