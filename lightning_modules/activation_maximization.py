@@ -186,8 +186,10 @@ class ActivationMaximizationModule(RunModule):
         growths = [Growth(recipe.steps) if int(batch["index"][i]) < self.n_figures else None for i in members]
         files = [_file(batch["path"][i], variant if len(self.recipes) > 1 else None) for i in members]
         names = [file.removesuffix(".png") for file in files]
+        reached: list[Tensor] = []
 
         def on_step(progress: Progress) -> None:
+            reached.append(progress.reached)
             for i, growth in enumerate(growths):
                 if growth is not None:
                     growth.add(progress, i)
@@ -197,6 +199,7 @@ class ActivationMaximizationModule(RunModule):
 
         images = maximize(self.network, objective, target, recipe, self.size, keys, on_step)
         seconds = (time.monotonic() - start) / len(members)
+        was_reached = torch.stack(reached).any(0).tolist()
         for position, i in enumerate(members):
             pixels = to_uint8(images[position])
             row = {
@@ -212,6 +215,8 @@ class ActivationMaximizationModule(RunModule):
             judged = self._judge(pixels, objective, target[position : position + 1], keys[position])
             if not images[position].isfinite().all():
                 judged = {"status": "failed", "error": judged.get("error", "the pixels are NaN, as a gradient was")}
+            elif judged["status"] == "ok" and not was_reached[position]:
+                judged = {"status": "failed", "error": _unreached(judged["activation"], recipe.steps)}
             outputs["rows"].append(row | judged | ({"image": files[position]} if judged["status"] == "ok" else {}))
             if judged["status"] == "ok":
                 outputs["images"][files[position]] = pixels
@@ -265,3 +270,11 @@ class ActivationMaximizationModule(RunModule):
 def _file(path: str, variant: str | None) -> str:
     stem = path.removesuffix(".png")
     return f"{stem}_{variant.replace(' ', '_')}.png" if variant else f"{stem}.png"
+
+
+def _unreached(activation: float, steps: int) -> str:
+    """The error of an image that the objective never moved; penalties alone may have."""
+    return (
+        f"no gradient reached the image: at none of {steps} steps would another pixel have changed the activation "
+        f"({activation:.4g} in the end), as where a ReLU keeps a channel at 0. Another data.seed starts elsewhere"
+    )

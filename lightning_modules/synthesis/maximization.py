@@ -69,11 +69,14 @@ class Progress:
         step: Steps done.
         images: The images so far, ``(N, 3, H, W)`` in [0, 1], detached.
         activation: The objective of each image under the transforms of this step, ``(N,)``, without penalties.
+        reached: Whether the gradient of the objective, without penalties, is other than zero at a pixel of each image
+            at this step, bool ``(N,)``.
     """
 
     step: int
     images: Tensor
     activation: Tensor
+    reached: Tensor
 
 
 def maximize(
@@ -111,7 +114,7 @@ def maximize(
         optimizer = torch.optim.Adam([parameters], lr=recipe.learning_rate)
         for step in range(1, recipe.steps + 1):
             images = recipe.parametrization.pixels(parameters, size)
-            views = images
+            views = seen = images.view_as(images)  # no gradient of the penalties comes this way
             drawn = generators(keys, step)
             for transform in recipe.transforms:
                 views = transform(views, drawn)
@@ -120,10 +123,12 @@ def maximize(
             ramp = min(1.0, step / (recipe.warm_up * recipe.steps)) ** 2 if recipe.warm_up else 1.0
             penalty = torch.stack([torch.zeros_like(activation), *(r(images) for r in recipe.regularizers)]).sum(0)
             # Each image's parameters change its own loss alone, so the gradient of the sum is every image's own.
-            (parameters.grad,) = torch.autograd.grad((ramp * penalty - activation).sum(), parameters)
+            loss = (ramp * penalty - activation).sum()
+            parameters.grad, of_objective = torch.autograd.grad(loss, (parameters, seen), materialize_grads=True)
             optimizer.step()
             if on_step is not None:
-                on_step(Progress(step, images.detach(), activation.detach()))
+                reached = of_objective.flatten(1).any(1)
+                on_step(Progress(step, images.detach(), activation.detach(), reached))
         return recipe.parametrization.pixels(parameters, size).detach()
 
 

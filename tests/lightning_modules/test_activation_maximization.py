@@ -155,6 +155,52 @@ def test_pixels_that_are_no_numbers_are_not_judged_as_grey(tmp_path: Path) -> No
     assert (row["status"], row["error"]) == ("failed", "the pixels are NaN, as a gradient was")
 
 
+class TestWhereNoGradientReaches:
+    """Channel 7 of a layer whose ReLU is off, whatever the image."""
+
+    CHANNEL = "features.29:7"
+
+    def module(self, **options: object) -> ActivationMaximizationModule:
+        module = ActivationMaximizationModule("shapes", steps=3, n_fresh=1, **options)  # type: ignore[arg-type]
+        with torch.no_grad():
+            module.network.layers["features.28"].weight[7] = 0
+            module.network.layers["features.28"].bias[7] = -1
+        return module
+
+    @pytest.mark.parametrize("penalties", [[], [TotalVariation(1000)]], ids=["alone", "only penalties move it"])
+    def test_the_row_is_failed(self, tmp_path: Path, penalties: list) -> None:
+        rows = run(tmp_path, self.module(regularizers=penalties, warm_up=0.0), [self.CHANNEL, "features.28:8"])
+        assert [(row["layer"], row["status"]) for row in rows] == [("features.28", "ok"), ("features.29", "failed")]
+        assert rows[1]["error"].startswith("no gradient reached the image: at none of 3 steps would another pixel")
+        assert "(0 in the end)" in rows[1]["error"]
+        assert rows[1]["image"] is None
+        assert [path.name for path in (tmp_path / "images").iterdir()] == ["features.28_0008_seed0.png"]
+
+    def test_before_the_relu_it_is_ok(self, tmp_path: Path) -> None:
+        """The convolution itself has a gradient, though its output is below 0."""
+        module = self.module()
+        with torch.no_grad():
+            module.network.layers["features.28"].weight[7] = 0.01
+        (row,) = run(tmp_path, module, ["features.28:7"])
+        assert row["status"] == "ok"
+
+
+class OfLater(Objective):
+    """No gradient at the first two steps."""
+
+    layer = "features.28"
+    calls = 0
+
+    def __call__(self, output: Tensor, target: Tensor) -> Tensor:
+        self.calls += 1
+        return Channel(self.layer)(output, target) * (0.0 if self.calls <= 2 else 1.0)
+
+
+def test_one_step_with_a_gradient_is_enough(tmp_path: Path) -> None:
+    (row,) = run(tmp_path, ActivationMaximizationModule("shapes", objective=OfLater(), steps=3, n_fresh=1), [7])
+    assert row["status"] == "ok"
+
+
 def test_the_schema_holds_every_column_of_a_row(tmp_path: Path) -> None:
     module = ActivationMaximizationModule("shapes", steps=1)
     (row,) = run(tmp_path, module, [0])
