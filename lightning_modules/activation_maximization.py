@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 import time
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -19,10 +18,12 @@ from lightning_modules.errors import InputError
 from lightning_modules.evaluation import Outputs, RunModule
 from lightning_modules.figures.synthesis import Growth, run_sheets, to_uint8
 from lightning_modules.gradients.fitting import is_out_of_memory
+from lightning_modules.judging import judged_by_maker, load_judges, tell_of
 from lightning_modules.networks.loading import load_network
 from lightning_modules.networks.making import Said
+from lightning_modules.networks.network import Network
 from lightning_modules.results.report import Report
-from lightning_modules.results.rows import Row, errors_of_logits, read_rows
+from lightning_modules.results.rows import Row, read_rows
 from lightning_modules.results.synthesis import (
     COLUMNS,
     report_synthesis,
@@ -31,6 +32,7 @@ from lightning_modules.results.synthesis import (
     tables_of_failures,
 )
 from lightning_modules.results.tables import Table
+from lightning_modules.results.verdicts import verdicts
 from lightning_modules.synthesis import (
     VARIANTS,
     Channel,
@@ -46,10 +48,7 @@ from lightning_modules.synthesis import (
     Regularizer,
     TotalVariation,
     Transform,
-    generators,
     maximize,
-    respond,
-    total_variation,
 )
 
 
@@ -80,6 +79,8 @@ class ActivationMaximizationModule(RunModule):
         ablation: Whether each image is made four times: with neither, with the regularizers only, with the transforms
             only, and with both.
         n_figures: Images, from the first on, of which a figure shows how they grew.
+        judges: Other networks that are asked what each finished image of a class is. Each is what model.network takes,
+            or {network: ..., weights: ..., class_names: ..., name: ...}. They are asked for a class by its name.
     """
 
     seconds_per_part = 5.0
@@ -102,6 +103,7 @@ class ActivationMaximizationModule(RunModule):
         ablation: bool = False,
         n_figures: int = 16,
         network: str | dict[str, Any] = "vgg16",
+        judges: list[str | dict[str, Any]] | None = None,
         **said: Unpack[Said],
     ) -> None:
         for name, value, least in (
@@ -125,6 +127,7 @@ class ActivationMaximizationModule(RunModule):
         self.images_per_pass = images_per_pass
         self.fresh = RandomShift(fresh_shift)
         self.n_fresh = n_fresh
+        self.judges = load_judges(judges or [], self.network)
 
     @property
     def schema(self) -> pa.Schema:
@@ -132,13 +135,37 @@ class ActivationMaximizationModule(RunModule):
         text = ("path", "status", "error", "variant", "image", "name", "layer", "prediction_name")
         whole = ("target", "seed", "prediction", "steps")
         fields = [*((name, pa.string()) for name in text), *((name, pa.int64()) for name in whole)]
-        return pa.schema([*fields, *((name, pa.float64()) for name in COLUMNS)])
+        fields += [(name, pa.float64()) for name in COLUMNS]
+        return pa.schema([*fields, *(field for judge in self.judges for field in judge.fields)])
 
     @property
     def ablation_legend(self) -> str:
         """What the names of an ablation's variants stand for."""
         both = self.recipes[VARIANTS[-1]]
         return f"TV: {both.regularizers}\nshifts: {both.transforms}"
+
+    @property
+    def helpers(self) -> dict[str, Network]:
+        return {f"judge.{judge.name}": judge.network for judge in self.judges}
+
+    def check_data(self, data: Any) -> None:
+        """Whether the judges know the classes that images are to be made of.
+
+        Raises:
+            InputError: If one does not; names them.
+        """
+        units = [unit for unit, _ in getattr(data, "items", [])]
+        for judge in self.judges:
+            judge.check(unit.target for unit in units if unit.layer is None)
+
+    def on_test_start(self) -> None:
+        super().on_test_start()
+        units = [unit for unit, _ in getattr(self.trainer.datamodule, "items", [])]  # type: ignore[attr-defined]
+        for judge in self.judges:
+            # They are no parts of this module: its state dict, and its precision, are those of the network.
+            judge.network.to(self.device)
+        if self.judges and self.trainer.is_global_zero:
+            tell_of(self.judges, n_channels=sum(unit.layer is not None for unit in units), n_units=len(units))
 
     def test_step(self, batch: UnitBatch, batch_idx: int) -> Outputs:
         """Optimizes the images of a batch."""
@@ -212,7 +239,7 @@ class ActivationMaximizationModule(RunModule):
                 "steps": recipe.steps,
                 "seconds": seconds,
             }
-            judged = self._judge(pixels, objective, target[position : position + 1], keys[position])
+            judged = self._judge(pixels, objective, int(batch["target"][i]), keys[position])
             if not images[position].isfinite().all():
                 judged = {"status": "failed", "error": judged.get("error", "the pixels are NaN, as a gradient was")}
             elif judged["status"] == "ok" and not was_reached[position]:
@@ -224,36 +251,18 @@ class ActivationMaximizationModule(RunModule):
                 if growth is not None and variant == VARIANTS[-1]:
                     outputs["figures"][i] = growth.draw(f"{batch['name'][i]}, seed {row['seed']}")
 
-    @torch.no_grad()
-    def _judge(self, pixels: np.ndarray, objective: Objective, target: Tensor, key: str) -> Row:
-        """The numbers of a finished image, read from the 8 bits that are saved."""
-        like = next(self.network.parameters())
-        image = torch.from_numpy(pixels).to(like).permute(2, 0, 1)[None] / 255
-        crops = [self.fresh(image, generators([key], f"fresh {k}")) for k in range(self.n_fresh)]
-        views = torch.cat([image, *crops])
-        logits = self.network(views).float()
-        output = logits if objective.layer is None else respond(self.network, views, objective.layer).float()
-        activation = objective(output, target.to(logits.device).expand(len(views)))
-        for view, (value, error) in enumerate(zip(activation.tolist(), errors_of_logits(logits))):
-            error = error if math.isfinite(value) else f"the activation is {value}"
-            if error is not None:
-                return {"status": "failed", "error": error + ", in a shifted crop of the image" * (view > 0)}
-        probabilities = logits.softmax(1)
-        prediction = int(probabilities[0].argmax())
-        numbers = {"activation": activation}
-        if objective.layer is None:
-            numbers["probability"] = probabilities[:, int(target)]
-        judged = {name: float(values[0]) for name, values in numbers.items()}
-        judged |= {f"{name}_shifted": float(values[1:].mean()) for name, values in numbers.items()}
-        return judged | {
-            "status": "ok",
-            "prediction": prediction,
-            "prediction_name": self.network.class_names[prediction],
-            "total_variation": float(total_variation(image)),
-        }
+    def _judge(self, pixels: np.ndarray, objective: Objective, target: int, key: str) -> Row:
+        """What the network and, of a class, the judges say of a finished image."""
+        judged = judged_by_maker(self.network, pixels, objective, target, key, self.fresh, self.n_fresh)
+        for judge in self.judges if objective.layer is None else ():
+            if judged["status"] == "ok":
+                said = judge(pixels, target)
+                judged = said if "status" in said else judged | said
+        return judged
 
     def summarize(self, table: pa.Table) -> dict[str, Any]:
-        return summarize_synthesis(table)
+        judges = {judge.name: {"n_classes": judge.n_classes, "had_part": judge.had_part} for judge in self.judges}
+        return summarize_synthesis(table, judges)
 
     def report(self, summary: dict[str, Any]) -> Report:
         return report_synthesis(summary)
@@ -264,7 +273,7 @@ class ActivationMaximizationModule(RunModule):
 
     def run_figures(self, summary: dict[str, Any], run: Path) -> Iterator[tuple[str, Figure]]:
         """Contact sheets of all images, and the ablation."""
-        yield from run_sheets(read_rows(run / "results").to_pylist(), run, self.ablation_legend)
+        yield from run_sheets(read_rows(run / "results").to_pylist(), run, self.ablation_legend, verdicts)
 
 
 def _file(path: str, variant: str | None) -> str:

@@ -16,6 +16,7 @@ FLOORS = [
     {"methods", "attacks", "synthesis"},
     {"metrics"},
     {"results", "figures"},
+    {"judging"},
     {"evaluation"},
     {"activation_maximization", "attribution", "classifier", "robustness"},
     {"running"},

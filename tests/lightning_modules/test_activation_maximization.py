@@ -1,6 +1,8 @@
 from __future__ import annotations
 
+import os
 from pathlib import Path
+from typing import ClassVar
 
 import numpy as np
 import pyarrow as pa
@@ -10,8 +12,8 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from datamodules import ClassIndexDataModule
-from lightning_modules import ActivationMaximizationModule, InputError, Network, RunWriter
+from datamodules import ClassIndexDataModule, Preprocess
+from lightning_modules import ActivationMaximizationModule, InputError, Network, RunWriter, load_network
 from lightning_modules.results.rows import read_rows
 from lightning_modules.synthesis import (
     Channel,
@@ -199,6 +201,71 @@ class OfLater(Objective):
 def test_one_step_with_a_gradient_is_enough(tmp_path: Path) -> None:
     (row,) = run(tmp_path, ActivationMaximizationModule("shapes", objective=OfLater(), steps=3, n_fresh=1), [7])
     assert row["status"] == "ok"
+
+
+class TestJudges:
+    OTHER: ClassVar = {"network": "vgg16", "weights": "shapes", "input_size": 64, "name": "other"}
+
+    def test_each_image_of_a_class_is_judged_as_it_was_saved(self, tmp_path: Path, shapes_network: Network) -> None:
+        module = ActivationMaximizationModule("shapes", steps=12, n_fresh=1, judges=[self.OTHER])
+        with pytest.warns(UserWarning, match="model.judges") as told:
+            rows = run(tmp_path, module, ["ring", "star", "features.28:7"])
+        messages = [str(each.message) for each in told if "model.judges" in str(each.message)]
+        assert len(messages) == 2
+        assert "classes only; 1 of the 3 units" in messages[0]
+        assert "other has the weights of the network that makes the images" in messages[1]
+        judged = {name: [row[f"judge.other.{name}"] for row in rows] for name in ("rank", "probability")}
+        assert (judged["rank"][2], judged["probability"][2]) == (None, None)
+        for row, target in zip(rows, (5, 7)):
+            image = Preprocess(None, 64)(Image.open(tmp_path / "images" / row["image"]))
+            logits = shapes_network(image[None])[0]
+            assert row["judge.other.probability"] == pytest.approx(float(logits.softmax(0)[target]), rel=1e-4)
+            assert row["judge.other.rank"] == 1 + int((logits > logits[target]).sum())
+            assert row["judge.other.prediction_name"] == shapes_network.class_names[int(logits.argmax())]
+        of_judge = module.summarize(read_rows(tmp_path / "results"))["variants"]["both"]["judges"]["other"]
+        assert (of_judge["n"], of_judge["n_top1"]) == (2, judged["rank"].count(1))
+
+    def test_they_are_no_part_of_the_module(self) -> None:
+        plain = ActivationMaximizationModule("shapes", steps=1)
+        judged = ActivationMaximizationModule("shapes", steps=1, judges=[self.OTHER])
+        assert judged.state_dict().keys() == plain.state_dict().keys()
+        assert list(judged.helpers) == ["judge.other"]
+
+    def test_a_class_that_a_judge_lacks_is_told_before_anything_is_made(self, tmp_path: Path) -> None:
+        """star and heart are no classes of ImageNet."""
+        lite = {"network": "efficientnet_lite0", "weights": "random", "input_size": 32}
+        module = ActivationMaximizationModule("shapes", steps=1, judges=[lite])
+        with pytest.raises(InputError, match="efficientnet_lite0 has no class called 'star' or 'heart', of which"):
+            run(tmp_path, module, ["star", "heart"])
+        assert not (tmp_path / "images").exists()
+
+    def test_one_that_gives_no_numbers_fails_the_row(self, tmp_path: Path) -> None:
+        module = ActivationMaximizationModule("shapes", steps=1, n_fresh=1, judges=[self.OTHER])
+        with torch.no_grad():
+            module.judges[0].network.layers["classifier.6"].bias[0] = torch.nan
+        with pytest.warns(UserWarning, match="other has the weights"):
+            (row,) = run(tmp_path, module, [3])
+        assert (row["status"], row["error"]) == ("failed", "the judge other: the network's logits are NaN")
+        assert (row["image"], row["activation"]) == (None, None)
+
+
+@pytest.mark.photos
+@pytest.mark.slow
+def test_an_image_of_a_real_network_and_what_another_says_of_it(tmp_path: Path, photos: Path) -> None:
+    weights = Path(os.environ.get("VGG_LENS_SQUEEZENET", photos.parents[1] / "models/squeezenet1_0.pth"))
+    if not weights.is_file():
+        pytest.skip("needs the weights of squeezenet1_0, in the file that VGG_LENS_SQUEEZENET names")
+    network = "torchvision.models.squeezenet1_0"
+    module = ActivationMaximizationModule(str(weights), network=network, steps=64, judges=["efficientnet_lite0"])
+    (row,) = run(tmp_path, module, ["goldfish"])
+    judge = load_network("efficientnet_lite0")
+    probabilities = judge(Preprocess(None, 224, "bicubic")(Image.open(tmp_path / "images" / row["image"]))[None])
+    probabilities = probabilities.softmax(1)[0]
+    assert 0 <= row["judge.efficientnet_lite0.probability"] <= 1
+    assert 1 <= row["judge.efficientnet_lite0.rank"] <= 1000
+    assert row["judge.efficientnet_lite0.probability"] == pytest.approx(float(probabilities[1]), rel=1e-4)
+    assert row["judge.efficientnet_lite0.rank"] == 1 + int((probabilities > probabilities[1]).sum())
+    assert row["judge.efficientnet_lite0.prediction_name"] == judge.class_names[int(probabilities.argmax())]
 
 
 def test_the_schema_holds_every_column_of_a_row(tmp_path: Path) -> None:
