@@ -103,7 +103,7 @@ class ActivationMaximizationModule(RunModule):
         ablation: bool = False,
         n_figures: int = 16,
         network: str | dict[str, Any] = "vgg16",
-        judges: list[str | dict[str, Any]] | None = None,
+        judges: Sequence[str | dict] = (),  # not dict[str, Any]: a parser reads numbers in what may be anything
         **said: Unpack[Said],
     ) -> None:
         for name, value, least in (
@@ -127,7 +127,7 @@ class ActivationMaximizationModule(RunModule):
         self.images_per_pass = images_per_pass
         self.fresh = RandomShift(fresh_shift)
         self.n_fresh = n_fresh
-        self.judges = load_judges(judges or [], self.network)
+        self.judges = load_judges(judges, self.network)
 
     @property
     def schema(self) -> pa.Schema:
