@@ -14,7 +14,8 @@ from matplotlib.figure import Figure
 from PIL import Image
 from torch import Tensor
 
-from lightning_modules.figures.style import COLORS, heading, plain_text, shorten
+from lightning_modules.figures.layers import layer_sheets, layers_with_sheets
+from lightning_modules.figures.style import COLORS, heading, plain_text, shorten, with_its_end
 from lightning_modules.synthesis.maximization import VARIANTS, Progress
 from lightning_modules.synthesis.regularizers import total_variation
 
@@ -76,7 +77,8 @@ def run_sheets(
 ) -> Iterator[tuple[str, Figure]]:
     """Contact sheets of all images of a run and, if there are several variants of each, the ablation.
 
-    Each comes with its file name, and when it is asked for: all at once might fill the memory.
+    Layers of which many channels were made have sheets of their own, see :func:`layer_sheets`. Each comes with its file
+    name, and when it is asked for: all at once might fill the memory.
 
     Args:
         rows: The rows of the run.
@@ -90,13 +92,17 @@ def run_sheets(
 
     good = [row for row in rows if row["status"] == "ok"]
     by_variant = {name: group for name in VARIANTS if (group := [row for row in good if row["variant"] == name])}
-    for variant, group in by_variant.items():
+    layers = layers_with_sheets(rows)
+    for variant, of_variant in by_variant.items():
+        alone = "" if len(by_variant) == 1 else f": {variant}"
+        group = [row for row in of_variant if row["layer"] not in layers]
         for page, start in enumerate(range(0, len(group), TILES_PER_SHEET)):
-            alone = "" if len(by_variant) == 1 else f": {variant}"
             part = group[start : start + TILES_PER_SHEET]
             which = f", {start + 1} to {start + len(part)} of {len(group)}" if len(part) < len(group) else ""
             name = f"contact_sheet_{variant.replace(' ', '_')}_{page:03d}"
             yield name, contact_sheet([tile(row) for row in part], f"{run.name}{alone}{which}")
+        of_layers = [row for row in rows if row["variant"] == variant and row["layer"] in layers]
+        yield from layer_sheets(of_layers, run / "images", f"{run.name}{alone}", variant.replace(" ", "_"))
     if len(by_variant) > 1:
         tiles = {}
         for variant, group in by_variant.items():
@@ -114,7 +120,7 @@ def _tile(row: Mapping[str, Any], images: Path, further: Sequence[str]) -> Tile:
     shifted = f"{after:.2f}" if measure == "activation" else f"{after:.1%}"
     lines = [f"{text}, shifted {shifted}", f"TV {row['total_variation']:.4f}", *(shorten(line, 34) for line in further)]
     pixels = np.asarray(Image.open(images / row["image"]).convert("RGB"))
-    name = shorten(row["name"], 22)
+    name = shorten(row["name"], 22) if row["layer"] is None else with_its_end(row["name"], 22)
     return Tile(pixels, f"{name}, seed {row['seed']}" if row["seed"] else name, "\n".join(lines))
 
 
