@@ -13,12 +13,14 @@ import torch
 from matplotlib.figure import Figure
 from torch import Tensor
 
-from datamodules.batch import UnitBatch
+from datamodules.batch import Photos, UnitBatch
 from lightning_modules.errors import InputError
 from lightning_modules.evaluation import Outputs, RunModule
+from lightning_modules.exemplars import read_exemplars, read_facts, settle_exemplars
+from lightning_modules.figures.exemplars import exemplar_sheets
 from lightning_modules.figures.synthesis import Growth, run_sheets, to_uint8
 from lightning_modules.gradients.fitting import is_out_of_memory
-from lightning_modules.judging import judged_by_maker, load_judges, tell_of
+from lightning_modules.judging import judged_by_maker, load_judges, tell_of, unreached
 from lightning_modules.networks.loading import load_network
 from lightning_modules.networks.making import Said
 from lightning_modules.networks.network import Network
@@ -167,6 +169,14 @@ class ActivationMaximizationModule(RunModule):
         if self.judges and self.trainer.is_global_zero:
             tell_of(self.judges, n_channels=sum(unit.layer is not None for unit in units), n_units=len(units))
 
+    def prepare_run(self, run: Path) -> None:
+        """Finds the photos that excite the units most, if there are photos."""
+        data: Any = self.trainer.datamodule  # type: ignore[attr-defined]
+        photos: Photos | None = getattr(data, "photos", None)
+        if photos is not None:
+            units = list(dict.fromkeys(unit for unit, _ in data.items))
+            settle_exemplars(self.network, units, self._objective_of, photos, data.n_exemplars, run / "exemplars")
+
     def test_step(self, batch: UnitBatch, batch_idx: int) -> Outputs:
         """Optimizes the images of a batch."""
         outputs: Outputs = {"rows": [], "images": {}, "figures": {}}
@@ -187,13 +197,17 @@ class ActivationMaximizationModule(RunModule):
 
     def _passes(self, batch: UnitBatch) -> Iterator[tuple[Objective, list[int]]]:
         """The images of a batch that share a forward pass, by their numbers, and the objective that they share."""
-        by_layer: dict[Any, list[int]] = {}
+        by_layer: dict[str | None, list[int]] = {}
         for i, layer in enumerate(batch["layer"]):
             by_layer.setdefault(layer, []).append(i)
         for layer, members in by_layer.items():
-            objective = self.objective if layer == self.objective.layer else Channel(layer)
+            objective = self._objective_of(layer)
             for start in range(0, len(members), self.images_per_pass):
                 yield objective, members[start : start + self.images_per_pass]
+
+    def _objective_of(self, layer: str | None) -> Objective:
+        """What is maximized of the units of a layer; None = of classes."""
+        return self.objective if layer is None or layer == self.objective.layer else Channel(layer)
 
     def _make(
         self,
@@ -243,7 +257,7 @@ class ActivationMaximizationModule(RunModule):
             if not images[position].isfinite().all():
                 judged = {"status": "failed", "error": judged.get("error", "the pixels are NaN, as a gradient was")}
             elif judged["status"] == "ok" and not was_reached[position]:
-                judged = {"status": "failed", "error": _unreached(judged["activation"], recipe.steps)}
+                judged = {"status": "failed", "error": unreached(judged["activation"], recipe.steps)}
             outputs["rows"].append(row | judged | ({"image": files[position]} if judged["status"] == "ok" else {}))
             if judged["status"] == "ok":
                 outputs["images"][files[position]] = pixels
@@ -271,19 +285,19 @@ class ActivationMaximizationModule(RunModule):
         rows = read_rows(run / "results").to_pylist()
         return [table_of_images(rows), *tables_of_failures(rows)]
 
+    def facts(self, run: Path) -> dict[str, Any]:
+        found = read_facts(run / "exemplars")
+        return super().facts(run) | ({"exemplars": found} if found else {})
+
     def run_figures(self, summary: dict[str, Any], run: Path) -> Iterator[tuple[str, Figure]]:
-        """Contact sheets of all images, and the ablation."""
-        yield from run_sheets(read_rows(run / "results").to_pylist(), run, self.ablation_legend, verdicts)
+        """Contact sheets of all images, the ablation, and the photos that excite the same."""
+        rows = read_rows(run / "results").to_pylist()
+        yield from run_sheets(rows, run, self.ablation_legend, verdicts)
+        whole = [row for row in rows if row["variant"] == VARIANTS[-1]]
+        folder = run / "exemplars"
+        yield from exemplar_sheets(whole, read_exemplars(folder), run / "images", folder, run.name)
 
 
 def _file(path: str, variant: str | None) -> str:
     stem = path.removesuffix(".png")
     return f"{stem}_{variant.replace(' ', '_')}.png" if variant else f"{stem}.png"
-
-
-def _unreached(activation: float, steps: int) -> str:
-    """The error of an image that the objective never moved; penalties alone may have."""
-    return (
-        f"no gradient reached the image: at none of {steps} steps would another pixel have changed the activation "
-        f"({activation:.4g} in the end), as where a ReLU keeps a channel at 0. Another data.seed starts elsewhere"
-    )

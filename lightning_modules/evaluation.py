@@ -115,6 +115,13 @@ class RunModule(pl.LightningModule, ABC):
         refuse_rounded_weights(self.network)
         self.check_data(self.trainer.datamodule)  # type: ignore[attr-defined]
 
+    def prepare_run(self, run: Path) -> None:
+        """Computes, on the first process, what the run needs beside its rows; a continued run calls it again."""
+
+    def facts(self, run: Path) -> dict[str, Any]:
+        """What is known of a run beside its rows, as plain values for ``summary.json``: what its helpers are."""
+        return {name: helper.description() for name, helper in self.helpers.items()}
+
     def details(self, run: Path) -> list[Table]:
         """What the terminal shows of single rows, before the report, from what lies in the run's folder."""
         return []

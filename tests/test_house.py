@@ -16,7 +16,7 @@ FLOORS = [
     {"methods", "attacks", "synthesis"},
     {"metrics"},
     {"results", "figures"},
-    {"judging"},
+    {"exemplars", "judging"},
     {"evaluation"},
     {"activation_maximization", "attribution", "classifier", "robustness"},
     {"running"},

@@ -51,3 +51,16 @@ def judged_by_maker(
         "prediction_name": network.class_names[prediction],
         "total_variation": float(total_variation(image)),
     }
+
+
+def unreached(activation: float, steps: int) -> str:
+    """The error of an image that the objective never moved, in any of its steps; penalties alone may have.
+
+    Args:
+        activation: Of the image, as it was left.
+        steps: How many there were.
+    """
+    return (
+        f"no gradient reached the image: at none of {steps} steps would another pixel have changed the activation "
+        f"({activation:.4g} in the end), as where a ReLU keeps a channel at 0. Another data.seed starts elsewhere"
+    )
