@@ -12,8 +12,9 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from datamodules import ClassIndexDataModule, Preprocess
+from datamodules import ClassIndexDataModule, DataError, Preprocess
 from lightning_modules import ActivationMaximizationModule, InputError, Network, RunWriter, load_network
+from lightning_modules.exemplars import read_exemplars
 from lightning_modules.results.rows import read_rows
 from lightning_modules.synthesis import (
     Channel,
@@ -22,6 +23,7 @@ from lightning_modules.synthesis import (
     RandomShift,
     TotalVariation,
     generators,
+    respond,
     total_variation,
 )
 
@@ -29,7 +31,12 @@ pytestmark = pytest.mark.filterwarnings("ignore:.*does not have many workers", "
 
 
 def run(
-    out: Path, module: ActivationMaximizationModule, classes: object, batch_size: int = 8, **options: object
+    out: Path,
+    module: ActivationMaximizationModule,
+    classes: object,
+    batch_size: int = 8,
+    exemplars: Path | None = None,
+    **options: object,
 ) -> list[dict]:
     data = ClassIndexDataModule(
         classes,  # type: ignore[arg-type]
@@ -37,6 +44,11 @@ def run(
         class_names=module.network.class_names,
         channels=module.network.layer_channels,
         layer=module.objective.layer,
+        exemplars=None if exemplars is None else str(exemplars),
+        n_exemplars=3,
+        num_workers=0,
+        input_size=module.network.input_size,
+        resize_size=module.network.resize_size,
     )
     trainer = pl.Trainer(
         accelerator="cpu",
@@ -247,6 +259,35 @@ class TestJudges:
             (row,) = run(tmp_path, module, [3])
         assert (row["status"], row["error"]) == ("failed", "the judge other: the network's logits are NaN")
         assert (row["image"], row["activation"]) == (None, None)
+
+
+class TestExemplars:
+    CLASSES = ("star", "features.28:7", "features.10:3")
+
+    def test_they_are_kept_and_shown(self, tmp_path: Path, shapes: Path, shapes_network: Network) -> None:
+        module = ActivationMaximizationModule("shapes", steps=1, n_fresh=1, n_figures=0)
+        run(tmp_path, module, list(self.CLASSES), exemplars=shapes / "val")
+        rows = read_exemplars(tmp_path / "exemplars")
+        assert [(row["name"], row["rank"]) for row in rows] == [(name, k) for name in self.CLASSES for k in (1, 2, 3)]
+        for row in rows:
+            image = Preprocess(shapes_network.resize_size, 112)(Image.open(shapes / "val" / row["path"]))[None]
+            output = respond(shapes_network, image, row["layer"])
+            objective = LogitMargin() if row["layer"] is None else Channel(row["layer"])
+            assert row["value"] == pytest.approx(float(objective(output, torch.tensor([row["target"]]))), rel=1e-3)
+        assert all(row["path"].startswith("star/") for row in rows[:3])
+        assert (tmp_path / "figures/exemplars_000.png").is_file()
+        assert module.facts(tmp_path) == {"exemplars": {"n_photos": 80, "n_failed": 0, "failed": []}}
+
+    def test_a_dead_channel_has_its_photos_all_the_same(self, tmp_path: Path, shapes: Path) -> None:
+        module = TestWhereNoGradientReaches().module(n_figures=0)
+        (row,) = run(tmp_path, module, ["features.29:7"], exemplars=shapes / "val")
+        assert row["status"] == "failed"
+        assert [row["value"] for row in read_exemplars(tmp_path / "exemplars")] == [0, 0, 0]
+        assert (tmp_path / "figures/exemplars_000.png").is_file()
+
+    def test_a_folder_that_is_not_there(self, tmp_path: Path) -> None:
+        with pytest.raises(DataError, match=r"data\.exemplars: The image folder .*nowhere does not exist"):
+            run(tmp_path, ActivationMaximizationModule("shapes", steps=1), [0], exemplars=tmp_path / "nowhere")
 
 
 @pytest.mark.photos
