@@ -7,7 +7,6 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any, Unpack
 
-import numpy as np
 import pyarrow as pa
 import torch
 from matplotlib.figure import Figure
@@ -20,7 +19,7 @@ from lightning_modules.exemplars import read_exemplars, read_facts, settle_exemp
 from lightning_modules.figures.exemplars import exemplar_sheets
 from lightning_modules.figures.synthesis import Growth, run_sheets, to_uint8
 from lightning_modules.gradients.fitting import is_out_of_memory
-from lightning_modules.judging import judged_by_maker, load_judges, tell_of, unreached
+from lightning_modules.judging import judged_by_maker, load_judges, tell_of, unreached, with_verdicts
 from lightning_modules.networks.loading import load_network
 from lightning_modules.networks.making import Said
 from lightning_modules.networks.network import Network
@@ -243,36 +242,21 @@ class ActivationMaximizationModule(RunModule):
         was_reached = torch.stack(reached).any(0).tolist()
         for position, i in enumerate(members):
             pixels = to_uint8(images[position])
-            row = {
-                "path": batch["path"][i],
-                "variant": variant,
-                "name": batch["name"][i],
-                "layer": batch["layer"][i],
-                "target": int(batch["target"][i]),
-                "seed": int(batch["seed"][i]),
-                "steps": recipe.steps,
-                "seconds": seconds,
-            }
-            judged = self._judge(pixels, objective, int(batch["target"][i]), keys[position])
+            row = {**_named(batch, i), "variant": variant, "steps": recipe.steps, "seconds": seconds}
+            asked = pixels, objective, row["target"], keys[position]
+            judged = judged_by_maker(self.network, *asked, self.fresh, self.n_fresh)
             if not images[position].isfinite().all():
                 judged = {"status": "failed", "error": judged.get("error", "the pixels are NaN, as a gradient was")}
             elif judged["status"] == "ok" and not was_reached[position]:
                 judged = {"status": "failed", "error": unreached(judged["activation"], recipe.steps)}
+            elif judged["status"] == "ok" and objective.layer is None:
+                judged = with_verdicts(judged, self.judges, pixels, row["target"])
             outputs["rows"].append(row | judged | ({"image": files[position]} if judged["status"] == "ok" else {}))
             if judged["status"] == "ok":
                 outputs["images"][files[position]] = pixels
                 growth = growths[position]
                 if growth is not None and variant == VARIANTS[-1]:
                     outputs["figures"][i] = growth.draw(f"{batch['name'][i]}, seed {row['seed']}")
-
-    def _judge(self, pixels: np.ndarray, objective: Objective, target: int, key: str) -> Row:
-        """What the network and, of a class, the judges say of a finished image."""
-        judged = judged_by_maker(self.network, pixels, objective, target, key, self.fresh, self.n_fresh)
-        for judge in self.judges if objective.layer is None else ():
-            if judged["status"] == "ok":
-                said = judge(pixels, target)
-                judged = said if "status" in said else judged | said
-        return judged
 
     def summarize(self, table: pa.Table) -> dict[str, Any]:
         judges = {judge.name: {"n_classes": judge.n_classes, "had_part": judge.had_part} for judge in self.judges}
@@ -296,6 +280,12 @@ class ActivationMaximizationModule(RunModule):
         whole = [row for row in rows if row["variant"] == VARIANTS[-1]]
         folder = run / "exemplars"
         yield from exemplar_sheets(whole, read_exemplars(folder), run / "images", folder, run.name)
+
+
+def _named(batch: UnitBatch, i: int) -> Row:
+    """What is to be made as image ``i``."""
+    of_image = {"path": batch["path"][i], "name": batch["name"][i], "layer": batch["layer"][i]}
+    return {**of_image, "target": int(batch["target"][i]), "seed": int(batch["seed"][i])}
 
 
 def _file(path: str, variant: str | None) -> str:

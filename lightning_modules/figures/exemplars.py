@@ -51,9 +51,9 @@ def exemplar_sheets(
 
 def _made(row: Mapping[str, Any], images: Path) -> Cell:
     if row["status"] != "ok":
-        return Cell(None, row["name"], "failed")
+        return Cell(None, "made", "failed", row["name"])
     pixels = np.asarray(Image.open(images / row["image"]).convert("RGB"))
-    return Cell(pixels, row["name"], brief(row["activation"]))
+    return Cell(pixels, "made", brief(row["activation"]), row["name"])
 
 
 def _photos(exemplars: Sequence[Mapping[str, Any]], photos: Path) -> list[Cell]:

@@ -16,8 +16,11 @@ DPI = 110
 GAP, MARGIN, LINE = 8, 12, 12
 """Pixels between images, round the page, and of a line of small letters."""
 
-LETTER = 5.2
+LETTER = 6.2
 """Pixels of a small letter, on average."""
+
+MOST_LINES = 2
+"""Below an image."""
 
 
 class Cell(NamedTuple):
@@ -27,7 +30,7 @@ class Cell(NamedTuple):
         pixels: uint8 ``(H, W, 3)``, shown as a square; None = an empty frame.
         head: Stands above it, at the left.
         note: Stands above it, at the right.
-        foot: Stands below it, in lines; each is cut to the width of the place, its end kept.
+        foot: Stands below it, in at most two lines; of what is longer, the end.
     """
 
     pixels: np.ndarray | None
@@ -45,7 +48,8 @@ def mosaic(rows: Sequence[Sequence[Cell]], title: str, side: int = 112) -> Figur
         title: Stands above them.
         side: Height and width in pixels of each.
     """
-    lines = max((cell.foot.count("\n") + 1 if cell.foot else 0 for row in rows for cell in row), default=0)
+    room = int(side / LETTER)
+    lines = max((len(_lines(cell.foot, room)) for row in rows for cell in row), default=0)
     step_x, step_y = side + GAP, LINE + 2 + side + lines * LINE + GAP
     width = max(360, 2 * MARGIN + max(map(len, rows), default=1) * step_x - GAP)
     heading = "\n".join(textwrap.fill(line, int(width / 9.5)) for line in title.splitlines())
@@ -60,11 +64,10 @@ def mosaic(rows: Sequence[Sequence[Cell]], title: str, side: int = 112) -> Figur
         for k, cell in enumerate(row):
             x, y = MARGIN + k * step_x, top + i * step_y + LINE + 2
             page[y : y + side, x : x + side] = _square(cell.pixels, side)
-            room = int((side - LETTER * len(cell.note)) / LETTER)
-            axes.text(x, y - 2, with_its_end(cell.head, max(1, room)), ha="left", va="bottom", **small)
+            head = with_its_end(cell.head, max(1, room - len(cell.note) - 1))
+            axes.text(x, y - 2, head, ha="left", va="bottom", **small)
             axes.text(x + side, y - 2, cell.note, ha="right", va="bottom", **{**small, "color": "#777777"})
-            for number, line in enumerate(cell.foot.splitlines()):
-                line = with_its_end(line, int((side + GAP / 2) / LETTER))
+            for number, line in enumerate(_lines(cell.foot, room)):
                 axes.text(x, y + side + 2 + number * LINE, line, ha="left", va="top", **small)
     axes.imshow(page, extent=(0, width, height, 0), aspect="auto", interpolation="nearest")
     axes.set_xlim(0, width)
@@ -79,3 +82,9 @@ def _square(pixels: np.ndarray | None, side: int) -> np.ndarray:
     empty = np.full((side, side, 3), 240, np.uint8)
     empty[:1], empty[-1:], empty[:, :1], empty[:, -1:] = (200,) * 4
     return empty
+
+
+def _lines(text: str, room: int) -> list[str]:
+    """The text, or its end, in lines of ``room`` letters."""
+    text = with_its_end(text, MOST_LINES * room)
+    return [text[k : k + room] for k in range(0, len(text), room)]

@@ -130,6 +130,23 @@ class Judge:
         return F.convert_image_dtype(F.pil_to_tensor(resized), torch.float32)
 
 
+def with_verdicts(judged: Row, judges: Sequence[Judge], pixels: np.ndarray, target: int) -> Row:
+    """What is known of a finished image, and what each judge says of it; or, if one gives no numbers, that it failed.
+
+    Args:
+        judged: What is known already.
+        judges: Those that are asked.
+        pixels: The image, uint8 ``(H, W, 3)``.
+        target: The class of the maker that it is of.
+    """
+    for judge in judges:
+        said = judge(pixels, target)
+        if "status" in said:
+            return said
+        judged = judged | said
+    return judged
+
+
 def load_judges(wanted: Sequence[str | Mapping[str, Any]], maker: Network) -> list[Judge]:
     """Loads networks that are to judge images which ``maker`` makes.
 

@@ -1,10 +1,12 @@
 from __future__ import annotations
 
+import json
 import subprocess
 from pathlib import Path
 
 import pytest
 
+from lightning_modules.exemplars import read_exemplars
 from lightning_modules.results.rows import read_rows
 from tests.scripts.processes import complete
 
@@ -83,6 +85,40 @@ def test_interrupted_and_continued(whole: Path, tmp_path: Path) -> None:
     assert "data.classes was [0, 1, 2, 3, 4], is now [0]" in other.stderr
 
 
+JUDGE = "{network: vgg16, weights: shapes, input_size: 64, name: other}"
+
+
+@pytest.mark.slow
+def test_judges_and_exemplars_of_two_processes_and_of_a_continued_run(tmp_path: Path, shapes: Path) -> None:
+    (tmp_path / "photos").symlink_to(shapes / "val")
+    options = ["--data.classes", "[0, 1, 'features.28:3']", "--data.exemplars", "photos", "--data.num_workers", "0"]
+    options += ["--model.judges", f"[{JUDGE}]", "--data.batch_size", "1", "--model.n_figures", "0"]
+    results = {}
+    for world in (1, 2):
+        out = tmp_path / f"of_{world}"
+        devices = ["--trainer.devices", str(world), "--out", out.name]
+        result = run(out, *options, *devices, world=world)
+        assert result.returncode == 0, result.stderr
+        results[world] = read_rows(out / "results").drop_columns(["seconds"]), read_exemplars(out / "exemplars")
+    assert results[1] == results[2]
+    rows = results[1][0].to_pylist()
+    assert [row["judge.other.rank"] is None for row in rows] == [False, False, True]
+    photos = {path: path.stat().st_mtime_ns for path in (out / "exemplars").iterdir()}
+    again = run(out, *options, "--trainer.devices", "1", "--out", out.name)
+    assert "Nothing was left to compute" in again.stdout, again.stderr
+    assert {path: path.stat().st_mtime_ns for path in (out / "exemplars").iterdir()} == photos
+    produced_by = json.loads((out / "summary.json").read_text())["produced_by"]
+    assert produced_by["exemplars"] == {"n_photos": 80, "n_failed": 0, "failed": []}
+    assert produced_by["judge.other"]["input_size"] == 64
+    for change, message in (
+        (("--data.exemplars", str(shapes / "pairs")), "paths.exemplars was"),
+        (("--model.judges", "[{network: vgg16, weights: shapes}]"), "model.judges was"),
+    ):
+        other = run(out, *options, *change, "--out", out.name)
+        assert other.returncode == 2
+        assert message in other.stderr
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize(
     ("options", "message"),
@@ -90,6 +126,9 @@ def test_interrupted_and_continued(whole: Path, tmp_path: Path) -> None:
         (("--data.classes", "[heat]"), "'heat', which is no class of the network. Did you mean one of: heart?"),
         (("--data.classes", "features.99:0"), "'features.99', which the network does not have; it has features.0, "),
         (("--model.steps", "0"), "model.steps must be at least 1, got 0."),
+        (("--data.exemplars", "nowhere"), "data.exemplars: The image folder nowhere does not exist."),
+        (("--data.n_exemplars", "0"), "data.n_exemplars must be 1 to 12, got 0."),
+        (("--model.judges", "[efficientnet_lite0]"), "model.judges: efficientnet_lite0 has no class called 'arrow' or"),
     ],
 )
 def test_bad_input(tmp_path: Path, options: tuple[str, ...], message: str) -> None:
