@@ -104,9 +104,13 @@ class Judge:
         Args:
             pixels: The image, uint8 ``(H, W, 3)``, which is resized as a whole to the size that the network takes.
             target: The class of the maker that it is of.
+
+        Raises:
+            InputError: If it has no class of that name, or several.
         """
+        self.check([target])
         index = self.class_of(target)
-        assert index is not None, "check() lets no other class through"
+        assert index is not None
         like = next(self.network.parameters())
         image = self._prepared(pixels).to(like.device, like.dtype)
         with torch.autocast(like.device.type, enabled=False):
