@@ -16,6 +16,7 @@ FLOORS = [
     {"methods", "attacks", "synthesis"},
     {"metrics"},
     {"results", "figures"},
+    {"exemplars", "judging"},
     {"evaluation"},
     {"activation_maximization", "attribution", "classifier", "robustness"},
     {"running"},

@@ -69,11 +69,14 @@ class Progress:
         step: Steps done.
         images: The images so far, ``(N, 3, H, W)`` in [0, 1], detached.
         activation: The objective of each image under the transforms of this step, ``(N,)``, without penalties.
+        reached: Whether the gradient of the objective, without penalties, is other than zero at a pixel of each image
+            at this step, bool ``(N,)``.
     """
 
     step: int
     images: Tensor
     activation: Tensor
+    reached: Tensor
 
 
 def maximize(
@@ -117,13 +120,14 @@ def maximize(
                 views = transform(views, drawn)
             output = respond(network, views.contiguous(memory_format=torch.channels_last), objective.layer)
             activation = objective(output.to(like.dtype), target)
-            (ascent,) = torch.autograd.grad(activation.sum(), seen)
+            (ascent,) = torch.autograd.grad(activation.sum(), seen, materialize_grads=True)
             ramp = min(1.0, step / (recipe.warm_up * recipe.steps)) ** 2 if recipe.warm_up else 1.0
             descent = ramp * _descent(recipe.regularizers, seen) - without_scale(ascent)
             (parameters.grad,) = torch.autograd.grad(images, parameters, descent)
             optimizer.step()
             if on_step is not None:
-                on_step(Progress(step, images.detach(), activation.detach()))
+                reached = ascent.flatten(1).any(1)
+                on_step(Progress(step, images.detach(), activation.detach(), reached))
         return recipe.parametrization.pixels(parameters, size).detach()
 
 
@@ -146,7 +150,7 @@ def _descent(regularizers: Sequence[Regularizer], images: Tensor) -> Tensor:
         return torch.zeros_like(images)
     # Each image changes its own penalty alone, so the gradient of the sum is every image's own.
     penalty = torch.stack([regularizer(images) for regularizer in regularizers]).sum()
-    return torch.autograd.grad(penalty, images)[0]
+    return torch.autograd.grad(penalty, images, materialize_grads=True)[0]
 
 
 def generators(keys: Sequence[str], step: int | str) -> list[torch.Generator]:

@@ -14,7 +14,7 @@ class Regularizer(NamedByOptions, ABC):
     """What a regularizer is: a call from images to a penalty for each, which pulls against the objective.
 
     The objective's gradient is brought to one length before a penalty's is subtracted (see
-    :func:`~lightning_modules.synthesis.maximization.without_scale`), so a weight means the same for every network, class and channel.
+    :func:`~lightning_modules.synthesis.maximization.without_scale`), so a weight means the same for every network.
 
     Args:
         weight: Factor on the penalty, at least 0.

@@ -7,7 +7,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from lightning_modules import InputError, Network
+from lightning_modules import InputError, Network, as_network
 from lightning_modules.synthesis import (
     L2,
     VARIANTS,
@@ -115,6 +115,28 @@ def test_progress(shapes_network: Network) -> None:
     assert seen[0].images.shape == (1, 3, 48, 64)
     assert not seen[0].images.requires_grad
     assert seen[-1].activation > seen[0].activation
+
+
+class Sum(ClassLogit):
+    """What grows with each pixel, or with none."""
+
+    def __init__(self, grows: bool) -> None:
+        self.grows = grows
+
+    def __call__(self, output: Tensor, target: Tensor) -> Tensor:
+        values = super().__call__(output, target)
+        return values if self.grows else values.clamp(max=-1e9)
+
+
+@pytest.mark.parametrize("transforms", [[], [RandomShift(2)]])
+@pytest.mark.parametrize("grows", [True, False])
+def test_progress_says_whether_the_objectives_own_gradient_reached(grows: bool, transforms: list) -> None:
+    """Not that of the penalties, which moves the image here in any case."""
+    seen: list[Progress] = []
+    recipe = Recipe(PixelImage(std=0.5), [TotalVariation(100)], transforms, 3, 0.1)
+    maximize(as_network(TinyNet()), Sum(grows), torch.tensor([2, 1]), recipe, (4, 5), ["a", "b"], seen.append)
+    assert [progress.reached.tolist() for progress in seen] == [[grows, grows]] * 3
+    assert not torch.equal(seen[0].images, seen[-1].images)
 
 
 def test_the_network_is_left_alone_also_in_inference_mode(shapes_network: Network) -> None:
