@@ -109,7 +109,8 @@ class ClassIndexDataModule(pl.LightningDataModule):
     def fingerprint(self) -> dict[str, Any]:
         """What tells the images to be made from others, beyond the options, which name them."""
         found: dict[str, Any] = {"n_images": len(self.items)}
-        return found if self.photos is None else {**found, "exemplars": self.photos.fingerprint()}
+        # Not under their option's name: that may be spelled anew for the same folder.
+        return found if self.photos is None else {**found, "photos": self.photos.fingerprint()}
 
     def setup(self, stage: str) -> None:
         # Not later: once all ranks are set up, the first may write rows that the others must not take into account.

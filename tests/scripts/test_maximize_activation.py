@@ -132,7 +132,7 @@ def test_judges_and_exemplars_of_a_continued_run(judged: list[str], call: Callab
     assert produced_by["judge.other"]["input_size"] == 64
     assert list(produced_by["helpers_sha256"]) == ["judge.other"]
     (tmp_path / "photos/more.png").touch()
-    with pytest.raises(RunError, match=r"data\.exemplars\.n_images was 9, is now 10"):
+    with pytest.raises(RunError, match=r"data\.photos\.n_images was 9, is now 10"):
         call(maximize_activation.main, *options)
     with pytest.raises(RunError, match=r"model\.judges was .*name: other|model\.judges was .*'other'"):
         call(maximize_activation.main, *options, "--model.judges", "[{network: vgg16, weights: shapes}]")
