@@ -5,7 +5,7 @@ It is all that ``lightning_modules`` imports of this one.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any, NamedTuple, Protocol, TypedDict
 
@@ -26,6 +26,7 @@ __all__ = [
     "DataError",
     "EvaluationData",
     "Original",
+    "Photos",
     "UnitBatch",
     "UnknownClassError",
 ]
@@ -88,6 +89,19 @@ class UnitBatch(TypedDict):
     seed: Tensor
     path: list[str]
     index: Tensor
+
+
+class Photos(Protocol):
+    """Photos that a network is shown beside those that it is run for: numbered, and read as often as need be."""
+
+    def fingerprint(self) -> dict[str, Any]:
+        """What tells them from others; can be written as JSON."""
+
+    def batches(self) -> Iterable[Batch]:
+        """All of them, in order; ``index`` has their numbers."""
+
+    def pixels(self, index: int) -> np.ndarray:
+        """What a network sees of one of them, uint8 ``(H, W, 3)``."""
 
 
 class EvaluationData(Protocol):

@@ -12,7 +12,9 @@ from torch.utils.data import DataLoader, Dataset
 
 from datamodules.batch import UnitBatch
 from datamodules.errors import DataError
+from datamodules.reading.decoding import Preprocess
 from datamodules.sources.listing import first_batches
+from datamodules.sources.photos import PhotoFolder
 from datamodules.sources.units import Unit, parse_units
 
 
@@ -33,17 +35,25 @@ class ClassIndexDataModule(pl.LightningDataModule):
     It gives a :class:`~datamodules.batch.UnitBatch` at a time.
 
     Args:
-        classes: What to make images of: names, WordNet ids or indices of classes, ``layer:channel`` units such as
-            features.28:17, ``all`` (classes), or a list of these. A name goes before an index. What is named twice is
-            made once.
+        classes: What to make images of: names, WordNet ids or indices of classes; channels of layers, features.28:17,
+            or all of a layer, ``features.28:*``; ``all`` (classes); or a list of these. A name goes before an index.
+            What is named twice is made once.
         n_images: Images of each, from different seeds, at least 1.
         seed: Seed of the first image of each; the others count up from it.
         batch_size: Images in a batch, on each device: rows and files are written after each.
         class_names: Names of the network's classes, in the order of its outputs.
         channels: How many channels each of the network's layers has.
         layer: The layer whose channels bare numbers name. null = they name classes.
+        exemplars: Folder of photos, flat or of class folders. Those that excite each class or channel most are shown
+            beside what is made of it.
+        n_exemplars: How many of them, 1 to 12.
+        num_workers: Processes that read the photos; 0 = the main one. null = the CPUs, at most 8.
+        input_size: Height and width in pixels of what the network sees of a photo.
+        resize_size: Length in pixels of a photo's shorter side before the centre crop. null = that of the crop.
+        interpolation: How photos are resized: nearest, bilinear, bicubic, box, hamming or lanczos.
 
     Attributes:
+        photos: The photos of ``exemplars``; None = there are none.
         read_done: Gives the paths, as rows hold them, of images that need not be made again.
         listing_file: Of no use here: the options name all images.
 
@@ -62,11 +72,24 @@ class ClassIndexDataModule(pl.LightningDataModule):
         class_names: Sequence[str] = (),
         channels: Mapping[str, int] | None = None,
         layer: str | None = None,
+        exemplars: str | None = None,
+        n_exemplars: int = 6,
+        num_workers: int | None = None,
+        input_size: int = 224,
+        resize_size: int | None = 256,
+        interpolation: str = "bilinear",
     ) -> None:
         super().__init__()
         for name, value in (("n_images", n_images), ("batch_size", batch_size)):
             if value < 1:
                 raise DataError(f"data.{name} must be at least 1, got {value}.")
+        if not 1 <= n_exemplars <= 12:
+            raise DataError(f"data.n_exemplars must be 1 to 12, got {n_exemplars}.")
+        if num_workers is not None and num_workers < 0:
+            raise DataError(f"data.num_workers must be at least 0, got {num_workers}.")
+        preprocess = Preprocess(resize_size, input_size, interpolation)
+        self.photos = None if exemplars is None else PhotoFolder(exemplars, "data.exemplars", preprocess, num_workers)
+        self.n_exemplars = n_exemplars
         units = parse_units(classes, class_names, channels, layer)
         # First one image of every unit: what is left of an interrupted run then covers all that it can.
         self.items = [(unit, seed + k) for k in range(n_images) for unit in units]
@@ -85,7 +108,9 @@ class ClassIndexDataModule(pl.LightningDataModule):
 
     def fingerprint(self) -> dict[str, Any]:
         """What tells the images to be made from others, beyond the options, which name them."""
-        return {"n_images": len(self.items)}
+        found: dict[str, Any] = {"n_images": len(self.items)}
+        # Not under their option's name: that may be spelled anew for the same folder.
+        return found if self.photos is None else {**found, "photos": self.photos.fingerprint()}
 
     def setup(self, stage: str) -> None:
         # Not later: once all ranks are set up, the first may write rows that the others must not take into account.

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import os
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import Any
@@ -19,6 +18,7 @@ from datamodules.classes import checked_names
 from datamodules.errors import DataError
 from datamodules.reading.decoding import Preprocess
 from datamodules.reading.samples import Failure, Sample, SampleReader, collate
+from datamodules.reading.workers import default_workers
 from datamodules.sources.files import class_folders, hash_files
 from datamodules.sources.folder import FolderListing, ImageDataset, list_folder
 from datamodules.sources.kinds import kind_at, load_listing
@@ -183,8 +183,7 @@ class ImageFolderDataModule(pl.LightningDataModule):
         """Options that all loaders have in common."""
         workers = self.num_workers
         if workers is None:
-            devices = self.trainer.num_devices if self.trainer else 1
-            workers = max(1, min(8, len(os.sched_getaffinity(0)) // devices))
+            workers = default_workers(self.trainer.num_devices if self.trainer else 1)
         return {"batch_size": self.batch_size, "num_workers": workers, "pin_memory": torch.cuda.is_available()}
 
     def _loader(

@@ -2,27 +2,29 @@
 
 from __future__ import annotations
 
-import math
 import time
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any, Unpack
 
-import numpy as np
 import pyarrow as pa
 import torch
 from matplotlib.figure import Figure
 from torch import Tensor
 
-from datamodules.batch import UnitBatch
+from datamodules.batch import Photos, UnitBatch
 from lightning_modules.errors import InputError
 from lightning_modules.evaluation import Outputs, RunModule
+from lightning_modules.exemplars import read_exemplars, read_facts, settle_exemplars
+from lightning_modules.figures.exemplars import exemplar_sheets
 from lightning_modules.figures.synthesis import Growth, run_sheets, to_uint8
 from lightning_modules.gradients.fitting import is_out_of_memory
+from lightning_modules.judging import judged_by_maker, load_judges, tell_of, unreached, with_verdicts
 from lightning_modules.networks.loading import load_network
 from lightning_modules.networks.making import Said
+from lightning_modules.networks.network import Network
 from lightning_modules.results.report import Report
-from lightning_modules.results.rows import Row, errors_of_logits, read_rows
+from lightning_modules.results.rows import Row, read_rows
 from lightning_modules.results.synthesis import (
     COLUMNS,
     report_synthesis,
@@ -31,7 +33,9 @@ from lightning_modules.results.synthesis import (
     tables_of_failures,
 )
 from lightning_modules.results.tables import Table
+from lightning_modules.results.verdicts import verdicts
 from lightning_modules.synthesis import (
+    L2,
     VARIANTS,
     Channel,
     FourierImage,
@@ -46,10 +50,7 @@ from lightning_modules.synthesis import (
     Regularizer,
     TotalVariation,
     Transform,
-    generators,
     maximize,
-    respond,
-    total_variation,
 )
 
 
@@ -65,9 +66,9 @@ class ActivationMaximizationModule(RunModule):
         objective: What is maximized, by name or import path. null = LogitMargin of the class against all others. Units
             given as layer:channel are maximized by Channel, unless this objective is of their layer.
         parametrization: What is optimized, by name or import path. null = FourierImage.
-        regularizers: Penalties of the image, by name or import path. null = TotalVariation; [] = none.
+        regularizers: Penalties of the image, by name or import path. null = TotalVariation and L2; [] = none.
         transforms: What the network sees the image through, in order, by name or import path. null = a random shift,
-            scale, rotation and smaller shift; [] = none.
+            scale and rotation; [] = none.
         steps: Steps of Adam, at least 1.
         learning_rate: Of Adam, above 0.
         warm_up: Share of the steps, in [0, 1], over which the penalties grow from nothing to their weights.
@@ -80,6 +81,8 @@ class ActivationMaximizationModule(RunModule):
         ablation: Whether each image is made four times: with neither, with the regularizers only, with the transforms
             only, and with both.
         n_figures: Images, from the first on, of which a figure shows how they grew.
+        judges: Other networks that are asked what each finished image of a class is. Each is what model.network takes,
+            or {network: ..., weights: ..., class_names: ..., name: ...}. They are asked for a class by its name.
     """
 
     seconds_per_part = 5.0
@@ -92,7 +95,7 @@ class ActivationMaximizationModule(RunModule):
         parametrization: Parametrization | None = None,
         regularizers: Sequence[Regularizer] | None = None,
         transforms: Sequence[Transform] | None = None,
-        steps: int = 512,
+        steps: int = 256,
         learning_rate: float = 0.05,
         warm_up: float = 0.5,
         image_size: int | None = None,
@@ -102,6 +105,7 @@ class ActivationMaximizationModule(RunModule):
         ablation: bool = False,
         n_figures: int = 16,
         network: str | dict[str, Any] = "vgg16",
+        judges: Sequence[str | dict] = (),  # not dict[str, Any]: a parser reads numbers in what may be anything
         **said: Unpack[Said],
     ) -> None:
         for name, value, least in (
@@ -113,9 +117,9 @@ class ActivationMaximizationModule(RunModule):
         ):
             if value is not None and value < least:
                 raise InputError(f"model.{name} must be at least {least}, got {value}.")
-        regularizers = [TotalVariation()] if regularizers is None else list(regularizers)
+        regularizers = [TotalVariation(), L2()] if regularizers is None else list(regularizers)
         if transforms is None:
-            transforms = [RandomShift(8), RandomScale(0.9, 1.1), RandomRotation(10), RandomShift(4)]
+            transforms = [RandomShift(32), RandomScale(0.5, 1.8), RandomRotation(20)]
         both = Recipe(parametrization or FourierImage(), regularizers, transforms, steps, learning_rate, warm_up)
         super().__init__(load_network(network, weights, **said), n_figures)
         self.recipes = both.ablated() if ablation else {VARIANTS[-1]: both}
@@ -125,6 +129,7 @@ class ActivationMaximizationModule(RunModule):
         self.images_per_pass = images_per_pass
         self.fresh = RandomShift(fresh_shift)
         self.n_fresh = n_fresh
+        self.judges = load_judges(judges, self.network)
 
     @property
     def schema(self) -> pa.Schema:
@@ -132,13 +137,45 @@ class ActivationMaximizationModule(RunModule):
         text = ("path", "status", "error", "variant", "image", "name", "layer", "prediction_name")
         whole = ("target", "seed", "prediction", "steps")
         fields = [*((name, pa.string()) for name in text), *((name, pa.int64()) for name in whole)]
-        return pa.schema([*fields, *((name, pa.float64()) for name in COLUMNS)])
+        fields += [(name, pa.float64()) for name in COLUMNS]
+        return pa.schema([*fields, *(field for judge in self.judges for field in judge.fields)])
 
     @property
     def ablation_legend(self) -> str:
         """What the names of an ablation's variants stand for."""
         both = self.recipes[VARIANTS[-1]]
         return f"TV: {both.regularizers}\nshifts: {both.transforms}"
+
+    @property
+    def helpers(self) -> dict[str, Network]:
+        return {f"judge.{judge.name}": judge.network for judge in self.judges}
+
+    def check_data(self, data: Any) -> None:
+        """Whether the judges know the classes that images are to be made of.
+
+        Raises:
+            InputError: If one does not; names them.
+        """
+        units = [unit for unit, _ in getattr(data, "items", [])]
+        for judge in self.judges:
+            judge.check(unit.target for unit in units if unit.layer is None)
+
+    def on_test_start(self) -> None:
+        super().on_test_start()
+        units = [unit for unit, _ in getattr(self.trainer.datamodule, "items", [])]  # type: ignore[attr-defined]
+        for judge in self.judges:
+            # They are no parts of this module: its state dict, and its precision, are those of the network.
+            judge.network.to(self.device)
+        if self.judges and self.trainer.is_global_zero:
+            tell_of(self.judges, n_channels=sum(unit.layer is not None for unit in units), n_units=len(units))
+
+    def prepare_run(self, run: Path) -> None:
+        """Finds the photos that excite the units most, if there are photos."""
+        data: Any = self.trainer.datamodule  # type: ignore[attr-defined]
+        photos: Photos | None = getattr(data, "photos", None)
+        if photos is not None:
+            units = list(dict.fromkeys(unit for unit, _ in data.items))
+            settle_exemplars(self.network, units, self._objective_of, photos, data.n_exemplars, run / "exemplars")
 
     def test_step(self, batch: UnitBatch, batch_idx: int) -> Outputs:
         """Optimizes the images of a batch."""
@@ -160,13 +197,17 @@ class ActivationMaximizationModule(RunModule):
 
     def _passes(self, batch: UnitBatch) -> Iterator[tuple[Objective, list[int]]]:
         """The images of a batch that share a forward pass, by their numbers, and the objective that they share."""
-        by_layer: dict[Any, list[int]] = {}
+        by_layer: dict[str | None, list[int]] = {}
         for i, layer in enumerate(batch["layer"]):
             by_layer.setdefault(layer, []).append(i)
         for layer, members in by_layer.items():
-            objective = self.objective if layer == self.objective.layer else Channel(layer)
+            objective = self._objective_of(layer)
             for start in range(0, len(members), self.images_per_pass):
                 yield objective, members[start : start + self.images_per_pass]
+
+    def _objective_of(self, layer: str | None) -> Objective:
+        """What is maximized of the units of a layer; None = of classes."""
+        return self.objective if layer is None or layer == self.objective.layer else Channel(layer)
 
     def _make(
         self,
@@ -186,8 +227,10 @@ class ActivationMaximizationModule(RunModule):
         growths = [Growth(recipe.steps) if int(batch["index"][i]) < self.n_figures else None for i in members]
         files = [_file(batch["path"][i], variant if len(self.recipes) > 1 else None) for i in members]
         names = [file.removesuffix(".png") for file in files]
+        reached: list[Tensor] = []
 
         def on_step(progress: Progress) -> None:
+            reached.append(progress.reached)
             for i, growth in enumerate(growths):
                 if growth is not None:
                     growth.add(progress, i)
@@ -197,21 +240,18 @@ class ActivationMaximizationModule(RunModule):
 
         images = maximize(self.network, objective, target, recipe, self.size, keys, on_step)
         seconds = (time.monotonic() - start) / len(members)
+        was_reached = torch.stack(reached).any(0).tolist()
         for position, i in enumerate(members):
             pixels = to_uint8(images[position])
-            row = {
-                "path": batch["path"][i],
-                "variant": variant,
-                "name": batch["name"][i],
-                "layer": batch["layer"][i],
-                "target": int(batch["target"][i]),
-                "seed": int(batch["seed"][i]),
-                "steps": recipe.steps,
-                "seconds": seconds,
-            }
-            judged = self._judge(pixels, objective, target[position : position + 1], keys[position])
+            row = {**_named(batch, i), "variant": variant, "steps": recipe.steps, "seconds": seconds}
+            asked = pixels, objective, row["target"], keys[position]
+            judged = judged_by_maker(self.network, *asked, self.fresh, self.n_fresh)
             if not images[position].isfinite().all():
                 judged = {"status": "failed", "error": judged.get("error", "the pixels are NaN, as a gradient was")}
+            elif judged["status"] == "ok" and not was_reached[position]:
+                judged = {"status": "failed", "error": unreached(judged["activation"], recipe.steps)}
+            elif judged["status"] == "ok" and objective.layer is None:
+                judged = with_verdicts(judged, self.judges, pixels, row["target"])
             outputs["rows"].append(row | judged | ({"image": files[position]} if judged["status"] == "ok" else {}))
             if judged["status"] == "ok":
                 outputs["images"][files[position]] = pixels
@@ -219,36 +259,9 @@ class ActivationMaximizationModule(RunModule):
                 if growth is not None and variant == VARIANTS[-1]:
                     outputs["figures"][i] = growth.draw(f"{batch['name'][i]}, seed {row['seed']}")
 
-    @torch.no_grad()
-    def _judge(self, pixels: np.ndarray, objective: Objective, target: Tensor, key: str) -> Row:
-        """The numbers of a finished image, read from the 8 bits that are saved."""
-        like = next(self.network.parameters())
-        image = torch.from_numpy(pixels).to(like).permute(2, 0, 1)[None] / 255
-        crops = [self.fresh(image, generators([key], f"fresh {k}")) for k in range(self.n_fresh)]
-        views = torch.cat([image, *crops])
-        logits = self.network(views).float()
-        output = logits if objective.layer is None else respond(self.network, views, objective.layer).float()
-        activation = objective(output, target.to(logits.device).expand(len(views)))
-        for view, (value, error) in enumerate(zip(activation.tolist(), errors_of_logits(logits))):
-            error = error if math.isfinite(value) else f"the activation is {value}"
-            if error is not None:
-                return {"status": "failed", "error": error + ", in a shifted crop of the image" * (view > 0)}
-        probabilities = logits.softmax(1)
-        prediction = int(probabilities[0].argmax())
-        numbers = {"activation": activation}
-        if objective.layer is None:
-            numbers["probability"] = probabilities[:, int(target)]
-        judged = {name: float(values[0]) for name, values in numbers.items()}
-        judged |= {f"{name}_shifted": float(values[1:].mean()) for name, values in numbers.items()}
-        return judged | {
-            "status": "ok",
-            "prediction": prediction,
-            "prediction_name": self.network.class_names[prediction],
-            "total_variation": float(total_variation(image)),
-        }
-
     def summarize(self, table: pa.Table) -> dict[str, Any]:
-        return summarize_synthesis(table)
+        judges = {judge.name: {"n_classes": judge.n_classes, "had_part": judge.had_part} for judge in self.judges}
+        return summarize_synthesis(table, judges)
 
     def report(self, summary: dict[str, Any]) -> Report:
         return report_synthesis(summary)
@@ -257,9 +270,23 @@ class ActivationMaximizationModule(RunModule):
         rows = read_rows(run / "results").to_pylist()
         return [table_of_images(rows), *tables_of_failures(rows)]
 
+    def facts(self, run: Path) -> dict[str, Any]:
+        found = read_facts(run / "exemplars")
+        return super().facts(run) | ({"exemplars": found} if found else {})
+
     def run_figures(self, summary: dict[str, Any], run: Path) -> Iterator[tuple[str, Figure]]:
-        """Contact sheets of all images, and the ablation."""
-        yield from run_sheets(read_rows(run / "results").to_pylist(), run, self.ablation_legend)
+        """Contact sheets of all images, the ablation, and the photos that excite the same."""
+        rows = read_rows(run / "results").to_pylist()
+        yield from run_sheets(rows, run, self.ablation_legend, verdicts)
+        whole = [row for row in rows if row["variant"] == VARIANTS[-1]]
+        folder = run / "exemplars"
+        yield from exemplar_sheets(whole, read_exemplars(folder), run / "images", folder, run.name)
+
+
+def _named(batch: UnitBatch, i: int) -> Row:
+    """What is to be made as image ``i``."""
+    of_image = {"path": batch["path"][i], "name": batch["name"][i], "layer": batch["layer"][i]}
+    return {**of_image, "target": int(batch["target"][i]), "seed": int(batch["seed"][i])}
 
 
 def _file(path: str, variant: str | None) -> str:

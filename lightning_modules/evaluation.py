@@ -104,8 +104,28 @@ class RunModule(pl.LightningModule, ABC):
     def report(self, summary: dict[str, Any]) -> Report:
         """What the run has to say, from its summary."""
 
+    @property
+    def helpers(self) -> dict[str, Network]:
+        """Networks beside :attr:`network` that numbers come from, by what ``summary.json`` calls them."""
+        return {}
+
+    def check_data(self, data: Any) -> None:
+        """Whether what a data module names can be computed as asked; called before anything is written.
+
+        Raises:
+            InputError: If it cannot.
+        """
+
     def on_test_start(self) -> None:
         refuse_rounded_weights(self.network)
+        self.check_data(self.trainer.datamodule)  # type: ignore[attr-defined]
+
+    def prepare_run(self, run: Path) -> None:
+        """Computes, on the first process, what the run needs beside its rows; a continued run calls it again."""
+
+    def facts(self, run: Path) -> dict[str, Any]:
+        """What is known of a run beside its rows, as plain values for ``summary.json``: what its helpers are."""
+        return {name: helper.description() for name, helper in self.helpers.items()}
 
     def details(self, run: Path) -> list[Table]:
         """What the terminal shows of single rows, before the report, from what lies in the run's folder."""

@@ -16,7 +16,7 @@ FLOORS = [
     {"methods", "attacks", "synthesis"},
     {"metrics"},
     {"results", "figures"},
-    {"pages"},
+    {"exemplars", "judging", "pages"},
     {"evaluation"},
     {"activation_maximization", "attribution", "classifier", "robustness"},
     {"running"},

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import signal
 import threading
 import time
@@ -20,6 +21,11 @@ MOST_DEATHS = 10
 
 SECONDS_TO_DIE = 1.0
 """How long after a worker's last message its death is waited for."""
+
+
+def default_workers(n_devices: int = 1) -> int:
+    """How many processes read images for each of so many devices, where nobody says it: they share the CPUs."""
+    return max(1, min(8, len(os.sched_getaffinity(0)) // n_devices))
 
 
 class WorkerDeath(RuntimeError):

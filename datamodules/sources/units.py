@@ -9,6 +9,9 @@ from typing import NamedTuple
 from datamodules.classes import AmbiguousClassError, ClassTable, UnknownClassError
 from datamodules.errors import DataError
 
+EVERY = ("*", "all")
+"""What stands for every channel of a layer."""
+
 
 class Unit(NamedTuple):
     """A class of the network, or a channel of one of its layers.
@@ -39,19 +42,20 @@ def parse_units(
     """What the user wrote as units, in that order, each once.
 
     Args:
-        wanted: Classes, see :class:`~datamodules.classes.ClassTable`; ``layer:channel``; ``all``, or ``layer:all``; or
-            a list of these. ``all`` is every class, also where one is called so, which is then had by its index.
+        wanted: Classes, see :class:`~datamodules.classes.ClassTable`; ``layer:channel``; ``layer:*`` or ``layer:all``,
+            every channel of the layer; ``all``; or a list of these. ``all`` is every class, also where one is called
+            so, which is then had by its index.
         class_names: Names of the network's classes.
         channels: How many channels each layer has.
-        layer: The layer that bare numbers and ``all`` count the channels of. None = they count classes.
+        layer: The layer that bare numbers, ``all`` and ``*`` count the channels of. None = they count classes.
 
     Raises:
         DataError: If there is no such class (suggests near ones), layer (lists them) or channel, if a text may be
             several of them, or nothing is wanted.
 
     Example:
-        >>> [unit.name for unit in parse_units([1, "cat", "conv:2"], ["cat", "dog"], {"conv": 3})]
-        ['dog', 'cat', 'conv:2']
+        >>> [unit.name for unit in parse_units([1, "cat", "conv:2", "fc:*"], ["cat", "dog"], {"conv": 3, "fc": 2})]
+        ['dog', 'cat', 'conv:2', 'fc:0', 'fc:1']
     """
     table = ClassTable(class_names)
     units: dict[Unit, None] = {}
@@ -70,7 +74,7 @@ def _units(item: int | str, table: ClassTable, channels: Mapping[str, int], laye
     if layer is not None:
         return _channels(prefix if colon else layer, number, channels)
     if not colon or _is_class(item, table):  # a class of a user's own network may have a colon in its name
-        if colon and prefix in channels and (number == "all" or _is_index(number, channels[prefix])):
+        if colon and prefix in channels and (number in EVERY or _is_index(number, channels[prefix])):
             raise DataError(
                 f"data.classes names {item}, which is a class and may be a channel of the layer {prefix}. Name the "
                 f"class by its index, or the channel as {number} with --model.objective "
@@ -110,10 +114,12 @@ def _classes(wanted: int | str, table: ClassTable) -> list[Unit]:
 def _channels(layer: str, number: str, channels: Mapping[str, int]) -> list[Unit]:
     layer = _label(layer, channels)
     n = channels[layer]
-    if number == "all":
+    if number in EVERY:
         return [Unit(k, layer, f"{layer}:{k}") for k in range(n)]
     if not _is_index(number, n):
-        raise DataError(f"data.classes names {layer}:{number}; the channels of {layer} are 0 to {n - 1}, or all.")
+        raise DataError(
+            f"data.classes names {layer}:{number}; the channels of {layer} are 0 to {n - 1}, or *, all of them."
+        )
     return [Unit(int(number), layer, f"{layer}:{int(number)}")]
 
 

@@ -83,3 +83,23 @@ def wrap_name(name: str, most: int = 30) -> str:
 def shorten(name: str, most: int = 26) -> str:
     """The name, cut to ``most`` characters."""
     return name if len(name) <= most else name[: most - 1] + "…"
+
+
+def with_its_end(text: str, most: int) -> str:
+    """Of a text of more than ``most`` characters, such as a path, the end.
+
+    Example:
+        >>> with_its_end("features.12.expand3x3:17", 15)
+        '…2.expand3x3:17'
+    """
+    return text if len(text) <= most else "…" + text[len(text) - most + 1 :]
+
+
+def brief(value: float) -> str:
+    """A number in few letters.
+
+    Example:
+        >>> brief(1816.55), brief(0.012345)
+        ('1,817', '0.0123')
+    """
+    return f"{value:,.0f}" if abs(value) >= 100 else f"{value:.3g}"

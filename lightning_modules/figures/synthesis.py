@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import textwrap
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -14,7 +14,8 @@ from matplotlib.figure import Figure
 from PIL import Image
 from torch import Tensor
 
-from lightning_modules.figures.style import COLORS, heading, plain_text, shorten
+from lightning_modules.figures.layers import layer_sheets, layers_with_sheets
+from lightning_modules.figures.style import COLORS, heading, plain_text, shorten, with_its_end
 from lightning_modules.synthesis.maximization import VARIANTS, Progress
 from lightning_modules.synthesis.regularizers import total_variation
 
@@ -45,7 +46,7 @@ def contact_sheet(tiles: Sequence[Tile], title: str, columns: int = 8) -> Figure
     """The images in rows, each with its title and caption."""
     columns = max(1, min(columns, len(tiles)))
     rows = max(1, -(-len(tiles) // columns))
-    figure, axes = _grid(rows, columns, title, margin=0.0)
+    figure, axes = _grid(rows, columns, title, margin=0.0, lines=_most_lines(tiles))
     for place, tile in zip(axes.flat, tiles):
         _show(place, tile)
     return figure
@@ -59,7 +60,8 @@ def ablation_figure(tiles: Mapping[str, Sequence[Tile]], title: str) -> Figure:
         tiles: Name of the variant, which may have several lines -> its images, in the same order for each variant.
         title: The first lines.
     """
-    figure, axes = _grid(len(tiles), max(len(row) for row in tiles.values()), title, margin=2.3)
+    lines = max(map(_most_lines, tiles.values()))
+    figure, axes = _grid(len(tiles), max(len(row) for row in tiles.values()), title, margin=2.3, lines=lines)
     for row, (name, images) in zip(axes, tiles.items()):
         for place, tile in zip(row, images):
             _show(place, tile)
@@ -67,45 +69,59 @@ def ablation_figure(tiles: Mapping[str, Sequence[Tile]], title: str) -> Figure:
     return figure
 
 
-def run_sheets(rows: Sequence[Mapping[str, Any]], run: Path, legend: str) -> Iterator[tuple[str, Figure]]:
+def run_sheets(
+    rows: Sequence[Mapping[str, Any]],
+    run: Path,
+    legend: str,
+    further: Callable[[Mapping[str, Any]], Sequence[str]] = lambda row: (),
+) -> Iterator[tuple[str, Figure]]:
     """Contact sheets of all images of a run and, if there are several variants of each, the ablation.
 
-    Each comes with its file name, and when it is asked for: all at once might fill the memory.
+    Layers of which many channels were made have sheets of their own, see :func:`layer_sheets`. Each comes with its file
+    name, and when it is asked for: all at once might fill the memory.
 
     Args:
         rows: The rows of the run.
         run: Its folder, which holds the images.
         legend: What the names of the variants stand for.
+        further: What else stands below an image, in lines, from its row.
     """
-    images = run / "images"
+
+    def tile(row: Mapping[str, Any]) -> Tile:
+        return _tile(row, run / "images", further(row))
+
     good = [row for row in rows if row["status"] == "ok"]
     by_variant = {name: group for name in VARIANTS if (group := [row for row in good if row["variant"] == name])}
-    for variant, group in by_variant.items():
+    layers = layers_with_sheets(rows)
+    for variant, of_variant in by_variant.items():
+        alone = "" if len(by_variant) == 1 else f": {variant}"
+        group = [row for row in of_variant if row["layer"] not in layers]
         for page, start in enumerate(range(0, len(group), TILES_PER_SHEET)):
-            alone = "" if len(by_variant) == 1 else f": {variant}"
             part = group[start : start + TILES_PER_SHEET]
             which = f", {start + 1} to {start + len(part)} of {len(group)}" if len(part) < len(group) else ""
             name = f"contact_sheet_{variant.replace(' ', '_')}_{page:03d}"
-            yield name, contact_sheet([_tile(row, images) for row in part], f"{run.name}{alone}{which}")
+            yield name, contact_sheet([tile(row) for row in part], f"{run.name}{alone}{which}")
+        of_layers = [row for row in rows if row["variant"] == variant and row["layer"] in layers]
+        yield from layer_sheets(of_layers, run / "images", f"{run.name}{alone}", variant.replace(" ", "_"))
     if len(by_variant) > 1:
         tiles = {}
         for variant, group in by_variant.items():
             means = [f"{name} {_mean(group, column)}" for column, name in NUMBERS.items()]
             label = "\n".join([variant.upper(), f"mean of {len(group)}:", *means])
-            tiles[label] = [_tile(row, images) for row in group[:ABLATION_COLUMNS]]
+            tiles[label] = [tile(row) for row in group[:ABLATION_COLUMNS]]
         yield "ablation", ablation_figure(tiles, f"Ablation\n{legend}")
 
 
-def _tile(row: Mapping[str, Any], images: Path) -> Tile:
+def _tile(row: Mapping[str, Any], images: Path, further: Sequence[str]) -> Tile:
     """A row as an image, its name, and its numbers: p and under fresh shifts, or activations for a channel."""
     measure = "activation" if row["probability"] is None else "probability"
     before, after = row[measure], row[f"{measure}_shifted"]
     text = f"{before:.2f}" if measure == "activation" else f"p {before:.1%}"
     shifted = f"{after:.2f}" if measure == "activation" else f"{after:.1%}"
-    caption = f"{text}, shifted {shifted}\nTV {row['total_variation']:.4f}"
+    lines = [f"{text}, shifted {shifted}", f"TV {row['total_variation']:.4f}", *(shorten(line, 34) for line in further)]
     pixels = np.asarray(Image.open(images / row["image"]).convert("RGB"))
-    name = shorten(row["name"], 22)
-    return Tile(pixels, f"{name}, seed {row['seed']}" if row["seed"] else name, caption)
+    name = shorten(row["name"], 22) if row["layer"] is None else with_its_end(row["name"], 22)
+    return Tile(pixels, f"{name}, seed {row['seed']}" if row["seed"] else name, "\n".join(lines))
 
 
 def _mean(rows: Sequence[Mapping[str, Any]], column: str) -> str:
@@ -178,9 +194,14 @@ def to_uint8(image: Tensor) -> np.ndarray:
     return (finite * 255).round().byte().permute(1, 2, 0).cpu().numpy()
 
 
-def _grid(rows: int, columns: int, title: str, margin: float) -> tuple[Figure, np.ndarray]:
-    """A figure of square places with room for a title and a caption each, and ``margin`` inches at the left."""
-    cell_width, cell_height = 1.9, 2.4
+def _most_lines(tiles: Sequence[Tile]) -> int:
+    return max((tile.caption.count("\n") + 1 for tile in tiles), default=2)
+
+
+def _grid(rows: int, columns: int, title: str, margin: float, lines: int) -> tuple[Figure, np.ndarray]:
+    """A figure of square places with room for a title and so many lines each, and ``margin`` inches at the left."""
+    cell_width, below = 1.9, 0.14 * max(0, lines - 2)
+    cell_height = 2.4 + below
     width = margin + columns * cell_width + 0.2
     # An inch holds about nine of the title's letters.
     title = "\n".join(textwrap.fill(line, int(9 * width)) for line in title.splitlines())
@@ -189,8 +210,8 @@ def _grid(rows: int, columns: int, title: str, margin: float) -> tuple[Figure, n
     figure = Figure(figsize=(width, height), dpi=110)
     axes: Any = figure.subplots(rows, columns, squeeze=False)
     figure.subplots_adjust(
-        left=(margin + 0.1) / width, right=1 - 0.1 / width, bottom=0.45 / height, top=1 - (top + 0.25) / height,
-        wspace=0.1, hspace=0.36,
+        left=(margin + 0.1) / width, right=1 - 0.1 / width, bottom=(0.45 + below) / height,
+        top=1 - (top + 0.25) / height, wspace=0.1, hspace=0.36 + below / 1.7,
     )  # fmt: skip
     figure.suptitle(title, x=0.1 / width, y=1 - 0.1 / height, ha="left", va="top", fontsize=11, fontweight="bold")
     for place in axes.flat:

@@ -10,6 +10,13 @@ import pyarrow as pa
 from lightning_modules.results.report import SCORES, SUMMARY, Report, tag
 from lightning_modules.results.rows import Row
 from lightning_modules.results.tables import Table, number
+from lightning_modules.results.verdicts import (
+    judges_in,
+    note_of_verdict,
+    summarize_verdicts,
+    table_of_verdicts,
+    verdict_of,
+)
 from lightning_modules.synthesis.maximization import VARIANTS
 
 NUMBERS = {
@@ -25,8 +32,13 @@ COLUMNS = (*NUMBERS, "seconds")
 MOST_ROWS = 32
 
 
-def summarize_synthesis(table: pa.Table) -> dict[str, Any]:
-    """Counts, and for each variant the mean, least and greatest of each number."""
+def summarize_synthesis(table: pa.Table, judges: Mapping[str, Mapping[str, Any]] | None = None) -> dict[str, Any]:
+    """Counts, and for each variant the mean, least and greatest of each number, and what the judges made of it.
+
+    Args:
+        table: The rows.
+        judges: Name -> ``n_classes``, and ``had_part``: whether the judge made the images itself.
+    """
     frame = table.to_pandas()
     good = frame[frame["status"] == "ok"]
     variants = {}
@@ -38,11 +50,15 @@ def summarize_synthesis(table: pa.Table) -> dict[str, Any]:
             for name, values in columns.items()
             if len(values)
         }
-    return {"n_images": len(frame), "n_failed": len(frame) - len(good), "variants": variants}
+        if judges:
+            n_classes = {judge: facts["n_classes"] for judge, facts in judges.items()}
+            variants[variant]["judges"] = summarize_verdicts(rows, n_classes)
+    counts = {"n_images": len(frame), "n_failed": len(frame) - len(good)}
+    return {**counts, **({"judges": judges} if judges else {}), "variants": variants}
 
 
 def report_synthesis(summary: dict[str, Any]) -> Report:
-    """The report of a summary: the mean of each number, for each variant."""
+    """The report of a summary: the mean of each number, for each variant, and the judges' shares."""
     scalars: dict[str, float | None] = {f"{SUMMARY}/{name}": summary[name] for name in ("n_images", "n_failed")}
     rows = []
     for variant, numbers in summary["variants"].items():
@@ -50,8 +66,18 @@ def report_synthesis(summary: dict[str, Any]) -> Report:
         scalars |= {tag(SCORES, name, variant): mean for name, mean in means.items()}
         cells = [f"{means[name]:.4f} ({_worst(name, numbers[name]):.4f})" if name in means else "-" for name in COLUMNS]
         rows.append([variant, str(numbers["n"]), *cells])
+        for judge, of in numbers.get("judges", {}).items():
+            scalars |= {tag(SCORES, f"judge.{judge}.{name}", variant): of[name] for name in ("top1", "top5")}
     header = ["mean over images (worst)", "n", *(name.replace("_", " ") for name in COLUMNS)]
-    return Report(scalars, {}, summary, [Table(header, rows)])
+    verdicts = {variant: numbers.get("judges", {}) for variant, numbers in summary["variants"].items()}
+    return Report(scalars, {}, summary, [Table(header, rows), *table_of_verdicts(verdicts)], _notes(summary))
+
+
+def _notes(summary: Mapping[str, Any]) -> list[str]:
+    """What the judges say of the images that nothing was left out of."""
+    of_judges = summary["variants"].get(VARIANTS[-1], {}).get("judges", {})
+    had_part = {judge: facts["had_part"] for judge, facts in summary.get("judges", {}).items()}
+    return [note_of_verdict(judge, of, had_part=had_part[judge]) for judge, of in of_judges.items()]
 
 
 def _worst(column: str, numbers: Mapping[str, float]) -> float:
@@ -68,13 +94,15 @@ def table_of_images(rows: Sequence[Row]) -> Table:
         good = sorted(good, key=_strength)[:MOST_ROWS]
     else:
         good = sorted(good, key=lambda row: (row["name"], row["seed"], VARIANTS.index(row["variant"])))
+    judges = judges_in(good[0]) if good else []
     several_variants, several_seeds = (len({row[name] for row in good}) > 1 for name in ("variant", "seed"))
     cells = []
     for row in good:
         label = row["name"] + f", seed {row['seed']}" * several_seeds + f": {row['variant']}" * several_variants
         numbers = [number(row[name], form) for name, (_, form) in NUMBERS.items()]
-        cells.append([label, *numbers, number(row["seconds"], ".1f")])
-    return Table(["image", *(name for name, _ in NUMBERS.values()), "seconds"], cells, title)
+        of_judges = [verdict_of(row, judge) or "-" for judge in judges]
+        cells.append([label, *numbers, *of_judges, number(row["seconds"], ".1f")])
+    return Table(["image", *(name for name, _ in NUMBERS.values()), *judges, "seconds"], cells, title)
 
 
 def tables_of_failures(rows: Sequence[Row]) -> list[Table]:

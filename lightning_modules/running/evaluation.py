@@ -130,7 +130,7 @@ class EvaluationCLI(RunCLI):
         config = yaml.safe_load(self.settings)
         return flat_settings(
             {
-                "data": {name: config["data"].get(name) for name in ("root", "classes", "seed")},
+                "data": {name: config["data"].get(name) for name in ("root", "classes", "seed", "exemplars")},
                 "model": {name: value for name, value in config["model"].items() if name != "n_figures"},
                 "trainer": {name: config["trainer"].get(name) for name in ("limit_test_batches", "precision")},
             }
@@ -158,8 +158,11 @@ class EvaluationCLI(RunCLI):
         run = self.run_folder
         run.check()
         # Before anything is written or deleted: a slip in the name of the images costs nothing.
+        self.model.check_data(self.datamodule)
         self.inputs = {"weights_sha256": weights_sha256(self.model.network), "data": self.datamodule.fingerprint()}
-        places = {name: self._get(self.config, f"data.{name}") for name in ("root", "boxes")}
+        if helpers := self.model.helpers:
+            self.inputs["helpers_sha256"] = {name: weights_sha256(helper) for name, helper in helpers.items()}
+        places = {name: self._get(self.config, f"data.{name}") for name in ("root", "boxes", "exemplars")}
         paths = {name: Path(place).expanduser() for name, place in places.items() if place is not None}
         self.inputs["paths"] = {name: os.path.realpath(path) for name, path in paths.items()}
         run.lock()
@@ -183,6 +186,7 @@ class EvaluationCLI(RunCLI):
         produced_by = {
             **self.inputs,
             "network": self.model.network.description(),
+            **self.model.facts(self.out),
             "seeds": {"data": self._get(self.config, "data.seed"), **seeds(self.model)},
             "git_commit": git_commit(),
             "versions": versions(),

@@ -22,7 +22,8 @@ from lightning_modules.whole_files import written_whole
 SPLIT = frozenset(
     (
         "config",
-        "data.boxes",  # these two by where they lie, however that is written: inputs.json
+        "data.boxes",  # these three by where they lie, however that is written: inputs.json
+        "data.exemplars",
         "data.root",
         "figure_format",
         "out",
@@ -41,7 +42,7 @@ SPLIT = frozenset(
 """Options that decide how the work is split, how much of it is done, or how it is shown, never a number."""
 
 LEFT = (
-    *("results", "figures", "images", "tensorboard"),
+    *("results", "figures", "images", "exemplars", "tensorboard"),
     *("summary.json", "inputs.json", "sessions.json", "listing.arrow", "config.yaml", "report.json", "index.html"),
 )
 """What a run leaves in its folder; nothing else is ever deleted."""
@@ -49,7 +50,7 @@ LEFT = (
 UNFINISHED = (
     *(f".{name}.tmp" for name in LEFT if "." in name),
     *("listing.arrow.*.part", "results/.part-*.tmp"),
-    *("figures/.*.png.tmp", "figures/.*.pdf.tmp", "images/.*.png.tmp"),
+    *("figures/.*.png.tmp", "figures/.*.pdf.tmp", "images/.*.png.tmp", "exemplars/.*.tmp"),
 )
 """What a killed run was about to write."""
 

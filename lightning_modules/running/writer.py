@@ -61,6 +61,11 @@ class RunWriter(pl.Callback):
         assert isinstance(pl_module, RunModule)
         self.parts = Parts(self.rows, pl_module.schema, trainer.global_rank, ROWS_PER_PART, pl_module.seconds_per_part)
 
+    def on_test_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        assert isinstance(pl_module, RunModule)
+        if trainer.is_global_zero:
+            pl_module.prepare_run(self.run)
+
     def on_test_batch_end(
         self,
         trainer: pl.Trainer,

@@ -247,6 +247,8 @@ def _with_texts(loaded: Any, written: Any, options: Mapping[str, TextOption], na
             key: _with_texts(value, written[key], options, f"{prefix}{key}") if key in written else value
             for key, value in loaded.items()
         }
+    if name not in options and isinstance(loaded, list) and isinstance(written, list):
+        return [_with_texts(one, other, options, name) for one, other in zip(loaded, written)]
     return _text(loaded, written, options[name]) if name in options else loaded
 
 

@@ -13,6 +13,7 @@ from lightning_modules.synthesis.objectives import (
     LogitMargin,
     Objective,
     respond,
+    responses,
 )
 from lightning_modules.synthesis.parametrizations import FourierImage, Parametrization, PixelImage
 from lightning_modules.synthesis.regularizers import L2, Regularizer, TotalVariation, total_variation
@@ -47,6 +48,7 @@ __all__ = [
     "generators",
     "maximize",
     "respond",
+    "responses",
     "shift",
     "total_variation",
 ]

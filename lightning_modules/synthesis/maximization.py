@@ -69,11 +69,14 @@ class Progress:
         step: Steps done.
         images: The images so far, ``(N, 3, H, W)`` in [0, 1], detached.
         activation: The objective of each image under the transforms of this step, ``(N,)``, without penalties.
+        reached: Whether the gradient of the objective, without penalties, is other than zero at a pixel of each image
+            at this step, bool ``(N,)``.
     """
 
     step: int
     images: Tensor
     activation: Tensor
+    reached: Tensor
 
 
 def maximize(
@@ -111,20 +114,43 @@ def maximize(
         optimizer = torch.optim.Adam([parameters], lr=recipe.learning_rate)
         for step in range(1, recipe.steps + 1):
             images = recipe.parametrization.pixels(parameters, size)
-            views = images
-            drawn = generators(keys, step)
+            seen = images.detach().requires_grad_()
+            views, drawn = seen, generators(keys, step)
             for transform in recipe.transforms:
                 views = transform(views, drawn)
             output = respond(network, views.contiguous(memory_format=torch.channels_last), objective.layer)
             activation = objective(output.to(like.dtype), target)
+            (ascent,) = torch.autograd.grad(activation.sum(), seen, materialize_grads=True)
             ramp = min(1.0, step / (recipe.warm_up * recipe.steps)) ** 2 if recipe.warm_up else 1.0
-            penalty = torch.stack([torch.zeros_like(activation), *(r(images) for r in recipe.regularizers)]).sum(0)
-            # Each image's parameters change its own loss alone, so the gradient of the sum is every image's own.
-            (parameters.grad,) = torch.autograd.grad((ramp * penalty - activation).sum(), parameters)
+            descent = ramp * _descent(recipe.regularizers, seen) - without_scale(ascent)
+            (parameters.grad,) = torch.autograd.grad(images, parameters, descent)
             optimizer.step()
             if on_step is not None:
-                on_step(Progress(step, images.detach(), activation.detach()))
+                reached = ascent.flatten(1).any(1)
+                on_step(Progress(step, images.detach(), activation.detach(), reached))
         return recipe.parametrization.pixels(parameters, size).detach()
+
+
+def without_scale(gradients: Tensor) -> Tensor:
+    r"""Gradients of images ``(N, 3, H, W)``, each over its root mean square and the number of its elements.
+
+    .. math:: \frac{g}{D \sqrt{\frac{1}{D} \sum_i g_i^2}}, \quad D = 3 H W
+
+    The logits of two networks, and of a network at the start and at the end of an ascent, may differ a hundredfold; a
+    penalty's weight then means the same for all of them. A gradient of zeros stays.
+    """
+    size = gradients[0].numel()
+    scale = gradients.square().mean((1, 2, 3), keepdim=True).sqrt() * size
+    return gradients / scale.where(scale != 0, 1)
+
+
+def _descent(regularizers: Sequence[Regularizer], images: Tensor) -> Tensor:
+    """The gradient of the penalties of images that need one, ``(N, 3, H, W)``."""
+    if not regularizers:
+        return torch.zeros_like(images)
+    # Each image changes its own penalty alone, so the gradient of the sum is every image's own.
+    penalty = torch.stack([regularizer(images) for regularizer in regularizers]).sum()
+    return torch.autograd.grad(penalty, images, materialize_grads=True)[0]
 
 
 def generators(keys: Sequence[str], step: int | str) -> list[torch.Generator]:

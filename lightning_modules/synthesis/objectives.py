@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from itertools import count
+from collections import Counter
+from collections.abc import Collection
+from contextlib import suppress
 from typing import Any, Literal
 
 import torch
@@ -101,32 +103,43 @@ class Channel(Objective):
 
 
 class _Reached(Exception):
-    def __init__(self, output: Any) -> None:
-        self.output = output
+    """All that is asked for has been seen."""
 
 
 def respond(network: Network, images: Tensor, layer: str | None) -> Tensor:
     """The output of a call of ``layer`` for ``images``, ``(N, C, h, w)`` or ``(N, C)``; None = of the network.
 
-    The pass ends at the layer, so what lies above costs nothing, and an in-place ReLU that follows cannot overwrite the
-    output.
+    The pass ends at the layer, so what lies above costs nothing.
 
     Raises:
         InputError: If there is no such layer, it is not said which of its calls is meant, or it has no channels.
     """
-    if layer is None:
-        return network(images)
-    layout = network.layout(layer)
-    name, number = place(network.label(layer))
-    calls = count()
+    return responses(network, images, [layer])[layer]
 
-    def stop(name: str, output: Any) -> None:
-        if next(calls) == number:
-            raise _Reached(output)
 
-    try:
-        with looked_at({name: network.layers[name]}, stop):
-            network.uncompiled_logits(images)
-    except _Reached as reached:
-        return layout.maps(reached.output)
-    raise InputError(f"The network did not run the layer {layer!r} this time.")
+def responses(network: Network, images: Tensor, layers: Collection[str | None]) -> dict[str | None, Tensor]:
+    """The outputs of calls of several layers, by the names they are asked for, of one pass; see :func:`respond`.
+
+    Raises:
+        InputError: If one cannot be had.
+    """
+    if set(layers) == {None}:
+        return {None: network(images)}
+    layouts = {layer: network.layout(layer) for layer in layers if layer is not None}
+    places = {layer: place(network.label(layer)) for layer in layouts}
+    calls: Counter[str] = Counter()
+    found: dict[str | None, Tensor] = {}
+
+    def look(name: str, output: Any) -> None:
+        here = [layer for layer, at in places.items() if at == (name, calls[name])]
+        calls[name] += 1
+        found.update({layer: layouts[layer].maps(output) for layer in here})
+        if found.keys() == set(layers):
+            raise _Reached
+        found.update({layer: found[layer].clone() for layer in here})  # what follows may work in place
+
+    with suppress(_Reached), looked_at({name: network.layers[name] for name, _ in places.values()}, look):
+        found[None] = network.uncompiled_logits(images)
+    if idle := [layer for layer in layouts if layer not in found]:
+        raise InputError(f"The network did not run the layer {idle[0]!r} this time.")
+    return {layer: found[layer] for layer in layers}

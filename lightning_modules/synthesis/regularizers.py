@@ -11,7 +11,10 @@ from lightning_modules.options import NamedByOptions
 
 
 class Regularizer(NamedByOptions, ABC):
-    """What a regularizer is: a call from images to a penalty for each, which is subtracted from the objective.
+    """What a regularizer is: a call from images to a penalty for each, which pulls against the objective.
+
+    The objective's gradient is brought to one length before a penalty's is subtracted (see
+    :func:`~lightning_modules.synthesis.maximization.without_scale`), so a weight means the same for every network.
 
     Args:
         weight: Factor on the penalty, at least 0.
@@ -31,13 +34,14 @@ class TotalVariation(Regularizer):
     """:func:`total_variation`, weighted.
 
     Args:
-        weight: Factor on it, at least 0, in units of the objective.
+        weight: Factor on it, at least 0. At 0.25, a pixel that stands out from its four neighbours is pulled at as
+            strongly as the objective pulls at a pixel (in root mean square).
 
     Reference: Mahendran & Vedaldi, "Understanding Deep Image Representations by Inverting Them", CVPR 2015, who raise
     it to a power; here the power is 1.
     """
 
-    def __init__(self, weight: float = 350.0) -> None:
+    def __init__(self, weight: float = 0.12) -> None:
         super().__init__(weight)
 
     def __call__(self, images: Tensor) -> Tensor:
@@ -48,7 +52,8 @@ class L2(Regularizer):
     """The mean squared distance of the pixels from grey (0.5), weighted.
 
     Args:
-        weight: Factor on it, at least 0, in units of the objective.
+        weight: Factor on it, at least 0. At 1, black and white are pulled at as strongly as the objective pulls at a
+            pixel (in root mean square).
 
     Reference: Simonyan, Vedaldi & Zisserman, "Deep Inside Convolutional Networks", ICLR 2014 workshop, who measure from
     the mean image of the training data and take the sum.
@@ -59,7 +64,7 @@ class L2(Regularizer):
         tensor([2.5000])
     """
 
-    def __init__(self, weight: float = 10.0) -> None:
+    def __init__(self, weight: float = 0.02) -> None:
         super().__init__(weight)
 
     def __call__(self, images: Tensor) -> Tensor:

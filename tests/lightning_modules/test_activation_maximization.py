@@ -1,6 +1,8 @@
 from __future__ import annotations
 
+import os
 from pathlib import Path
+from typing import ClassVar
 
 import numpy as np
 import pyarrow as pa
@@ -10,8 +12,9 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from datamodules import ClassIndexDataModule
-from lightning_modules import ActivationMaximizationModule, InputError, Network, RunWriter
+from datamodules import ClassIndexDataModule, DataError, Preprocess
+from lightning_modules import ActivationMaximizationModule, InputError, Network, RunWriter, load_network
+from lightning_modules.exemplars import read_exemplars
 from lightning_modules.results.rows import read_rows
 from lightning_modules.synthesis import (
     Channel,
@@ -20,6 +23,7 @@ from lightning_modules.synthesis import (
     RandomShift,
     TotalVariation,
     generators,
+    respond,
     total_variation,
 )
 
@@ -27,7 +31,12 @@ pytestmark = pytest.mark.filterwarnings("ignore:.*does not have many workers", "
 
 
 def run(
-    out: Path, module: ActivationMaximizationModule, classes: object, batch_size: int = 8, **options: object
+    out: Path,
+    module: ActivationMaximizationModule,
+    classes: object,
+    batch_size: int = 8,
+    exemplars: Path | None = None,
+    **options: object,
 ) -> list[dict]:
     data = ClassIndexDataModule(
         classes,  # type: ignore[arg-type]
@@ -35,6 +44,11 @@ def run(
         class_names=module.network.class_names,
         channels=module.network.layer_channels,
         layer=module.objective.layer,
+        exemplars=None if exemplars is None else str(exemplars),
+        n_exemplars=3,
+        num_workers=0,
+        input_size=module.network.input_size,
+        resize_size=module.network.resize_size,
     )
     trainer = pl.Trainer(
         accelerator="cpu",
@@ -153,6 +167,146 @@ def test_pixels_that_are_no_numbers_are_not_judged_as_grey(tmp_path: Path) -> No
     module = ActivationMaximizationModule("shapes", objective=WithoutGradient(), steps=1, n_fresh=1)
     (row,) = run(tmp_path, module, [3])
     assert (row["status"], row["error"]) == ("failed", "the pixels are NaN, as a gradient was")
+
+
+class TestWhereNoGradientReaches:
+    """Channel 7 of a layer whose ReLU is off, whatever the image."""
+
+    CHANNEL = "features.29:7"
+
+    def module(self, **options: object) -> ActivationMaximizationModule:
+        module = ActivationMaximizationModule("shapes", steps=3, n_fresh=1, **options)  # type: ignore[arg-type]
+        with torch.no_grad():
+            module.network.layers["features.28"].weight[7] = 0
+            module.network.layers["features.28"].bias[7] = -1
+        return module
+
+    @pytest.mark.parametrize("penalties", [[], [TotalVariation(1000)]], ids=["alone", "only penalties move it"])
+    def test_the_row_is_failed(self, tmp_path: Path, penalties: list) -> None:
+        rows = run(tmp_path, self.module(regularizers=penalties, warm_up=0.0), [self.CHANNEL, "features.28:8"])
+        assert [(row["layer"], row["status"]) for row in rows] == [("features.28", "ok"), ("features.29", "failed")]
+        assert rows[1]["error"].startswith("no gradient reached the image: at none of 3 steps would another pixel")
+        assert "(0 in the end)" in rows[1]["error"]
+        assert rows[1]["image"] is None
+        assert [path.name for path in (tmp_path / "images").iterdir()] == ["features.28_0008_seed0.png"]
+
+    def test_before_the_relu_it_is_ok(self, tmp_path: Path) -> None:
+        """The convolution itself has a gradient, though its output is below 0."""
+        module = self.module()
+        with torch.no_grad():
+            module.network.layers["features.28"].weight[7] = 0.01
+        (row,) = run(tmp_path, module, ["features.28:7"])
+        assert row["status"] == "ok"
+
+
+class OfLater(Objective):
+    """No gradient at the first two steps."""
+
+    layer = "features.28"
+    calls = 0
+
+    def __call__(self, output: Tensor, target: Tensor) -> Tensor:
+        self.calls += 1
+        return Channel(self.layer)(output, target) * (0.0 if self.calls <= 2 else 1.0)
+
+
+def test_one_step_with_a_gradient_is_enough(tmp_path: Path) -> None:
+    (row,) = run(tmp_path, ActivationMaximizationModule("shapes", objective=OfLater(), steps=3, n_fresh=1), [7])
+    assert row["status"] == "ok"
+
+
+class TestJudges:
+    OTHER: ClassVar = {"network": "vgg16", "weights": "shapes", "input_size": 64, "name": "other"}
+
+    def test_each_image_of_a_class_is_judged_as_it_was_saved(self, tmp_path: Path, shapes_network: Network) -> None:
+        module = ActivationMaximizationModule("shapes", steps=12, n_fresh=1, judges=[self.OTHER])
+        with pytest.warns(UserWarning, match="model.judges") as told:
+            rows = run(tmp_path, module, ["ring", "star", "features.28:7"])
+        messages = [str(each.message) for each in told if "model.judges" in str(each.message)]
+        assert len(messages) == 2
+        assert "classes only; 1 of the 3 units" in messages[0]
+        assert "other has the weights of the network that makes the images" in messages[1]
+        judged = {name: [row[f"judge.other.{name}"] for row in rows] for name in ("rank", "probability")}
+        assert (judged["rank"][2], judged["probability"][2]) == (None, None)
+        for row, target in zip(rows, (5, 7)):
+            image = Preprocess(None, 64)(Image.open(tmp_path / "images" / row["image"]))
+            logits = shapes_network(image[None])[0]
+            assert row["judge.other.probability"] == pytest.approx(float(logits.softmax(0)[target]), rel=1e-4)
+            assert row["judge.other.rank"] == 1 + int((logits > logits[target]).sum())
+            assert row["judge.other.prediction_name"] == shapes_network.class_names[int(logits.argmax())]
+        of_judge = module.summarize(read_rows(tmp_path / "results"))["variants"]["both"]["judges"]["other"]
+        assert (of_judge["n"], of_judge["n_top1"]) == (2, judged["rank"].count(1))
+
+    def test_they_are_no_part_of_the_module(self) -> None:
+        plain = ActivationMaximizationModule("shapes", steps=1)
+        judged = ActivationMaximizationModule("shapes", steps=1, judges=[self.OTHER])
+        assert judged.state_dict().keys() == plain.state_dict().keys()
+        assert list(judged.helpers) == ["judge.other"]
+
+    def test_a_class_that_a_judge_lacks_is_told_before_anything_is_made(self, tmp_path: Path) -> None:
+        """star and heart are no classes of ImageNet."""
+        lite = {"network": "efficientnet_lite0", "weights": "random", "input_size": 32}
+        module = ActivationMaximizationModule("shapes", steps=1, judges=[lite])
+        with pytest.raises(InputError, match="efficientnet_lite0 has no class called 'star' or 'heart', of which"):
+            run(tmp_path, module, ["star", "heart"])
+        assert not (tmp_path / "images").exists()
+
+    def test_one_that_gives_no_numbers_fails_the_row(self, tmp_path: Path) -> None:
+        module = ActivationMaximizationModule("shapes", steps=1, n_fresh=1, judges=[self.OTHER])
+        with torch.no_grad():
+            module.judges[0].network.layers["classifier.6"].bias[0] = torch.nan
+        with pytest.warns(UserWarning, match="other has the weights"):
+            (row,) = run(tmp_path, module, [3])
+        assert (row["status"], row["error"]) == ("failed", "the judge other: the network's logits are NaN")
+        assert (row["image"], row["activation"]) == (None, None)
+
+
+class TestExemplars:
+    CLASSES = ("star", "features.28:7", "features.10:3")
+
+    def test_they_are_kept_and_shown(self, tmp_path: Path, shapes: Path, shapes_network: Network) -> None:
+        module = ActivationMaximizationModule("shapes", steps=1, n_fresh=1, n_figures=0)
+        run(tmp_path, module, list(self.CLASSES), exemplars=shapes / "val")
+        rows = read_exemplars(tmp_path / "exemplars")
+        assert [(row["name"], row["rank"]) for row in rows] == [(name, k) for name in self.CLASSES for k in (1, 2, 3)]
+        for row in rows:
+            image = Preprocess(shapes_network.resize_size, 112)(Image.open(shapes / "val" / row["path"]))[None]
+            output = respond(shapes_network, image, row["layer"])
+            objective = LogitMargin() if row["layer"] is None else Channel(row["layer"])
+            assert row["value"] == pytest.approx(float(objective(output, torch.tensor([row["target"]]))), rel=1e-3)
+        assert all(row["path"].startswith("star/") for row in rows[:3])
+        assert (tmp_path / "figures/exemplars_000.png").is_file()
+        assert module.facts(tmp_path) == {"exemplars": {"n_photos": 80, "n_failed": 0, "failed": []}}
+
+    def test_a_dead_channel_has_its_photos_all_the_same(self, tmp_path: Path, shapes: Path) -> None:
+        module = TestWhereNoGradientReaches().module(n_figures=0)
+        (row,) = run(tmp_path, module, ["features.29:7"], exemplars=shapes / "val")
+        assert row["status"] == "failed"
+        assert [row["value"] for row in read_exemplars(tmp_path / "exemplars")] == [0, 0, 0]
+        assert (tmp_path / "figures/exemplars_000.png").is_file()
+
+    def test_a_folder_that_is_not_there(self, tmp_path: Path) -> None:
+        with pytest.raises(DataError, match=r"data\.exemplars: The image folder .*nowhere does not exist"):
+            run(tmp_path, ActivationMaximizationModule("shapes", steps=1), [0], exemplars=tmp_path / "nowhere")
+
+
+@pytest.mark.photos
+@pytest.mark.slow
+def test_an_image_of_a_real_network_and_what_another_says_of_it(tmp_path: Path, photos: Path) -> None:
+    weights = Path(os.environ.get("VGG_LENS_SQUEEZENET", photos.parents[1] / "models/squeezenet1_0.pth"))
+    if not weights.is_file():
+        pytest.skip("needs the weights of squeezenet1_0, in the file that VGG_LENS_SQUEEZENET names")
+    network = "torchvision.models.squeezenet1_0"
+    module = ActivationMaximizationModule(str(weights), network=network, steps=64, judges=["efficientnet_lite0"])
+    (row,) = run(tmp_path, module, ["goldfish"])
+    judge = load_network("efficientnet_lite0")
+    probabilities = judge(Preprocess(None, 224, "bicubic")(Image.open(tmp_path / "images" / row["image"]))[None])
+    probabilities = probabilities.softmax(1)[0]
+    assert 0 <= row["judge.efficientnet_lite0.probability"] <= 1
+    assert 1 <= row["judge.efficientnet_lite0.rank"] <= 1000
+    assert row["judge.efficientnet_lite0.probability"] == pytest.approx(float(probabilities[1]), rel=1e-4)
+    assert row["judge.efficientnet_lite0.rank"] == 1 + int((probabilities > probabilities[1]).sum())
+    assert row["judge.efficientnet_lite0.prediction_name"] == judge.class_names[int(probabilities.argmax())]
 
 
 def test_the_schema_holds_every_column_of_a_row(tmp_path: Path) -> None:

@@ -1,11 +1,16 @@
 from __future__ import annotations
 
+import json
 import subprocess
+from collections.abc import Callable
 from pathlib import Path
 
+import maximize_activation
 import pytest
 
+from lightning_modules.exemplars import read_exemplars
 from lightning_modules.results.rows import read_rows
+from lightning_modules.running.run_folder import RunError
 from tests.scripts.processes import complete
 
 
@@ -83,6 +88,56 @@ def test_interrupted_and_continued(whole: Path, tmp_path: Path) -> None:
     assert "data.classes was [0, 1, 2, 3, 4], is now [0]" in other.stderr
 
 
+JUDGE = "{network: vgg16, weights: shapes, input_size: 64, name: other}"
+
+
+@pytest.fixture
+def judged(shapes: Path, tmp_path: Path) -> list[str]:
+    """Options of a run of two classes and a channel, with a judge and a few photos."""
+    for k, photo in enumerate(sorted((shapes / "val").glob("*/*"))[::10]):
+        (tmp_path / "photos").mkdir(exist_ok=True)
+        (tmp_path / f"photos/{k}.png").write_bytes(photo.read_bytes())
+    (tmp_path / "photos/broken.png").touch()
+    return [
+        *("--data.classes", "[0, 1, 'features.28:3']", "--data.batch_size", "1", "--model.judges", f"[{JUDGE}]"),
+        *("--data.exemplars", "photos", "--data.num_workers", "0", "--model.n_figures", "0", "--model.steps", "2"),
+    ]
+
+
+@pytest.mark.slow
+def test_judges_and_exemplars_of_two_processes(judged: list[str], tmp_path: Path) -> None:
+    results = {}
+    for world in (1, 2):
+        out = tmp_path / f"of_{world}"
+        result = run(out, *judged, "--trainer.devices", str(world), "--out", out.name, world=world)
+        assert result.returncode == 0, result.stderr
+        results[world] = read_rows(out / "results").drop_columns(["seconds"]), read_exemplars(out / "exemplars")
+    assert results[1] == results[2]
+    assert len(results[1][1]) == 3 * 6
+    assert [row["judge.other.rank"] is None for row in results[1][0].to_pylist()] == [False, False, True]
+
+
+@pytest.mark.filterwarnings("ignore:model.judges", "ignore:1 of the 9 photos")
+def test_judges_and_exemplars_of_a_continued_run(judged: list[str], call: Callable, tmp_path: Path) -> None:
+    options = [*judged, "--model.weights", "shapes", "--trainer.accelerator", "cpu", "--out", "run"]
+    out = tmp_path / "run"
+    call(maximize_activation.main, *options, "--trainer.limit_test_batches", 1)
+    photos = {path: path.stat().st_mtime_ns for path in (out / "exemplars").iterdir()}
+    call(maximize_activation.main, *options)
+    assert {path: path.stat().st_mtime_ns for path in (out / "exemplars").iterdir()} == photos
+    assert len(read_rows(out / "results")) == 3
+    produced_by = json.loads((out / "summary.json").read_text())["produced_by"]
+    failed = [["broken.png", "the file is empty"]]
+    assert produced_by["exemplars"] == {"n_photos": 9, "n_failed": 1, "failed": failed}
+    assert produced_by["judge.other"]["input_size"] == 64
+    assert list(produced_by["helpers_sha256"]) == ["judge.other"]
+    (tmp_path / "photos/more.png").touch()
+    with pytest.raises(RunError, match=r"data\.photos\.n_images was 9, is now 10"):
+        call(maximize_activation.main, *options)
+    with pytest.raises(RunError, match=r"model\.judges was .*name: other|model\.judges was .*'other'"):
+        call(maximize_activation.main, *options, "--model.judges", "[{network: vgg16, weights: shapes}]")
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize(
     ("options", "message"),
@@ -90,6 +145,9 @@ def test_interrupted_and_continued(whole: Path, tmp_path: Path) -> None:
         (("--data.classes", "[heat]"), "'heat', which is no class of the network. Did you mean one of: heart?"),
         (("--data.classes", "features.99:0"), "'features.99', which the network does not have; it has features.0, "),
         (("--model.steps", "0"), "model.steps must be at least 1, got 0."),
+        (("--data.exemplars", "nowhere"), "data.exemplars: The image folder nowhere does not exist."),
+        (("--data.n_exemplars", "0"), "data.n_exemplars must be 1 to 12, got 0."),
+        (("--model.judges", "[efficientnet_lite0]"), "model.judges: efficientnet_lite0 has no class called 'arrow' or"),
     ],
 )
 def test_bad_input(tmp_path: Path, options: tuple[str, ...], message: str) -> None:

@@ -31,9 +31,10 @@ def test_all_and_single() -> None:
 
 def test_channels() -> None:
     assert names(["features.28:3", "tabby", "classifier.6:999"]) == ["features.28:3", "tabby", "classifier.6:999"]
-    assert names("features.28:all") == [f"features.28:{k}" for k in range(4)]
+    assert names("features.28:*") == names("features.28:all") == [f"features.28:{k}" for k in range(4)]
+    assert names(["features.28:2", "features.28:*"])[:2] == ["features.28:2", "features.28:0"]
     assert names([1, "0"], layer="features.28") == ["features.28:1", "features.28:0"]
-    assert names("all", layer="features.28") == names("features.28:all")
+    assert names("all", layer="features.28") == names("*", layer="features.28") == names("features.28:*")
 
 
 def test_class_names_that_look_like_something_else() -> None:
@@ -42,6 +43,8 @@ def test_class_names_that_look_like_something_else() -> None:
     assert names([1, "1"], ["1", "0"]) == ["0", "1"]
     with pytest.warns(UserWarning, match="data.classes all means every class, .*: class 1, called 'all': 1"):
         assert names("all", ["cat", "all"]) == ["cat", "all"]
+    with pytest.raises(DataError, match=r"names features\.28:\*, which is a class and may be a channel of the layer"):
+        names("features.28:*", ["cat", "features.28:*"])
     with pytest.raises(DataError, match=r"names features\.28:3, which is a class and may be a channel of the layer"):
         names("features.28:3", ["cat", "features.28:3"])
     assert names("features.28:9", ["cat", "features.28:9"]) == ["features.28:9"]
@@ -54,7 +57,7 @@ def test_class_names_that_look_like_something_else() -> None:
         (1000, "names class 1000; the network has classes 0 to 999"),
         (-1, "names class -1"),
         ("features.99:3", "layer 'features.99', which the network does not have; it has features.28, classifier.6"),
-        ("features.28:4", "features.28:4; the channels of features.28 are 0 to 3, or all"),
+        ("features.28:4", "features.28:4; the channels of features.28 are 0 to 3, or \\* for all"),
         ("features.28:x", "features.28:x; the channels"),
         ([], "data.classes is empty"),
         ([True], "names True, which is no class"),

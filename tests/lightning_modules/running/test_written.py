@@ -161,6 +161,14 @@ def test_names_of_classes_among_the_arguments_of_a_network(parser: HelpfulParser
             assert arguments == {"class_names": ["012", "on"], "n": 10, "name": "012", "rate": 0.001}
 
 
+def test_names_of_the_classes_of_judges(call: Callable, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    judges = "[vgg16, {network: my.Net, class_names: [012, on], input_size: 64}]"
+    (tmp_path / "c.yaml").write_text(f"model: {{judges: {judges}}}\n")
+    for options in (["--model.judges", judges], ["--config", "c.yaml"]):
+        found = settings(call, capsys, maximize_activation.main, *options)["model"]["judges"]
+        assert found == ["vgg16", {"network": "my.Net", "class_names": ["012", "on"], "input_size": "64"}]
+
+
 def test_names_of_classes_of_any_data(call: Callable, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     arguments = "{root: images, class_names: [012, on]}"
     (tmp_path / "c.yaml").write_text(f"data: {{init_args: {arguments}}}\n")

@@ -7,13 +7,15 @@ import pytest
 import torch
 from torch import Tensor
 
-from lightning_modules import InputError, Network
+from lightning_modules import InputError, Network, as_network
 from lightning_modules.synthesis import (
+    L2,
     VARIANTS,
     Channel,
     ClassLogit,
     FourierImage,
     LogitMargin,
+    Objective,
     PixelImage,
     Progress,
     RandomRotation,
@@ -37,7 +39,10 @@ def make(network: Network, targets: list[int], recipe: Recipe = RECIPE) -> Tenso
 @pytest.mark.parametrize("penalties", [[], [TotalVariation(0)]])
 @pytest.mark.parametrize("transforms", [[], [RandomShift(0)]])
 def test_without_penalties_and_transforms_it_is_plain_ascent(penalties: list, transforms: list) -> None:
-    """Adam on the logit, written out, of a network that is differentiated by autograd alone."""
+    """Adam on the logit, written out, of a network that is differentiated by autograd alone.
+
+    The gradient of the pixels has the root mean square 1 / D, whatever the network's scale.
+    """
     net = TinyNet()
     recipe = Recipe(PixelImage(std=0.5), penalties, transforms, 5, 0.1)
     image = maximize(net, ClassLogit(), torch.tensor([2]), recipe, (4, 5), ["a"])
@@ -45,12 +50,33 @@ def test_without_penalties_and_transforms_it_is_plain_ascent(penalties: list, tr
     z = PixelImage(std=0.5).start((4, 5), generators(["a"], 0)[0]).double()
     first, second = torch.zeros_like(z), torch.zeros_like(z)
     for step in range(1, 6):
-        z.requires_grad_()
-        (gradient,) = torch.autograd.grad(net(z.sigmoid())[0, 2], z)
+        pixels = z.sigmoid().requires_grad_()
+        (slope,) = torch.autograd.grad(net(pixels)[0, 2], pixels)
+        gradient = slope / slope.square().mean().sqrt() / 60 * pixels.detach() * (1 - pixels.detach())
         first, second = 0.9 * first + 0.1 * gradient, 0.999 * second + 0.001 * gradient**2
         update = first / (1 - 0.9**step) / ((second / (1 - 0.999**step)).sqrt() + 1e-8)
         z = (z + 0.1 * update).detach()
     torch.testing.assert_close(image, z.sigmoid(), rtol=0, atol=1e-12)
+
+
+@pytest.mark.parametrize("objective", [ClassLogit(), LogitMargin("mean")], ids=repr)
+def test_the_scale_of_a_network_does_not_matter(objective: Objective) -> None:
+    """Logits four times as large (a power of two, which rounds nothing) give the same image to the bit."""
+
+    class Louder(TinyNet):
+        def forward(self, images: Tensor) -> Tensor:
+            return 4 * super().forward(images)
+
+    recipe = replace(RECIPE, regularizers=[TotalVariation(0.5), L2(0.5)], steps=8)
+    torch.manual_seed(0)
+    quiet, louder = TinyNet(), Louder()
+    louder.load_state_dict(quiet.state_dict())
+    size, keys = (16, 20), ["a", "b"]
+    images = [maximize(net, objective, torch.tensor([1, 2]), recipe, size, keys) for net in (quiet, louder)]
+    assert torch.equal(*images)
+    assert (
+        images[0] - maximize(quiet, objective, torch.tensor([1, 2]), replace(recipe, regularizers=[]), size, keys)
+    ).abs().max() > 0.01
 
 
 def test_one_class_alone_equals_it_on_another_day_and_other_classes_do_not(shapes_network: Network) -> None:
@@ -89,6 +115,28 @@ def test_progress(shapes_network: Network) -> None:
     assert seen[0].images.shape == (1, 3, 48, 64)
     assert not seen[0].images.requires_grad
     assert seen[-1].activation > seen[0].activation
+
+
+class Sum(ClassLogit):
+    """What grows with each pixel, or with none."""
+
+    def __init__(self, grows: bool) -> None:
+        self.grows = grows
+
+    def __call__(self, output: Tensor, target: Tensor) -> Tensor:
+        values = super().__call__(output, target)
+        return values if self.grows else values.clamp(max=-1e9)
+
+
+@pytest.mark.parametrize("transforms", [[], [RandomShift(2)]])
+@pytest.mark.parametrize("grows", [True, False])
+def test_progress_says_whether_the_objectives_own_gradient_reached(grows: bool, transforms: list) -> None:
+    """Not that of the penalties, which moves the image here in any case."""
+    seen: list[Progress] = []
+    recipe = Recipe(PixelImage(std=0.5), [TotalVariation(100)], transforms, 3, 0.1)
+    maximize(as_network(TinyNet()), Sum(grows), torch.tensor([2, 1]), recipe, (4, 5), ["a", "b"], seen.append)
+    assert [progress.reached.tolist() for progress in seen] == [[grows, grows]] * 3
+    assert not torch.equal(seen[0].images, seen[-1].images)
 
 
 def test_the_network_is_left_alone_also_in_inference_mode(shapes_network: Network) -> None:

@@ -7,7 +7,7 @@ import torch
 from torch import Tensor, nn
 
 from lightning_modules import InputError, as_network
-from lightning_modules.synthesis import Channel, ClassLogit, LogitMargin, Objective, respond
+from lightning_modules.synthesis import Channel, ClassLogit, LogitMargin, Objective, respond, responses
 from tests.references import TinyNet
 
 LOGITS = torch.tensor([[1.0, 2.0, 4.0], [0.0, -1.0, 3.0]], dtype=torch.float64)
@@ -59,6 +59,16 @@ class TestRespond:
 
         monkeypatch.setattr(net.module.readout, "forward", above)
         assert respond(net, torch.rand(1, 3, 4, 4).double(), "features.1").shape == (1, 2, 4, 4)
+
+    @pytest.mark.parametrize("inplace", [True, False])
+    def test_several_layers_in_one_pass(self, inplace: bool) -> None:
+        net, images = as_network(TinyNet(inplace)), torch.rand(2, 3, 4, 5, dtype=torch.float64)
+        wanted = ["features.1", "features.0", None]
+        alone = {layer: respond(net, images, layer) for layer in wanted}
+        together = responses(net, images, wanted)
+        assert list(together) == wanted
+        for layer, output in alone.items():
+            assert torch.equal(together[layer], output)
 
     def test_no_hook_is_left(self) -> None:
         net = as_network(TinyNet())

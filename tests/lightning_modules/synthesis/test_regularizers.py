@@ -39,3 +39,13 @@ def test_gradient_and_weight(regularizer: Regularizer) -> None:
 def test_bad_weight(kind: type) -> None:
     with pytest.raises(InputError, match=f"weight of {kind.__name__} must be at least 0, got -1"):
         kind(-1)
+
+
+def test_weights_at_which_the_pull_is_that_of_an_objective() -> None:
+    """The gradient of an objective has the root mean square 1 / D once it is without scale."""
+    images = torch.full((1, 3, 6, 5), 0.5, dtype=torch.float64)
+    images[0, :, 2, 2] = 1.0
+    images.requires_grad_()
+    for regularizer in (TotalVariation(0.25), L2(1.0)):
+        (gradient,) = torch.autograd.grad(regularizer(images).sum(), images)
+        torch.testing.assert_close(gradient[0, :, 2, 2] * 90, torch.ones(3, dtype=torch.float64))

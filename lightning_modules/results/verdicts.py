@@ -1,0 +1,107 @@
+"""What judges said of images that another network made: their columns in the rows, and what they come to."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+import pandas as pd
+
+from lightning_modules.results.tables import Table, number, share
+
+VERDICT = ("probability", "rank", "prediction_name")
+"""What a judge says of an image: the probability and the rank, 1 = first, of the class that it was made to be, and the
+class that comes first."""
+
+
+def verdict_columns(judge: str) -> dict[str, str]:
+    """The columns of a judge by what they hold, see :data:`VERDICT`.
+
+    Example:
+        >>> verdict_columns("resnet18")["rank"]
+        'judge.resnet18.rank'
+    """
+    return {what: f"judge.{judge}.{what}" for what in VERDICT}
+
+
+def judges_in(columns: Iterable[str]) -> list[str]:
+    """The judges that have columns among these.
+
+    Example:
+        >>> judges_in(["path", *verdict_columns("resnet18").values()])
+        ['resnet18']
+    """
+    ranks = [name for name in columns if name.startswith("judge.") and name.endswith(".rank")]
+    return [name.removeprefix("judge.").removesuffix(".rank") for name in ranks]
+
+
+def summarize_verdicts(rows: pd.DataFrame, n_classes: Mapping[str, int]) -> dict[str, Any]:
+    """Of each judge: of how many images (``n``) it was asked, how many it names rightly first, or among its first five.
+
+    ``top1`` and ``top5`` are the shares, None where it was asked of none; and so is all about the first five of a judge
+    that has no more than five classes.
+
+    Args:
+        rows: The good rows; those of channels have no verdict.
+        n_classes: How many classes each judge has.
+    """
+    summary = {}
+    for judge, n_of_judge in n_classes.items():
+        columns = verdict_columns(judge)
+        asked = rows.dropna(subset=[columns["rank"]])
+        ranks, n = asked[columns["rank"]], len(asked)
+        counts = {1: int((ranks <= 1).sum()), 5: int((ranks <= 5).sum()) if n_of_judge > 5 else None}
+        of_judge: dict[str, Any] = {"n": n}
+        for k, count in counts.items():
+            of_judge |= {f"n_top{k}": count, f"top{k}": count / n if n and count is not None else None}
+        summary[judge] = of_judge | {"probability": float(asked[columns["probability"]].mean()) if n else None}
+    return summary
+
+
+def table_of_verdicts(variants: Mapping[str, Mapping[str, Any]]) -> list[Table]:
+    """A row for each variant and judge; no table without judges.
+
+    Args:
+        variants: Name -> {judge: see :func:`summarize_verdicts`}.
+    """
+    rows = [
+        [judge, variant, str(of["n"]), share(of["top1"]), share(of["top5"]), number(of["probability"], ".4f")]
+        for variant, judges in variants.items()
+        for judge, of in judges.items()
+    ]
+    header = ["named by", "variant", "n", "first", "in its top five", "mean probability"]
+    return [Table(header, rows, n_left=2)] if rows else []
+
+
+def note_of_verdict(judge: str, of_judge: Mapping[str, Any], *, had_part: bool) -> str:
+    """A sentence.
+
+    Example:
+        >>> note_of_verdict("resnet18", {"n": 20, "n_top1": 14, "n_top5": 17}, had_part=False)
+        'Named by resnet18: 14 of 20 first, 17 in its top five.'
+    """
+    if not of_judge["n"]:
+        return f"{judge} judged nothing: no image of a class was made."
+    five = "" if of_judge["n_top5"] is None else f", {of_judge['n_top5']} in its top five"
+    own = " It made them itself, so this is no second opinion." if had_part else ""
+    return f"Named by {judge}: {of_judge['n_top1']} of {of_judge['n']} first{five}.{own}"
+
+
+def verdicts(row: Mapping[str, Any]) -> list[str]:
+    """What each judge says of the image of a row, in short.
+
+    Example:
+        >>> verdicts({"judge.a.rank": 1, "judge.a.probability": 0.871, "judge.a.prediction_name": "tench"})
+        ['a #1, 87.1%']
+        >>> verdicts({"judge.a.rank": 12, "judge.a.probability": 0.001, "judge.a.prediction_name": "toaster"})
+        ['a #12: toaster']
+    """
+    return [f"{judge} {words}" for judge in judges_in(row) if (words := verdict_of(row, judge)) is not None]
+
+
+def verdict_of(row: Mapping[str, Any], judge: str) -> str | None:
+    """What a judge says of the image of a row; None = it was not asked."""
+    probability, rank, name = (row[column] for column in verdict_columns(judge).values())
+    if rank is None:
+        return None
+    return f"#{rank}, {probability:.1%}" if rank == 1 else f"#{rank}: {name}"

@@ -1,0 +1,109 @@
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+from matplotlib.figure import Figure
+from PIL import Image
+
+from lightning_modules.figures.exemplars import exemplar_sheets
+from lightning_modules.figures.mosaic import Cell, mosaic
+from lightning_modules.figures.synthesis import run_sheets
+
+COLOR = (200, 30, 90)
+
+
+def rows(layer: str | None, n: int, variant: str = "both", failed: tuple[int, ...] = ()) -> list[dict]:
+    p = 0.5 if layer is None else None
+    numbers = {"activation": 1.5, "activation_shifted": 1.0, "total_variation": 0.1}
+    same = {**numbers, "probability": p, "probability_shifted": p, "layer": layer, "variant": variant, "seed": 0}
+    return [
+        {
+            **same,
+            "path": f"{layer}_{k}.png",
+            "image": "image.png",
+            "status": "failed" if k in failed else "ok",
+            "name": f"{layer}:{k}" if layer else f"class {k}",
+            "target": k,
+        }
+        for k in range(n)
+    ]
+
+
+@pytest.fixture
+def run(tmp_path: Path) -> Path:
+    (tmp_path / "run/images").mkdir(parents=True)
+    Image.new("RGB", (16, 16), COLOR).save(tmp_path / "run/images/image.png")
+    return tmp_path / "run"
+
+
+def texts(figure: Figure) -> list[str]:
+    return [text.get_text() for axes in figure.axes for text in axes.texts]
+
+
+def page(figure: Figure) -> np.ndarray:
+    (image,) = figure.axes[0].images
+    return np.asarray(image.get_array())
+
+
+def test_a_mosaic_shows_every_pixel_of_its_squares() -> None:
+    cells = [[Cell(np.full((5, 5, 3), k * 50, np.uint8), f"{k}") for k in range(3)], [Cell(None, "no", "-")]]
+    figure = mosaic(cells, "Title of $no$ formula", side=40)
+    shown = page(figure)
+    assert [(shown == (k * 50,) * 3).all(2).sum() for k in range(3)] == [1600, 1600, 1600]
+    assert (shown == (240,) * 3).all(2).sum() == 38 * 38
+    assert texts(figure) == ["0", "", "1", "", "2", "", "no", "-", "Title of $no$ formula"]
+    width, height = figure.get_size_inches() * figure.dpi
+    assert (round(height), round(width)) == shown.shape[:2]
+
+
+def test_long_words_keep_their_end() -> None:
+    """In two lines."""
+    figure = mosaic([[Cell(None, foot="n01440764/a_very_long_name_of_a_file_0001.jpg")]], "t", side=62)
+    assert texts(figure)[2:4] == ["…_of_a_fil", "e_0001.jpg"]
+
+
+class TestSheetsOfLayers:
+    def sheets(self, run: Path, *groups: list[dict]) -> dict[str, Figure]:
+        return dict(run_sheets([row for group in groups for row in group], run, "legend"))
+
+    def test_a_few_channels_are_shown_with_the_classes(self, run: Path) -> None:
+        found = self.sheets(run, rows(None, 2), rows("features.3", 8))
+        assert list(found) == ["contact_sheet_both_000"]
+        assert len([axes for axes in found["contact_sheet_both_000"].axes if axes.images]) == 10
+
+    def test_a_layer_has_sheets_of_its_own(self, run: Path) -> None:
+        found = self.sheets(run, rows(None, 2), rows("features.3", 200, failed=(3, 4)), rows("layer1.0.relu@2", 9))
+        assert list(found) == [
+            "contact_sheet_both_000", "layer_features.3_both_000", "layer_features.3_both_001",
+            "layer_layer1.0.relu_2_both_000",
+        ]  # fmt: skip
+        first, second = (found[f"layer_features.3_both_00{k}"] for k in (0, 1))
+        assert (page(first) == COLOR).all(2).sum() == (160 - 2) * 112**2
+        assert (page(second) == COLOR).all(2).sum() == 40 * 112**2
+        assert texts(first)[:10] == ["0", "1.5", "1", "1.5", "2", "1.5", "3", "failed", "4", "failed"]
+        assert "1 to 160 of 200, 2 failed" in texts(first)[-1].replace("\n", " ")
+
+    def test_variants_have_theirs(self, run: Path) -> None:
+        found = self.sheets(run, rows("a", 9), rows("a", 9, "neither"))
+        assert set(found) == {"layer_a_both_000", "layer_a_neither_000", "ablation"}
+
+
+def test_sheets_of_exemplars(run: Path) -> None:
+    photos = run / "exemplars"
+    photos.mkdir()
+    Image.new("RGB", (9, 9), (0, 0, 255)).save(photos / "0.png")
+    units = [*rows("b", 9, failed=(0,)), *rows(None, 1), *rows("unseen", 1)]
+    exemplars = [
+        {"name": row["name"], "rank": rank, "value": 7.25 - rank, "path": f"folder/photo{rank}.jpg", "photo": "0.png"}
+        for row in units[:10]
+        for rank in (2, 1)
+    ]
+    found = dict(exemplar_sheets(units, exemplars, run / "images", photos, "run"))
+    assert list(found) == ["exemplars_000", "exemplars_001"]
+    first = texts(found["exemplars_000"])
+    assert first[:8] == ["made", "1.5", "class 0", "#1", "6.25", "folder/photo1.jpg", "#2", "5.25"]
+    assert first[9:12] == ["made", "failed", "b:0"]
+    assert (page(found["exemplars_000"]) == COLOR).all(2).sum() == 7 * 112**2
+    assert list(exemplar_sheets(units, [], run / "images", photos, "run")) == []
