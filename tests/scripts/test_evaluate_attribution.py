@@ -108,11 +108,12 @@ def test_a_run_is_continued(call: Callable, options: list, tmp_path: Path) -> No
 
 
 def test_other_settings_into_the_same_run_are_refused(call: Callable, options: list) -> None:
-    call(main, *options, "--model.methods", "[GradCAM]", "--out", "run")
+    options = [*options, "--model.methods", "[GradCAM]", "--trainer.limit_test_batches", 1, "--data.batch_size", 1]
+    call(main, *options, "--out", "run")
     with pytest.raises(
         ValueError, match=r"run holds a run of other settings: model\.target was 'predicted', is now 'label'"
     ):
-        call(main, *options, "--model.methods", "[GradCAM]", "--model.target", "label", "--out", "run")
+        call(main, *options, "--model.target", "label", "--out", "run")
 
 
 @pytest.mark.slow
@@ -338,7 +339,8 @@ def test_overwriting_deletes_what_a_run_left_and_nothing_else(call: Callable, op
     """Above all not images that the user keeps where the run is to go."""
     shutil.copytree(options[1], tmp_path / "mine/images")
     (tmp_path / "mine/notes.tmp").touch()
-    few = [*options[2:], "--model.methods", "[GradCAM]", "--trainer.limit_test_batches", 1, "--overwrite"]
+    few = [*options[2:], "--model.methods", "[GradCAM]", "--trainer.limit_test_batches", 1, "--data.batch_size", 1]
+    few += ["--overwrite"]
     call(main, "--data.root", "mine/images", *few, "--out", "mine")
     assert len(list((tmp_path / "mine/images").glob("*/*"))) == 80
     assert (tmp_path / "mine/notes.tmp").exists()

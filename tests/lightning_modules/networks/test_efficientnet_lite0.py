@@ -59,6 +59,7 @@ def test_without_the_package_the_message_names_the_line(missing: str, monkeypatc
 
 
 @pytest.mark.photos
+@pytest.mark.slow
 def test_it_knows_photos(lite0: Network, photos: Path) -> None:
     """Of 70 in class folders named by WordNet ids; with ImageNet's normalization 91 % are among its first five."""
     prepare = Preprocess(lite0.resize_size, lite0.input_size, lite0.interpolation)

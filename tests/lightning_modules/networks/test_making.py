@@ -63,6 +63,7 @@ def check_imagenet(network: Network) -> None:
     assert network.said_by["mean"].startswith("torchvision's SqueezeNet1_0_Weights")
 
 
+@pytest.mark.slow
 def test_an_instance_is_told_from_its_likes() -> None:
     """EfficientNets differ in size, interpolation and, V2-L, in normalization."""
     with torch.device("meta"):
