@@ -11,8 +11,8 @@ from torch import Tensor, nn
 from torchvision import models
 from torchvision.models.convnext import CNBlockConfig
 
-from lightning_modules import InputError, Network, as_network
-from lightning_modules.metrics import WeightRandomization, cascade, weighted_layers
+from lightning_modules import InputError, Network, Saliency, as_network
+from lightning_modules.metrics import WeightRandomization, cascade, forgetting, weighted_layers
 from tests.references import full_pass
 
 
@@ -186,6 +186,19 @@ class Raw(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         means = x.mean((2, 3))
         return means @ self.matrices[0] @ self.matrices[1] + self.offset if hasattr(self, "offset") else means
+
+
+def test_what_a_network_holds_is_found_out_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Not for each batch, method and seed: where parameters lie beside layers, the network has to run for it."""
+    looked, used = [], forgetting._used
+    monkeypatch.setattr(forgetting, "_used", lambda network: looked.append(network) or used(network))
+    first, second = (as_network(Attending().eval()) for _ in range(2))
+    for network in (first, first, second):
+        seen = full_pass(network, torch.rand(1, 3, 16, 16), 0)
+        metric = WeightRandomization(layers=["head"], n_seeds=2)
+        metric.needs(network)
+        metric.score(torch.rand(1, 1, 16, 16), seen, {}, Saliency())
+    assert [len([network for network in looked if network is each]) for each in (first, second)] == [1, 1]
 
 
 def test_raw_parameters_are_the_networks_own() -> None:
