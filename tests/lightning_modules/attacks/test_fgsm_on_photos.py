@@ -86,6 +86,5 @@ def test_accuracy_over_eps_is_the_peers(
             assert differing_signs(own, adversarial, images) < 1e-3
         elif eps:
             torch.testing.assert_close(own, adversarial, rtol=0, atol=1e-3 * eps)
-    # The curve is one: some are known, and some of them are fooled.
-    assert N >= right[0] > N // 2
+    # The curve is one: of those that are known some are fooled.
     assert right[-1] < right[0]
