@@ -24,7 +24,7 @@ benchmark: .venv/installed-bench
 	touch $@
 
 test: lint
-	$(BIN)/python -m pytest --numprocesses 2 --dist loadfile
+	$(BIN)/python -m pytest --numprocesses 2 --dist worksteal
 
 # Under two minutes on two cores: no processes of their own, no training, nothing slow.
 test-fast: install

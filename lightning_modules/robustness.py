@@ -11,10 +11,11 @@ import torch
 from matplotlib.figure import Figure
 from torch import Tensor
 
-from datamodules.batch import Batch, ClassTable
+from datamodules.batch import Batch
 from lightning_modules.attacks.base import Attack, Sweep, check_budget
 from lightning_modules.attacks.budgets import format_eps, parse_sweep
 from lightning_modules.attacks.fgsm import FGSM
+from lightning_modules.attacks.targets import classes_of, parse_target
 from lightning_modules.errors import InputError
 from lightning_modules.evaluation import EvaluationModule, Outputs
 from lightning_modules.figures.robustness import Panel, accuracy_figure, robustness_figure
@@ -23,7 +24,6 @@ from lightning_modules.methods.base import AttributionMethod
 from lightning_modules.methods.cam import GradCAM
 from lightning_modules.methods.explain import Explanation, explain, joined_needs
 from lightning_modules.metrics.similarity import rank_correlation, top_overlap
-from lightning_modules.networks.class_names import TARGET_WORDS, find_target
 from lightning_modules.networks.loading import load_network
 from lightning_modules.networks.making import Said
 from lightning_modules.results.report import Report
@@ -104,7 +104,7 @@ class RobustnessModule(EvaluationModule):
         self.attack = attack
         self.eps = sweep
         self.methods = {repr(method): method for method in methods}
-        self.target = _parse_target(target, attack, self.network.class_names)
+        self.target = parse_target(target, attack, self.network.class_names)
         joined_needs(self.network, methods)  # refuses unknown layers before the first batch
 
     @property
@@ -162,7 +162,7 @@ class RobustnessModule(EvaluationModule):
         """The clean images' evaluation, the classes that maps explain, the classes attacked, and the sweep."""
         # The attack differentiates the clean images' pass; those of the adversarial ones are only explained.
         maps = self._explain(batch, batch["image"], needs=self.attack.needs(self.network))
-        target = self._targets(maps, batch["label"])
+        target = classes_of(self.target, maps.forward_pass.logits, batch["label"])
         sweep = self.attack.sweep(maps.forward_pass, target, self.eps)
         none_lost = torch.zeros_like(target, dtype=torch.bool)
         clean = _Evaluated(maps.forward_pass.logits, dict(maps), none_lost)
@@ -182,15 +182,6 @@ class RobustnessModule(EvaluationModule):
             if row["status"] == "failed" and eps:
                 row["error"] += f", with eps {format_eps(eps)}"
         return rows
-
-    def _targets(self, maps: Explanation, labels: Tensor) -> Tensor:
-        if self.target == "label":
-            return labels
-        if self.target == "predicted":
-            return maps.forward_pass.prediction
-        if self.target == "least_likely":
-            return maps.forward_pass.logits.argmin(1)
-        return torch.full_like(maps.forward_pass.prediction, int(self.target))
 
     def _success(self, predictions: Tensor, target: Tensor) -> tuple[Tensor, Tensor]:
         """Whether each image is fooled at each budget, the clean one first, ``(1 + k, N)``, and could be, ``(N,)``."""
@@ -277,26 +268,6 @@ def _without_nan(attacked: Tensor, images: Tensor) -> tuple[Tensor, Tensor]:
     if attacked.shape != images.shape:
         return attacked, is_lost  # the check of the budget refuses it
     return attacked.where(~is_lost.view(-1, 1, 1, 1), images), is_lost
-
-
-def _parse_target(target: str | int | None, attack: Attack, class_names: Sequence[str]) -> str | int:
-    if target is None and attack.targeted:
-        ClassTable(class_names).tell_of("model.target", "null", TARGET_WORDS["least_likely"])
-    if target is None:
-        return "least_likely" if attack.targeted else "label"
-    target = find_target(target, class_names, ("label", "predicted", "least_likely"))
-    if target in ("label", "predicted"):
-        if attack.targeted:
-            raise InputError(
-                f"model.target is {target}, but the attack is targeted: name the class to lead to, or least_likely."
-            )
-        return target
-    if not attack.targeted:
-        raise InputError(
-            f"model.target is {target}, a class to lead to, but the attack leads away from a class: label or "
-            "predicted. For the former, set model.attack.targeted to true."
-        )
-    return target
 
 
 def _label_probability(logits: Tensor, labels: Tensor) -> list[float | None]:

@@ -12,6 +12,8 @@ if "PYTEST_XDIST_WORKER" in os.environ:  # before PyTorch starts its threads: of
 
 import pytest
 import torch
+from torch import nn
+from torchvision import models
 
 from datamodules import write_shapes
 from lightning_modules import VGG16, Network, load_vgg16
@@ -72,6 +74,23 @@ def browser() -> str:
     if found is None:
         pytest.skip("there is no chromium in PATH")
     return found
+
+
+@pytest.fixture(scope="session")
+def squeezenet_weights(photos: Path) -> Path:
+    """torchvision's file of SqueezeNet 1.0: a real network for the photos."""
+    weights = Path(os.environ.get("VGG_LENS_SQUEEZENET", photos.parents[1] / "models/squeezenet1_0.pth"))
+    if not weights.is_file():
+        pytest.skip("needs the weights of squeezenet1_0, in the file that VGG_LENS_SQUEEZENET names")
+    return weights
+
+
+@pytest.fixture(scope="session")
+def plain_squeezenet(squeezenet_weights: Path) -> nn.Module:
+    """It as torchvision has it, of normalized images. Shared: tests must leave it as it is."""
+    plain = models.squeezenet1_0()
+    plain.load_state_dict(torch.load(squeezenet_weights, weights_only=True))
+    return plain.eval()
 
 
 @pytest.fixture

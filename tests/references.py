@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from scipy.ndimage import gaussian_filter
 from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.overrides import TorchFunctionMode
@@ -138,6 +139,43 @@ def bilinear(image: np.ndarray, height: int, width: int) -> np.ndarray:
             bottom = image[y1, x0] * (1 - (x - x0)) + image[y1, x1] * (x - x0)
             out[i, j] = top * (1 - (y - y0)) + bottom * (y - y0)
     return out
+
+
+def rise_scores(model: nn.Module, image: Tensor, explanation: np.ndarray, mode: str, step: int) -> np.ndarray:
+    """The curve of RISE's ``CausalMetric.single_run``: scores of the predicted class, as its authors' code has it.
+
+    Args:
+        model: From normalized images to probabilities.
+        image: One normalized image, ``(1, 3, H, W)``.
+        explanation: Its map, ``(H, W)``.
+        mode: ``del``: pixels become zero, which is the mean; ``ins``: pixels appear in a blurred image.
+        step: Pixels that change at once.
+
+    Reference: ``evaluation.py`` beside Petsiuk, Das & Saenko, "RISE", BMVC 2018. Its ``argsort`` leaves open in which
+    order pixels of the same importance go; here it is stable.
+    """
+    impulse = np.zeros((11, 11))
+    impulse[5, 5] = 1
+    kernel = torch.zeros(3, 3, 11, 11)
+    for c in range(3):
+        kernel[c, c] = torch.from_numpy(gaussian_filter(impulse, 5))
+    blurred = F.conv2d(image, kernel, padding=5)
+    start, finish = (image.clone(), torch.zeros_like(image)) if mode == "del" else (blurred, image.clone())
+    with torch.no_grad():
+        c = int(model(image).argmax())
+        n_steps = (explanation.size + step - 1) // step
+        scores = np.empty(n_steps + 1)
+        salient_order = np.flip(np.argsort(explanation.reshape(-1), kind="stable"))
+        for i in range(n_steps + 1):
+            scores[i] = float(model(start)[0, c])
+            coords = salient_order[step * i : step * (i + 1)]
+            start.numpy().reshape(3, -1)[:, coords] = finish.numpy().reshape(3, -1)[:, coords]
+    return scores
+
+
+def rise_auc(scores: np.ndarray) -> float:
+    """RISE's area under a curve."""
+    return float((scores.sum() - scores[0] / 2 - scores[-1] / 2) / (scores.shape[0] - 1))
 
 
 def total_variation_in_loops(image: np.ndarray) -> float:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from weakref import WeakKeyDictionary
 
 import torch
 from torch import Tensor, nn
@@ -53,7 +54,20 @@ def cascade(network: Network, layers: Sequence[str], seed: int = 0) -> Iterator[
 
 
 def _parts(network: Network) -> dict[str, list[str]]:
-    """For each layer of the cascade, in order, the modules whose parameters are its own; "" is the network itself."""
+    """For each layer of the cascade, in order, the modules whose parameters are its own; "" is the network itself.
+
+    To find out may take several runs of a copy of the network, so it is done once for each.
+    """
+    if network not in _known:
+        _known[network] = _looked_up(network)
+    return _known[network]
+
+
+_known: WeakKeyDictionary[Network, dict[str, list[str]]] = WeakKeyDictionary()
+"""What :func:`_parts` has found, as long as the network lives."""
+
+
+def _looked_up(network: Network) -> dict[str, list[str]]:
     ran = network.facts.calls
     # Of a module around others, the place of the first that ran inside.
     place: dict[str, int] = {}

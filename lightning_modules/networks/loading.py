@@ -90,8 +90,10 @@ def load_network(
         return as_network(module, **said).freeze()
     _to_float32(module, path)
     inside = uncompiled(module)
-    # Random weights have no preparation of their own.
-    found = torchvision_preset(inside, entries, entry or (entries[0] if str(weights) == "random" and entries else None))
+    found = None  # where it is not known what made it, as_network looks for that
+    if entries:
+        # Random weights have no preparation of their own.
+        found = torchvision_preset(inside, entries, entry or (entries[0] if str(weights) == "random" else None))
     made = as_network(module, **said, name=path, preset=found)
     _tell(made, path)
     return made.freeze()

@@ -92,26 +92,19 @@ def as_network(
         InputError: If it does not map an image to logits, or what is said does not fit it.
     """
     inside = uncompiled(module)
-    if isinstance(inside, Network) and inside is not module:
-        raise InputError("This is a compiled network. Compile the module inside, or call network.compile() instead.")
     if isinstance(module, Network):
         given = (class_names, mean, std, input_size, interpolation, outputs, target_layer)
         if any(value is not None for value in given) or resize_size != "own":
             raise InputError("This is a network already: say how images are normalized where it is made.")
         return module
+    if isinstance(inside, Network):
+        raise InputError("This is a compiled network. Compile the module inside, or call network.compile() instead.")
     name = name or type(inside).__name__
     preset = preset or torchvision_preset(inside) or timm_preset(inside)
     said = _Said(inside, preset)
     mean, std = _normalization(mean, std, preset, said)
-    size = side(said("input_size", input_size, 224), "input_size")
-    resize = said("resize_size", None if resize_size == "own" else resize_size, round(size * 8 / 7))
-    if resize_size is None:
-        resize, said.by["resize_size"] = None, "the user"
-    elif said.by["resize_size"] not in ("the user", "itself") and said.by["input_size"] == "the user" and preset:
-        # Another size of crop: of as large a part of the image.
-        resize = math.floor(size * preset.resize_size / preset.input_size)
+    size, resize = _sizes(input_size, resize_size, preset, said)
     check_kind(outputs)
-
     layers = layers_of(inside)
     target_layer = said("target_layer", target_layer)
     if target_layer is not None and place(target_layer)[0] not in layers:
@@ -128,7 +121,7 @@ def as_network(
         mean=mean,
         std=std,
         input_size=size,
-        resize_size=None if resize is None else side(resize, "resize_size"),
+        resize_size=resize,
         interpolation=_interpolation(said("interpolation", interpolation, "bilinear")),
         target_layer=target_layer,
         outputs=kind,
@@ -193,6 +186,23 @@ def _normalization(
     if not all(0 < value <= 10 for value in std):
         raise InputError(f"model.std is that of pixels in [0, 1], above 0, got {list(std)}. Divide by 255, if need be.")
     return tuple(mean), tuple(std)
+
+
+def _sizes(input_size: int | None, resize_size: Size, preset: Preset | None, said: _Said) -> tuple[int, int | None]:
+    """Side of the images, and length of the shorter side before the crop; None = no resampling.
+
+    Raises:
+        InputError: If they are no such numbers.
+    """
+    size = side(said("input_size", input_size, 224), "input_size")
+    if resize_size is None:
+        said.by["resize_size"] = "the user"
+        return size, None
+    resize = said("resize_size", None if resize_size == "own" else resize_size, round(size * 8 / 7))
+    if said.by["resize_size"] not in ("the user", "itself") and said.by["input_size"] == "the user" and preset:
+        # Another size of crop: of as large a part of the image.
+        resize = math.floor(size * preset.resize_size / preset.input_size)
+    return size, side(resize, "resize_size")
 
 
 def side(value: Any, option: str) -> int:

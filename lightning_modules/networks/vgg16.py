@@ -155,7 +155,9 @@ def load_vgg16(weights: str | Path = "IMAGENET1K_V1", *, seed: int = 0, **said: 
     """
     name = str(weights)
     if name == "random":
-        return VGG16(imagenet_class_names()).initialize(seed).network(**said).freeze()
+        with torch.device("meta"):  # 138 million weights need not be drawn twice
+            module = VGG16(imagenet_class_names())
+        return module.to_empty(device="cpu").initialize(seed).network(**said).freeze()
     if name == "shapes":
         return _from_file(EMBEDDED_WEIGHTS, "", said)
     if name == "IMAGENET1K_V1":

@@ -15,13 +15,14 @@ def files_of(root: Path) -> list[str]:
 
 
 def test_is_deterministic_and_does_not_depend_on_the_number(tmp_path: Path, shapes: Path) -> None:
-    write_shapes(tmp_path / "again", n_train=8, n_val=16, n_pairs=4, seed=0)
+    write_shapes(tmp_path / "again", n_train=8, n_val=16, n_pairs=2, seed=0)
     files = [name for name in files_of(tmp_path / "again") if name != "shapes.json"]
-    assert len(files) == 2 * (8 + 16 + 2 * 4)
+    assert len(files) == 2 * (8 + 16 + 2 * 2)
     same, different, missing = filecmp.cmpfiles(tmp_path / "again", shapes, files, shallow=False)
     assert (same, different, missing) == (files, [], [])
-    write_shapes(tmp_path / "other", n_train=0, n_val=16, n_pairs=4, seed=1)
-    pictures = [name for name in files if name.startswith("val") and name.endswith("JPEG")]
+    write_shapes(tmp_path / "other", n_train=0, n_val=8, n_pairs=0, seed=1)
+    pictures = [name for name in files_of(tmp_path / "other") if name.endswith("JPEG")]
+    assert len(pictures) == 8
     same, _, missing = filecmp.cmpfiles(tmp_path / "other", shapes, pictures, shallow=False)
     assert not same
     assert not missing

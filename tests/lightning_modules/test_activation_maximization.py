@@ -107,11 +107,11 @@ def test_the_numbers_are_those_of_the_saved_image(tmp_path: Path, shapes_network
 
 
 def test_channels(tmp_path: Path) -> None:
-    plain = ActivationMaximizationModule("shapes", steps=30)
+    plain = ActivationMaximizationModule("shapes", steps=10, n_fresh=1)
     (row,) = run(tmp_path / "a", plain, ["features.28:7"])
     assert (row["name"], row["layer"], row["target"], row["probability"]) == ("features.28:7", "features.28", 7, None)
     assert row["activation"] > 1
-    named = ActivationMaximizationModule("shapes", objective=Channel("features.28"), steps=30)
+    named = ActivationMaximizationModule("shapes", objective=Channel("features.28"), steps=10, n_fresh=1)
     (same,) = run(tmp_path / "b", named, [7])
     assert np.array_equal(pixels(tmp_path / "a", row), pixels(tmp_path / "b", same))
 

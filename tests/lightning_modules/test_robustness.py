@@ -21,7 +21,7 @@ from lightning_modules.results.rows import part_name, read_rows, write_part
 EPS = ["1/255", "2/255", "4/255", "8/255"]
 
 
-def batches(shapes: Path, batch_size: int = 16, n_originals: int = 0) -> Iterator[dict[str, Any]]:
+def batches(shapes: Path, batch_size: int = 8, n_originals: int = 0) -> Iterator[dict[str, Any]]:
     data = ShapesDataModule(str(shapes), 64, 80, 60, batch_size=batch_size, num_workers=0, n_originals=n_originals)
     data.setup("test")
     return iter(data.test_dataloader())
@@ -57,15 +57,15 @@ def test_one_gradient_serves_the_sweep(shapes: Path, norm: Any, methods: list[Gr
     module = RobustnessModule("shapes", EPS, FGSM(norm), methods=methods)
     counter = Counter(module.network.module)
     with torch.inference_mode():
-        module.test_step(next(batches(shapes)), 0)
+        module.test_step(next(batches(shapes, 2)), 0)
     assert (counter.forwards, counter.backwards) == (1 + len(EPS), 1)
 
 
 def test_rows(shapes: Path) -> None:
     module = RobustnessModule("shapes", EPS)
-    batch = next(batches(shapes))
+    batch = next(batches(shapes, 5))
     rows = frame(module, batch)
-    assert len(rows) == 16 * 5
+    assert len(rows) == 5 * 5
     network, images = module.network, batch["image"]
     maps = explain(network, images, [GradCAM()])["GradCAM"]
     clean = ForwardPass(network, images)
@@ -141,7 +141,7 @@ def test_targeted(shapes: Path) -> None:
 
 
 def test_unlabelled_images_are_attacked_on_their_prediction(shapes: Path) -> None:
-    batch = next(batches(shapes)) | {"label": torch.full((16,), -1)}
+    batch = next(batches(shapes)) | {"label": torch.full((8,), -1)}
     rows = frame(RobustnessModule("shapes", ["8/255"], target="predicted", methods=[]), batch)
     assert rows["top1"].isna().all()
     assert rows["probability_label"].isna().all()
@@ -183,13 +183,13 @@ class Cheat(Attack):
 
 def test_budget_is_checked_on_every_batch(shapes: Path) -> None:
     with pytest.raises(InputError, match="The attack Cheat left its bounds: with eps 4/255"):
-        RobustnessModule("shapes", ["4/255"], Cheat()).test_step(next(batches(shapes)), 0)
+        RobustnessModule("shapes", ["4/255"], Cheat()).test_step(next(batches(shapes, 1)), 0)
 
 
 def test_figures_of_images_with_originals(shapes: Path) -> None:
     module = RobustnessModule("shapes", EPS)
-    figures = module.test_step(next(batches(shapes, 4, n_originals=2)), 0)["figures"]
-    assert set(figures) == {0, 1}
+    figures = module.test_step(next(batches(shapes, 2, n_originals=1)), 0)["figures"]
+    assert set(figures) == {0}
     lines = figures[0].axes[-1].lines
     budgets = np.asarray(lines[0].get_xdata())
     assert set(np.float32(module.eps)) < set(budgets.astype(np.float32))
@@ -243,11 +243,11 @@ def test_in_lightnings_test_loop(shapes: Path, precision: Any) -> None:
         limit_test_batches=1,
     )
     module = Recording("shapes", ["2/255"], methods=[])
-    data = ShapesDataModule(str(shapes), 64, 80, 60, batch_size=8, num_workers=0)
+    data = ShapesDataModule(str(shapes), 64, 80, 60, batch_size=3, num_workers=0)
     trainer.test(module, data, verbose=False)
     rows, expected = (
         pd.DataFrame(r).sort_values(["path", "eps"])
-        for r in (module.outcome["rows"], RobustnessModule.test_step(module, next(batches(shapes, 8)), 0)["rows"])
+        for r in (module.outcome["rows"], RobustnessModule.test_step(module, next(batches(shapes, 3)), 0)["rows"])
     )
     assert rows[["linf", "l2"]].to_numpy().tolist() == expected[["linf", "l2"]].to_numpy().tolist()
     same = np.array_equal(rows["probability"], expected["probability"])

@@ -73,7 +73,7 @@ class Run:
         for process in self.processes:
             process.start()
 
-    def wait(self, timeout: float = 120) -> list[int | None]:
+    def wait(self, timeout: float = 250) -> list[int | None]:
         """Waits for all processes; returns their exit codes."""
         for process in self.processes:
             process.join(timeout)

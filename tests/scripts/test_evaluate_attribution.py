@@ -14,7 +14,7 @@ from evaluate_attribution import main
 from PIL import Image
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
-from datamodules import DataError
+from datamodules import SHAPE_NAMES, DataError
 from lightning_modules import InputError, load_vgg16, save_vgg16
 from lightning_modules.results.rows import read_rows
 
@@ -22,10 +22,21 @@ METHODS = ("--model.methods", "[GradCAM, GuidedBackprop, {class_path: SmoothGrad
 NAMES = ["GradCAM", "GuidedBackprop", "SmoothGrad(n_samples=2)"]
 
 
+@pytest.fixture(scope="module")
+def images(shapes: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """24 images, three of each class."""
+    folder = tmp_path_factory.mktemp("images") / "val"
+    for name in SHAPE_NAMES:
+        (folder / name).mkdir(parents=True)
+        for file in sorted((shapes / "val" / name).iterdir())[:3]:
+            shutil.copy(file, folder / name)
+    return folder
+
+
 @pytest.fixture
-def options(shapes: Path) -> list[Any]:
+def options(images: Path, shapes: Path) -> list[Any]:
     return [
-        *("--data.root", shapes / "val", "--data.boxes", shapes / "annotations/val", "--data.num_workers", 0),
+        *("--data.root", images, "--data.boxes", shapes / "annotations/val", "--data.num_workers", 0),
         *("--model.weights", "shapes", "--model.n_figures", 2, "--trainer.accelerator", "cpu"),
     ]
 
@@ -49,7 +60,7 @@ def test_what_a_run_leaves(call: Callable, options: list, tmp_path: Path, capsys
     call(main, *options, *METHODS, "--out", "run")
     run = tmp_path / "run"
     rows = rows_of(run)
-    assert len(rows) == 80 * 3
+    assert len(rows) == 24 * 3
     assert rows.groupby("path")["method"].apply(sorted).map(tuple).unique().tolist() == [tuple(NAMES)]
     assert (rows["status"] == "ok").all()
     assert rows["error"].isna().all()
@@ -61,7 +72,7 @@ def test_what_a_run_leaves(call: Callable, options: list, tmp_path: Path, capsys
     assert (rows["energy_in_box"].notna() == (rows["target"] == rows["label"])).all()
 
     summary = json.loads((run / "summary.json").read_text())
-    assert (summary["n_images"], summary["n_failed"], summary["n_labelled"]) == (80, 0, 80)
+    assert (summary["n_images"], summary["n_failed"], summary["n_labelled"]) == (24, 0, 24)
     assert list(summary["methods"]) == NAMES
     for name, of_method in rows.groupby("method"):
         for score in ("pointing_game", "energy_in_box"):
@@ -77,7 +88,7 @@ def test_what_a_run_leaves(call: Callable, options: list, tmp_path: Path, capsys
         assert np.asarray(image).std() > 10
 
     output = capsys.readouterr().out
-    assert "80 images; accuracy top-1" in output
+    assert "24 images; accuracy top-1" in output
     assert "SmoothGrad(n_samples=2)" in output
     assert "tensorboard --logdir run" in output
 
@@ -92,15 +103,15 @@ def test_config_round_trip(call: Callable, options: list, tmp_path: Path) -> Non
 @pytest.mark.slow
 def test_a_run_is_continued(call: Callable, options: list, tmp_path: Path) -> None:
     options = [*options, *METHODS]
-    call(main, *options, "--out", "parts", "--data.batch_size", 7, "--trainer.limit_test_batches", 3)
+    call(main, *options, "--out", "parts", "--data.batch_size", 5, "--trainer.limit_test_batches", 2)
     part = rows_of(tmp_path / "parts")
-    assert len(part) == 21 * 3
+    assert len(part) == 10 * 3
     before = set((tmp_path / "parts/results").iterdir())
-    call(main, *options, "--out", "parts", "--data.batch_size", 32)
+    call(main, *options, "--out", "parts", "--data.batch_size", 8)
     assert before < set((tmp_path / "parts/results").iterdir())
     call(main, *options, "--out", "whole")
     same_rows(rows_of(tmp_path / "parts"), rows_of(tmp_path / "whole"))
-    assert len(rows_of(tmp_path / "whole")) == 80 * 3
+    assert len(rows_of(tmp_path / "whole")) == 24 * 3
     # There is nothing left to do; the table is printed all the same.
     after = set((tmp_path / "parts/results").iterdir())
     call(main, *options, "--out", "parts")
@@ -108,11 +119,12 @@ def test_a_run_is_continued(call: Callable, options: list, tmp_path: Path) -> No
 
 
 def test_other_settings_into_the_same_run_are_refused(call: Callable, options: list) -> None:
-    call(main, *options, "--model.methods", "[GradCAM]", "--out", "run")
+    options = [*options, "--model.methods", "[GradCAM]", "--trainer.limit_test_batches", 1, "--data.batch_size", 1]
+    call(main, *options, "--out", "run")
     with pytest.raises(
         ValueError, match=r"run holds a run of other settings: model\.target was 'predicted', is now 'label'"
     ):
-        call(main, *options, "--model.methods", "[GradCAM]", "--model.target", "label", "--out", "run")
+        call(main, *options, "--model.target", "label", "--out", "run")
 
 
 @pytest.mark.slow
@@ -137,11 +149,11 @@ def test_other_inputs_into_the_same_run_are_refused(call: Callable, options: lis
     with pytest.raises(ValueError, match=r"data\.sizes_sha256 was '\w{64}', is now '\w{64}'"):
         call(main, *options, "--out", "run")
     image.unlink()
-    with pytest.raises(ValueError, match=r"data\.n_images was 80, is now 79; data\.sha256 was"):
+    with pytest.raises(ValueError, match=r"data\.n_images was 24, is now 23; data\.sha256 was"):
         call(main, *options, "--out", "run")
     (tmp_path / "run/notes.txt").write_text("of the user")
     call(main, *options, "--out", "run", "--overwrite")
-    assert len(rows_of(tmp_path / "run")) == 79
+    assert len(rows_of(tmp_path / "run")) == 23
     assert json.loads((tmp_path / "run/summary.json").read_text())["produced_by"]["sessions"] == 1
     assert (tmp_path / "run/notes.txt").exists()
     assert "overwrite" not in (tmp_path / "run/config.yaml").read_text()
@@ -304,7 +316,7 @@ def test_an_error_is_one_line(run: Callable) -> None:
 
 @pytest.mark.slow
 def test_two_processes_give_the_rows_of_one(call: Callable, run: Callable, options: list, tmp_path: Path) -> None:
-    """81 images do not divide by two processes, which Lightning starts; nothing is repeated and nothing is lost."""
+    """25 images do not divide by two processes, which Lightning starts; nothing is repeated and nothing is lost."""
     images = tmp_path / "images"
     shutil.copytree(options[1], images)
     shutil.copy(next((images / "star").iterdir()), images / "star/one_more.JPEG")
@@ -313,7 +325,7 @@ def test_two_processes_give_the_rows_of_one(call: Callable, run: Callable, optio
     process = run("evaluate_attribution.py", *options, "--trainer.devices", 2, "--out", "two")
     assert process.returncode == 0, process.stderr
     one, two = rows_of(tmp_path / "one"), rows_of(tmp_path / "two")
-    assert len(one) == 81 * 3
+    assert len(one) == 25 * 3
     same_rows(one, two)
     figures = [sorted(path.name for path in (tmp_path / name / "figures").iterdir()) for name in ("one", "two")]
     assert figures[0] == figures[1]
@@ -326,8 +338,8 @@ def test_a_limited_run_typed_again_has_nothing_left_to_do(
     call: Callable, options: list, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     told = []
-    few = [*options, "--model.methods", "[GradCAM]", "--data.batch_size", 8, "--out", "run"]
-    for limit, n in ((2, 16), (2, 16), (0.3, 24), (1.0, 80)):
+    few = [*options, "--model.methods", "[GradCAM]", "--data.batch_size", 3, "--out", "run"]
+    for limit, n in ((2, 6), (2, 6), (0.5, 12), (1.0, 24)):
         call(main, *few, "--trainer.limit_test_batches", limit)
         assert len(rows_of(tmp_path / "run")) == n
         told.append("Nothing was left to compute" in capsys.readouterr().out)
@@ -338,9 +350,10 @@ def test_overwriting_deletes_what_a_run_left_and_nothing_else(call: Callable, op
     """Above all not images that the user keeps where the run is to go."""
     shutil.copytree(options[1], tmp_path / "mine/images")
     (tmp_path / "mine/notes.tmp").touch()
-    few = [*options[2:], "--model.methods", "[GradCAM]", "--trainer.limit_test_batches", 1, "--overwrite"]
+    few = [*options[2:], "--model.methods", "[GradCAM]", "--trainer.limit_test_batches", 1, "--data.batch_size", 1]
+    few += ["--overwrite"]
     call(main, "--data.root", "mine/images", *few, "--out", "mine")
-    assert len(list((tmp_path / "mine/images").glob("*/*"))) == 80
+    assert len(list((tmp_path / "mine/images").glob("*/*"))) == 24
     assert (tmp_path / "mine/notes.tmp").exists()
     with pytest.raises(ValueError, match="mine/images lies in what --out mine would replace"):
         call(main, "--data.root", "mine/images", *few, "--out", "mine")

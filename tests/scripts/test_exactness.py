@@ -24,10 +24,10 @@ SMOOTH = "{class_path: SmoothGrad, init_args: {n_samples: 2}}"
 OPTIONS: dict[str, list[object]] = {
     "evaluate_attribution": [
         *("--model.methods", f"[GradCAM, GuidedBackprop, {SMOOTH}]", "--model.target", "label"),
-        *("--model.metrics", "[EnergyInBox, AverageDrop]", "--model.n_figures", 2),
+        *("--model.metrics", "[EnergyInBox, AverageDrop]", "--model.n_figures", 0),
     ],
-    "evaluate_robustness": ["--model.eps", "[1/255, 8/255]", "--model.n_figures", 1],
-    "maximize_activation": ["--data.classes", "[star, ring, 0]", "--model.steps", 2, "--model.n_figures", 1],
+    "evaluate_robustness": ["--model.eps", "[1/255, 8/255]", "--model.n_figures", 0],
+    "maximize_activation": ["--data.classes", "[star, ring, 0]", "--model.steps", 2, "--model.n_figures", 0],
 }
 
 
@@ -154,7 +154,7 @@ def test_two_nodes(data: list[object], result: Callable, tmp_path: Path) -> None
         for log in logs
     ]
     try:
-        codes = [node.wait(200) for node in nodes]
+        codes = [node.wait(250) for node in nodes]
     finally:
         for node, log in zip(nodes, logs):
             node.kill()

@@ -25,7 +25,7 @@ def images() -> Tensor:
 @pytest.fixture(scope="module")
 def big_images() -> Tensor:
     generator = torch.Generator().manual_seed(1)
-    noise = torch.rand(8, 3, 14, 14, generator=generator)
+    noise = torch.rand(4, 3, 14, 14, generator=generator)
     return F.interpolate(noise, (112, 112), mode="bicubic").clamp(0, 1)
 
 

@@ -101,7 +101,7 @@ def test_equals_foolbox(shapes_network: Network, big_images: Tensor, labels: Ten
 
 @pytest.mark.slow
 def test_equals_the_oracles_on_the_full_size_network(random_vgg16: Network, big_images: Tensor) -> None:
-    images = F.interpolate(big_images[:2], (224, 224), mode="bilinear")
+    images = F.interpolate(big_images[:2], (96, 96), mode="bilinear")
     target = random_vgg16(images).argmax(1)
     sweep = FGSM().sweep(full_pass(random_vgg16, images), target, SWEEP[::3])
     model = foolbox.PyTorchModel(random_vgg16, bounds=(0, 1), device="cpu")
@@ -113,6 +113,6 @@ def test_equals_the_oracles_on_the_full_size_network(random_vgg16: Network, big_
 
 def test_images_alone_and_together(shapes_network: Network, big_images: Tensor, labels: Tensor) -> None:
     together = FGSM(2)(shapes_network, big_images, labels, 0.5)
-    for i in (0, 5):
+    for i in (0, 3):
         alone = FGSM(2)(shapes_network, big_images[i : i + 1], labels[i : i + 1], 0.5)
         torch.testing.assert_close(alone[0], together[i], rtol=0, atol=1e-5)

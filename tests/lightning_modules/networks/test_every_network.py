@@ -64,10 +64,10 @@ class Case(NamedTuple):
 
 TORCHVISION = {
     "alexnet": Case("features.11", ("features.11", "features.9")),
-    "convnext_tiny": Case("features", ("features", "features.3"), guided="only GELU"),
+    "convnext_tiny": Case("features", ("features", "features.3"), guided="only GELU", input_size=64),
     "densenet121": Case("features", ("features.denseblock4", "features.transition2.conv")),
     "efficientnet_b0": Case("features", ("features", "features.5.1"), guided="only SiLU and Sigmoid"),
-    "efficientnet_v2_s": Case("features", ("features",), guided="only SiLU and Sigmoid"),
+    "efficientnet_v2_s": Case("features", ("features",), guided="only SiLU and Sigmoid", input_size=64),
     "googlenet": Case("inception5b", ("inception5b", "inception4c.branch2")),
     "inception_v3": Case("Mixed_7c", ("Mixed_7c", "Mixed_6e.branch7x7_3"), input_size=128),
     "maxvit_t": Case(
@@ -81,9 +81,8 @@ TORCHVISION = {
     "resnet18": Case("layer4", ("layer4", "layer3.1.conv2")),
     "shufflenet_v2_x0_5": Case("conv5", ("conv5", "stage3")),
     "squeezenet1_1": Case("features", ("features", "features.9")),
-    "swin_t": Case("features", ("features.7", "features.5.1.norm1"), channels_last, guided="only GELU", input_size=224),
-    "swin_v2_t": Case("features", ("features.7",), channels_last, guided="only GELU", input_size=256),
-    "vgg11": Case("features.19", ("features.19",)),
+    "swin_t": Case("features", ("features.7", "features.5.1.norm1"), channels_last, guided="only GELU", input_size=128),
+    "swin_v2_t": Case("features", ("features.7",), channels_last, guided="only GELU", input_size=128),
     "vgg11_bn": Case("features.27", ("features.27",)),
     "vit_b_32": Case(
         "encoder.layers.encoder_layer_11.ln_1",
@@ -134,8 +133,7 @@ def test_table(path: str) -> None:
     expected = gradient(network, images, target)
     assert relative_error(maps["Saliency"], expected) < 1e-9
     assert relative_error(maps[repr(noiseless)], expected) < 1e-9
-    for layer in case.layers:
-        expected = their_grad_cam(network, layer, images, target, case.reshape)
+    for layer, expected in their_grad_cams(network, case, images, target).items():
         assert expected.max() > 0
         assert relative_error(maps[repr(GradCAM(layer))], expected) < 1e-6
     check_guided(network, images, target, case)
@@ -186,13 +184,18 @@ def gradient(network: Network, images: Tensor, target: int) -> Tensor:
     return images.grad
 
 
-def their_grad_cam(network: Network, layer: str, images: Tensor, target: int, reshape: Reshape) -> Tensor:
-    """pytorch-grad-cam's map before it is scaled to [0, 1], at the size of the images."""
+def their_grad_cams(network: Network, case: Case, images: Tensor, target: int) -> dict[str, Tensor]:
+    """pytorch-grad-cam's maps before they are scaled to [0, 1], at the size of the images, by layer."""
     targets = [ClassifierOutputTarget(target)] * len(images)
-    with TheirGradCAM(model=network, target_layers=[network.layers[layer]], reshape_transform=reshape) as cam:
+    # It keeps what layers give in the order in which they run.
+    names = sorted(case.layers, key=[*network.facts.calls].index)
+    layers = [network.layers[name] for name in names]
+    maps = {}
+    with TheirGradCAM(model=network, target_layers=layers, reshape_transform=case.reshape) as cam:
         cam(images.clone().requires_grad_(), targets)
-        activations, gradients = (
-            stored[0].numpy() for stored in (cam.activations_and_grads.activations, cam.activations_and_grads.gradients)
-        )
-        grid = cam.get_cam_image(images, network.layers[layer], targets, activations, gradients, False)
-    return F.interpolate(torch.tensor(grid)[:, None].relu(), images.shape[2:], mode="bilinear", align_corners=False)
+        kept = cam.activations_and_grads
+        for name, layer, activations, gradients in zip(names, layers, kept.activations, kept.gradients, strict=True):
+            grid = cam.get_cam_image(images, layer, targets, activations.numpy(), gradients.numpy(), False)
+            small = torch.tensor(grid)[:, None].relu()
+            maps[name] = F.interpolate(small, images.shape[2:], mode="bilinear", align_corners=False)
+    return maps

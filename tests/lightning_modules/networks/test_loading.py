@@ -82,7 +82,7 @@ def test_vgg16_is_the_default() -> None:
 
 @pytest.mark.parametrize(
     ("name", "layer", "grid"),
-    [("resnet50", "layer4", (2048, 7, 7)), ("vgg16_bn", "features.42", (512, 14, 14))],
+    [("resnet18", "layer4", (512, 7, 7)), ("squeezenet1_1", "features", (512, 13, 13))],
 )
 def test_torchvisions_networks(name: str, layer: str, grid: tuple[int, ...]) -> None:
     network = load_network(f"torchvision.models.{name}", "random")

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from pathlib import Path
 from typing import Any
 
@@ -63,6 +62,7 @@ def check_imagenet(network: Network) -> None:
     assert network.said_by["mean"].startswith("torchvision's SqueezeNet1_0_Weights")
 
 
+@pytest.mark.slow
 def test_an_instance_is_told_from_its_likes() -> None:
     """EfficientNets differ in size, interpolation and, V2-L, in normalization."""
     with torch.device("meta"):
@@ -182,21 +182,17 @@ def half() -> nn.Module:
 @pytest.mark.photos
 @pytest.mark.slow
 @pytest.mark.parametrize("way", WAYS)
-def test_predictions_of_photos_are_torchvisions(way: str, photos: Path) -> None:
+def test_predictions_of_photos_are_torchvisions(
+    way: str, photos: Path, squeezenet_weights: Path, plain_squeezenet: nn.Module
+) -> None:
     """With real weights, if there are some beside the photos: the same class of each photo, by every name."""
-    weights = Path(os.environ.get("VGG_LENS_SQUEEZENET", photos.parents[1] / "models/squeezenet1_0.pth"))
-    if not weights.is_file():
-        pytest.skip("needs the weights of squeezenet1_0, in the file that VGG_LENS_SQUEEZENET names")
-    plain = models.squeezenet1_0()
-    plain.load_state_dict(torch.load(weights, weights_only=True))
-    plain.eval()
     preset = models.SqueezeNet1_0_Weights.IMAGENET1K_V1.transforms()
-    network = load_network(WAYS[way], weights)
+    network = load_network(WAYS[way], squeezenet_weights)
     prepare = Preprocess(network.resize_size, network.input_size)
     files = sorted(photos.rglob("*.*"))[:: 1 if way == "builder" else 7]
     images = [v2.functional.to_pil_image(torchvision.io.decode_image(str(file), "RGB")) for file in files]
     with torch.inference_mode():
-        expected = plain(torch.stack([preset(image) for image in images]))
+        expected = plain_squeezenet(torch.stack([preset(image) for image in images]))
         found = network(torch.stack([prepare(image) for image in images]))
     assert torch.equal(found.argmax(1), expected.argmax(1))
     torch.testing.assert_close(found, expected, rtol=1e-3, atol=1e-3)

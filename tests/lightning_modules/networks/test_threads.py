@@ -18,7 +18,7 @@ class Meeting(nn.Module):
 
     def __init__(self) -> None:
         super().__init__()
-        self.barrier, self.of_thread = Barrier(2, timeout=30), local()
+        self.barrier, self.of_thread = Barrier(2, timeout=250), local()
 
     def forward(self, x: Tensor) -> Tensor:
         if getattr(self.of_thread, "meets", False):

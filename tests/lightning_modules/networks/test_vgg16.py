@@ -50,11 +50,14 @@ class TestNetwork:
         with torch.no_grad():
             torch.testing.assert_close(random_vgg16(images), theirs(normalized), rtol=1e-5, atol=1e-5)
 
-    def test_random_is_seeded_frozen_and_channels_last(self, random_vgg16: Network) -> None:
+    @pytest.mark.slow
+    def test_random_is_of_full_size_frozen_and_channels_last(self, random_vgg16: Network) -> None:
         assert not random_vgg16.training
         assert not any(p.requires_grad for p in random_vgg16.parameters())
         assert random_vgg16.module.features[2].weight.is_contiguous(memory_format=torch.channels_last)
         assert len(random_vgg16.class_names) == 1000
+
+    def test_weights_follow_from_the_seed(self) -> None:
         first = [small.state_dict() for small in (small_network(), small_network())]
         assert all(torch.equal(a, b) for a, b in zip(first[0].values(), first[1].values()))
         other = VGG16(**small_network().description()).initialize(1)
