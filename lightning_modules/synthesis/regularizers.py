@@ -41,7 +41,7 @@ class TotalVariation(Regularizer):
     it to a power; here the power is 1.
     """
 
-    def __init__(self, weight: float = 0.12) -> None:
+    def __init__(self, weight: float = 0.05) -> None:
         super().__init__(weight)
 
     def __call__(self, images: Tensor) -> Tensor:
@@ -64,7 +64,7 @@ class L2(Regularizer):
         tensor([2.5000])
     """
 
-    def __init__(self, weight: float = 0.02) -> None:
+    def __init__(self, weight: float = 0.03) -> None:
         super().__init__(weight)
 
     def __call__(self, images: Tensor) -> Tensor:

@@ -43,7 +43,9 @@ def foolbox_2(model: nn.Module, images: Tensor, labels: Tensor, sweep: list[floa
 @pytest.mark.photos
 @pytest.mark.slow
 @pytest.mark.parametrize(
-    ("norm", "attack"), [("inf", torchattacks_inf), ("inf", foolbox_inf), (2, foolbox_2)], ids=lambda v: str(v)
+    ("norm", "attack"),
+    [("inf", torchattacks_inf), ("inf", foolbox_inf), (2, foolbox_2)],
+    ids=lambda value: getattr(value, "__name__", str(value)),
 )
 def test_accuracy_over_eps_is_the_peers(
     norm: Literal["inf", 2],
