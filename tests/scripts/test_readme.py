@@ -115,7 +115,7 @@ def test_an_extension(call: Callable, photos_folder: Path, monkeypatch: pytest.M
     few: list[Any] = ["--trainer.limit_test_batches", 1, "--trainer.enable_progress_bar", "false"]
     if "--model.weights" not in command:
         few += ["--model.weights", "shapes"]
-    few += ["--model.steps", 12] if "maximize" in command else ["--data.batch_size", 4, "--data.num_workers", 0]
+    few += ["--model.steps", 40] if "maximize" in command else ["--data.batch_size", 4, "--data.num_workers", 0]
     out = photos_folder / type_in(call, command, *few)
     rows = read_rows(out / "results").to_pandas()
     assert (rows["status"] == "ok").all()
@@ -141,7 +141,7 @@ def check_objectives(rows: pd.DataFrame, out: Path) -> None:
     assert (rows["name"].tolist(), rows["status"].tolist()) == (["circle"], ["ok"])
     board = EventAccumulator(str(out / "tensorboard")).Reload()
     growth = [point.value for point in board.Scalars("4_curves_over_steps/activation/0001_circle_seed0")]
-    assert growth[-1] > growth[0] + 1
+    assert max(growth[-10:]) > max(growth[:10]) + 1  # the transforms change from step to step
 
 
 def check_network(rows: pd.DataFrame, out: Path) -> None:

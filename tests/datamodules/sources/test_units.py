@@ -57,7 +57,7 @@ def test_class_names_that_look_like_something_else() -> None:
         (1000, "names class 1000; the network has classes 0 to 999"),
         (-1, "names class -1"),
         ("features.99:3", "layer 'features.99', which the network does not have; it has features.28, classifier.6"),
-        ("features.28:4", "features.28:4; the channels of features.28 are 0 to 3, or \\* for all"),
+        ("features.28:4", "features.28:4; the channels of features.28 are 0 to 3, or \\*, all of them"),
         ("features.28:x", "features.28:x; the channels"),
         ([], "data.classes is empty"),
         ([True], "names True, which is no class"),
