@@ -141,7 +141,7 @@ def check_objectives(rows: pd.DataFrame, out: Path) -> None:
     assert (rows["name"].tolist(), rows["status"].tolist()) == (["circle"], ["ok"])
     board = EventAccumulator(str(out / "tensorboard")).Reload()
     growth = [point.value for point in board.Scalars("4_curves_over_steps/activation/0001_circle_seed0")]
-    assert max(growth[-10:]) > max(growth[:10]) + 1  # the transforms change from step to step
+    assert max(growth) > growth[0] + 1  # not the last: the transforms change from step to step
 
 
 def check_network(rows: pd.DataFrame, out: Path) -> None:
