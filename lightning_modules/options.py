@@ -1,9 +1,10 @@
-"""Names of configured objects, and seeds that follow from names."""
+"""Names of configured objects, names as files and tags take them, and seeds that follow from names."""
 
 from __future__ import annotations
 
 import hashlib
 import inspect
+import re
 
 
 class NamedByOptions:
@@ -32,3 +33,13 @@ def seed_from(*parts: object) -> int:
     """A seed of 63 bits from what is to decide it, such as a run's seed and an image's key."""
     text = "\0".join(str(part) for part in parts)
     return int.from_bytes(hashlib.sha256(text.encode()).digest()[:8], "big") >> 1
+
+
+def plain_name(text: str) -> str:
+    """A name without what a file or a tag may not be called: each run of such letters is an underscore.
+
+    Example:
+        >>> plain_name("features.3:17 (conv)")
+        'features.3_17_conv_'
+    """
+    return re.sub(r"[^\w.-]+", "_", text)

@@ -6,11 +6,10 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 from matplotlib.figure import Figure
-from PIL import Image
 
 from lightning_modules.figures.mosaic import Cell, mosaic
+from lightning_modules.figures.saving import pixels_of
 from lightning_modules.figures.style import brief
 
 UNITS_PER_SHEET = 8
@@ -52,13 +51,12 @@ def exemplar_sheets(
 def _made(row: Mapping[str, Any], images: Path) -> Cell:
     if row["status"] != "ok":
         return Cell(None, "made", "failed", row["name"])
-    pixels = np.asarray(Image.open(images / row["image"]).convert("RGB"))
-    return Cell(pixels, "made", brief(row["activation"]), row["name"])
+    return Cell(pixels_of(images / row["image"]), "made", brief(row["activation"]), row["name"])
 
 
 def _photos(exemplars: Sequence[Mapping[str, Any]], photos: Path) -> list[Cell]:
     cells = []
     for exemplar in sorted(exemplars, key=lambda exemplar: exemplar["rank"]):
-        pixels = np.asarray(Image.open(photos / exemplar["photo"]).convert("RGB"))
+        pixels = pixels_of(photos / exemplar["photo"])
         cells.append(Cell(pixels, f"#{exemplar['rank']}", brief(exemplar["value"]), exemplar["path"]))
     return cells

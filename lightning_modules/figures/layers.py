@@ -3,18 +3,17 @@
 from __future__ import annotations
 
 import math
-import re
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 from matplotlib.figure import Figure
-from PIL import Image
 
 from lightning_modules.figures.mosaic import Cell, mosaic
+from lightning_modules.figures.saving import pixels_of
 from lightning_modules.figures.style import brief
+from lightning_modules.options import plain_name
 
 FEW = 8
 """So many images of a layer have their places among those of classes, where they are larger."""
@@ -42,7 +41,7 @@ def layer_sheets(
         variant: A part of the files' names.
     """
     for layer in sorted({row["layer"] for row in rows}):
-        name = re.sub(r"[^\w.-]+", "_", f"layer_{layer}_{variant}")
+        name = plain_name(f"layer_{layer}_{variant}")
         of_layer = sorted((row for row in rows if row["layer"] == layer), key=lambda row: (row["target"], row["seed"]))
         seeds = {row["seed"] for row in of_layer}
         cells = [_cell(row, images, tell_seed=len(seeds) > 1) for row in of_layer]
@@ -61,4 +60,4 @@ def _cell(row: Mapping[str, Any], images: Path, *, tell_seed: bool) -> Cell:
     head = f"{row['target']}" + f", seed {row['seed']}" * tell_seed
     if row["status"] != "ok":
         return Cell(None, head, "failed")
-    return Cell(np.asarray(Image.open(images / row["image"]).convert("RGB")), head, brief(row["activation"]))
+    return Cell(pixels_of(images / row["image"]), head, brief(row["activation"]))

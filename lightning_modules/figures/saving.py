@@ -7,7 +7,9 @@ from pathlib import Path
 from typing import Literal
 
 import matplotlib
+import numpy as np
 from matplotlib.figure import Figure
+from PIL import Image
 
 from lightning_modules.whole_files import written_whole
 
@@ -29,6 +31,11 @@ def save_figure(figure: Figure, folder: Path, name: str, file_format: FigureForm
         with written_whole(path) as aside, matplotlib.rc_context({"pdf.fonttype": 42, "text.parse_math": False}):
             figure.savefig(aside, format=extension, metadata=words if extension == "png" else None)
     return path
+
+
+def pixels_of(path: Path) -> np.ndarray:
+    """An image's file as uint8 ``(H, W, 3)``."""
+    return np.asarray(Image.open(path).convert("RGB"))
 
 
 def is_of_one_image(path: Path) -> bool:

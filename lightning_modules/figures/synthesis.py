@@ -11,10 +11,10 @@ import numpy as np
 import torch
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-from PIL import Image
 from torch import Tensor
 
 from lightning_modules.figures.layers import layer_sheets, layers_with_sheets
+from lightning_modules.figures.saving import pixels_of
 from lightning_modules.figures.style import COLORS, heading, plain_text, shorten, with_its_end
 from lightning_modules.synthesis.maximization import VARIANTS, Progress
 from lightning_modules.synthesis.regularizers import total_variation
@@ -119,7 +119,7 @@ def _tile(row: Mapping[str, Any], images: Path, further: Sequence[str]) -> Tile:
     text = f"{before:.2f}" if measure == "activation" else f"p {before:.1%}"
     shifted = f"{after:.2f}" if measure == "activation" else f"{after:.1%}"
     lines = [f"{text}, shifted {shifted}", f"TV {row['total_variation']:.4f}", *(shorten(line, 34) for line in further)]
-    pixels = np.asarray(Image.open(images / row["image"]).convert("RGB"))
+    pixels = pixels_of(images / row["image"])
     name = shorten(row["name"], 22) if row["layer"] is None else with_its_end(row["name"], 22)
     return Tile(pixels, f"{name}, seed {row['seed']}" if row["seed"] else name, "\n".join(lines))
 

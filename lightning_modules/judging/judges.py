@@ -21,6 +21,7 @@ from lightning_modules.errors import InputError
 from lightning_modules.networks.loading import load_network
 from lightning_modules.networks.making import Said
 from lightning_modules.networks.network import Network
+from lightning_modules.options import plain_name
 from lightning_modules.results.rows import Row, errors_of_logits
 from lightning_modules.results.verdicts import verdict_columns
 
@@ -223,11 +224,11 @@ def _names(specifications: Sequence[Mapping[str, Any]]) -> list[str]:
     Raises:
         InputError: If two are called the same.
     """
-    short = [_plain(options.get("name") or _path(options).rpartition(".")[2]) for options in specifications]
+    short = [plain_name(str(options.get("name") or _path(options).rpartition(".")[2])) for options in specifications]
     names = []
     for name, options in zip(short, specifications):
         weights = Path(str(options.get("weights", "IMAGENET1K_V1"))).stem
-        names.append(f"{name}_{_plain(weights)}" if short.count(name) > 1 and not options.get("name") else name)
+        names.append(f"{name}_{plain_name(weights)}" if short.count(name) > 1 and not options.get("name") else name)
     if double := [name for name, n in Counter(names).items() if n > 1]:
         raise InputError(
             f"model.judges: two are called {double[0]}. Give each a name of its own: {{network: ..., name: ...}}."
@@ -238,10 +239,6 @@ def _names(specifications: Sequence[Mapping[str, Any]]) -> list[str]:
 def _path(options: Mapping[str, Any]) -> str:
     network = options["network"]
     return str(network.get("class_path", network) if isinstance(network, Mapping) else network)
-
-
-def _plain(text: str) -> str:
-    return re.sub(r"[^\w.-]+", "_", str(text))
 
 
 def _are_equal(network: Network, other: Network) -> bool:

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import json
-import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from lightning_modules.options import plain_name
 from lightning_modules.results.tables import Table
 
 RUN, SUMMARY, SCORES, CURVES, IMAGES = "1_whole_run", "2_summary", "3_scores", "4_curves", "5_images"
@@ -69,7 +69,7 @@ def tag(*parts: str) -> str:
         >>> tag("3_scores", "energy_in_box", "SmoothGrad(n_samples=2)")
         '3_scores/energy_in_box/SmoothGrad_n_samples_2'
     """
-    return "/".join(re.sub(r"[^\w.-]+", "_", part).strip("_") for part in parts)
+    return "/".join(plain_name(part).strip("_") for part in parts)
 
 
 def flat_settings(config: Mapping[str, Any], prefix: str = "") -> dict[str, bool | str | float]:

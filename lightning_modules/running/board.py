@@ -7,12 +7,10 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-from PIL import Image
 from torch.utils.tensorboard import SummaryWriter
 from torch.utils.tensorboard.summary import hparams
 
-from lightning_modules.figures.saving import is_of_one_image
+from lightning_modules.figures.saving import is_of_one_image, pixels_of
 from lightning_modules.results.report import IMAGES, RUN, Report
 
 
@@ -38,7 +36,7 @@ class Board:
                 continue
             self.shown.add(path.name)
             group = IMAGES if is_of_one_image(path) else RUN
-            pixels = np.asarray(Image.open(path).convert("RGB"))
+            pixels = pixels_of(path)
             self.writer.add_image(f"{group}/{path.stem}", pixels, dataformats="HWC")
         self.writer.flush()
 

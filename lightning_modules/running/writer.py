@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Mapping
 from contextlib import suppress
 from pathlib import Path
@@ -14,6 +13,7 @@ from pytorch_lightning.loggers import TensorBoardLogger
 
 from lightning_modules.evaluation import Outputs, RunModule
 from lightning_modules.figures.saving import FigureFormat, save_figure
+from lightning_modules.options import plain_name
 from lightning_modules.results.rows import Parts, read_rows
 from lightning_modules.running.board import Board
 from lightning_modules.whole_files import written_whole
@@ -122,5 +122,5 @@ class RunWriter(pl.Callback):
 
 def _as_file_name(path: str) -> str:
     """The end of an image's path, as a name that every file system takes."""
-    name = re.sub(r"[^\w.-]+", "_", Path(path).with_suffix("").as_posix())[-80:]
+    name = plain_name(Path(path).with_suffix("").as_posix())[-80:]
     return name.encode()[-200:].decode(errors="ignore")  # file systems count bytes
