@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import time
 from collections.abc import Sequence
@@ -13,8 +14,11 @@ import urllib3
 from torch.utils.data import DataLoader, Dataset
 
 from datamodules.errors import DataError
-from datamodules.reading.decoding import EXTENSIONS, DecodingError, Preprocess
+from datamodules.reading.decoding import DecodingError, Preprocess
 from datamodules.reading.samples import Failure, Sample, SampleReader, collate, failed
+from datamodules.sources.files import LeftOut, each_name, images_below
+
+logger = logging.getLogger(__name__)
 
 MAX_BYTES = 50_000_000
 """Largest download, in bytes."""
@@ -22,26 +26,26 @@ TIMEOUT = 20.0
 """Longest download, in seconds."""
 
 
-def expand_sources(sources: Sequence[str]) -> list[str]:
+def expand_sources(sources: Sequence[str], left_out: LeftOut | None = None) -> list[str]:
     """Replaces each folder by the images anywhere below it, sorted; files and addresses stay as they are.
+
+    Args:
+        sources: Paths of images or folders, and addresses.
+        left_out: What else lies in the folders is counted there.
 
     Raises:
         DataError: If a folder holds no images.
     """
+    left_out = LeftOut() if left_out is None else left_out
     expanded = []
     for source in sources:
         if _is_address(source) or not Path(source).is_dir():
             expanded.append(source)
             continue
-        found = sorted(
-            os.path.join(folder, name)
-            for folder, _, names in os.walk(source)
-            for name in names
-            if os.path.splitext(name)[1].lower() in EXTENSIONS and not name.startswith(".")
-        )
-        if not found:
-            raise DataError(f"The folder {source} holds no images.")
-        expanded += found
+        found = images_below(Path(source), "", left_out)
+        if not len(found):
+            raise DataError(f"The folder {source} holds no images{left_out.as_clause()}.")
+        expanded += [os.path.join(source, os.fsdecode(name)) for name in each_name(found)]
     return expanded
 
 
@@ -125,7 +129,10 @@ class ImageSourcesDataModule(pl.LightningDataModule):
     ) -> None:
         super().__init__()
         preprocess = Preprocess(resize_size, input_size, interpolation)
-        self.dataset = ImageSourcesDataset(expand_sources(sources), preprocess)
+        left_out = LeftOut()
+        self.dataset = ImageSourcesDataset(expand_sources(sources, left_out), preprocess)
+        if notes := left_out.notes():
+            logger.warning("%s.", "; ".join(notes))
         self.batch_size = batch_size
         self.num_workers = num_workers
 

@@ -17,10 +17,8 @@ from torchvision.transforms.functional import InterpolationMode, pil_modes_mappi
 
 from datamodules.batch import INTERPOLATIONS
 from datamodules.errors import DataError
+from datamodules.reading.formats import LONGEST_BEGINNING, is_raw, openable, remedy
 
-EXTENSIONS = frozenset(
-    (".bmp", ".gif", ".jfif", ".jpe", ".jpeg", ".jpg", ".pgm", ".png", ".pnm", ".ppm", ".tif", ".tiff", ".webp")
-)
 MAX_PIXELS = 100_000_000
 """Larger images are refused before they are decoded: a small file can hold an image that fills the memory."""
 
@@ -51,6 +49,9 @@ def decode_image(source: str | os.PathLike[str] | bytes) -> Image.Image:
             warnings.simplefilter("ignore")  # about broken EXIF and transparent palettes, which do not matter here
             if not isinstance(source, bytes) and _would_wait(source):
                 raise DecodingError("a pipe, socket or device, not a file")
+            if not isinstance(source, bytes) and is_raw(os.fspath(source)):
+                raise DecodingError(remedy(os.fspath(source)))
+            openable()  # all that Pillow has, and its plugins
             with Image.open(io.BytesIO(source) if isinstance(source, bytes) else source) as image:
                 if image.width * image.height > MAX_PIXELS:
                     raise DecodingError(f"{image.width} × {image.height} pixels are more than {MAX_PIXELS:,}")
@@ -58,7 +59,7 @@ def decode_image(source: str | os.PathLike[str] | bytes) -> Image.Image:
     except DecodingError:
         raise
     except Image.UnidentifiedImageError as error:
-        raise DecodingError("not an image in a known format" if _size(source) else "the file is empty") from error
+        raise DecodingError(_why_unknown(source)) from error
     except OSError as error:
         raise DecodingError(error.strerror or str(error)) from error
     except Exception as error:  # Pillow's plugins raise nearly anything on damaged files
@@ -71,8 +72,15 @@ def _would_wait(source: str | os.PathLike[str]) -> bool:
     return not (stat.S_ISREG(mode) or stat.S_ISDIR(mode))
 
 
-def _size(source: str | os.PathLike[str] | bytes) -> int:
-    return len(source) if isinstance(source, bytes) else os.stat(source).st_size
+def _why_unknown(source: str | os.PathLike[str] | bytes) -> str:
+    """What to say of a file, or a content, in which Pillow finds no image."""
+    if isinstance(source, bytes):
+        name, head = "", source[:LONGEST_BEGINNING]
+    else:
+        name = os.fspath(source)
+        with open(source, "rb") as file:
+            head = file.read(LONGEST_BEGINNING)
+    return remedy(name, head) or "not an image in a known format" if head else "the file is empty"
 
 
 def _to_rgb(image: Image.Image) -> Image.Image:

@@ -41,9 +41,11 @@ class PhotoFolder:
     @cached_property
     def listing(self) -> FolderListing:
         try:
-            return list_folder(self.root)
+            listing = list_folder(self.root)
         except DataError as error:
             raise DataError(f"{self.option}: {error}") from error
+        listing.tell(self.root)
+        return listing
 
     def __len__(self) -> int:
         return len(self.listing)
