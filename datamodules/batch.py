@@ -5,7 +5,7 @@ It is all that ``lightning_modules`` imports of this one.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple, Protocol, TypedDict
 
@@ -110,10 +110,12 @@ class EvaluationData(Protocol):
     Attributes:
         read_done: Gives the paths, as rows hold them, of images that testing leaves out.
         listing_file: Where the first process of all may write what is to be read, for all others. None = nowhere.
+        notes: What was left out of the images or had to be decided, in sentences without their full stops.
     """
 
     read_done: Callable[[], set[str]]
     listing_file: Path | None
+    notes: Sequence[str]
 
     def limit_to(self, limit: float) -> bool:
         """Takes Lightning's ``limit_test_batches`` over, if it can; it then counts what has rows already too.

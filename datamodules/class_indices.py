@@ -56,6 +56,7 @@ class ClassIndexDataModule(pl.LightningDataModule):
         photos: The photos of ``exemplars``; None = there are none.
         read_done: Gives the paths, as rows hold them, of images that need not be made again.
         listing_file: Of no use here: the options name all images.
+        notes: None: nothing is left out.
 
     Example:
         >>> data = ClassIndexDataModule(["dog", 0], n_images=2, class_names=["cat", "dog"])
@@ -96,6 +97,7 @@ class ClassIndexDataModule(pl.LightningDataModule):
         self.batch_size = batch_size
         self.read_done: Callable[[], set[str]] = set
         self.listing_file: Path | None = None
+        self.notes: Sequence[str] = ()
         self.done: set[str] = set()
         self.limit: float = 1.0
         # There may be fewer images left than devices.

@@ -22,7 +22,7 @@ from datamodules.reading.workers import default_workers
 from datamodules.sources.files import class_folders, hash_files, holds_images
 from datamodules.sources.folder import FolderListing, ImageDataset, list_folder
 from datamodules.sources.kinds import kind_at, load_listing
-from datamodules.sources.label_files import LabelFile
+from datamodules.sources.label_files import label_file
 from datamodules.sources.listing import Listing, LoaderOptions, Share
 from datamodules.sources.subsets import Subset
 from datamodules.sources.wishes import Wishes
@@ -114,13 +114,9 @@ class ImageFolderDataModule(pl.LightningDataModule):
         self.num_workers = num_workers
         self.class_names = None if class_names is None else checked_names(class_names)
         self.preprocess = Preprocess(resize_size, input_size, interpolation)
-        if synsets is not None and labels is None:
-            raise DataError("data.synsets says in which order data.labels numbers the classes, which is not given.")
-        label_file = None
-        if labels is not None:
-            label_file = LabelFile(Path(labels).expanduser(), None if synsets is None else Path(synsets).expanduser())
         patterns = (include,) if isinstance(include, str) else tuple(include or ())
-        self.wishes = Wishes(label_file, self.boxes, Subset(patterns, limit_per_class, sample, seed))
+        subset = Subset(patterns, limit_per_class, sample, seed)
+        self.wishes = Wishes(label_file(labels, synsets), self.boxes, subset)
         self.notes: Sequence[str] = ()
         self.n_originals = n_originals
         self.min_crop = min_crop

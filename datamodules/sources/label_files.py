@@ -203,6 +203,19 @@ class LabelFile:
         return [(f"ILSVRC2012_val_{k:08d}", wnids[number - 1]) for k, number in enumerate(numbers, start=1)]
 
 
+def label_file(labels: str | None, synsets: str | None) -> LabelFile | None:
+    """What the options of these names say; None = nothing.
+
+    Raises:
+        DataError: If the file cannot be used, or there are synsets alone.
+    """
+    if labels is None:
+        if synsets is not None:
+            raise DataError("data.synsets says in which order data.labels numbers the classes, which is not given.")
+        return None
+    return LabelFile(Path(labels).expanduser(), None if synsets is None else Path(synsets).expanduser())
+
+
 def _read_synsets(path: Path) -> list[str]:
     """The WordNet ids of a file, in the order of its numbers."""
     if path.suffix == ".mat":

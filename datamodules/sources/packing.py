@@ -18,10 +18,10 @@ from datamodules.writing import written_whole
 
 
 def pack_folder(
-    root: Path,
-    out: Path,
+    root: str | Path,
+    out: str | Path,
     images_per_shard: int = 1000,
-    boxes: Path | None = None,
+    boxes: str | Path | None = None,
     track: Callable[[range], Iterable[int]] = iter,
     labels: LabelFile | None = None,
 ) -> int:
@@ -54,6 +54,8 @@ def pack_folder(
         ...     n, sorted(path.name for path in Path(folder, "shards").iterdir())
         (8, ['00000.tar', '00001.tar'])
     """
+    root, out = Path(root).expanduser(), Path(out).expanduser()
+    boxes = None if boxes is None else Path(boxes).expanduser()
     if images_per_shard < 1:
         raise DataError(f"images_per_shard must be at least 1, got {images_per_shard}.")
     if boxes is not None and not boxes.is_dir():

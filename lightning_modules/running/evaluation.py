@@ -186,6 +186,7 @@ class EvaluationCLI(RunCLI):
         produced_by = {
             **self.inputs,
             "network": self.model.network.description(),
+            **({"notes": list(notes)} if (notes := getattr(self.datamodule, "notes", ())) else {}),
             **self.model.facts(self.out),
             "seeds": {"data": self._get(self.config, "data.seed"), **seeds(self.model)},
             "git_commit": git_commit(),
