@@ -1,7 +1,6 @@
 """Packs a folder of images into tar shards, in WebDataset's layout, for file systems that are slow at many small files.
 
-Every script that evaluates reads them with --data.root, and gives the same rows as from the folder. The bytes of the
-images stay as they are. The shards appear in --out when all are written.
+Every script that evaluates reads them with --data.root, and gives the same rows. The images' bytes stay as they are.
 """
 
 from __future__ import annotations
@@ -19,7 +18,7 @@ OPTIONS = {
     "data.boxes": "Folder of box annotations in ILSVRC's XML layout; each goes into the sample of its image.",
     "data.labels": "File that says the class of each image, which goes into its sample.",
     "data.synsets": "In which order data.labels numbers the classes, if it is a list of numbers.",
-    "out": "Folder to write; new, or empty.",
+    "out": "Folder to write, new or empty; the shards appear there when all are written.",
 }
 
 
@@ -27,9 +26,7 @@ def main(args: list[str] | None = None) -> None:
     parser = ArgumentParser(description=__doc__)
     for name, text in OPTIONS.items():
         parser.add_argument(f"--{name}", type=str, help=text, required=name in ("data.root", "out"))
-    parser.add_argument(
-        "--images_per_shard", type=int, default=1000, help="Images in a shard; several shards a worker."
-    )
+    parser.add_argument("--images_per_shard", type=int, default=1000, help="Images in a shard.")
     options = parser.parse_args(args)
     data, out = options.data, Path(options.out).expanduser()
     labels = label_file(data.labels, data.synsets)
