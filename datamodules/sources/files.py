@@ -60,7 +60,7 @@ class LeftOut:
         if n := self.of_the_system.total():
             found.append(f"{n} hidden or of the system, not looked into: {_counted(self.of_the_system)}")
         if n := len(self.loops):
-            found.append(f"{n} link{'s' * (n > 1)} to a folder above, not followed: {_listed(self.loops)}")
+            found.append(f"{n} link{'s' * (n > 1)} to a folder above, not followed: {_listed(sorted(self.loops))}")
         if n := len(self.empty_folders):
             found.append(
                 f"{n} folder{'s' * (n > 1)} without images, called after no class: {_listed(self.empty_folders)}"

@@ -141,6 +141,8 @@ class LabelFile:
 
     def _entry_of(self, path: str) -> str | None:
         """The entry that is meant for an image: of both paths one ends with the other, the longer such end first."""
+        if path in self.classes:
+            return path
         key, extension = _key(path)
         for entries in (*(self._by_key.get(end, []) for end in _ends(key)), self._by_end.get(key, [])):
             fitting = [entry for entry in entries if _key(entry)[1] in ("", extension)]
