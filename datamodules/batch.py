@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any, NamedTuple, Protocol, TypedDict
 
 import numpy as np
+import torch
 from torch import Tensor
 
 from datamodules.classes import AmbiguousClassError, ClassTable, UnknownClassError
@@ -29,6 +30,8 @@ __all__ = [
     "Photos",
     "UnitBatch",
     "UnknownClassError",
+    "boxes_of",
+    "image_of_each_box",
 ]
 
 
@@ -48,13 +51,18 @@ class Original(NamedTuple):
 class Batch(TypedDict):
     """A batch of N images that could be read, and of those that could not.
 
+    It holds the same few tensors however many images and boxes there are: each tensor costs the worker that hands it
+    over. :func:`boxes_of` gives the boxes of one image, :func:`image_of_each_box` the image of each box.
+
     Attributes:
         image: Pixels in [0, 1], float32 ``(N, 3, H, W)``.
         label: Index of the class, long ``(N,)``; -1 = unlabelled.
         index: Number of the image in the data set, long ``(N,)``; the first ones get figures.
         path: What the rows call each image, relative to the root; N of valid Unicode.
-        boxes: Of each image the boxes, float32 ``(K, 4)``: left, top, right, bottom in pixels of ``image``.
-        box_labels: Of each image the classes of its boxes, long ``(K,)``; -1 = no class of the network.
+        boxes: The boxes of all images, those of the first image first, float32 ``(B, 4)``: left, top, right, bottom in
+            pixels of ``image``.
+        box_labels: The class of each box, long ``(B,)``; -1 = no class of the network.
+        n_boxes: How many of the boxes are of each image, long ``(N,)``.
         box_error: Of each image what is wrong with its annotation; None = nothing.
         original: Of each of the first images the :class:`Original`, for its figure; None for all others.
         failed: (path, error) of each image that could not be read; not of length N.
@@ -64,11 +72,40 @@ class Batch(TypedDict):
     label: Tensor
     index: Tensor
     path: list[str]
-    boxes: list[Tensor]
-    box_labels: list[Tensor]
+    boxes: Tensor
+    box_labels: Tensor
+    n_boxes: Tensor
     box_error: list[str | None]
     original: list[Original | None]
     failed: list[tuple[str, str]]
+
+
+def boxes_of(batch: Batch, i: int) -> tuple[Tensor, Tensor]:
+    """The boxes ``(K, 4)`` of the image of number ``i`` in a batch, and their classes ``(K,)``.
+
+    Example:
+        >>> boxes = torch.tensor([[0.0, 0.0, 9.0, 9.0], [1.0, 1.0, 2.0, 2.0], [3.0, 3.0, 4.0, 4.0]])
+        >>> batch = {"boxes": boxes, "box_labels": torch.tensor([7, 8, 9]), "n_boxes": torch.tensor([1, 0, 2])}
+        >>> boxes_of(batch, 2)[1].tolist(), boxes_of(batch, 1)[1].tolist()
+        ([8, 9], [])
+    """
+    first = int(batch["n_boxes"][:i].sum())
+    end = first + int(batch["n_boxes"][i])
+    return batch["boxes"][first:end], batch["box_labels"][first:end]
+
+
+def image_of_each_box(batch: Batch) -> Tensor:
+    """Of which image each of a batch's boxes is, by its number in the batch: long ``(B,)``, on the batch's device.
+
+    Example:
+        >>> boxes = torch.zeros(3, 4)
+        >>> image_of_each_box({"boxes": boxes, "n_boxes": torch.tensor([1, 0, 2])}).tolist()
+        [0, 2, 2]
+    """
+    n_boxes = batch["n_boxes"]
+    images = torch.arange(len(n_boxes), device=n_boxes.device)
+    # Without the size of what comes out, a GPU would be waited for.
+    return images.repeat_interleave(n_boxes, output_size=len(batch["boxes"]))
 
 
 class UnitBatch(TypedDict):

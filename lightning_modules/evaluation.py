@@ -18,7 +18,7 @@ import torch
 from matplotlib.figure import Figure
 from torch import Tensor, nn
 
-from datamodules.batch import Batch
+from datamodules.batch import Batch, boxes_of
 from lightning_modules.errors import InputError
 from lightning_modules.figures.attribution import attribution_figure
 from lightning_modules.figures.comparison import histograms_figure
@@ -214,6 +214,7 @@ class EvaluationModule(RunModule):
             predicted = f"predicted: {image['prediction_name']} ({image['probability']:.1%})"
             label = f"label: {image['label_name']}   " if image["label_name"] else ""
             explained = f"   maps explain: {names[int(forward_pass.target[i])]}" if maps else ""
+            boxes, box_labels = boxes_of(batch, i)
             figures[i] = attribution_figure(
                 original.pixels,
                 original.view,
@@ -221,8 +222,8 @@ class EvaluationModule(RunModule):
                 [(names[k], value) for k, value in zip(best.indices[i].tolist(), best.values[i].tolist())],
                 title=image["path"],
                 subtitle=f"{label}{predicted}{explained}",
-                boxes=batch["boxes"][i],
-                is_target=batch["box_labels"][i].cpu() == int(forward_pass.target[i]),
+                boxes=boxes,
+                is_target=box_labels.cpu() == int(forward_pass.target[i]),
             )
         return figures
 

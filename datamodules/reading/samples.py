@@ -23,7 +23,10 @@ ORIGINAL_SIZE = 1024
 
 @final
 class Sample(TypedDict):
-    """One image that could be read: what a :class:`~datamodules.batch.Batch` holds N of, under the same names."""
+    """One image that could be read: what a :class:`~datamodules.batch.Batch` holds N of, under the same names.
+
+    Its K boxes are ``(K, 4)``, their classes ``(K,)``.
+    """
 
     image: Tensor
     label: int
@@ -151,8 +154,9 @@ def collate(samples: Sequence[Sample | Failure]) -> Batch:
     good = [sample for sample in samples if "failed" not in sample]
     return {
         "path": [sample["path"] for sample in good],
-        "boxes": [sample["boxes"] for sample in good],
-        "box_labels": [sample["box_labels"] for sample in good],
+        "boxes": torch.cat([torch.zeros(0, 4), *(sample["boxes"] for sample in good)]),
+        "box_labels": torch.cat([torch.zeros(0, dtype=torch.long), *(sample["box_labels"] for sample in good)]),
+        "n_boxes": torch.tensor([len(sample["boxes"]) for sample in good], dtype=torch.long),
         "box_error": [sample["box_error"] for sample in good],
         "original": [sample["original"] for sample in good],
         "image": torch.stack([sample["image"] for sample in good]) if good else torch.zeros(0, 3, 1, 1),

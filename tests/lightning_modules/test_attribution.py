@@ -61,7 +61,7 @@ def test_degenerate_maps_are_counted_and_miss(batch: dict[str, Any], value: floa
         def __call__(self, forward_pass: ForwardPass) -> Tensor:
             return torch.full_like(forward_pass.images[:, :1], value)
 
-    batch["box_labels"] = [torch.zeros_like(labels) for labels in batch["box_labels"]]
+    batch["box_labels"] = torch.zeros_like(batch["box_labels"])
     rows = AttributionModule("shapes", [Constant()], target=0).test_step({**batch, "original": [None] * 4}, 0)["rows"]
     assert all(row["degenerate"] for row in rows)
     assert [row["pointing_game"] for row in rows] == [0.0] * 4

@@ -12,6 +12,7 @@ import torch
 from PIL import Image
 
 from datamodules import DataError, ImageFolderDataModule, decode_image, pack_folder
+from datamodules.batch import boxes_of
 from datamodules.imagenet import imagenet_class_names
 from datamodules.reading.annotations import Annotation, write_annotation
 from datamodules.sources.shard_loader import Part, own_parts
@@ -34,8 +35,9 @@ def samples(root: object, world: int = 1, workers: int = 0, done: set | None = N
         data.setup("test")
         for batch in data.test_dataloader():
             rows = list(batch["failed"])
-            names = ("image", "label", "boxes", "box_labels", "box_error", "original")
-            rows += list(zip(batch["path"], zip(*(batch[name] for name in names)), strict=True))
+            boxes = [boxes_of(batch, i) for i in range(len(batch["path"]))]
+            names = ("image", "label", "box_error", "original")
+            rows += list(zip(batch["path"], zip(*(batch[name] for name in names), boxes), strict=True))
             for path, value in rows:
                 assert path not in found
                 found[path] = value
@@ -101,13 +103,13 @@ def test_same_samples_as_from_the_folder(folder: Path, world: int, workers: int)
     assert expected["dog/empty.jpg"] == "the file is empty"
     assert "cat/\\xff\n.png" in expected
     for image, error in ((k, v) for k, v in expected.items() if k in ("dog/a.jpg", "dog/a.png")):
-        assert "no element found" in error[4], image
+        assert "no element found" in error[2], image
     # Messages name the file of the boxes, which is another one.
     del expected["dog/a.jpg"], expected["dog/a.png"]
     for shards in ("shards", "one", "shards/{00000..00002}.tar"):
         found = samples(folder / shards, world, workers)
-        assert "dog/a.jpg.xml: no element found" in found.pop("dog/a.jpg")[4]
-        assert "dog/a.png.xml: no element found" in found.pop("dog/a.png")[4]
+        assert "dog/a.jpg.xml: no element found" in found.pop("dog/a.jpg")[2]
+        assert "dog/a.png.xml: no element found" in found.pop("dog/a.png")[2]
         assert same(found, expected), shards
 
 

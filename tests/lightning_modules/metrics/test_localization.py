@@ -141,8 +141,9 @@ class TestMetrics:
         maps = torch.zeros(3, 1, 6, 8, dtype=torch.float64)
         maps[0, 0, 2, 3] = maps[1, 0, 2, 3] = maps[2, 0, 2, 5] = 1
         batch = {
-            "boxes": [BOX, BOX, torch.cat([BOX, torch.tensor([[0.0, 0.0, 8.0, 6.0]])])],
-            "box_labels": [torch.tensor([1]), torch.tensor([0]), torch.tensor([1, 2])],
+            "boxes": torch.cat([BOX, BOX, BOX, torch.tensor([[0.0, 0.0, 8.0, 6.0]])]),
+            "box_labels": torch.tensor([1, 0, 1, 2]),
+            "n_boxes": torch.tensor([1, 1, 2]),
             "label": torch.tensor([1, 1, 1]),
         }
         images = torch.rand(3, 3, 6, 8, dtype=torch.float64)
@@ -176,8 +177,9 @@ class TestMetrics:
         label = torch.tensor([order[0], order[2], order[0], order[0], -1])
         near = BOX + torch.tensor([0.0, 0.0, 1.0, 0.0])  # IoU 9 / 12
         batch = {
-            "boxes": [near, near, near, torch.zeros(0, 4), near],
-            "box_labels": [label[:1], label[1:2], label[2:3], label[:0], torch.tensor([-1])],
+            "boxes": near.repeat(4, 1),
+            "box_labels": torch.cat([label[:3], torch.tensor([-1])]),
+            "n_boxes": torch.tensor([1, 1, 1, 0, 1]),
             "label": label,
         }
         scores = LocalizationError().score(maps, forward_pass, batch, GradCAM())

@@ -24,7 +24,7 @@ from lightning_modules.metrics.randomization import FAILING_CORRELATION, OF_SEED
 from tests.lightning_modules.fragile import NETWORK, dim_images
 from tests.references import full_pass
 
-BATCH = {"boxes": [], "box_labels": []}
+BATCH: dict = {}
 
 
 class EdgeDetector(AttributionMethod):
