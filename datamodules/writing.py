@@ -13,10 +13,12 @@ from pathlib import Path
 def written_whole(path: Path) -> Iterator[Path]:
     """A path beside ``path`` to write a file or folder to, which takes its place at the end of the block.
 
+    It is hidden: a folder that a killed process leaves among folders of classes should not be read as one.
+
     If the block raises, what was written is deleted, and ``path`` stays as it was.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
-    aside = path.with_name(f"{path.name}.{os.getpid()}.part")
+    aside = path.with_name(f".{path.name}.{os.getpid()}.part")
     _delete(aside)  # of a killed process that had the same number
     try:
         yield aside

@@ -9,9 +9,10 @@ from typing import Any
 
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
+from lightning_modules.escaping import plain_lines
 from lightning_modules.pages.pictures import Picture
 from lightning_modules.pages.words import explained_words
-from lightning_modules.results.tables import Table, plain
+from lightning_modules.results.tables import Table
 from lightning_modules.whole_files import written_whole
 
 
@@ -88,4 +89,4 @@ class Page:
 
 
 def _plain(value: Any) -> Any:
-    return "\n".join(map(plain, value.split("\n"))) if type(value) is str else value
+    return plain_lines(value) if type(value) is str else value

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import html
-import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 
 from rich.table import Column
 from rich.table import Table as RichTable
-from rich.text import Text
+
+from lightning_modules.escaping import in_markdown, in_rich
 
 
 @dataclass(frozen=True)
@@ -35,46 +34,23 @@ class Table:
     n_left: int = 1
 
     def markdown(self) -> str:
-        lines = [f"| {' | '.join(map(_in_markdown, row))} |" for row in (self.header, *self.rows)]
+        lines = [f"| {' | '.join(map(in_markdown, row))} |" for row in (self.header, *self.rows)]
         rules = ["---" if k < self.n_left else "---:" for k in range(len(self.header))]
         return "\n".join([lines[0], f"|{'|'.join(rules)}|", *lines[1:]])
 
     def rich(self) -> RichTable:
         columns = [
-            Column(_in_rich(name), overflow="fold", justify="left")
+            Column(in_rich(name), overflow="fold", justify="left")
             if k < self.n_left
-            else Column(_in_rich(name), justify="right")
+            else Column(in_rich(name), justify="right")
             for k, name in enumerate(self.header)
         ]
-        table = RichTable(*columns, title=_in_rich(self.title) if self.title else None)
+        table = RichTable(*columns, title=in_rich(self.title) if self.title else None)
         is_grouped = any(not row[0] for row in self.rows)
         for k, row in enumerate(self.rows):
             ends = k + 1 == len(self.rows) or bool(self.rows[k + 1][0])
-            table.add_row(*map(_in_rich, row), end_section=is_grouped and ends)
+            table.add_row(*map(in_rich, row), end_section=is_grouped and ends)
         return table
-
-
-def _in_rich(text: str) -> Text:
-    """Not a string: of that Rich reads markup and names of emoji."""
-    return Text(plain(text))
-
-
-def _in_markdown(text: str) -> str:
-    """With HTML and what Markdown takes for emphasis, code, links and the end of a cell made plain."""
-    text = html.escape(plain(text), quote=False)
-    return re.sub(r"[\\`*|]|(?<!\w)_|_(?!\w)|(?<=\])\(", r"\\\g<0>", text)
-
-
-def plain(text: str) -> str:
-    """In one line, and without what else would steer a terminal, or turn the order of letters round.
-
-    Example:
-        >>> plain("two\\nlines")
-        'two lines'
-    """
-    if text.isprintable():
-        return text
-    return "".join(letter if letter.isprintable() else " " for letter in text)
 
 
 def share(value: float | None) -> str:

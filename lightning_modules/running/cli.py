@@ -25,6 +25,7 @@ from pytorch_lightning.utilities.exceptions import MisconfigurationException
 
 from datamodules.batch import DataError
 from lightning_modules.errors import InputError
+from lightning_modules.escaping import plain_lines, show_warnings_plainly
 from lightning_modules.gradients.memory import keep_freed_memory
 from lightning_modules.running.parser import HelpfulParser
 from lightning_modules.running.run_folder import RunError
@@ -183,6 +184,7 @@ def run_main(main: Callable[[], int | None]) -> None:
     was stopped by a signal exits with 128 + the signal's number, as shells have it.
     """
     quieten()
+    show_warnings_plainly()
     keep_freed_memory()
     end_with_the_first_process()
     try:
@@ -206,5 +208,5 @@ def run_main(main: Callable[[], int | None]) -> None:
     except KeyboardInterrupt:  # before the first batch, or after the last one
         print("stopped by SIGINT. What was written is whole; the same command goes on from there.", file=sys.stderr)
         sys.exit(128 + signal.SIGINT)
-    print(f"error: {message}", file=sys.stderr)
+    print(f"error: {plain_lines(message)}", file=sys.stderr)
     sys.exit(2)

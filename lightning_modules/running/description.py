@@ -9,6 +9,7 @@ from jsonargparse import Namespace
 from rich.console import Console
 
 from lightning_modules.errors import InputError
+from lightning_modules.escaping import in_rich
 from lightning_modules.methods.base import AttributionMethod
 from lightning_modules.methods.cam import GradCAM, GuidedGradCAM
 from lightning_modules.methods.gradient import GuidedBackprop, Saliency
@@ -42,7 +43,7 @@ def run_description(*, description: str | None, args: list[str] | None = None) -
     console.print(_table_of_methods(network).rich())
     console.print(_table_of_layers(network).rich())
     for oddity in network.facts.oddities:
-        console.print(f"Odd: {oddity}.", markup=False, highlight=False)
+        console.print(in_rich(f"Odd: {oddity}."))
     return 0
 
 

@@ -19,6 +19,7 @@ from pytorch_lightning.cli import LightningArgumentParser
 from rich.console import Console
 
 from datamodules.batch import EvaluationData
+from lightning_modules.escaping import plain, plain_lines
 from lightning_modules.evaluation import RunModule
 from lightning_modules.figures.saving import FigureFormat
 from lightning_modules.networks.loading import NETWORK_HELP
@@ -215,12 +216,13 @@ class EvaluationCLI(RunCLI):
         for table in [*self.model.details(self.out), *report.tables]:
             console.print(table.rich())
         for note in report.notes:
-            print(note)
+            print(plain_lines(note))
         made = "Images, rows" if (self.out / "images").is_dir() else "Rows"
-        print(f"{describe_images(summary)}\n{made}, summary, figures: {self.out}")
-        print(f"Look at it: tensorboard --logdir {self.out}")
+        out = plain(str(self.out))
+        print(f"{describe_images(summary)}\n{made}, summary, figures: {out}")
+        print(f"Look at it: tensorboard --logdir {out}")
         if self.page.exists():
-            print(f"Hand it on: {self.page}")
+            print(plain(f"Hand it on: {self.page}"))
 
 
 class RunGuard(Callback):

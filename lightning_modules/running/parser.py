@@ -18,6 +18,7 @@ from jsonargparse import Namespace
 from jsonargparse._link_arguments import ActionLink
 from pytorch_lightning.cli import LightningArgumentParser
 
+from lightning_modules.escaping import plain_lines
 from lightning_modules.running.help import arranged
 from lightning_modules.running.written import (
     TextOption,
@@ -87,7 +88,7 @@ class HelpfulParser(LightningArgumentParser):
         # Parsers of a class's options raise; what they say is a part of the whole's message.
         if not self.exit_on_error:
             super().error(message, ex)
-        sys.stderr.write(f"error: {explain(self, message)}\nAll options: {self.prog} --help\n")
+        sys.stderr.write(f"error: {plain_lines(explain(self, message))}\nAll options: {self.prog} --help\n")
         self.exit(2)
 
 

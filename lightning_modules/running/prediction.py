@@ -6,10 +6,11 @@ from collections.abc import Callable, Sequence
 
 from pytorch_lightning import LightningDataModule, Trainer
 from rich.console import Console
-from rich.markup import escape
+from rich.text import Text
 
 from datamodules.batch import DataError
 from lightning_modules.classifier import Prediction, PredictionModule
+from lightning_modules.escaping import in_rich
 from lightning_modules.results.tables import Table
 from lightning_modules.running.description import add_network_options, network_of
 from lightning_modules.running.parser import HelpfulParser
@@ -60,7 +61,7 @@ def run_prediction(
         console.print(_table(batches, network.class_names, options.top_k).rich())
     failed = [failure for batch in batches for failure in batch["failed"]]
     for path, error in failed:
-        console.print(f"[red]failed[/red] {escape(path)}: {escape(error)}", highlight=False, soft_wrap=True)
+        console.print(Text("failed ", "red"), in_rich(f"{path}: {error}"), sep="", soft_wrap=True)
     return 1 if failed else 0
 
 

@@ -50,11 +50,11 @@ LEFT = (
 """What a run leaves in its folder; nothing else is ever deleted."""
 
 UNFINISHED = (
-    *(f".{name}.tmp" for name in LEFT if "." in name),
-    *("listing.arrow.*.part", "results/.part-*.tmp"),
-    *("figures/.*.png.tmp", "figures/.*.pdf.tmp", "images/.*.png.tmp", "exemplars/.*.tmp"),
+    *(f"{dot}{name}.tmp" for dot in (".", "") for name in LEFT if "." in name),
+    *(".listing.arrow.*.part", "listing.arrow.*.part", "results/.part-*.tmp", "results/part-*.tmp"),
+    *("figures/*.png.tmp", "figures/*.pdf.tmp", "images/*.png.tmp", "exemplars/.*.tmp"),
 )
-"""What a killed run was about to write."""
+"""What a killed run was about to write: hidden files and, from before those, others, which readers of a folder meet."""
 
 WAIT_S = 15.0
 """How long a lock is waited for: the other processes of a run whose first was killed notice it after their batch."""

@@ -9,6 +9,7 @@ import pytorch_lightning as pl
 from pytorch_lightning.callbacks import RichProgressBar
 from pytorch_lightning.loggers import TensorBoardLogger
 
+from lightning_modules.escaping import in_rich_markup
 from lightning_modules.evaluation import RunModule
 from lightning_modules.results.report import CURVES, tag
 from lightning_modules.synthesis import Progress, total_variation
@@ -46,7 +47,7 @@ class SynthesisProgress(pl.Callback):
         if not isinstance(bar, RichProgressBar) or bar.progress is None:
             return
         text = ", ".join(names[:2]) + (", ..." if len(names) > 2 else "")
-        description = f"{text}: activation {float(progress.activation.mean()):.2f}"
+        description = in_rich_markup(f"{text}: activation {float(progress.activation.mean()):.2f}")
         # The bar counts steps, within the batch that Lightning's own bar counts.
         if self.task not in bar.progress.task_ids:
             self.task = bar.progress.add_task(description, total=steps)

@@ -18,6 +18,7 @@ def test_a_file_takes_its_place_at_the_end(tmp_path: Path) -> None:
         with written_whole(file) as aside:
             aside.write_text(text)
             assert aside.parent == file.parent
+            assert aside.name.startswith(".")
             assert not file.exists() or file.read_text() == "first"
         assert file.read_text() == text
         assert names(file.parent) == ["x.txt"]
@@ -51,7 +52,7 @@ def test_nothing_is_left_after_an_error(tmp_path: Path, folder: bool) -> None:
 
 
 def test_what_a_killed_process_of_the_same_number_left_is_no_part(tmp_path: Path) -> None:
-    left = tmp_path / f"out.{os.getpid()}.part"
+    left = tmp_path / f".out.{os.getpid()}.part"
     left.mkdir()
     (left / "old").touch()
     with written_whole(tmp_path / "out") as aside:

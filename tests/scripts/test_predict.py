@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import json
 from collections.abc import Callable
 from pathlib import Path
 
@@ -46,6 +47,27 @@ def test_an_image_without_logits_fails(call: Callable, tmp_path: Path, capsys: p
     assert code == 1
     assert "failed white.png: the network's logits are NaN" in output
     assert sum("%" in line for line in output.splitlines()) == 2 * 3
+
+
+def test_names_of_whatever_letters(call: Callable, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """A class of such a name once ended this in an error; a file of such a name was shown as something else."""
+    Image.new("RGB", (40, 40), (128,) * 3).save(tmp_path / "[link=x] :cat:.png")
+    (tmp_path / "[").mkdir()
+    (tmp_path / "[/b] :dog: \x1b[31m.png").write_text("no image")
+    names = json.dumps(["[/b]", "[red]x :cat:", "\u202e\u732b"])
+    options = ["--network", NETWORK, "--weights", "random", "--accelerator", "cpu", "--class_names", names]
+    code = call(main, "[link=x] :cat:.png", "[", *options)
+    output = capsys.readouterr().out
+    assert code == 1
+    for text in (
+        "[link=x] :cat:.png",
+        " [/b] ",
+        " [red]x :cat: ",
+        "  \u732b ",
+        "failed [/b] :dog:  [31m.png: not an image",
+    ):
+        assert text in output, text
+    assert "\x1b" not in output
 
 
 def test_bad_options(call: Callable, tmp_path: Path) -> None:

@@ -2,10 +2,13 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import duckdb
 import pandas as pd
 import pyarrow as pa
+import pyarrow.parquet as pq
 
 from lightning_modules.results.rows import IMAGE_FIELDS, done_paths, part_name, read_rows, summarize_images, write_part
+from lightning_modules.whole_files import written_whole
 
 SCHEMA = pa.schema([*IMAGE_FIELDS, pa.field("target", pa.int64()), pa.field("method", pa.string())]).append(
     pa.field("score", pa.float64())
@@ -26,15 +29,26 @@ def failed(path: str) -> list[dict]:
 def test_round_trip_in_the_order_of_paths(tmp_path: Path) -> None:
     write_part(tmp_path / part_name(0), rows("b", 0, 0, 1.0, None), SCHEMA)
     write_part(tmp_path / part_name(1), failed("c") + rows("a", 1, 0, 0.25, 0.5), SCHEMA)
-    (tmp_path / "part-1-0000.tmp").write_text("a part that was cut off")
     table = read_rows(tmp_path)
     assert table.schema.equals(SCHEMA)
     assert table["path"].to_pylist() == ["a", "a", "b", "b", "c"]
     assert table["score"].to_pylist() == [0.25, 0.5, 1.0, None, None]
     assert done_paths(tmp_path) == {"a", "b", "c"}
     assert done_paths(tmp_path / "nowhere") == set()
-    # One line in pandas.
-    assert len(pd.read_parquet(next(tmp_path.glob("*.parquet")))) > 0
+
+
+def test_a_part_that_is_being_written_is_passed_over(tmp_path: Path) -> None:
+    """By those that README names too, while it grows and after a kill."""
+    write_part(tmp_path / part_name(0), rows("b", 0, 0, 1.0, None), SCHEMA)
+    with written_whole(tmp_path / part_name(1)) as aside:
+        aside.write_bytes(next(tmp_path.glob("*.parquet")).read_bytes()[:-20])
+        seen = [
+            pd.read_parquet(tmp_path),
+            pq.read_table(tmp_path).to_pandas(),
+            duckdb.sql(f"SELECT * FROM '{tmp_path}/*.parquet'").df(),
+            read_rows(tmp_path).to_pandas(),
+        ]
+    assert [frame["path"].tolist() for frame in seen] == [["b", "b"]] * 4
 
 
 def test_summary_of_images(tmp_path: Path) -> None:

@@ -5,22 +5,10 @@ import io
 import pytest
 from markdown import markdown
 from rich.console import Console
+from rich.text import Text
 
 from lightning_modules.results.tables import Table
-
-FROM_OUTSIDE = [
-    "*bold* and **bold**",
-    "_emphasis_, snake_case",
-    "`code`",
-    "a|b",
-    "[link](http://x)",
-    "<b>bold</b> & <script>",
-    "C:\\folder\\",
-    "\\*",
-    ":star:",
-    "[red]red[/red]",
-    "[/]",
-]
+from tests.lightning_modules.test_escaping import FROM_OUTSIDE, STEERING
 
 
 def shown_by_rich(table: Table) -> str:
@@ -29,7 +17,7 @@ def shown_by_rich(table: Table) -> str:
     return file.getvalue()
 
 
-@pytest.mark.parametrize("text", FROM_OUTSIDE)
+@pytest.mark.parametrize("text", FROM_OUTSIDE.values(), ids=FROM_OUTSIDE)
 def test_text_from_outside_is_shown_as_it_is(text: str) -> None:
     """As a cell, as the name of a column, and as a title."""
     table = Table(["name", text], [[text, "1"]], title=text)
@@ -40,10 +28,13 @@ def test_text_from_outside_is_shown_as_it_is(text: str) -> None:
     assert shown_by_rich(table).count(text) == 3
 
 
-def test_a_row_is_a_line() -> None:
-    table = Table(["name", "score"], [["two\nlines\x1b[31m", "1"]])
-    assert table.markdown().splitlines()[2] == "| two lines [31m | 1 |"
-    assert "two lines [31m" in shown_by_rich(table)
+@pytest.mark.parametrize(("text", "expected"), STEERING.values(), ids=STEERING)
+def test_a_row_is_a_line(text: str, expected: str) -> None:
+    table = Table(["name", "score"], [[text, "1"]])
+    assert table.rich().columns[0]._cells == [Text(expected)]
+    html = markdown(table.markdown(), extensions=["markdown.extensions.tables"])
+    assert f"<td>{expected.strip()}</td>" in html
+    assert len(table.markdown().splitlines()) == 3
     assert "\x1b" not in shown_by_rich(table)
 
 

@@ -1,0 +1,71 @@
+"""Text from outside (names of files, classes, layers, methods) made harmless for what shows it, one way for each."""
+
+from __future__ import annotations
+
+import html
+import re
+import warnings
+
+from rich.markup import escape
+from rich.text import Text
+
+JOINERS = "\u200c\u200d"
+"""What stands between letters of Persian, of Indian scripts and of emoji; it is not seen, and turns nothing round."""
+
+
+def plain(text: str) -> str:
+    """In one line, and without what else would steer a terminal, or turn the order of letters round.
+
+    Example:
+        >>> plain("two\\nlines")
+        'two lines'
+    """
+    if text.isprintable():
+        return text
+    return "".join(letter if letter.isprintable() or letter in JOINERS else " " for letter in text)
+
+
+def plain_lines(text: str) -> str:
+    """Text of several lines, each of them plain, for where the lines are our own.
+
+    Example:
+        >>> plain_lines("error:\\n\\x1b[31mred")
+        'error:\\n [31mred'
+    """
+    return "\n".join(map(plain, text.split("\n")))
+
+
+def in_rich(text: str) -> Text:
+    """For Rich, as an object: of a string Rich reads markup and names of emoji."""
+    return Text(plain(text))
+
+
+def in_rich_markup(text: str) -> str:
+    """For the one place where Rich takes markup only: the end of what it calls a task of a progress bar.
+
+    Example:
+        >>> Text.from_markup(in_rich_markup("[/b] :cat:")).plain
+        '[/b] :cat:'
+    """
+    # Of a backslash at the end Rich makes two, in case that a tag follows.
+    escaped = escape(f"{plain(text)} ")[:-1]
+    # Nothing escapes the name of an emoji; but an empty tag ends it.
+    return escaped.replace(":", ":[not bold][/]")
+
+
+def in_markdown(text: str) -> str:
+    """For Markdown: HTML, and what is taken for emphasis, code, links and the end of a table's cell, is made plain."""
+    text = html.escape(plain(text), quote=False)
+    return re.sub(r"[\\`*|]|(?<!\w)_|_(?!\w)|(?<=\])\(", r"\\\g<0>", text)
+
+
+def show_warnings_plainly() -> None:
+    """Lets warnings, which name files and classes, steer no terminal either."""
+    formatted = warnings.formatwarning
+    if not getattr(formatted, "is_plain", False):
+
+        def plainly(*args: object, **options: object) -> str:
+            return plain_lines(formatted(*args, **options))  # type: ignore[arg-type]
+
+        plainly.is_plain = True  # type: ignore[attr-defined]
+        warnings.formatwarning = plainly
