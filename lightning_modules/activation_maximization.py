@@ -19,7 +19,7 @@ from lightning_modules.exemplars import read_exemplars, read_facts, settle_exemp
 from lightning_modules.figures.exemplars import exemplar_sheets
 from lightning_modules.figures.synthesis import Growth, run_sheets, to_uint8
 from lightning_modules.gradients.fitting import is_out_of_memory
-from lightning_modules.judging import judged_by_maker, load_judges, tell_of, unreached, with_verdicts
+from lightning_modules.judging import clipped, judged_by_maker, load_judges, tell_of, unreached, with_verdicts
 from lightning_modules.networks.loading import load_network
 from lightning_modules.networks.making import Said
 from lightning_modules.networks.network import Network
@@ -219,7 +219,7 @@ class ActivationMaximizationModule(RunModule):
         outputs: Outputs,
     ) -> None:
         """Optimizes the images ``members`` by ``recipe`` and adds what they give to ``outputs``."""
-        start = time.monotonic()
+        start, cpu_start = time.monotonic(), time.process_time()
         # A pass is filled up, so that an image is the same in a full one and in the last of a run.
         filled = (members + members[-1:] * self.images_per_pass)[: self.images_per_pass]
         keys = [f"{int(batch['seed'][i])}|{batch['layer'][i]}|{int(batch['target'][i])}" for i in filled]
@@ -239,18 +239,23 @@ class ActivationMaximizationModule(RunModule):
                     callback.on_synthesis_step(self.trainer, names, progress, recipe.steps)
 
         images = maximize(self.network, objective, target, recipe, self.size, keys, on_step)
-        seconds = (time.monotonic() - start) / len(members)
+        times = {
+            "seconds": (time.monotonic() - start) / len(members),
+            "cpu_seconds": (time.process_time() - cpu_start) / len(members),
+        }
         was_reached = torch.stack(reached).any(0).tolist()
         for position, i in enumerate(members):
             pixels = to_uint8(images[position])
-            row = {**_named(batch, i), "variant": variant, "steps": recipe.steps, "seconds": seconds}
+            row = {**_named(batch, i), "variant": variant, "steps": recipe.steps, **times}
             asked = pixels, objective, row["target"], keys[position]
             judged = judged_by_maker(self.network, *asked, self.fresh, self.n_fresh)
             if not images[position].isfinite().all():
                 judged = {"status": "failed", "error": judged.get("error", "the pixels are NaN, as a gradient was")}
             elif judged["status"] == "ok" and not was_reached[position]:
                 judged = {"status": "failed", "error": unreached(judged["activation"], recipe.steps)}
-            elif judged["status"] == "ok" and objective.layer is None:
+            elif judged["status"] == "ok":
+                judged["clipped"] = clipped(images[position])
+            if judged["status"] == "ok" and objective.layer is None:
                 judged = with_verdicts(judged, self.judges, pixels, row["target"])
             outputs["rows"].append(row | judged | ({"image": files[position]} if judged["status"] == "ok" else {}))
             if judged["status"] == "ok":

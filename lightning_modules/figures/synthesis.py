@@ -189,8 +189,8 @@ class Growth:
 
 
 def to_uint8(image: Tensor) -> np.ndarray:
-    """An image ``(3, H, W)`` in [0, 1] as uint8 ``(H, W, 3)``; what is not finite is grey."""
-    finite = image.detach().float().nan_to_num(0.5)
+    """An image ``(3, H, W)`` as uint8 ``(H, W, 3)``; what lies beyond 0 or 1 is black or white, what is NaN is grey."""
+    finite = image.detach().float().nan_to_num(0.5).clamp(0, 1)
     return (finite * 255).round().byte().permute(1, 2, 0).cpu().numpy()
 
 

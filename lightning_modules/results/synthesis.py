@@ -25,10 +25,14 @@ NUMBERS = {
     "probability": ("p", ".4f"),
     "probability_shifted": ("p shifted", ".4f"),
     "total_variation": ("TV", ".4f"),
+    "clipped": ("clipped", ".4f"),
 }
 """Column of the rows -> what it is called in a table of images, and its format."""
 
-COLUMNS = (*NUMBERS, "seconds")
+MEASURED = ("seconds", "cpu_seconds")
+"""Columns of times: of the clock, and of all cores, which does not count what else the machine does."""
+
+COLUMNS = (*NUMBERS, *MEASURED)
 MOST_ROWS = 32
 
 
@@ -81,8 +85,8 @@ def _notes(summary: Mapping[str, Any]) -> list[str]:
 
 
 def _worst(column: str, numbers: Mapping[str, float]) -> float:
-    """Of a number of several images, that of the worst: the least, but of total variation and time the greatest."""
-    return numbers["max" if column in ("total_variation", "seconds") else "min"]
+    """Of a number of several images, that of the worst: the least, or of what should be little the greatest."""
+    return numbers["max" if column in ("total_variation", "clipped", *MEASURED) else "min"]
 
 
 def table_of_images(rows: Sequence[Row]) -> Table:

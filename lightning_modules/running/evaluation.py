@@ -26,7 +26,7 @@ from lightning_modules.networks.vgg16 import WEIGHTS_HELP
 from lightning_modules.pages.runs import page_of_run
 from lightning_modules.pages.told import Told
 from lightning_modules.results.report import describe_images, flat_settings
-from lightning_modules.results.rows import done_paths
+from lightning_modules.results.rows import done_paths, refuse_other_columns
 from lightning_modules.running.cli import RunCLI, as_typed
 from lightning_modules.running.provenance import device_names, git_commit, seeds, versions, weights_sha256
 from lightning_modules.running.run_folder import RunError, RunFolder, write_text
@@ -173,6 +173,8 @@ class EvaluationCLI(RunCLI):
         run.remove_unfinished()
         run.settle("config.yaml", self.settings, fixed=fixed)
         run.settle("inputs.json", json.dumps(self.inputs, indent=2) + "\n", fixed=fixed)
+        if fixed:
+            refuse_other_columns(self.writer.rows, self.model.schema)
         run.begin_session(self.command)
 
     def _close_run(self) -> dict[str, Any]:

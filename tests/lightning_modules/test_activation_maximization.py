@@ -20,6 +20,7 @@ from lightning_modules.synthesis import (
     Channel,
     LogitMargin,
     Objective,
+    PixelImage,
     RandomShift,
     TotalVariation,
     generators,
@@ -104,6 +105,21 @@ def test_the_numbers_are_those_of_the_saved_image(tmp_path: Path, shapes_network
     crops = torch.cat([RandomShift(5)(image, generators(["0|None|5"], f"fresh {k}")) for k in range(4)])
     assert row["probability_shifted"] == pytest.approx(float(shapes_network(crops).softmax(1)[:, 5].mean()), rel=1e-4)
     assert (row["status"], row["steps"], row["seed"], row["name"]) == ("ok", 20, 0, "ring")
+
+
+class HardImage(PixelImage):
+    """Pixels that go beyond what can be shown."""
+
+    def pixels(self, parameters: Tensor, size: tuple[int, int]) -> Tensor:
+        return 3 * super().pixels(parameters, size) - 1
+
+
+def test_what_is_clipped_is_told_as_it_was_before_rounding(tmp_path: Path) -> None:
+    module = ActivationMaximizationModule("shapes", parametrization=HardImage(2.0), steps=1, n_fresh=1, n_figures=0)  # type: ignore[arg-type]
+    (row,) = run(tmp_path, module, [3])
+    saved = pixels(tmp_path, row)
+    assert 0.3 < row["clipped"] <= ((saved == 0) | (saved == 1)).mean() < 0.9
+    assert module.summarize(read_rows(tmp_path / "results"))["variants"]["both"]["clipped"]["mean"] == row["clipped"]
 
 
 def test_channels(tmp_path: Path, shapes_network: Network) -> None:

@@ -6,8 +6,8 @@ import pytest
 from lightning_modules.results.synthesis import report_synthesis, summarize_synthesis, table_of_images
 from lightning_modules.results.verdicts import note_of_verdict
 
-COLUMNS = ("activation", "activation_shifted", "probability", "probability_shifted", "total_variation", "seconds")
-NUMBERS = dict.fromkeys(COLUMNS, 1.0)
+COLUMNS = ("activation", "activation_shifted", "probability", "probability_shifted", "total_variation")
+NUMBERS = dict.fromkeys((*COLUMNS, "clipped", "seconds", "cpu_seconds"), 1.0)
 JUDGES = {"a": {"n_classes": 10, "had_part": False}, "b": {"n_classes": 5, "had_part": True}}
 
 
@@ -70,4 +70,4 @@ def test_without_judges_all_is_as_it_was() -> None:
     assert "judges" not in found
     assert "judges" not in found["variants"]["both"]
     assert (len(report_synthesis(found).tables), report_synthesis(found).notes) == (1, [])
-    assert table_of_images(rows).header[-2:] == ["TV", "seconds"]
+    assert table_of_images(rows).header[-2:] == ["clipped", "seconds"]
