@@ -193,6 +193,7 @@ class EvaluationCLI(RunCLI):
             "git_commit": git_commit(),
             "versions": versions(),
             "devices": self.guard.devices,
+            "threads": torch.get_num_threads(),
             "sessions": run.n_sessions(),
             "wall_time_s": round(run.wall_time(), 3),
         }

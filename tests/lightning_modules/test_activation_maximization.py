@@ -142,10 +142,13 @@ def test_ablation(tmp_path: Path) -> None:
     by_variant = {row["variant"]: row["total_variation"] for row in rows[:4]}
     assert by_variant["both"] < by_variant["shifts only"]
     assert by_variant["TV only"] < by_variant["neither"]
-    assert {path.name for path in (tmp_path / "figures").iterdir()} >= {"ablation.png", "contact_sheet_both_000.png"}
+    figures = {path.name for path in (tmp_path / "figures").iterdir()}
+    assert figures >= {"ablation.png", "contact_sheet_both_000.png", "contact_sheet_TV_only_000.png"}
+    assert len([name for name in figures if name.startswith("0000")]) == 2  # how they grew, with both
     summary = module.summarize(read_rows(tmp_path / "results"))
     assert list(summary["variants"]) == ["neither", "TV only", "shifts only", "both"]
     assert summary["variants"]["both"]["n"] == 2
+    assert "TV stands for the penalties [TotalVariation(weight=3000)], shifts for" in module.report(summary).notes[-1]
     # The plain run makes the image that the ablation calls both.
     (plain,) = run(
         tmp_path / "plain", ActivationMaximizationModule("shapes", steps=20, regularizers=[TotalVariation(3000)]), 0

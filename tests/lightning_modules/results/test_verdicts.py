@@ -3,7 +3,7 @@ from __future__ import annotations
 import pyarrow as pa
 import pytest
 
-from lightning_modules.results.synthesis import report_synthesis, summarize_synthesis, table_of_images
+from lightning_modules.results.synthesis import label_of_variant, report_synthesis, summarize_synthesis, table_of_images
 from lightning_modules.results.verdicts import note_of_verdict
 
 COLUMNS = ("activation", "activation_shifted", "probability", "probability_shifted", "total_variation")
@@ -55,6 +55,31 @@ def test_the_report() -> None:
     assert [row[:5] for row in table.rows[2:]] == [
         ["a", "both", "3", "33.3%", "66.7%"],
         ["b", "both", "3", "33.3%", "-"],
+    ]
+
+
+def test_the_table_tells_what_the_images_cost() -> None:
+    rows = [{**row(k, 1), "clipped": k / 4, "steps": 10 * k, "cpu_seconds": 1.5 * k} for k in (1, 2)]
+    table = report_synthesis(summary(rows)).tables[1]
+    assert list(table.header[-3:]) == ["clipped", "steps", "CPU s an image"]
+    assert table.rows[0][-3:] == ["37.5%", "15", "2.2"]
+
+
+def test_the_label_of_a_variant() -> None:
+    both, neither = (summary(ROWS)["variants"][name] for name in ("both", "neither"))
+    assert label_of_variant("both", both).splitlines()[:3] == ["both", "a: 33.3% first", "66.7% in five, p 0.456"]
+    assert label_of_variant("both", both).splitlines()[-2:] == ["clipped 100.0%", "CPU 1.0 s an image"]
+    del neither["judges"]
+    assert label_of_variant("neither", neither).splitlines()[1:3] == ["activation 1.0000", "shifted 1.0000"]
+
+
+def test_variants_come_in_the_order_asked_for() -> None:
+    rows = [row(0, 1, name) for name in ("peer", "ours")]
+    found = summarize_synthesis(pa.Table.from_pylist(rows), JUDGES, ["ours", "peer"])
+    assert list(found["variants"]) == ["ours", "peer"]
+    assert [cells[0] for cells in table_of_images(rows, ["ours", "peer"]).rows] == [
+        "class 0: ours",
+        "class 0: peer",
     ]
 
 
