@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -186,11 +187,37 @@ def read_rows(folder: Path, columns: Sequence[str] | None = None) -> pa.Table:
     return table.sort_by([(name, "ascending") for name in keys])
 
 
+def refuse_other_columns(folder: Path, schema: pa.Schema) -> None:
+    """Asks that all parts have the columns of a schema, so that rows are only added to their like.
+
+    Raises:
+        InputError: If a part has others, as another version's may, or is damaged.
+    """
+    for part in sorted(folder.glob("part-*.parquet")):
+        with _opened(part) as file:
+            found = file.schema_arrow
+        lacks = [field.name for field in schema if field.name not in found.names]
+        has = [name for name in found.names if name not in schema.names]
+        kinds = [field.name for field in schema if field.name in found.names and found.field(field.name) != field]
+        words = (("lack", lacks), ("have besides", has), ("have in another form", kinds))
+        if differences := [f"{verb} {', '.join(names)}" for verb, names in words if names]:
+            raise InputError(
+                f"The rows in {folder} were written by another version: they {'; they '.join(differences)}. Give this "
+                "run another --out, or start over with --overwrite."
+            )
+
+
 def _read_part(path: Path, columns: Sequence[str] | None) -> pa.Table:
+    with _opened(path) as file:
+        return file.read(columns)
+
+
+@contextmanager
+def _opened(path: Path) -> Iterator[pq.ParquetFile]:
     try:
         # As a file of its own: in a folder named key=value, pyarrow would add a column.
         with pq.ParquetFile(path) as file:
-            return file.read(columns)
+            yield file
     except pa.ArrowInvalid as error:
         raise InputError(
             f"{path} is damaged ({error}). Delete it: the same command computes the images that it held again."

@@ -27,7 +27,7 @@ from lightning_modules.networks.vgg16 import WEIGHTS_HELP
 from lightning_modules.pages.runs import page_of_run
 from lightning_modules.pages.told import Told
 from lightning_modules.results.report import describe_images, flat_settings
-from lightning_modules.results.rows import done_paths
+from lightning_modules.results.rows import done_paths, refuse_other_columns
 from lightning_modules.running.cli import RunCLI, as_typed
 from lightning_modules.running.provenance import device_names, git_commit, seeds, versions, weights_sha256
 from lightning_modules.running.run_folder import RunError, RunFolder, write_text
@@ -174,6 +174,8 @@ class EvaluationCLI(RunCLI):
         run.remove_unfinished()
         run.settle("config.yaml", self.settings, fixed=fixed)
         run.settle("inputs.json", json.dumps(self.inputs, indent=2) + "\n", fixed=fixed)
+        if fixed:
+            refuse_other_columns(self.writer.rows, self.model.schema)
         run.begin_session(self.command)
 
     def _close_run(self) -> dict[str, Any]:
@@ -193,6 +195,7 @@ class EvaluationCLI(RunCLI):
             "git_commit": git_commit(),
             "versions": versions(),
             "devices": self.guard.devices,
+            "threads": torch.get_num_threads(),
             "sessions": run.n_sessions(),
             "wall_time_s": round(run.wall_time(), 3),
         }

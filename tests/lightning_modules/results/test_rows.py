@@ -6,8 +6,18 @@ import duckdb
 import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet as pq
+import pytest
 
-from lightning_modules.results.rows import IMAGE_FIELDS, done_paths, part_name, read_rows, summarize_images, write_part
+from lightning_modules.errors import InputError
+from lightning_modules.results.rows import (
+    IMAGE_FIELDS,
+    done_paths,
+    part_name,
+    read_rows,
+    refuse_other_columns,
+    summarize_images,
+    write_part,
+)
 from lightning_modules.whole_files import written_whole
 
 SCHEMA = pa.schema([*IMAGE_FIELDS, pa.field("target", pa.int64()), pa.field("method", pa.string())]).append(
@@ -49,6 +59,31 @@ def test_a_part_that_is_being_written_is_passed_over(tmp_path: Path) -> None:
             read_rows(tmp_path).to_pandas(),
         ]
     assert [frame["path"].tolist() for frame in seen] == [["b", "b"]] * 4
+
+
+@pytest.mark.parametrize(
+    ("schema", "message"),
+    [
+        (SCHEMA.append(pa.field("more", pa.float64())), "they lack more. Give"),
+        (SCHEMA.remove(SCHEMA.get_field_index("score")), "they have besides score. Give"),
+        (pa.schema([*list(SCHEMA)[:-1], pa.field("score", pa.int64())]), "they have in another form score. Give"),
+    ],
+    ids=["fewer", "more", "another type"],
+)
+def test_rows_are_added_to_their_like_only(tmp_path: Path, schema: pa.Schema, message: str) -> None:
+    write_part(tmp_path / part_name(0), rows("b", 0, 0, 1.0), schema)
+    refuse_other_columns(tmp_path, schema)
+    write_part(tmp_path / part_name(1), rows("a", 0, 0, 1.0), SCHEMA)
+    with pytest.raises(InputError, match=message):
+        refuse_other_columns(tmp_path, schema)
+
+
+def test_a_damaged_part_is_named(tmp_path: Path) -> None:
+    part = tmp_path / part_name(0)
+    part.write_bytes(b"PAR1")
+    for read in (read_rows, lambda folder: refuse_other_columns(folder, SCHEMA)):
+        with pytest.raises(InputError, match=f"{part.name} is damaged"):
+            read(tmp_path)
 
 
 def test_summary_of_images(tmp_path: Path) -> None:
