@@ -61,7 +61,9 @@ def run_evaluation(
     summary = cli.evaluate()
     if summary is not None:
         cli.show(summary)
-    return int(cli.config["strict"] and summary is not None and summary["n_failed"] > 0)
+    if summary is None:  # not the first process
+        return 0
+    return int(summary["n_failed"] > 0 and (cli.config["strict"] or summary["n_failed"] == summary["n_images"]))
 
 
 class EvaluationCLI(RunCLI):
@@ -102,7 +104,7 @@ class EvaluationCLI(RunCLI):
         super().add_arguments_to_parser(parser)
         parser.add_argument("--overwrite", action="store_true", help="Delete what an earlier run left in RUN first.")
         parser.add_argument("--report", action="store_true", help="Make a page of the run to hand on: RUN/index.html.")
-        parser.add_argument("--strict", action="store_true", help="Exit with 1 if any image failed.")
+        parser.add_argument("--strict", action="store_true", help="Exit with 1 if a single image failed.")
         parser.add_argument(
             "--figure_format",
             type=FigureFormat,
@@ -144,6 +146,8 @@ class EvaluationCLI(RunCLI):
         torch.backends.cudnn.allow_tf32 = False
         data: EvaluationData = self.datamodule
         data.read_done, data.listing_file = partial(done_paths, self.writer.rows), self.out / "listing.arrow"
+        if self.trainer.limit_test_batches == 0:
+            raise RunError("--trainer.limit_test_batches 0 leaves no image: 1 is a batch, 1.0 all of them.")
         if data.limit_to(self.trainer.limit_test_batches):
             self.trainer.limit_test_batches = 1.0
         try:
@@ -182,7 +186,7 @@ class EvaluationCLI(RunCLI):
         """Writes ``summary.json``: of all rows, and of what produced them."""
         run, summary = self.run_folder, self.writer.summary
         if summary is None:
-            raise RunError(f"Nothing was computed into {self.out}: is trainer.limit_test_batches 0?")
+            raise RunError(f"Nothing was computed into {self.out}: its images were all left out.")
         run.end_session()
         if not run.has_grown():
             print("Nothing was left to compute: every image has its rows.")
