@@ -18,6 +18,7 @@ from datamodules.classes import checked_names
 from datamodules.errors import DataError
 from datamodules.reading.decoding import Preprocess
 from datamodules.reading.samples import Failure, Sample, SampleReader, collate
+from datamodules.reading.worker_loader import worker_loader
 from datamodules.reading.workers import default_workers
 from datamodules.sources.files import class_folders, hash_files, holds_images
 from datamodules.sources.folder import FolderListing, ImageDataset, list_folder
@@ -217,11 +218,12 @@ class ImageFolderDataModule(pl.LightningDataModule):
         self, dataset: ImageDataset, shuffle: bool = False, drop_last: bool = False
     ) -> DataLoader[Sample | Failure]:
         options = self._options()
-        return DataLoader(
+        return worker_loader(
             dataset,
+            collate,
+            sample_bytes=dataset.reader.sample_bytes,
             shuffle=shuffle,
             drop_last=drop_last,
-            collate_fn=collate,
             persistent_workers=options["num_workers"] > 0,
             **options,
         )

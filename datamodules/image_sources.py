@@ -8,14 +8,16 @@ import time
 from collections.abc import Sequence
 from pathlib import Path
 
+import numpy as np
 import pytorch_lightning as pl
 import requests
 import urllib3
-from torch.utils.data import DataLoader, Dataset
 
+from datamodules.batch import Batch
 from datamodules.errors import DataError
 from datamodules.reading.decoding import DecodingError, Preprocess
 from datamodules.reading.samples import Failure, Sample, SampleReader, collate, failed
+from datamodules.reading.surviving_loader import FallibleDataset, SurvivingLoader
 from datamodules.sources.files import LeftOut, each_name, images_below
 
 logger = logging.getLogger(__name__)
@@ -81,7 +83,7 @@ def _is_address(source: str) -> bool:
     return source.lower().startswith(("http://", "https://"))
 
 
-class ImageSourcesDataset(Dataset[Sample | Failure]):
+class ImageSourcesDataset(FallibleDataset[Sample | Failure]):
     """Files and addresses as samples, in the order given; see :class:`~datamodules.reading.samples.SampleReader`."""
 
     def __init__(self, sources: Sequence[str], transform: Preprocess) -> None:
@@ -98,6 +100,9 @@ class ImageSourcesDataset(Dataset[Sample | Failure]):
         except DecodingError as error:
             return failed(source, str(error))
         return self.reader.read(content, source, label=-1, index=index)
+
+    def failure(self, index: int, error: str) -> Failure:
+        return failed(self.sources[index], error)
 
 
 class ImageSourcesDataModule(pl.LightningDataModule):
@@ -136,6 +141,12 @@ class ImageSourcesDataModule(pl.LightningDataModule):
         self.batch_size = batch_size
         self.num_workers = num_workers
 
-    def predict_dataloader(self) -> DataLoader[Sample | Failure]:
-        """Gives a :class:`~datamodules.batch.Batch` at a time."""
-        return DataLoader(self.dataset, batch_size=self.batch_size, num_workers=self.num_workers, collate_fn=collate)
+    def predict_dataloader(self) -> SurvivingLoader[Sample | Failure, Batch]:
+        return SurvivingLoader(
+            self.dataset,
+            np.arange(len(self.dataset)),
+            self.batch_size,
+            self.num_workers,
+            collate,
+            sample_bytes=self.dataset.reader.sample_bytes,
+        )

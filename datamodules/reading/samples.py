@@ -20,6 +20,9 @@ from datamodules.reading.decoding import DecodingError, Preprocess, decode_image
 ORIGINAL_SIZE = 1024
 """Originals that travel with a batch are reduced to at most this many pixels a side: they are for figures."""
 
+MORE_PER_SAMPLE = 256
+"""Bytes that a sample takes in a batch beside its pixels, if it has a few boxes."""
+
 
 @final
 class Sample(TypedDict):
@@ -95,6 +98,11 @@ class SampleReader:
             "box_error": box_error,
             "original": self._original(image) if index < self.n_originals else None,
         }
+
+    def sample_bytes(self) -> int:
+        """How many bytes a sample takes in a batch, if it has a few boxes: the pixels of all are as many."""
+        with torch.random.fork_rng(devices=[]):
+            return self.transform(Image.new("RGB", (8, 8))).nbytes + MORE_PER_SAMPLE
 
     def _read_boxes(self, path: str, image: Image.Image, content: bytes | None) -> tuple[Tensor, Tensor, str | None]:
         """Boxes ``(K, 4)`` in what the model sees, their labels ``(K,)``, and what was wrong with the annotation."""

@@ -92,7 +92,14 @@ class FolderListing(Listing):
         self, reader: SampleReader, share: Share, options: LoaderOptions
     ) -> SurvivingLoader[Sample | Failure, Batch]:
         indices = self.todo(share.rank, share.world, options["batch_size"], share.limit)
-        return SurvivingLoader(ImageDataset(self, reader), indices, collate_fn=collate, rank=share.rank, **options)
+        return SurvivingLoader(
+            ImageDataset(self, reader),
+            indices,
+            collate_fn=collate,
+            rank=share.rank,
+            sample_bytes=reader.sample_bytes,
+            **options,
+        )
 
     def fingerprint(self) -> dict[str, Any]:
         """How many images, a hash of paths and labels, and one of sizes.
