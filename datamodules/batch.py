@@ -18,8 +18,12 @@ from datamodules.errors import DataError
 INTERPOLATIONS = ("nearest", "bilinear", "bicubic", "box", "hamming", "lanczos")
 """By what images can be resized, as torchvision calls it."""
 
+UPRIGHT = 1
+"""The EXIF orientation of an image that lies in its file as it is meant to be seen."""
+
 __all__ = [
     "INTERPOLATIONS",
+    "UPRIGHT",
     "AmbiguousClassError",
     "Batch",
     "ClassTable",
@@ -56,6 +60,8 @@ class Batch(TypedDict):
         boxes: Of each image the boxes, float32 ``(K, 4)``: left, top, right, bottom in pixels of ``image``.
         box_labels: Of each image the classes of its boxes, long ``(K,)``; -1 = no class of the network.
         box_error: Of each image what is wrong with its annotation; None = nothing.
+        exif_orientation: Of each image the EXIF orientation, 2 to 8, that it asks for and was not given; 1 = none.
+        doubt: Of each image why its pixels may be others than meant; None = there is no reason.
         original: Of each of the first images the :class:`Original`, for its figure; None for all others.
         failed: (path, error) of each image that could not be read; not of length N.
     """
@@ -67,6 +73,8 @@ class Batch(TypedDict):
     boxes: list[Tensor]
     box_labels: list[Tensor]
     box_error: list[str | None]
+    exif_orientation: list[int]
+    doubt: list[str | None]
     original: list[Original | None]
     failed: list[tuple[str, str]]
 

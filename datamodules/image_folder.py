@@ -46,6 +46,8 @@ class ImageFolderDataModule(pl.LightningDataModule):
         interpolation: How images are resized: nearest, bilinear, bicubic, box, hamming or lanczos.
         n_originals: For the first so many images the batch carries the original pixels, for figures.
         min_crop: Smallest share of an image's area that the random crops of training keep, in (0, 1].
+        exif_orientation: Whether images are turned as their EXIF orientation asks. It is not in published ImageNet
+            numbers; where it is off, a run says how many images asked.
 
     Attributes:
         read_done: Gives the paths, as rows hold them, of images that testing leaves out.
@@ -81,6 +83,7 @@ class ImageFolderDataModule(pl.LightningDataModule):
         n_originals: int = 0,
         min_crop: float = 0.5,
         interpolation: str = "bilinear",
+        exif_orientation: bool = False,
     ) -> None:
         super().__init__()
         if batch_size < 1:
@@ -97,6 +100,7 @@ class ImageFolderDataModule(pl.LightningDataModule):
         self.preprocess = Preprocess(resize_size, input_size, interpolation)
         self.n_originals = n_originals
         self.min_crop = min_crop
+        self.exif_orientation = exif_orientation
         self.test_root = self.root
         # The list is made once, by the first process of all.
         self.prepare_data_per_node = False
@@ -168,13 +172,15 @@ class ImageFolderDataModule(pl.LightningDataModule):
         )
         # A last batch of few images is a noisy step; but of few batches none can be spared.
         drop_last = len(self.train_listing) >= 20 * self.batch_size
-        return self._loader(ImageDataset(self.train_listing, SampleReader(augment)), shuffle=True, drop_last=drop_last)
+        reader = SampleReader(augment, exif_orientation=self.exif_orientation)
+        return self._loader(ImageDataset(self.train_listing, reader), shuffle=True, drop_last=drop_last)
 
     def val_dataloader(self) -> DataLoader[Sample | Failure]:
-        return self._loader(ImageDataset(self.val_listing, SampleReader(self.preprocess)))
+        reader = SampleReader(self.preprocess, exif_orientation=self.exif_orientation)
+        return self._loader(ImageDataset(self.val_listing, reader))
 
     def test_dataloader(self) -> Iterable[Batch]:
-        reader = SampleReader(self.preprocess, self.boxes, self.class_names, self.n_originals)
+        reader = SampleReader(self.preprocess, self.boxes, self.class_names, self.n_originals, self.exif_orientation)
         # Lightning's own sampler repeats images where they do not divide evenly; these neither repeat nor pad.
         rank, world = (self.trainer.global_rank, self.trainer.world_size) if self.trainer else (0, 1)
         return self.listing.loader(reader, Share(rank, world, self.limit), self._options())

@@ -80,9 +80,9 @@ def _is_address(source: str) -> bool:
 class ImageSourcesDataset(Dataset[Sample | Failure]):
     """Files and addresses as samples, in the order given; see :class:`~datamodules.reading.samples.SampleReader`."""
 
-    def __init__(self, sources: Sequence[str], transform: Preprocess) -> None:
+    def __init__(self, sources: Sequence[str], transform: Preprocess, exif_orientation: bool = False) -> None:
         self.sources = list(sources)
-        self.reader = SampleReader(transform)
+        self.reader = SampleReader(transform, exif_orientation=exif_orientation)
 
     def __len__(self) -> int:
         return len(self.sources)
@@ -107,6 +107,7 @@ class ImageSourcesDataModule(pl.LightningDataModule):
         resize_size: Length in pixels of the shorter side before the centre crop. None = that of the crop, so that
             images of ``input_size`` are used as they are.
         interpolation: How images are resized: nearest, bilinear, bicubic, box, hamming or lanczos.
+        exif_orientation: Whether images are turned as their EXIF orientation asks.
 
     Example:
         >>> data = ImageSourcesDataModule(["no_such_file.jpg"], num_workers=0)
@@ -122,10 +123,11 @@ class ImageSourcesDataModule(pl.LightningDataModule):
         input_size: int = 224,
         resize_size: int | None = 256,
         interpolation: str = "bilinear",
+        exif_orientation: bool = False,
     ) -> None:
         super().__init__()
         preprocess = Preprocess(resize_size, input_size, interpolation)
-        self.dataset = ImageSourcesDataset(expand_sources(sources), preprocess)
+        self.dataset = ImageSourcesDataset(expand_sources(sources), preprocess, exif_orientation)
         self.batch_size = batch_size
         self.num_workers = num_workers
 

@@ -27,15 +27,23 @@ class PhotoFolder:
         option: What messages call it.
         preprocess: What a network sees of an image.
         num_workers: Processes that read images; 0 = this one, None = as many as there are CPUs, at most 8.
+        exif_orientation: Whether images are turned as their EXIF orientation asks.
     """
 
     batch_size = 32
     """Always the same, so that numbers are too."""
 
-    def __init__(self, root: str, option: str, preprocess: Preprocess, num_workers: int | None = None) -> None:
+    def __init__(
+        self,
+        root: str,
+        option: str,
+        preprocess: Preprocess,
+        num_workers: int | None = None,
+        exif_orientation: bool = False,
+    ) -> None:
         self.root = Path(root).expanduser()
         self.option = option
-        self.reader = SampleReader(preprocess)
+        self.reader = SampleReader(preprocess, exif_orientation=exif_orientation)
         self.num_workers = default_workers() if num_workers is None else num_workers
 
     @cached_property

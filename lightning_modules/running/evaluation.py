@@ -213,7 +213,7 @@ class EvaluationCLI(RunCLI):
         report = self.model.report(summary)
         for table in [*self.model.details(self.out), *report.tables]:
             console.print(table.rich())
-        for note in report.notes:
+        for note in report.all_notes:
             print(note)
         made = "Images, rows" if (self.out / "images").is_dir() else "Rows"
         print(f"{describe_images(summary)}\n{made}, summary, figures: {self.out}")

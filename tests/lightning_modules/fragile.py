@@ -51,6 +51,8 @@ def batch_of(images: Tensor, labels: list[int] | None = None) -> dict[str, Any]:
         "boxes": [torch.tensor([[1.0, 1.0, 9.0, 9.0]])] * n,
         "box_labels": [torch.tensor([0])] * n,
         "box_error": [None] * n,
+        "exif_orientation": [1] * n,
+        "doubt": [None] * n,
         "original": [Original(pixels[i], (0, 0, width, height)) for i in range(n)],
         "failed": [],
     }
