@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any, NamedTuple, Protocol, TypedDict
 
 import numpy as np
+import torch
 from torch import Tensor
 
 from datamodules.classes import AmbiguousClassError, ClassTable, UnknownClassError
@@ -33,6 +34,8 @@ __all__ = [
     "Photos",
     "UnitBatch",
     "UnknownClassError",
+    "pixels_of",
+    "with_pixels",
 ]
 
 
@@ -53,7 +56,9 @@ class Batch(TypedDict):
     """A batch of N images that could be read, and of those that could not.
 
     Attributes:
-        image: Pixels in [0, 1], float32 ``(N, 3, H, W)``.
+        image: Pixels ``(N, 3, H, W)``. Loaders give bytes, uint8, a quarter of what is to be moved; LightningModules
+            get float32 in [0, 1], made of them on the device. Whoever reads a loader without a Trainer calls
+            :func:`with_pixels`.
         label: Index of the class, long ``(N,)``; -1 = unlabelled.
         index: Number of the image in the data set, long ``(N,)``; the first ones get figures.
         path: What the rows call each image, relative to the root; N of valid Unicode.
@@ -77,6 +82,31 @@ class Batch(TypedDict):
     doubt: list[str | None]
     original: list[Original | None]
     failed: list[tuple[str, str]]
+
+
+def pixels_of(images: Tensor) -> Tensor:
+    """Bytes, uint8 of any shape, as float32 in [0, 1], equal to torchvision's ``ToTensor`` to the bit on any device.
+
+    What is floating-point already stays as it is.
+
+    Raises:
+        DataError: If they are neither.
+
+    Example:
+        >>> pixels_of(torch.tensor([0, 51, 255], dtype=torch.uint8))
+        tensor([0.0000, 0.2000, 1.0000])
+    """
+    if images.is_floating_point():
+        return images
+    if images.dtype != torch.uint8:
+        raise DataError(f"Images should be uint8, or floating-point in [0, 1], got {images.dtype}.")
+    # Not by a plain number: CUDA multiplies by its reciprocal, which rounds otherwise.
+    return images.to(torch.float32).div_(torch.full((), 255.0, device=images.device))
+
+
+def with_pixels(batch: Batch) -> Batch:
+    """The batch with its images as float32 in [0, 1]; see :func:`pixels_of`."""
+    return {**batch, "image": pixels_of(batch["image"])}
 
 
 class UnitBatch(TypedDict):

@@ -8,7 +8,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import pytorch_lightning as pl
 import torch
 from torch.utils.data import DataLoader
 from torchvision.transforms import v2
@@ -16,6 +15,7 @@ from torchvision.transforms import v2
 from datamodules.batch import Batch
 from datamodules.classes import checked_names
 from datamodules.errors import DataError
+from datamodules.pixels import BytesDataModule
 from datamodules.reading.decoding import Preprocess
 from datamodules.reading.samples import Failure, Sample, SampleReader, collate
 from datamodules.reading.workers import default_workers
@@ -25,7 +25,7 @@ from datamodules.sources.kinds import kind_at, load_listing
 from datamodules.sources.listing import Listing, LoaderOptions, Share
 
 
-class ImageFolderDataModule(pl.LightningDataModule):
+class ImageFolderDataModule(BytesDataModule):
     """Streams the images of ``root/<class>/*.JPEG``, of a flat folder, or of tar shards, each once over all devices.
 
     A class folder is called as a class of the network is, or by the WordNet id (``n02123045``) of an ImageNet class,
@@ -67,8 +67,8 @@ class ImageFolderDataModule(pl.LightningDataModule):
         ...     data = ImageFolderDataModule(folder, num_workers=0)
         ...     data.setup("test")
         ...     batch = next(iter(data.test_dataloader()))
-        >>> batch["path"], batch["label"], batch["image"].shape
-        (['cat/a.png', 'dog/a.png'], tensor([0, 1]), torch.Size([2, 3, 224, 224]))
+        >>> batch["path"], batch["label"], batch["image"].shape, batch["image"].dtype
+        (['cat/a.png', 'dog/a.png'], tensor([0, 1]), torch.Size([2, 3, 224, 224]), torch.uint8)
     """
 
     def __init__(
@@ -167,7 +167,6 @@ class ImageFolderDataModule(pl.LightningDataModule):
                 ),
                 v2.RandomHorizontalFlip(),
                 v2.PILToTensor(),
-                v2.ToDtype(torch.float32, scale=True),
             ]
         )
         # A last batch of few images is a noisy step; but of few batches none can be spared.

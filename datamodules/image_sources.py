@@ -7,12 +7,13 @@ import time
 from collections.abc import Sequence
 from pathlib import Path
 
-import pytorch_lightning as pl
 import requests
+import torch
 import urllib3
 from torch.utils.data import DataLoader, Dataset
 
 from datamodules.errors import DataError
+from datamodules.pixels import BytesDataModule
 from datamodules.reading.decoding import EXTENSIONS, DecodingError, Preprocess
 from datamodules.reading.samples import Failure, Sample, SampleReader, collate, failed
 
@@ -96,7 +97,7 @@ class ImageSourcesDataset(Dataset[Sample | Failure]):
         return self.reader.read(content, source, label=-1, index=index)
 
 
-class ImageSourcesDataModule(pl.LightningDataModule):
+class ImageSourcesDataModule(BytesDataModule):
     """Files, folders and http(s) addresses, to predict.
 
     Args:
@@ -133,4 +134,10 @@ class ImageSourcesDataModule(pl.LightningDataModule):
 
     def predict_dataloader(self) -> DataLoader[Sample | Failure]:
         """Gives a :class:`~datamodules.batch.Batch` at a time."""
-        return DataLoader(self.dataset, batch_size=self.batch_size, num_workers=self.num_workers, collate_fn=collate)
+        return DataLoader(
+            self.dataset,
+            batch_size=self.batch_size,
+            num_workers=self.num_workers,
+            collate_fn=collate,
+            pin_memory=torch.cuda.is_available(),
+        )

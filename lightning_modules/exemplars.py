@@ -15,7 +15,7 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from datamodules.batch import UPRIGHT, Batch, Photos
+from datamodules.batch import UPRIGHT, Batch, Photos, pixels_of
 from lightning_modules.gradients.fitting import results_of_parts
 from lightning_modules.networks.network import Network
 from lightning_modules.results.report import unturned_note
@@ -141,7 +141,8 @@ class _Best:
 def _values(network: Network, wanted: Mapping[str | None, tuple[Objective, Sequence[int]]], batch: Batch) -> Tensor:
     """What each unit makes of each image of a batch, float64 ``(N, U)`` on the CPU."""
     like = next(network.parameters())
-    images = batch["image"].to(like.device, like.dtype, memory_format=torch.channels_last)
+    images = pixels_of(batch["image"].to(like.device, non_blocking=True))
+    images = images.to(like.dtype, memory_format=torch.channels_last)
     outputs = responses(network, images, list(wanted))
     columns = []
     for layer, (objective, targets) in wanted.items():

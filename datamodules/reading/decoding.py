@@ -9,13 +9,12 @@ import warnings
 from dataclasses import dataclass
 from typing import NamedTuple
 
-import torch
 from PIL import Image, ImageFile
 from torch import Tensor
 from torchvision.transforms import functional as F
 from torchvision.transforms.functional import InterpolationMode, pil_modes_mapping
 
-from datamodules.batch import INTERPOLATIONS, UPRIGHT
+from datamodules.batch import INTERPOLATIONS, UPRIGHT, pixels_of
 from datamodules.errors import DataError
 from datamodules.errors import DecodingError as DecodingError
 from datamodules.reading.bit_depths import to_rgb
@@ -163,8 +162,11 @@ class Preprocess:
 
     def __call__(self, image: Image.Image) -> Tensor:
         """RGB image -> float32 ``(3, input_size, input_size)`` in [0, 1]."""
-        image = self._resize(image)
-        return F.convert_image_dtype(F.pil_to_tensor(F.center_crop(image, [self.input_size])), torch.float32)
+        return pixels_of(self.levels(image))
+
+    def levels(self, image: Image.Image) -> Tensor:
+        """RGB image -> uint8 ``(3, input_size, input_size)``: the same before it is divided by 255."""
+        return F.pil_to_tensor(F.center_crop(self._resize(image), [self.input_size]))
 
     @property
     def mode(self) -> InterpolationMode:

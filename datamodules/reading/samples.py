@@ -18,6 +18,8 @@ from datamodules.reading.annotations import AnnotationError, find_annotation, re
 from datamodules.reading.decoding import Decoded, DecodingError, Preprocess, read_image
 from datamodules.reading.orientation import boxes_as_seen
 
+NO_IMAGES = torch.zeros(0, 3, 1, 1, dtype=torch.uint8)
+"""What a batch of failures alone holds."""
 ORIGINAL_SIZE = 1024
 """Originals that travel with a batch are reduced to at most this many pixels a side: they are for figures."""
 
@@ -49,8 +51,8 @@ class SampleReader:
     """Makes samples of images.
 
     Args:
-        transform: RGB image -> float32 ``(3, H, W)`` in [0, 1]. Boxes and originals need a :class:`Preprocess`, which
-            knows where an image's pixels go.
+        transform: RGB image -> uint8 ``(3, H, W)``, or a :class:`Preprocess`, of which the levels are taken. Boxes and
+            originals need the latter, which knows where an image's pixels go.
         boxes: Folder of ILSVRC's XML annotations, or None.
         class_names: Names of the network's classes, to label the boxes by.
         n_originals: For the first so many images, the sample carries the original pixels too.
@@ -66,6 +68,7 @@ class SampleReader:
         exif_orientation: bool = False,
     ) -> None:
         self.transform = transform
+        self.levels_of = transform.levels if isinstance(transform, Preprocess) else transform
         self.boxes = boxes
         self.classes = ClassTable([] if class_names is None else class_names)
         self.n_originals = n_originals
@@ -90,7 +93,7 @@ class SampleReader:
         image = decoded.image
         boxes, box_labels, box_error = self._read_boxes(path, decoded, annotation)
         return {
-            "image": self.transform(image),
+            "image": self.levels_of(image),
             "label": label,
             "index": index,
             "path": printable(path),
@@ -168,7 +171,7 @@ def collate(samples: Sequence[Sample | Failure]) -> Batch:
         "exif_orientation": [sample["exif_orientation"] for sample in good],
         "doubt": [sample["doubt"] for sample in good],
         "original": [sample["original"] for sample in good],
-        "image": torch.stack([sample["image"] for sample in good]) if good else torch.zeros(0, 3, 1, 1),
+        "image": torch.stack([sample["image"] for sample in good]) if good else NO_IMAGES,
         "label": torch.tensor([sample["label"] for sample in good], dtype=torch.long),
         "index": torch.tensor([sample["index"] for sample in good], dtype=torch.long),
         "failed": [sample["failed"] for sample in samples if "failed" in sample],

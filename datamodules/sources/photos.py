@@ -60,7 +60,8 @@ class PhotoFolder:
         return self.listing.fingerprint()
 
     def batches(self) -> Iterable[Batch]:
-        options = {"batch_size": self.batch_size, "num_workers": self.num_workers, "pin_memory": False}
+        is_pinned = torch.cuda.is_available()
+        options = {"batch_size": self.batch_size, "num_workers": self.num_workers, "pin_memory": is_pinned}
         return self.listing.loader(self.reader, Share(), options)  # type: ignore[arg-type]
 
     def pixels(self, index: int) -> np.ndarray:
@@ -73,4 +74,4 @@ class PhotoFolder:
         if "failed" in sample:
             path, error = sample["failed"]
             raise DataError(f"{self.option}: {path} cannot be read any more: {error}.")
-        return (sample["image"] * 255).round().to(torch.uint8).permute(1, 2, 0).numpy()
+        return sample["image"].permute(1, 2, 0).numpy()

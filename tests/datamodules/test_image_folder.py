@@ -25,7 +25,7 @@ class TestBatches:
         make_images(tmp_path, "cat/a b'c.png", "dog/ü.png")
         (batch,) = batches(tmp_path, class_names=["cat", "dog"], n_originals=1)
         assert batch["image"].shape == (2, 3, 224, 224)
-        assert batch["image"].dtype == torch.float32
+        assert batch["image"].dtype == torch.uint8
         assert batch["label"].tolist() == [0, 1]
         assert batch["index"].tolist() == [0, 1]
         assert batch["path"] == ["cat/a b'c.png", "dog/ü.png"]
@@ -47,7 +47,7 @@ class TestBatches:
         make_images(tmp_path, "cat/a.png")
         (tmp_path / "cat/a.png").write_bytes(b"x")
         (batch,) = batches(tmp_path)
-        assert len(batch["image"]) == 0
+        assert (len(batch["image"]), batch["image"].dtype) == (0, torch.uint8)
         assert len(batch["failed"]) == 1
 
     def test_bytes_that_are_not_utf8(self, tmp_path: Path) -> None:
