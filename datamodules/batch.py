@@ -19,8 +19,12 @@ from datamodules.errors import DataError
 INTERPOLATIONS = ("nearest", "bilinear", "bicubic", "box", "hamming", "lanczos")
 """By what images can be resized, as torchvision calls it."""
 
+UPRIGHT = 1
+"""The EXIF orientation of an image that lies in its file as it is meant to be seen."""
+
 __all__ = [
     "INTERPOLATIONS",
+    "UPRIGHT",
     "AmbiguousClassError",
     "Batch",
     "ClassTable",
@@ -32,6 +36,8 @@ __all__ = [
     "UnknownClassError",
     "boxes_of",
     "image_of_each_box",
+    "pixels_of",
+    "with_pixels",
 ]
 
 
@@ -55,7 +61,9 @@ class Batch(TypedDict):
     over. :func:`boxes_of` gives the boxes of one image, :func:`image_of_each_box` the image of each box.
 
     Attributes:
-        image: Pixels in [0, 1], float32 ``(N, 3, H, W)``.
+        image: Pixels ``(N, 3, H, W)``. Loaders give bytes, uint8, a quarter of what is to be moved; LightningModules
+            get float32 in [0, 1], made of them on the device. Whoever reads a loader without a Trainer calls
+            :func:`with_pixels`.
         label: Index of the class, long ``(N,)``; -1 = unlabelled.
         index: Number of the image in the data set, long ``(N,)``; the first ones get figures.
         path: What the rows call each image, relative to the root; N of valid Unicode.
@@ -64,6 +72,8 @@ class Batch(TypedDict):
         box_labels: The class of each box, long ``(B,)``; -1 = no class of the network.
         n_boxes: How many of the boxes are of each image, long ``(N,)``.
         box_error: Of each image what is wrong with its annotation; None = nothing.
+        exif_orientation: Of each image the EXIF orientation, 2 to 8, that it asks for and was not given; 1 = none.
+        doubt: Of each image why its pixels may be others than meant; None = there is no reason.
         original: Of each of the first images the :class:`Original`, for its figure; None for all others.
         failed: (path, error) of each image that could not be read; not of length N.
     """
@@ -76,6 +86,8 @@ class Batch(TypedDict):
     box_labels: Tensor
     n_boxes: Tensor
     box_error: list[str | None]
+    exif_orientation: list[int]
+    doubt: list[str | None]
     original: list[Original | None]
     failed: list[tuple[str, str]]
 
@@ -106,6 +118,31 @@ def image_of_each_box(batch: Batch) -> Tensor:
     images = torch.arange(len(n_boxes), device=n_boxes.device)
     # Without the size of what comes out, a GPU would be waited for.
     return images.repeat_interleave(n_boxes, output_size=len(batch["boxes"]))
+
+
+def pixels_of(images: Tensor) -> Tensor:
+    """Bytes, uint8 of any shape, as float32 in [0, 1], equal to torchvision's ``ToTensor`` to the bit on any device.
+
+    What is floating-point already stays as it is.
+
+    Raises:
+        DataError: If they are neither.
+
+    Example:
+        >>> pixels_of(torch.tensor([0, 51, 255], dtype=torch.uint8))
+        tensor([0.0000, 0.2000, 1.0000])
+    """
+    if images.is_floating_point():
+        return images
+    if images.dtype != torch.uint8:
+        raise DataError(f"Images should be uint8, or floating-point in [0, 1], got {images.dtype}.")
+    # Not by a plain number: CUDA multiplies by its reciprocal, which rounds otherwise.
+    return images.to(torch.float32).div_(torch.full((), 255.0, device=images.device))
+
+
+def with_pixels(batch: Batch) -> Batch:
+    """The batch with its images as float32 in [0, 1]; see :func:`pixels_of`."""
+    return {**batch, "image": pixels_of(batch["image"])}
 
 
 class UnitBatch(TypedDict):

@@ -51,6 +51,7 @@ class ClassIndexDataModule(pl.LightningDataModule):
         input_size: Height and width in pixels of what the network sees of a photo.
         resize_size: Length in pixels of a photo's shorter side before the centre crop. null = that of the crop.
         interpolation: How photos are resized: nearest, bilinear, bicubic, box, hamming or lanczos.
+        exif_orientation: Whether photos are turned as their EXIF orientation asks.
 
     Attributes:
         photos: The photos of ``exemplars``; None = there are none.
@@ -79,6 +80,7 @@ class ClassIndexDataModule(pl.LightningDataModule):
         input_size: int = 224,
         resize_size: int | None = 256,
         interpolation: str = "bilinear",
+        exif_orientation: bool = False,
     ) -> None:
         super().__init__()
         for name, value in (("n_images", n_images), ("batch_size", batch_size)):
@@ -89,7 +91,11 @@ class ClassIndexDataModule(pl.LightningDataModule):
         if num_workers is not None and num_workers < 0:
             raise DataError(f"data.num_workers must be at least 0, got {num_workers}.")
         preprocess = Preprocess(resize_size, input_size, interpolation)
-        self.photos = None if exemplars is None else PhotoFolder(exemplars, "data.exemplars", preprocess, num_workers)
+        self.photos = (
+            None
+            if exemplars is None
+            else PhotoFolder(exemplars, "data.exemplars", preprocess, num_workers, exif_orientation)
+        )
         self.n_exemplars = n_exemplars
         units = parse_units(classes, class_names, channels, layer)
         # First one image of every unit: what is left of an interrupted run then covers all that it can.

@@ -9,12 +9,13 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
-import pytorch_lightning as pl
 import requests
+import torch
 import urllib3
 
 from datamodules.batch import Batch
 from datamodules.errors import DataError
+from datamodules.pixels import BytesDataModule
 from datamodules.reading.decoding import DecodingError, Preprocess
 from datamodules.reading.samples import Failure, Sample, SampleReader, collate, failed
 from datamodules.reading.surviving_loader import FallibleDataset, SurvivingLoader
@@ -86,9 +87,9 @@ def _is_address(source: str) -> bool:
 class ImageSourcesDataset(FallibleDataset[Sample | Failure]):
     """Files and addresses as samples, in the order given; see :class:`~datamodules.reading.samples.SampleReader`."""
 
-    def __init__(self, sources: Sequence[str], transform: Preprocess) -> None:
+    def __init__(self, sources: Sequence[str], transform: Preprocess, exif_orientation: bool = False) -> None:
         self.sources = list(sources)
-        self.reader = SampleReader(transform)
+        self.reader = SampleReader(transform, exif_orientation=exif_orientation)
 
     def __len__(self) -> int:
         return len(self.sources)
@@ -105,7 +106,7 @@ class ImageSourcesDataset(FallibleDataset[Sample | Failure]):
         return failed(self.sources[index], error)
 
 
-class ImageSourcesDataModule(pl.LightningDataModule):
+class ImageSourcesDataModule(BytesDataModule):
     """Files, folders and http(s) addresses, to predict.
 
     Args:
@@ -116,6 +117,7 @@ class ImageSourcesDataModule(pl.LightningDataModule):
         resize_size: Length in pixels of the shorter side before the centre crop. None = that of the crop, so that
             images of ``input_size`` are used as they are.
         interpolation: How images are resized: nearest, bilinear, bicubic, box, hamming or lanczos.
+        exif_orientation: Whether images are turned as their EXIF orientation asks.
 
     Example:
         >>> data = ImageSourcesDataModule(["no_such_file.jpg"], num_workers=0)
@@ -131,11 +133,12 @@ class ImageSourcesDataModule(pl.LightningDataModule):
         input_size: int = 224,
         resize_size: int | None = 256,
         interpolation: str = "bilinear",
+        exif_orientation: bool = False,
     ) -> None:
         super().__init__()
         preprocess = Preprocess(resize_size, input_size, interpolation)
         left_out = LeftOut()
-        self.dataset = ImageSourcesDataset(expand_sources(sources, left_out), preprocess)
+        self.dataset = ImageSourcesDataset(expand_sources(sources, left_out), preprocess, exif_orientation)
         if notes := left_out.notes():
             logger.warning("%s.", "; ".join(notes))
         self.batch_size = batch_size
@@ -149,4 +152,5 @@ class ImageSourcesDataModule(pl.LightningDataModule):
             self.num_workers,
             collate,
             sample_bytes=self.dataset.reader.sample_bytes,
+            pin_memory=torch.cuda.is_available(),
         )

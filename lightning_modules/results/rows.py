@@ -14,7 +14,7 @@ import pyarrow.parquet as pq
 import torch
 from torch import Tensor
 
-from datamodules.batch import Batch
+from datamodules.batch import UPRIGHT, Batch
 from lightning_modules.errors import InputError
 from lightning_modules.whole_files import written_whole
 
@@ -22,6 +22,8 @@ IMAGE_FIELDS = [
     pa.field("path", pa.string()),
     pa.field("status", pa.string()),
     pa.field("error", pa.string()),
+    pa.field("exif_orientation", pa.int64()),
+    pa.field("doubt", pa.string()),
     pa.field("label", pa.int64()),
     pa.field("label_name", pa.string()),
     pa.field("prediction", pa.int64()),
@@ -34,6 +36,9 @@ IMAGE_FIELDS = [
 ``top5`` is too where there are no more than five classes.
 
 ``error`` says why ``status`` is "failed", or what is wrong with the boxes of an image that is "ok".
+
+``exif_orientation``, 2 to 8, is what the file asks for and was not given; 1 = nothing. ``doubt`` says why the pixels
+may be others than meant; null = there is no reason.
 """
 
 
@@ -49,15 +54,18 @@ def image_columns(logits: Tensor, batch: Batch, names: Sequence[str]) -> list[Ro
     best = logits.topk(min(5, logits.shape[1])).indices
     probabilities = logits.softmax(1).double().amax(1)
     rows: list[Row] = []
-    for path, error, of_logits, label, ranks, probability in zip(
+    for path, orientation, doubt, error, of_logits, label, ranks, probability in zip(
         batch["path"],
+        batch["exif_orientation"],
+        batch["doubt"],
         batch["box_error"],
         errors_of_logits(logits),
         batch["label"].tolist(),
         best.tolist(),
         probabilities.tolist(),
     ):
-        row = {"path": path, "label": label, "label_name": names[label] if label >= 0 else None}
+        row = {"path": path, "exif_orientation": orientation, "doubt": doubt}
+        row |= {"label": label, "label_name": names[label] if label >= 0 else None}
         if of_logits is not None:
             rows.append({**row, "status": "failed", "error": of_logits})
             continue
@@ -233,6 +241,8 @@ def summarize_images(frame: pd.DataFrame) -> dict[str, Any]:
     """Counts of images and accuracy, from rows of which an image may have several.
 
     ``top1`` and ``top5`` are shares of the labelled images that did not fail, None where there is nothing to tell.
+    ``n_unturned`` counts those that ask by their EXIF orientation to be turned, and were not; ``doubts`` those of which
+    the pixels may be others than meant, by the reason.
     """
     images = frame.drop_duplicates("path")
     good = images[images["status"] == "ok"]
@@ -240,6 +250,8 @@ def summarize_images(frame: pd.DataFrame) -> dict[str, Any]:
         "n_images": len(images),
         "n_failed": len(images) - len(good),
         "n_box_errors": int(good["error"].notna().sum()),
+        "n_unturned": int((good["exif_orientation"] > UPRIGHT).sum()),
+        "doubts": {str(doubt): int(n) for doubt, n in good["doubt"].value_counts().sort_index().items()},
         "n_labelled": int((good["label"] >= 0).sum()),
     }
     for name in ("top1", "top5"):

@@ -222,7 +222,7 @@ class EvaluationCLI(RunCLI):
         report = self.model.report(summary)
         for table in [*self.model.details(self.out), *report.tables]:
             console.print(table.rich())
-        for note in report.notes:
+        for note in report.all_notes:
             print(plain_lines(note))
         made = "Images, rows" if (self.out / "images").is_dir() else "Rows"
         out = plain(str(self.out))

@@ -296,7 +296,9 @@ class TestExemplars:
             assert row["value"] == pytest.approx(float(objective(output, torch.tensor([row["target"]]))), rel=1e-3)
         assert all(row["path"].startswith("star/") for row in rows[:3])
         assert (tmp_path / "figures/exemplars_000.png").is_file()
-        assert module.facts(tmp_path) == {"exemplars": {"n_photos": 80, "n_failed": 0, "failed": []}}
+        assert module.facts(tmp_path) == {
+            "exemplars": {"n_photos": 80, "n_failed": 0, "failed": [], "n_unturned": 0, "doubts": []}
+        }
 
     def test_a_dead_channel_has_its_photos_all_the_same(self, tmp_path: Path, shapes: Path) -> None:
         module = TestWhereNoGradientReaches().module(n_figures=0)

@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from datamodules import ShapesDataModule
+from datamodules.batch import with_pixels
 from lightning_modules import AttributionMethod, AttributionModule, ForwardPass, GradCAM, InputError, Saliency
 
 
@@ -15,7 +16,7 @@ from lightning_modules import AttributionMethod, AttributionModule, ForwardPass,
 def batch(shapes: Path) -> dict[str, Any]:
     data = ShapesDataModule(str(shapes), 64, 80, 60, batch_size=4, num_workers=0, n_originals=1)
     data.setup("test")
-    return next(iter(data.test_dataloader()))
+    return with_pixels(next(iter(data.test_dataloader())))
 
 
 def test_rows_and_figures_of_a_batch(batch: dict[str, Any]) -> None:

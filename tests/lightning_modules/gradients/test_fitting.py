@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from datamodules import ImageFolderDataModule
-from datamodules.batch import boxes_of
+from datamodules.batch import boxes_of, with_pixels
 from lightning_modules import (
     ActivationMaximizationModule,
     AttributionModule,
@@ -119,7 +119,7 @@ def hungry(network: Network, most: int) -> Network:
 def test_a_modules_rows_are_those_of_the_whole_batch(shapes: Path, module: Callable[[], Any]) -> None:
     data = ImageFolderDataModule(str(shapes / "val"), batch_size=4, num_workers=0, input_size=112, resize_size=112)
     data.setup("test")
-    batch = next(iter(data.test_dataloader()))
+    batch = with_pixels(next(iter(data.test_dataloader())))
     module = module()
     whole = module.test_step(batch, 0)["rows"]
     network = module.network

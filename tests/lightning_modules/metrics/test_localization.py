@@ -7,6 +7,7 @@ import torch
 from torch import Tensor
 
 from datamodules import ShapesDataModule
+from datamodules.batch import with_pixels
 from lightning_modules import GradCAM, InputError, Network, explain
 from lightning_modules.methods.maps import magnitude
 from lightning_modules.metrics import (
@@ -217,7 +218,7 @@ def test_grad_cam_beats_a_centred_blob_and_noise(shapes: Path, shapes_network: N
     blob = torch.exp(-(axis[:, None] ** 2 + axis**2) / (2 * 20**2))
     metrics = (PointingGame(0), EnergyInBox(), LocalizationError(threshold=0.6))
     scores: dict[str, dict[str, list[Tensor]]] = {}
-    for batch in data.test_dataloader():
+    for batch in map(with_pixels, data.test_dataloader()):
         explanation = explain(shapes_network, batch["image"], [GradCAM()], batch["label"])
         cam = explanation["GradCAM"]
         for name, maps in {"cam": cam, "blob": blob.expand_as(cam), "noise": torch.rand_like(cam)}.items():
