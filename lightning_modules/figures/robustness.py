@@ -15,6 +15,7 @@ from lightning_modules.figures.style import (
     COLORS,
     ScaledMap,
     heading,
+    in_legend,
     percentile,
     plain_text,
     shorten,
@@ -117,7 +118,8 @@ def accuracy_figure(summary: Mapping[str, Any], title: str) -> Figure:
             ("top_overlap", "overlap of the top 15 %", "s--"),
         ):
             values = [np.nan if row["methods"][name][key] is None else row["methods"][name][key] for row in sweep]
-            panels[1].plot(eps[1:], values, style, color=COLORS[k % len(COLORS)], label=f"{shorten(name)}: {label}")
+            words = in_legend(f"{shorten(name)}: {label}")
+            panels[1].plot(eps[1:], values, style, color=COLORS[k % len(COLORS)], label=words)
     if methods:
         panels[1].set_title("Explanation of the same class, before and after", fontsize=10)
         lowest = min([0.0, *(value for line in panels[1].lines for value in line.get_ydata() if value == value)])
@@ -130,7 +132,7 @@ def _draw_along(
 ) -> None:
     styles = ((FIRST_COLOR, "-"), (SECOND_COLOR, "--"), (THIRD_COLOR, "-."))
     for (name, values), (color, style) in zip(classes.items(), styles):
-        axes.plot(budgets, values, style, color=color, label=shorten(name, 20))
+        axes.plot(budgets, values, style, color=color, label=in_legend(shorten(name, 20)))
     axes.axvline(eps, color="0.4", linestyle=":", linewidth=1.2)
     axes.set_title("probabilities along the attack (dotted: shown above)", fontsize=10)
     # Room for the legend above the curves.
