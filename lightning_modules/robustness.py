@@ -136,10 +136,10 @@ class RobustnessModule(EvaluationModule):
         # In float32 the probability of the attacked class is 1: its part of the loss's gradient is rounded away.
         saturated = clean.logits.softmax(1).gather(1, target[:, None])[:, 0] == 1
         rows: list[Row] = []
-        for k, (eps, after, (linf, l2)) in enumerate(zip([0.0, *self.eps], evaluated, distances)):
+        for k, (budget, after, (linf, l2)) in enumerate(zip([0.0, *self.eps], evaluated, distances)):
             columns = {
                 "target": target,
-                "eps": [eps] * len(images),
+                "eps": [budget] * len(images),
                 "success": [bool(s) if a else None for s, a in zip(success[k], is_attackable)],
                 "smallest_eps": smallest,
                 "probability_label": _label_probability(after.logits, batch["label"]),
@@ -149,7 +149,7 @@ class RobustnessModule(EvaluationModule):
                 "vanished": vanished,
                 **(_similarities(clean.maps, after.maps) if k else {}),
             }
-            rows += with_columns(self._image_columns(after, batch, eps), columns)
+            rows += with_columns(self._image_columns(after, batch, budget), columns)
         failed = {row["path"] for row in rows if row["status"] == "failed"}
         figures = {
             i: self._draw(i, images, adversarial, evaluated, rows)
@@ -222,10 +222,10 @@ class RobustnessModule(EvaluationModule):
             ),
             {name: (clean[i], evaluated[k + 1].maps[name][i]) for name, clean in evaluated[0].maps.items()},
             {name: (after[name + RANK_CORRELATION], after[name + TOP_OVERLAP]) for name in self.methods},
-            eps=after["eps"],
+            eps=self.eps[k],
             sweep=self.eps,
             title=before["path"],
-            subtitle=f"{label}{self.attack!r} {target}, eps {format_eps(after['eps'])}: {outcome}{note}",
+            subtitle=f"{label}{self.attack!r} {target}, eps {format_eps(self.eps[k])}: {outcome}{note}",
         )
 
     def _along(self, path: Tensor, leading: Sequence[Tensor]) -> tuple[list[float], dict[str, list[float]]]:
@@ -246,7 +246,7 @@ class RobustnessModule(EvaluationModule):
         return steps.tolist(), {names[k]: probabilities[:, k].tolist() for k in dict.fromkeys([first, *others])}
 
     def summarize(self, table: pa.Table) -> dict[str, Any]:
-        return summarize_robustness(table)
+        return summarize_robustness(table, self.eps)
 
     def report(self, summary: dict[str, Any]) -> Report:
         # Towards another class the gradient is there, however sure the network is.

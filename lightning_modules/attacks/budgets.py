@@ -8,7 +8,25 @@ from collections.abc import Sequence
 from lightning_modules.errors import InputError
 
 
-def parse_eps(text: str | float) -> float:
+class Budget(float):
+    """A budget in pixel units that knows how it was written.
+
+    Attributes:
+        written: Such as ``0.25/255``.
+    """
+
+    written: str
+
+    def __new__(cls, value: float, written: str) -> Budget:
+        budget = super().__new__(cls, value)
+        budget.written = written
+        return budget
+
+    def __getnewargs__(self) -> tuple[float, str]:  # type: ignore[override]  # for copies, and other processes
+        return float(self), self.written
+
+
+def parse_eps(text: str | float) -> Budget:
     """A budget in pixel units, from a number or a fraction.
 
     Raises:
@@ -25,10 +43,10 @@ def parse_eps(text: str | float) -> float:
         raise InputError(f"eps {text!r} is no number and no fraction such as 4/255.") from None
     if not 0 <= value < math.inf:
         raise InputError(f"eps must be at least 0, got {text}.")
-    return value
+    return Budget(value, "".join(text.split()) if isinstance(text, str) else format_eps(text))
 
 
-def parse_sweep(eps: Sequence[str | float], norm: str | int) -> list[float]:
+def parse_sweep(eps: Sequence[str | float], norm: str | int) -> list[Budget]:
     """The budgets of a sweep, smallest first, without 0: the clean image always stands beside them.
 
     Args:
@@ -58,11 +76,18 @@ def parse_sweep(eps: Sequence[str | float], norm: str | int) -> list[float]:
 
 
 def format_eps(eps: float) -> str:
-    """The budget as people write it: ``k/255`` if it is that, else a short number.
+    """The budget as it was written; one that was computed as a short number or ``k/255``, if it is that.
 
     Example:
-        >>> format_eps(4 / 255), format_eps(0.5), format_eps(0)
-        ('4/255', '0.5', '0')
+        >>> format_eps(parse_eps("0.25/255")), format_eps(4 / 255), format_eps(0.25 / 255), format_eps(0.5)
+        ('0.25/255', '4/255', '0.25/255', '0.5')
     """
+    if isinstance(eps, Budget):
+        return eps.written
     steps = eps * 255
-    return f"{round(steps)}/255" if 0 < steps < 255 and abs(steps - round(steps)) < 1e-6 else f"{eps:.4g}"
+    number, fraction = f"{eps:.4g}", f"{steps:.4g}"
+    if math.isclose(float(number), eps, rel_tol=1e-6):
+        return number
+    if 0.001 <= steps < 255 and math.isclose(float(fraction), steps, rel_tol=1e-6):
+        return f"{fraction}/255"
+    return f"{eps:.6g}"

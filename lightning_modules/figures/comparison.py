@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 from matplotlib.figure import Figure
 
-from lightning_modules.figures.style import COLORS, plain_text, wrap_name
+from lightning_modules.figures.style import COLORS, in_legend, plain_text, wrap_name
 
 MARKERS = "osD^vPX"
 LOWER_IS_BETTER = frozenset(
@@ -120,7 +120,7 @@ def curves_figure(
             marker=_marker(k),
             markevery=marks,
             markersize=5,
-            label=wrap_name(name),
+            label=in_legend(wrap_name(name)),
         )
     if x is not None:
         axes.set_xticks(range(len(x)), x, rotation=60, ha="right", fontsize=8)

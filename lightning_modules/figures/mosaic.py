@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-import textwrap
 from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
 from matplotlib.figure import Figure
 from PIL import Image
+from rich.cells import chop_cells
 
-from lightning_modules.figures.style import plain_text, shorten, with_its_end
+from lightning_modules.figures.style import plain_text, shorten, with_its_end, wrap
 
 DPI = 110
 GAP, MARGIN, LINE = 8, 12, 12
@@ -57,7 +57,7 @@ def mosaic(rows: Sequence[Sequence[Cell]], title: str, side: int = 112, labels: 
     lines = max((len(_lines(cell.foot, room)) for row in rows for cell in row), default=0)
     step_x, step_y = side + GAP, LINE + 2 + side + lines * LINE + GAP
     width = max(360, left + max(map(len, rows), default=1) * step_x - GAP + MARGIN)
-    heading = "\n".join(textwrap.fill(line, int(width / 9.5)) for line in title.splitlines())
+    heading = "\n".join(part for line in title.splitlines() for part in wrap(line, int(width / 9.5)))
     top = MARGIN + 18 * (heading.count("\n") + 1) + 6
     height = top + len(rows) * step_y + MARGIN
     page = np.full((height, width, 3), 255, np.uint8)
@@ -98,5 +98,7 @@ def _lines(text: str, room: int) -> list[str]:
     """The text, or its end, in lines of ``room`` letters; a text that has lines keeps them, each cut short."""
     if "\n" in text:
         return [shorten(line, room) for line in text.splitlines()]
-    text = with_its_end(text, MOST_LINES * room)
-    return [text[k : k + room] for k in range(0, len(text), room)]
+    lines = chop_cells(with_its_end(text, MOST_LINES * room), room)
+    if len(lines) > MOST_LINES:  # a wide letter does not fit into the last place of a line
+        lines = chop_cells(with_its_end(text, MOST_LINES * (room - 1)), room)
+    return lines

@@ -11,10 +11,12 @@ from matplotlib.figure import Figure
 from torch import Tensor
 
 from lightning_modules.attacks.budgets import format_eps
+from lightning_modules.figures.budgets import show_budgets
 from lightning_modules.figures.style import (
     COLORS,
     ScaledMap,
     heading,
+    in_legend,
     percentile,
     plain_text,
     shorten,
@@ -98,7 +100,8 @@ def accuracy_figure(summary: Mapping[str, Any], title: str) -> Figure:
     panels = figure.subplots(1, 2 if methods else 1, squeeze=False)[0]
     figure.subplots_adjust(left=0.08 if methods else 0.12, right=0.97, bottom=0.12, top=0.85, wspace=0.2)
     heading(figure, title)
-    eps = [0.0, *(row["eps"] for row in sweep)]
+    written = {0.0: "0", **{row["eps"]: row["written"] for row in sweep}}
+    eps = list(written)
     axes = panels[0]
     for name, key, color, style in (
         ("top-1 accuracy", "acc", FIRST_COLOR, "o-"),
@@ -110,18 +113,19 @@ def accuracy_figure(summary: Mapping[str, Any], title: str) -> Figure:
     success = [(row["eps"], row["attack_success_rate"]) for row in sweep if row["attack_success_rate"] is not None]
     axes.plot(*zip((0.0, 0.0), *success), "^--", color=SECOND_COLOR, label="attack success rate")
     axes.set_title(f"{summary['n_images']:,} images, {summary['n_attacked']:,} attacked", fontsize=10)
-    _finish(axes, eps, (-0.02, 1.02))
+    _finish(axes, written, (-0.02, 1.02))
     for k, name in enumerate(methods):
         for key, label, style in (
             ("rank_correlation", "rank correlation", "o-"),
             ("top_overlap", "overlap of the top 15 %", "s--"),
         ):
             values = [np.nan if row["methods"][name][key] is None else row["methods"][name][key] for row in sweep]
-            panels[1].plot(eps[1:], values, style, color=COLORS[k % len(COLORS)], label=f"{shorten(name)}: {label}")
+            words = in_legend(f"{shorten(name)}: {label}")
+            panels[1].plot(eps[1:], values, style, color=COLORS[k % len(COLORS)], label=words)
     if methods:
         panels[1].set_title("Explanation of the same class, before and after", fontsize=10)
         lowest = min([0.0, *(value for line in panels[1].lines for value in line.get_ydata() if value == value)])
-        _finish(panels[1], eps, (lowest - 0.02, 1.02))
+        _finish(panels[1], written, (lowest - 0.02, 1.02))
     return figure
 
 
@@ -130,25 +134,25 @@ def _draw_along(
 ) -> None:
     styles = ((FIRST_COLOR, "-"), (SECOND_COLOR, "--"), (THIRD_COLOR, "-."))
     for (name, values), (color, style) in zip(classes.items(), styles):
-        axes.plot(budgets, values, style, color=color, label=shorten(name, 20))
+        axes.plot(budgets, values, style, color=color, label=in_legend(shorten(name, 20)))
     axes.axvline(eps, color="0.4", linestyle=":", linewidth=1.2)
     axes.set_title("probabilities along the attack (dotted: shown above)", fontsize=10)
     # Room for the legend above the curves.
-    _finish(axes, [0.0, *sweep], (-0.03, 1.32))
+    _finish(axes, {value: format_eps(value) for value in (0.0, *sweep)}, (-0.03, 1.32))
     axes.set_yticks([0, 0.25, 0.5, 0.75, 1])
     axes.legend(fontsize=8, loc="upper center", ncols=3, frameon=False)
 
 
-def _finish(axes: Axes, eps: Sequence[float], limits: tuple[float, float]) -> None:
-    """The axis of budgets, limits, grid and legend."""
-    # Labels closer than this would overlap.
-    ticks: list[float] = []
-    for value in eps:
-        if not ticks or value - ticks[-1] >= 0.06 * eps[-1]:
-            ticks.append(value)
-    axes.set_xticks(ticks, [format_eps(tick) for tick in ticks], fontsize=8, rotation=30 if len(ticks) > 6 else 0)
+def _finish(axes: Axes, eps: Mapping[float, str], limits: tuple[float, float]) -> None:
+    """The axis of budgets, limits, grid and legend.
+
+    Args:
+        axes: Those of a panel, in their place in the figure.
+        eps: All budgets, 0 first, and how they are written.
+        limits: Of the vertical axis.
+    """
+    show_budgets(axes, eps)
     axes.tick_params(axis="y", labelsize=8)
-    axes.set_xlabel("eps", fontsize=9, labelpad=2)
     axes.set_ylim(*limits)
     axes.grid(alpha=0.3)
     axes.legend(fontsize=8, framealpha=0.85)

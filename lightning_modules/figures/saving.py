@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import re
+import warnings
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Literal
 
@@ -11,6 +13,7 @@ import numpy as np
 from matplotlib.figure import Figure
 from PIL import Image
 
+from lightning_modules.figures.fonts import use_fonts_with_all_letters
 from lightning_modules.whole_files import written_whole
 
 FigureFormat = Literal["png", "pdf"]
@@ -24,11 +27,18 @@ def save_figure(figure: Figure, folder: Path, name: str, file_format: FigureForm
 
     The pixels are always written: TensorBoard shows them. They say in words what they show: the figure's first lines.
     """
+    are_seen = use_fonts_with_all_letters(figure)
     words = {name: text for name, text in zip((TITLE, DESCRIPTION), _first_lines(figure)) if text}
     for extension in ("png", "pdf") if file_format == "pdf" else ("png",):
         path = folder / f"{name}.{extension}"
         # Letters as TrueType: publishers refuse matplotlib's default, and they can be searched and edited.
-        with written_whole(path) as aside, matplotlib.rc_context({"pdf.fonttype": 42, "text.parse_math": False}):
+        with (
+            written_whole(path) as aside,
+            matplotlib.rc_context({"pdf.fonttype": 42, "text.parse_math": False}),
+            warnings.catch_warnings() if not are_seen else nullcontext(),
+        ):
+            if not are_seen:  # which was told once; matplotlib tells it of each letter of each figure
+                warnings.filterwarnings("ignore", "Glyph .* missing from font")
             figure.savefig(aside, format=extension, metadata=words if extension == "png" else None)
     return path
 

@@ -2,15 +2,24 @@
 
 from __future__ import annotations
 
+import functools
+import io
 import textwrap
+from collections.abc import Callable
+from typing import Any, TypeVar, cast
 
 import matplotlib
 import numpy as np
 import torch
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from rich.cells import cell_len, set_cell_size
+from rich.console import Console
+from rich.text import Text
 from torch import Tensor
 
+from lightning_modules.escaping import plain
+from lightning_modules.figures.fonts import use_fonts_with_all_letters
 from lightning_modules.gradients.scaling import scaled_near_one
 from lightning_modules.methods.maps import magnitude
 
@@ -21,8 +30,23 @@ MAGNITUDE_COLORS = "inferno"
 PERCENTILE = 99.5
 """Maps are scaled to this percentile of their magnitude: one bright pixel should not turn the rest black."""
 
-plain_text = matplotlib.rc_context({"text.parse_math": False})
-"""Decorates what draws names of files and classes: dollars are no formulas there."""
+_CONSOLE = Console(file=io.StringIO())
+"""Nothing is printed there, but Rich counts the places of letters by it."""
+
+Drawn = TypeVar("Drawn", bound=Callable[..., Figure])
+
+
+def plain_text(draw: Drawn) -> Drawn:
+    """Decorates what draws names of files and classes: dollars are no formulas there, and Chinese letters no boxes."""
+
+    @functools.wraps(draw)
+    def drawn(*args: Any, **options: Any) -> Figure:
+        with matplotlib.rc_context({"text.parse_math": False}):
+            figure = draw(*args, **options)
+        use_fonts_with_all_letters(figure)
+        return figure
+
+    return cast(Drawn, drawn)
 
 
 class ScaledMap:
@@ -61,28 +85,49 @@ def percentile(values: Tensor) -> float:
 def heading(figure: Figure, title: str, subtitle: str = "") -> None:
     """Writes the first lines of a figure, wrapped to its width; of a long title, such as a path, the end stays."""
     width = float(figure.get_figwidth()) - 0.3
-    most = int(8.5 * width)
-    title = title if len(title) <= most else "…" + title[1 - most :]
+    title = with_its_end(title, int(8.5 * width))
     figure.suptitle(title, x=0.02, y=0.98, ha="left", va="top", fontsize=13, fontweight="bold")
     if not subtitle:
         return
     # An inch holds so many letters of each size.
-    size, lines = 11, textwrap.wrap(subtitle, int(11 * width))
+    size, lines = 11, wrap(subtitle, int(11 * width))
     if len(lines) > 1:
-        size, lines = 9, textwrap.wrap(subtitle, int(13.5 * width))
+        size, lines = 9, wrap(subtitle, int(13.5 * width))
     if len(lines) > 2:
-        size, lines = 8, textwrap.wrap(subtitle, int(15 * width), max_lines=3, placeholder=" …")
-    figure.text(0.02, 0.905, subtitle if len(lines) == 1 else "\n".join(lines), fontsize=size, va="center")
+        size, lines = 8, wrap(subtitle, int(15 * width), most_lines=3)
+    figure.text(0.02, 0.905, plain(subtitle) if len(lines) == 1 else "\n".join(lines), fontsize=size, va="center")
+
+
+def wrap(text: str, most: int, most_lines: int | None = None) -> list[str]:
+    """The text in lines of ``most`` letters, of which Chinese ones count twice; what does not fit is left out.
+
+    Example:
+        >>> wrap("a large dog", 7), wrap("\u732b\u732b\u732b\u732b", 7), wrap("a large dog", 7, most_lines=1)
+        (['a large', 'dog'], ['猫猫猫', '猫'], ['a …'])
+    """
+    text = plain(text)
+    if cell_len(text) == len(text):
+        return textwrap.wrap(text, max(most, 2), max_lines=most_lines, placeholder=" …")
+    lines = [line.plain.rstrip() for line in Text(text).wrap(_CONSOLE, max(most, 2))]
+    if most_lines is not None and len(lines) > most_lines:
+        lines = [*lines[: most_lines - 1], set_cell_size(lines[most_lines - 1], most - 2).rstrip() + " …"]
+    return lines
 
 
 def wrap_name(name: str, most: int = 30) -> str:
     """A name such as a method's with its options, in at most two lines."""
-    return "\n".join(textwrap.wrap(name, most, max_lines=2, placeholder=" …"))
+    return "\n".join(wrap(name, most, most_lines=2))
 
 
 def shorten(name: str, most: int = 26) -> str:
-    """The name, cut to ``most`` characters."""
-    return name if len(name) <= most else name[: most - 1] + "…"
+    """The name, cut to ``most`` characters, of which Chinese ones count twice.
+
+    Example:
+        >>> shorten("tree frog", 6), shorten("\u732b\u732b\u732b\u732b", 6)
+        ('tree…', '猫猫…')
+    """
+    name = plain(name)
+    return name if cell_len(name) <= most else set_cell_size(name, most - 1).rstrip(" ") + "…"
 
 
 def with_its_end(text: str, most: int) -> str:
@@ -92,7 +137,15 @@ def with_its_end(text: str, most: int) -> str:
         >>> with_its_end("features.12.expand3x3:17", 15)
         '…2.expand3x3:17'
     """
-    return text if len(text) <= most else "…" + text[len(text) - most + 1 :]
+    text = plain(text)
+    if cell_len(text) <= most:
+        return text
+    return "…" + set_cell_size(text[::-1], most - 1).rstrip(" ")[::-1]
+
+
+def in_legend(name: str) -> str:
+    """A name as the label of a line: matplotlib leaves those out that begin with an underscore."""
+    return f" {name}" if name.startswith("_") else name
 
 
 def brief(value: float) -> str:

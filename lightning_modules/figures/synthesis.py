@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import textwrap
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -15,7 +14,7 @@ from torch import Tensor
 
 from lightning_modules.figures.layers import layer_sheets, layers_with_sheets
 from lightning_modules.figures.saving import pixels_of
-from lightning_modules.figures.style import COLORS, heading, plain_text, shorten, with_its_end
+from lightning_modules.figures.style import COLORS, heading, plain_text, shorten, with_its_end, wrap
 from lightning_modules.options import plain_name
 from lightning_modules.synthesis.maximization import VARIANTS, Progress
 from lightning_modules.synthesis.regularizers import total_variation
@@ -173,7 +172,7 @@ def _grid(rows: int, columns: int, title: str, lines: int) -> tuple[Figure, np.n
     cell_height = 2.4 + below
     width = columns * cell_width + 0.2
     # An inch holds about nine of the title's letters.
-    title = "\n".join(textwrap.fill(line, int(9 * width)) for line in title.splitlines())
+    title = "\n".join(part for line in title.splitlines() for part in wrap(line, int(9 * width)))
     top = 0.3 + 0.2 * title.count("\n")
     height = rows * cell_height + top + 0.1
     figure = Figure(figsize=(width, height), dpi=110)

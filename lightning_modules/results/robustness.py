@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import pandas as pd
@@ -25,14 +26,20 @@ LEGEND = (
 )
 
 
-def summarize_robustness(table: pa.Table) -> dict[str, Any]:
+def summarize_robustness(table: pa.Table, budgets: Sequence[float] = ()) -> dict[str, Any]:
     """Summary of the rows of a run, an image and budget each (0 = clean).
 
     ``clean_acc`` and each ``robust_acc`` are shares of the labelled images. ``attack_success_rate`` and
     ``median_smallest_eps`` are over the ``n_attacked`` images that were classified rightly (all, where they are
     unlabelled) and could be fooled; the median is None where half of them or more withstand the whole sweep. The
-    similarities of a method are means over the ``n`` images of which neither map is empty.
+    similarities of a method are means over the ``n`` images of which neither map is empty. ``written`` says a budget
+    as it was typed.
+
+    Args:
+        table: The rows.
+        budgets: Those of the sweep.
     """
+    written = {float(eps): format_eps(eps) for eps in budgets}
     frame = table.to_pandas()
     good = frame[frame["status"] == "ok"]
     clean = good[good["eps"] == 0]
@@ -49,7 +56,8 @@ def summarize_robustness(table: pa.Table) -> dict[str, Any]:
         "n_vanished": int(clean["vanished"].astype(bool).sum()),
         "median_smallest_eps": _median_smallest(attacked[attacked["eps"] == 0]),
         "sweep": [
-            _at_budget(float(eps), rows, attacked[attacked["eps"] == eps])
+            {"eps": float(eps), "written": written.get(eps, format_eps(float(eps)))}
+            | _at_budget(rows, attacked[attacked["eps"] == eps])
             for eps, rows in good[good["eps"] > 0].groupby("eps")
         ],
     }
@@ -58,16 +66,16 @@ def summarize_robustness(table: pa.Table) -> dict[str, Any]:
 def report_robustness(summary: dict[str, Any], remedy: str = "") -> Report:
     """The report of a summary: accuracy, success and similarities over eps.
 
-    A step is a 255th, a level of 8-bit pixels; where the sweep has other budgets, a thousandth of that, as the tag
-    says.
+    A step is a 255th, a level of 8-bit pixels; where the sweep has other budgets, a thousandth of that, or a thousandth
+    of a thousandth, as the tag says.
 
     Args:
         summary: See :func:`summarize_robustness`.
         remedy: What would show how robust the images are of which the network is too sure; a sentence.
     """
     sweep = summary["sweep"]
-    whole = all(abs(row["eps"] * 255 - round(row["eps"] * 255)) < 1e-6 for row in sweep)
-    group, factor = (f"{CURVES}_over_255_eps", 255) if whole else (f"{CURVES}_over_255000_eps", 255_000)
+    factor = _steps_of_one([row["eps"] for row in sweep])
+    group = f"{CURVES}_over_{factor}_eps"
     curves: dict[str, list[tuple[int, float | None]]] = {}
 
     def add(name: str, eps: float, value: float | None) -> None:
@@ -89,6 +97,16 @@ def report_robustness(summary: dict[str, Any], remedy: str = "") -> Report:
     return Report(scalars, curves, summary, [_table(summary)], _notes(summary, remedy), LEGEND)
 
 
+def _steps_of_one(sweep: Sequence[float]) -> int:
+    """Steps of a curve in an eps of 1: as few as tell the budgets apart, and each by what it is."""
+    few, *more = 255, 255_000, 255_000_000, 255_000_000_000
+    for n, tolerance in ((few, 1e-6), *((n, 0.01) for n in more)):
+        steps = [round(eps * n) for eps in sweep]
+        if len({0, *steps}) > len(steps) and all(abs(k / n - eps) < tolerance * eps for k, eps in zip(steps, sweep)):
+            return n
+    return more[-1]
+
+
 def _table(summary: dict[str, Any]) -> Table:
     """Accuracy under attack, success, and how far explanations moved, for each budget."""
     methods = list(summary["sweep"][0]["methods"]) if summary["sweep"] else []
@@ -105,15 +123,24 @@ def _table(summary: dict[str, Any]) -> Table:
             for m in row["methods"].values()
             for name in ("rank_correlation", "top_overlap")
         ]
-        rows.append([format_eps(row["eps"]), *shares, number(row["linf"], ".4f"), number(row["l2"], ".3f"), *moved])
+        distances = [_distance(row["linf"], ".4f"), _distance(row["l2"], ".3f")]
+        rows.append([row["written"], *shares, *distances, *moved])
     title = f"Robustness; success is over the {summary['n_attacked']:,} images that could be fooled"
     return Table(header, rows, title)
+
+
+def _distance(value: float | None, form: str) -> str:
+    """A number, or a dash; a small one with as many digits as it takes."""
+    return number(value, ".2g" if value is not None and 0 < value < 0.001 else form)
 
 
 def _notes(summary: dict[str, Any], remedy: str) -> list[str]:
     """How small a budget fools an image; how many images only look robust, and what to do about it."""
     median = summary["median_smallest_eps"]
-    notes = [f"Median smallest eps that fools an image: {'above the sweep' if median is None else format_eps(median)}"]
+    written = {row["eps"]: row["written"] for row in summary["sweep"]}
+    # Of an even number of images the median may lie between two budgets.
+    said = "above the sweep" if median is None else written.get(median) or format_eps(median)
+    notes = [f"Median smallest eps that fools an image: {said}"]
     if not summary["n_attacked"]:
         notes = ["There was no image to fool: none was classified rightly, or none could be computed."]
     if summary["n_saturated"]:
@@ -128,10 +155,9 @@ def _notes(summary: dict[str, Any], remedy: str) -> list[str]:
     return notes
 
 
-def _at_budget(eps: float, rows: pd.DataFrame, attacked: pd.DataFrame) -> dict[str, Any]:
+def _at_budget(rows: pd.DataFrame, attacked: pd.DataFrame) -> dict[str, Any]:
     methods = [name.removesuffix(RANK_CORRELATION) for name in rows.columns if name.endswith(RANK_CORRELATION)]
     return {
-        "eps": eps,
         "robust_acc": mean_or_none(rows["top1"]),
         "robust_acc_top5": mean_or_none(rows["top5"]),
         "attack_success_rate": mean_or_none(attacked["success"]),

@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from datamodules import ShapesDataModule
 from datamodules.batch import with_pixels
 from lightning_modules import FGSM, PGD, Attack, ForwardPass, GradCAM, InputError, RobustnessModule, explain
+from lightning_modules.attacks.budgets import parse_sweep
 from lightning_modules.metrics import rank_correlation, top_overlap
 from lightning_modules.results.robustness import summarize_robustness
 from lightning_modules.results.rows import part_name, read_rows, write_part
@@ -281,7 +282,7 @@ def test_summary_by_hand(tmp_path: Path) -> None:
     write_part(tmp_path / part_name(1), rows[:5], schema)
     table = read_rows(tmp_path)
     assert table["eps"].to_pylist()[:4] == [0, 1 / 255, 2 / 255, 0]
-    summary = summarize_robustness(table)
+    summary = summarize_robustness(table, parse_sweep(["1/255", "2/255"], "inf"))
     first, second = summary.pop("sweep")
     assert summary == {
         "n_images": 4,
@@ -302,6 +303,7 @@ def test_summary_by_hand(tmp_path: Path) -> None:
     }
     assert first == {
         "eps": 1 / 255,
+        "written": "1/255",
         "robust_acc": pytest.approx(2 / 3),
         "robust_acc_top5": 1.0,
         "attack_success_rate": 0.0,

@@ -1,11 +1,14 @@
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import numpy as np
 import pytest
 import torch
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
+from lightning_modules.attacks.budgets import format_eps, parse_sweep
 from lightning_modules.figures.robustness import Panel, accuracy_figure, robustness_figure
 
 SWEEP = [1 / 255, 4 / 255]
@@ -69,12 +72,13 @@ def test_nothing_moved_and_an_empty_map() -> None:
     assert pixels_of(figure).std() > 0
 
 
-def summary(labelled: bool, methods: list[str]) -> dict:
+def summary(labelled: bool, methods: list[str], sweep: Sequence[float] | None = None) -> dict:
     known = 0.8 if labelled else None
     similarities = {name: {"rank_correlation": -0.5, "top_overlap": None, "n": 3} for name in methods}
     rows = [
-        {"eps": eps, "robust_acc": known, "robust_acc_top5": known, "attack_success_rate": 0.5, "methods": similarities}
-        for eps in SWEEP
+        {"eps": eps, "written": format_eps(eps), "attack_success_rate": 0.5, "methods": similarities}
+        | {"robust_acc": known, "robust_acc_top5": known}
+        for eps in (SWEEP if sweep is None else sweep)
     ]
     return {"clean_acc": known, "clean_acc_top5": known, "n_images": 9, "n_attacked": 8, "sweep": rows}
 
@@ -89,6 +93,59 @@ def test_accuracy_over_eps() -> None:
     # Negative correlations are not cut off.
     assert right.get_ylim()[0] < -0.5
     assert pixels_of(figure).std() > 0
+
+
+SWEEPS = {
+    "steps": ["1/255", "2/255", "4/255", "8/255"],
+    "parts of steps": ["0.25/255", "0.5/255", "1/255", "2/255", "4/255", "8/255"],
+    "many": [f"{k}/255" for k in range(1, 33)],
+    "a great many": [f"{k / 4}/255" for k in range(1, 66)],
+    "powers of ten": ["1e-6", "1e-5", "1e-4", "1e-3", "1e-2", "1e-1", "1"],
+    "lengths": ["0.5", "1", "2", "5", "10", "100"],
+    "long ones": ["0.0009804", "0.0019608", "0.0039216", "0.0078431"],
+    "close together": ["1/255", "1.001/255", "1.002/255", "8/255"],
+    "one": ["0.25/255"],
+    "tiny": ["1e-9", "2e-9"],
+}
+
+
+@pytest.mark.parametrize("typed", SWEEPS.values(), ids=SWEEPS)
+def test_labels_of_budgets_leave_each_other_room(typed: list[str]) -> None:
+    sweep = parse_sweep(typed, 2)
+    panels = accuracy_figure(summary(True, ["GradCAM"], sweep), "FGSM").axes
+    panel = Panel(torch.rand(3, 8, 8), "cat", 0.9)
+    along = ([0.0, *sweep], {"cat": [0.5] * (1 + len(sweep))})
+    shown = robustness_figure(panel, panel, along, {}, {}, eps=sweep[0], sweep=sweep, title="", subtitle="")
+    for axes in (*panels, shown.axes[-1]):
+        figure = axes.get_figure(root=True)
+        assert figure is not None
+        pixels_of(figure)
+        labels = axes.get_xticklabels()
+        texts = [label.get_text() for label in labels]
+        assert set(texts) <= {"0", *typed}
+        assert texts[0] == "0"
+        assert texts[-1] == typed[-1]
+        assert len(axes.get_xticks()) + len(axes.get_xticks(minor=True)) == 1 + len(typed)
+        boxes = [label.get_window_extent() for label in labels]
+        for label, one, two in zip(labels, boxes, boxes[1:]):
+            if label.get_rotation():
+                # Both end at their marks; so far apart are their lines, and so high are letters.
+                assert (two.x1 - one.x1) * np.sin(np.radians(45)) > 8 / 72 * figure.dpi
+            else:
+                assert one.x1 < two.x0
+        name = axes.xaxis.label.get_window_extent()
+        assert min(box.y0 for box in boxes) > name.y1 - 1
+        assert min(name.y0, *(box.x0 for box in boxes)) >= 0
+        assert max(box.x1 for box in boxes) <= figure.bbox.x1
+
+
+def test_what_spans_powers_of_ten_is_logarithmic() -> None:
+    scales = {
+        name: accuracy_figure(summary(True, [], parse_sweep(typed, 2)), "").axes[0].get_xscale()
+        for name, typed in SWEEPS.items()
+    }
+    logarithmic = {name for name, scale in scales.items() if scale == "symlog"}
+    assert logarithmic == {"powers of ten", "lengths", "a great many"}
 
 
 def test_accuracy_of_unlabelled_images_and_of_none() -> None:
