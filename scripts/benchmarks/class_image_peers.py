@@ -39,7 +39,7 @@ class Peer(NamedTuple):
     Attributes:
         name: What tables call it.
         package: What pip calls it.
-        needs: What has to be there, as :func:`pkgutil.resolve_name` takes it.
+        needs: What has to be there, as :func:`pkgutil.resolve_name` takes it: ``module:name``.
         own_steps: Its steps by default.
         make: A network, a class, a number of steps and magnitudes -> pixels in [0, 1], ``(1, 3, H, W)``.
         takes_spectrum: Whether it needs magnitudes of natural images, see :class:`Spectrum`; given none, it downloads
@@ -148,9 +148,11 @@ def _horama(kind: str, whole: bool, network: Network, target: int, steps: int, s
     return image[None] if whole else F.center_crop(image[None], [HORAMA_CROP, HORAMA_CROP])
 
 
-_HORAMA = ("horama.maco_fv", "einops")
+_HORAMA = ("horama.maco_fv:maco", "einops:rearrange")
 PEERS = {
-    "lucent": Peer("lucent", "torch-lucent", ("lucent.optvis.render", "kornia:get_rotation_matrix2d"), 512, _lucent),
+    "lucent": Peer(
+        "lucent", "torch-lucent", ("lucent.optvis.render:render_vis", "kornia:get_rotation_matrix2d"), 512, _lucent
+    ),
     "horama_maco": Peer("Horama MACO", "horama", _HORAMA, 1000, partial(_horama, "maco", False), True),
     "horama_fourier": Peer("Horama Fourier", "horama", _HORAMA, 1000, partial(_horama, "fourier", False)),
     "horama_maco_whole": Peer("Horama MACO, whole", "horama", _HORAMA, 1000, partial(_horama, "maco", True), True),

@@ -112,7 +112,12 @@ def test_refused(
     def fail(*args: object) -> Tensor:
         raise RuntimeError("this network is too small\nat line 3")
 
-    monkeypatch.setitem(PEERS, "gone", Peer("Gone", "torch", ("nowhere",), 3, descent))
+    # The package is there, but not what it needs.
+    (tmp_path / "half").mkdir()
+    (tmp_path / "half/__init__.py").touch()
+    (tmp_path / "half/inner.py").write_text("import nowhere")
+    monkeypatch.syspath_prepend(tmp_path)
+    monkeypatch.setitem(PEERS, "gone", Peer("Gone", "torch", ("half.inner:name",), 3, descent))
     monkeypatch.setitem(PEERS, "old", Peer("Old", "torch", ("torch:gone",), 3, descent))
     monkeypatch.setitem(PEERS, "broken", Peer("Broken", "torch", ("torch",), 3, fail))
     with pytest.raises(InputError, match=message):
