@@ -170,7 +170,7 @@ class TestOrientation:
         assert batch["original"][0].pixels.shape[:2] == ((width, height) if is_on else (height, width))
         x, y = (batch["image"][0, 0] > 0.5 * batch["image"].max()).nonzero().flip(1).aminmax(dim=0)
         found = torch.cat([x, y + 1]).float()
-        torch.testing.assert_close(batch["boxes"][0][0], found)
+        torch.testing.assert_close(batch["boxes"][0], found)
 
     @pytest.mark.parametrize("is_on", [False, True], ids=["off", "on"])
     @pytest.mark.parametrize(
@@ -179,7 +179,7 @@ class TestOrientation:
     def test_boxes_are_not_guessed(self, tmp_path: Path, orientation: int, size: tuple[int, int], is_on: bool) -> None:
         root = self.folder(tmp_path, orientation, size)
         batch = self.batch(root, Annotation(*size, ("cat",), (self.box,)), is_on)
-        assert len(batch["boxes"][0]) == len(batch["box_labels"][0]) == 0
+        assert len(batch["boxes"]) == len(batch["box_labels"]) == 0
         assert f"a.xml is of an image with the EXIF orientation {orientation}" in batch["box_error"][0]
         assert "before or after it is turned cannot be told" in batch["box_error"][0]
 
