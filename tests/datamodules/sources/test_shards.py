@@ -124,7 +124,7 @@ def test_done_samples_are_left_out_before_they_are_decoded(folder: Path, monkeyp
 @pytest.mark.parametrize("world", [1, 3])
 def test_figures_are_of_the_same_images_however_they_are_shared(folder: Path, world: int) -> None:
     found = samples(folder / "shards", world, n_originals=4)
-    with_original = sorted(path for path, s in found.items() if isinstance(s, tuple) and s[5] is not None)
+    with_original = sorted(path for path, s in found.items() if isinstance(s, tuple) and s[3] is not None)
     # The first of each of the three shards, of which one is the empty file, and the second of the first.
     assert with_original == ["cat/0.png", "cat/5.png", "dog/a.jpg"]
 
