@@ -353,9 +353,7 @@ def test_the_first_process_dies_before_the_others_have_joined(images: Path, tmp_
 
 def test_a_full_disk(whole: Callable[[Evaluation], Whole], images: Path, tmp_path: Path) -> None:
     args = ATTRIBUTION.args(images)
-    # Workers would share memory through such files.
-    alone = [*args, "--data.num_workers", 0]
-    run = Run(ATTRIBUTION.script, alone, tmp_path, rows_per_part=8, largest_file=20_000)
+    run = Run(ATTRIBUTION.script, args, tmp_path, rows_per_part=8, largest_file=20_000)
     assert run.wait() == [2]
     last = run.output().splitlines()[-1]
     assert last.startswith("error: [Errno 27] File too large")
