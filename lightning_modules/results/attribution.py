@@ -8,6 +8,7 @@ import numpy as np
 import pandas as pd
 import pyarrow as pa
 
+from lightning_modules.errors import told_from
 from lightning_modules.metrics.randomization import FAILING_CORRELATION, OF_SEEDS
 from lightning_modules.results.report import CURVES, SCORES, Report, image_scalars, tag
 from lightning_modules.results.rows import summarize_images
@@ -113,10 +114,15 @@ def _sanity_notes(summary: dict[str, Any]) -> list[str]:
             kept = of_method["scores"]["randomization_correlation"]["mean"]
             notes.append(
                 f"{method} {verdict}: while the network forgets what it has learnt, its maps keep a rank correlation "
-                f"of {kept:.2f} with those before, on average{_spread(of_method)}; more than "
+                f"of {_told(kept)} with those before, on average{_spread(of_method)}; more than "
                 f"{FAILING_CORRELATION:g} fails."
             )
     return notes
+
+
+def _told(correlation: float) -> str:
+    """In two digits, or as many as tell on which side of what fails it is."""
+    return told_from(correlation, FAILING_CORRELATION, form=".2f")
 
 
 def _spread(of_method: dict[str, Any]) -> str:
@@ -124,7 +130,8 @@ def _spread(of_method: dict[str, Any]) -> str:
     of_seeds = correlations(of_method)
     if len(of_seeds) < 2:
         return " of one draw of the random weights"
-    return f" of {len(of_seeds)} draws of the random weights, which give {min(of_seeds):.2f} to {max(of_seeds):.2f}"
+    least, greatest = _told(min(of_seeds)), _told(max(of_seeds))
+    return f" of {len(of_seeds)} draws of the random weights, which give {least} to {greatest}"
 
 
 def _scores(methods: dict[str, Any]) -> list[str]:

@@ -62,6 +62,8 @@ def test_scores_of_each_method(module: AttributionModule) -> None:
             "passes the sanity check: .* of 0.31 .* of 2 draws .*, which give 0.28 to 0.34",
         ),
         ((0.52, 0.60), "fails the sanity check: .* of 0.56 .* which give 0.52 to 0.60; more than 0.5 fails"),
+        ((0.5004, 0.5006), r"fails the sanity .* of 0\.5005 .* which give 0\.5004 to 0\.5006; more than 0\.5 fails"),
+        ((0.4996, 0.60), r"is left undecided by the sanity check: .* which give 0\.4996 to 0\.60"),
         ((0.48, 0.60), "is left undecided by the sanity check: .* of 0.54 .* which give 0.48 to 0.60"),
     ],
 )
