@@ -12,6 +12,7 @@ from datamodules.pictures import write_pictures
 from datamodules.reading.decoding import DecodingError, Preprocess, decode_image
 from datamodules.shapes import SHAPE_NAMES, ShapesDataModule, write_shapes
 from datamodules.sources.folder import FolderListing, list_folder
+from datamodules.sources.label_files import LabelFile, label_file
 from datamodules.sources.listing import Listing
 from datamodules.sources.packing import pack_folder
 
@@ -23,11 +24,13 @@ __all__ = [
     "FolderListing",
     "ImageFolderDataModule",
     "ImageSourcesDataModule",
+    "LabelFile",
     "Listing",
     "Original",
     "Preprocess",
     "ShapesDataModule",
     "decode_image",
+    "label_file",
     "list_folder",
     "pack_folder",
     "write_pictures",

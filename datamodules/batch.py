@@ -5,11 +5,12 @@ It is all that ``lightning_modules`` imports of this one.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple, Protocol, TypedDict
 
 import numpy as np
+import torch
 from torch import Tensor
 
 from datamodules.classes import AmbiguousClassError, ClassTable, UnknownClassError
@@ -18,8 +19,12 @@ from datamodules.errors import DataError
 INTERPOLATIONS = ("nearest", "bilinear", "bicubic", "box", "hamming", "lanczos")
 """By what images can be resized, as torchvision calls it."""
 
+UPRIGHT = 1
+"""The EXIF orientation of an image that lies in its file as it is meant to be seen."""
+
 __all__ = [
     "INTERPOLATIONS",
+    "UPRIGHT",
     "AmbiguousClassError",
     "Batch",
     "ClassTable",
@@ -29,6 +34,10 @@ __all__ = [
     "Photos",
     "UnitBatch",
     "UnknownClassError",
+    "boxes_of",
+    "image_of_each_box",
+    "pixels_of",
+    "with_pixels",
 ]
 
 
@@ -48,14 +57,23 @@ class Original(NamedTuple):
 class Batch(TypedDict):
     """A batch of N images that could be read, and of those that could not.
 
+    It holds the same few tensors however many images and boxes there are: each tensor costs the worker that hands it
+    over. :func:`boxes_of` gives the boxes of one image, :func:`image_of_each_box` the image of each box.
+
     Attributes:
-        image: Pixels in [0, 1], float32 ``(N, 3, H, W)``.
+        image: Pixels ``(N, 3, H, W)``. Loaders give bytes, uint8, a quarter of what is to be moved; LightningModules
+            get float32 in [0, 1], made of them on the device. Whoever reads a loader without a Trainer calls
+            :func:`with_pixels`.
         label: Index of the class, long ``(N,)``; -1 = unlabelled.
         index: Number of the image in the data set, long ``(N,)``; the first ones get figures.
         path: What the rows call each image, relative to the root; N of valid Unicode.
-        boxes: Of each image the boxes, float32 ``(K, 4)``: left, top, right, bottom in pixels of ``image``.
-        box_labels: Of each image the classes of its boxes, long ``(K,)``; -1 = no class of the network.
+        boxes: The boxes of all images, those of the first image first, float32 ``(B, 4)``: left, top, right, bottom in
+            pixels of ``image``.
+        box_labels: The class of each box, long ``(B,)``; -1 = no class of the network.
+        n_boxes: How many of the boxes are of each image, long ``(N,)``.
         box_error: Of each image what is wrong with its annotation; None = nothing.
+        exif_orientation: Of each image the EXIF orientation, 2 to 8, that it asks for and was not given; 1 = none.
+        doubt: Of each image why its pixels may be others than meant; None = there is no reason.
         original: Of each of the first images the :class:`Original`, for its figure; None for all others.
         failed: (path, error) of each image that could not be read; not of length N.
     """
@@ -64,11 +82,67 @@ class Batch(TypedDict):
     label: Tensor
     index: Tensor
     path: list[str]
-    boxes: list[Tensor]
-    box_labels: list[Tensor]
+    boxes: Tensor
+    box_labels: Tensor
+    n_boxes: Tensor
     box_error: list[str | None]
+    exif_orientation: list[int]
+    doubt: list[str | None]
     original: list[Original | None]
     failed: list[tuple[str, str]]
+
+
+def boxes_of(batch: Batch, i: int) -> tuple[Tensor, Tensor]:
+    """The boxes ``(K, 4)`` of the image of number ``i`` in a batch, and their classes ``(K,)``.
+
+    Example:
+        >>> boxes = torch.tensor([[0.0, 0.0, 9.0, 9.0], [1.0, 1.0, 2.0, 2.0], [3.0, 3.0, 4.0, 4.0]])
+        >>> batch = {"boxes": boxes, "box_labels": torch.tensor([7, 8, 9]), "n_boxes": torch.tensor([1, 0, 2])}
+        >>> boxes_of(batch, 2)[1].tolist(), boxes_of(batch, 1)[1].tolist()
+        ([8, 9], [])
+    """
+    first = int(batch["n_boxes"][:i].sum())
+    end = first + int(batch["n_boxes"][i])
+    return batch["boxes"][first:end], batch["box_labels"][first:end]
+
+
+def image_of_each_box(batch: Batch) -> Tensor:
+    """Of which image each of a batch's boxes is, by its number in the batch: long ``(B,)``, on the batch's device.
+
+    Example:
+        >>> boxes = torch.zeros(3, 4)
+        >>> image_of_each_box({"boxes": boxes, "n_boxes": torch.tensor([1, 0, 2])}).tolist()
+        [0, 2, 2]
+    """
+    n_boxes = batch["n_boxes"]
+    images = torch.arange(len(n_boxes), device=n_boxes.device)
+    # Without the size of what comes out, a GPU would be waited for.
+    return images.repeat_interleave(n_boxes, output_size=len(batch["boxes"]))
+
+
+def pixels_of(images: Tensor) -> Tensor:
+    """Bytes, uint8 of any shape, as float32 in [0, 1], equal to torchvision's ``ToTensor`` to the bit on any device.
+
+    What is floating-point already stays as it is.
+
+    Raises:
+        DataError: If they are neither.
+
+    Example:
+        >>> pixels_of(torch.tensor([0, 51, 255], dtype=torch.uint8))
+        tensor([0.0000, 0.2000, 1.0000])
+    """
+    if images.is_floating_point():
+        return images
+    if images.dtype != torch.uint8:
+        raise DataError(f"Images should be uint8, or floating-point in [0, 1], got {images.dtype}.")
+    # Not by a plain number: CUDA multiplies by its reciprocal, which rounds otherwise.
+    return images.to(torch.float32).div_(torch.full((), 255.0, device=images.device))
+
+
+def with_pixels(batch: Batch) -> Batch:
+    """The batch with its images as float32 in [0, 1]; see :func:`pixels_of`."""
+    return {**batch, "image": pixels_of(batch["image"])}
 
 
 class UnitBatch(TypedDict):
@@ -110,10 +184,12 @@ class EvaluationData(Protocol):
     Attributes:
         read_done: Gives the paths, as rows hold them, of images that testing leaves out.
         listing_file: Where the first process of all may write what is to be read, for all others. None = nowhere.
+        notes: What was left out of the images or had to be decided, in sentences without their full stops.
     """
 
     read_done: Callable[[], set[str]]
     listing_file: Path | None
+    notes: Sequence[str]
 
     def limit_to(self, limit: float) -> bool:
         """Takes Lightning's ``limit_test_batches`` over, if it can; it then counts what has rows already too.

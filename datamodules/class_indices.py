@@ -51,11 +51,13 @@ class ClassIndexDataModule(pl.LightningDataModule):
         input_size: Height and width in pixels of what the network sees of a photo.
         resize_size: Length in pixels of a photo's shorter side before the centre crop. null = that of the crop.
         interpolation: How photos are resized: nearest, bilinear, bicubic, box, hamming or lanczos.
+        exif_orientation: Whether photos are turned as their EXIF orientation asks.
 
     Attributes:
         photos: The photos of ``exemplars``; None = there are none.
         read_done: Gives the paths, as rows hold them, of images that need not be made again.
         listing_file: Of no use here: the options name all images.
+        notes: None: nothing is left out.
 
     Example:
         >>> data = ClassIndexDataModule(["dog", 0], n_images=2, class_names=["cat", "dog"])
@@ -78,6 +80,7 @@ class ClassIndexDataModule(pl.LightningDataModule):
         input_size: int = 224,
         resize_size: int | None = 256,
         interpolation: str = "bilinear",
+        exif_orientation: bool = False,
     ) -> None:
         super().__init__()
         for name, value in (("n_images", n_images), ("batch_size", batch_size)):
@@ -88,7 +91,11 @@ class ClassIndexDataModule(pl.LightningDataModule):
         if num_workers is not None and num_workers < 0:
             raise DataError(f"data.num_workers must be at least 0, got {num_workers}.")
         preprocess = Preprocess(resize_size, input_size, interpolation)
-        self.photos = None if exemplars is None else PhotoFolder(exemplars, "data.exemplars", preprocess, num_workers)
+        self.photos = (
+            None
+            if exemplars is None
+            else PhotoFolder(exemplars, "data.exemplars", preprocess, num_workers, exif_orientation)
+        )
         self.n_exemplars = n_exemplars
         units = parse_units(classes, class_names, channels, layer)
         # First one image of every unit: what is left of an interrupted run then covers all that it can.
@@ -96,6 +103,7 @@ class ClassIndexDataModule(pl.LightningDataModule):
         self.batch_size = batch_size
         self.read_done: Callable[[], set[str]] = set
         self.listing_file: Path | None = None
+        self.notes: Sequence[str] = ()
         self.done: set[str] = set()
         self.limit: float = 1.0
         # There may be fewer images left than devices.

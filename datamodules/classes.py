@@ -55,7 +55,7 @@ class ClassTable:
 
     Text that fits several classes at a step is refused: two classes of one name; and ``12`` where class 11 is called
     ``012`` and class 12 is not, which is no name but may be meant as one. An ``int`` is an index, never a name; folders
-    have names or WordNet ids, never indices.
+    have names or WordNet ids, and indices only if all of them do.
 
     So a class called ``1`` is had by its name, whatever its index, and hides the index 1 from text; the class of that
     index is had by its own name. Colons and commas are letters like others. What reads a list of names from one text,

@@ -8,7 +8,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import pytorch_lightning as pl
 import torch
 from torch.utils.data import DataLoader
 from torchvision.transforms import v2
@@ -16,16 +15,21 @@ from torchvision.transforms import v2
 from datamodules.batch import Batch
 from datamodules.classes import checked_names
 from datamodules.errors import DataError
+from datamodules.pixels import BytesDataModule
 from datamodules.reading.decoding import Preprocess
 from datamodules.reading.samples import Failure, Sample, SampleReader, collate
+from datamodules.reading.worker_loader import worker_loader
 from datamodules.reading.workers import default_workers
-from datamodules.sources.files import class_folders, hash_files
+from datamodules.sources.files import class_folders, hash_files, holds_images
 from datamodules.sources.folder import FolderListing, ImageDataset, list_folder
 from datamodules.sources.kinds import kind_at, load_listing
+from datamodules.sources.label_files import label_file
 from datamodules.sources.listing import Listing, LoaderOptions, Share
+from datamodules.sources.subsets import Subset
+from datamodules.sources.wishes import Wishes
 
 
-class ImageFolderDataModule(pl.LightningDataModule):
+class ImageFolderDataModule(BytesDataModule):
     """Streams the images of ``root/<class>/*.JPEG``, of a flat folder, or of tar shards, each once over all devices.
 
     A class folder is called as a class of the network is, or by the WordNet id (``n02123045``) of an ImageNet class,
@@ -46,8 +50,20 @@ class ImageFolderDataModule(pl.LightningDataModule):
         interpolation: How images are resized: nearest, bilinear, bicubic, box, hamming or lanczos.
         n_originals: For the first so many images the batch carries the original pixels, for figures.
         min_crop: Smallest share of an image's area that the random crops of training keep, in (0, 1].
+        labels: File that says the class of each image: a table (CSV, TSV) of paths and classes, Kaggle's
+            LOC_val_solution.csv, or ILSVRC's list of numbers, which needs ``synsets``. null = the folders say it or,
+            where there are none, the boxes.
+        synsets: In which order ILSVRC's list numbers the classes: meta.mat of its development kit, or a text file with
+            a WordNet id a line.
+        include: Patterns of paths, such as 'n021*': only images that match one, or that lie in a folder that does.
+        limit_per_class: Only so many images of each class.
+        sample: Only so many images in all. A smaller sample of the same seed is a part of a larger one.
+        seed: Which images ``limit_per_class`` and ``sample`` choose, by a hash of it and the paths.
+        exif_orientation: Whether images are turned as their EXIF orientation asks. It is not in published ImageNet
+            numbers; where it is off, a run says how many images asked.
 
     Attributes:
+        notes: What was left out of the listing or had to be decided, in sentences without their full stops.
         read_done: Gives the paths, as rows hold them, of images that testing leaves out.
         listing_file: Where the first process of all writes the list of images, for all to read it. None = each process
             lists the folder itself.
@@ -65,8 +81,8 @@ class ImageFolderDataModule(pl.LightningDataModule):
         ...     data = ImageFolderDataModule(folder, num_workers=0)
         ...     data.setup("test")
         ...     batch = next(iter(data.test_dataloader()))
-        >>> batch["path"], batch["label"], batch["image"].shape
-        (['cat/a.png', 'dog/a.png'], tensor([0, 1]), torch.Size([2, 3, 224, 224]))
+        >>> batch["path"], batch["label"], batch["image"].shape, batch["image"].dtype
+        (['cat/a.png', 'dog/a.png'], tensor([0, 1]), torch.Size([2, 3, 224, 224]), torch.uint8)
     """
 
     def __init__(
@@ -81,6 +97,13 @@ class ImageFolderDataModule(pl.LightningDataModule):
         n_originals: int = 0,
         min_crop: float = 0.5,
         interpolation: str = "bilinear",
+        labels: str | None = None,
+        synsets: str | None = None,
+        include: list[str] | str | None = None,
+        limit_per_class: int | None = None,
+        sample: int | None = None,
+        seed: int = 0,
+        exif_orientation: bool = False,
     ) -> None:
         super().__init__()
         if batch_size < 1:
@@ -95,8 +118,13 @@ class ImageFolderDataModule(pl.LightningDataModule):
         self.num_workers = num_workers
         self.class_names = None if class_names is None else checked_names(class_names)
         self.preprocess = Preprocess(resize_size, input_size, interpolation)
+        patterns = (include,) if isinstance(include, str) else tuple(include or ())
+        subset = Subset(patterns, limit_per_class, sample, seed)
+        self.wishes = Wishes(label_file(labels, synsets), self.boxes, subset)
+        self.notes: Sequence[str] = ()
         self.n_originals = n_originals
         self.min_crop = min_crop
+        self.exif_orientation = exif_orientation
         self.test_root = self.root
         # The list is made once, by the first process of all.
         self.prepare_data_per_node = False
@@ -139,7 +167,7 @@ class ImageFolderDataModule(pl.LightningDataModule):
         """What tells the images to be tested, and the files of their boxes, from others: counts and hashes of names."""
         found = self._list().fingerprint()
         if self.boxes is not None:
-            found["n_boxes"], found["boxes_sha256"] = hash_files(self.boxes, [".xml"])
+            found["n_boxes"], found["boxes_sha256"] = hash_files(self.boxes, ".xml")
         return found
 
     def _list(self) -> Listing:
@@ -148,18 +176,22 @@ class ImageFolderDataModule(pl.LightningDataModule):
         return self._listed
 
     def _read_list(self) -> Listing:
-        return kind_at(self.test_root).found_at(self.test_root, self.class_names)
+        listing = kind_at(self.test_root).wished_at(self.test_root, self.class_names, self.wishes)
+        listing.tell(self.test_root)
+        self.notes = listing.notes
+        return listing
 
     def train_class_names(self) -> list[str]:
         """The names of the class folders that :meth:`train_dataloader` reads, in order."""
         train = self.root / "train"
         folder = train if train.is_dir() else self.root
-        if not folder.is_dir() or not class_folders(folder):
+        found = [name for name in class_folders(folder) if holds_images(folder, name)] if folder.is_dir() else []
+        if not found:
             raise DataError(
                 f"{self.root} holds no class folders to train on: it should hold {self.root}/CLASS/*.jpg, or "
                 "such folders in train and in val."
             )
-        return class_folders(folder)
+        return found
 
     def train_dataloader(self) -> DataLoader[Sample | Failure]:
         crop = self.preprocess.input_size
@@ -170,18 +202,19 @@ class ImageFolderDataModule(pl.LightningDataModule):
                 ),
                 v2.RandomHorizontalFlip(),
                 v2.PILToTensor(),
-                v2.ToDtype(torch.float32, scale=True),
             ]
         )
         # A last batch of few images is a noisy step; but of few batches none can be spared.
         drop_last = len(self.train_listing) >= 20 * self.batch_size
-        return self._loader(ImageDataset(self.train_listing, SampleReader(augment)), shuffle=True, drop_last=drop_last)
+        reader = SampleReader(augment, exif_orientation=self.exif_orientation)
+        return self._loader(ImageDataset(self.train_listing, reader), shuffle=True, drop_last=drop_last)
 
     def val_dataloader(self) -> DataLoader[Sample | Failure]:
-        return self._loader(ImageDataset(self.val_listing, SampleReader(self.preprocess)))
+        reader = SampleReader(self.preprocess, exif_orientation=self.exif_orientation)
+        return self._loader(ImageDataset(self.val_listing, reader))
 
     def test_dataloader(self) -> Iterable[Batch]:
-        reader = SampleReader(self.preprocess, self.boxes, self.class_names, self.n_originals)
+        reader = SampleReader(self.preprocess, self.boxes, self.class_names, self.n_originals, self.exif_orientation)
         # Lightning's own sampler repeats images where they do not divide evenly; these neither repeat nor pad.
         rank, world = (self.trainer.global_rank, self.trainer.world_size) if self.trainer else (0, 1)
         return self.listing.loader(reader, Share(rank, world, self.limit), self._options())
@@ -197,22 +230,29 @@ class ImageFolderDataModule(pl.LightningDataModule):
         self, dataset: ImageDataset, shuffle: bool = False, drop_last: bool = False
     ) -> DataLoader[Sample | Failure]:
         options = self._options()
-        return DataLoader(
+        return worker_loader(
             dataset,
+            collate,
+            sample_bytes=dataset.reader.sample_bytes,
             shuffle=shuffle,
             drop_last=drop_last,
-            collate_fn=collate,
             persistent_workers=options["num_workers"] > 0,
             **options,
         )
 
     def _list_for_training(self) -> tuple[FolderListing, FolderListing]:
+        if self.wishes.labels is not None:
+            raise DataError("data.labels is for evaluation; training learns the classes of class folders.")
         names = self.class_names or self.train_class_names()
         if (self.root / "train").is_dir():
             if not (self.root / "val").is_dir():
                 raise DataError(f"{self.root} has a folder train, but none named val to validate on.")
-            return list_folder(self.root / "train", names), list_folder(self.root / "val", names)
-        listing = list_folder(self.root, names)
+            train, val = (list_folder(self.root / part, names, self.wishes) for part in ("train", "val"))
+            train.tell(self.root / "train")
+            val.tell(self.root / "val")
+            return train, val
+        listing = list_folder(self.root, names, self.wishes)
+        listing.tell(self.root)
         held_out = np.array([hashlib.sha256(path.as_py()).digest()[0] < 256 // 5 for path in listing.paths], dtype=bool)
         train, val = listing.select(~held_out), listing.select(held_out)
         if not len(train) or not len(val):

@@ -2,19 +2,26 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import time
 from collections.abc import Sequence
 from pathlib import Path
 
-import pytorch_lightning as pl
+import numpy as np
 import requests
+import torch
 import urllib3
-from torch.utils.data import DataLoader, Dataset
 
+from datamodules.batch import Batch
 from datamodules.errors import DataError
-from datamodules.reading.decoding import EXTENSIONS, DecodingError, Preprocess
+from datamodules.pixels import BytesDataModule
+from datamodules.reading.decoding import DecodingError, Preprocess
 from datamodules.reading.samples import Failure, Sample, SampleReader, collate, failed
+from datamodules.reading.surviving_loader import FallibleDataset, SurvivingLoader
+from datamodules.sources.files import LeftOut, each_name, images_below
+
+logger = logging.getLogger(__name__)
 
 MAX_BYTES = 50_000_000
 """Largest download, in bytes."""
@@ -22,26 +29,26 @@ TIMEOUT = 20.0
 """Longest download, in seconds."""
 
 
-def expand_sources(sources: Sequence[str]) -> list[str]:
+def expand_sources(sources: Sequence[str], left_out: LeftOut | None = None) -> list[str]:
     """Replaces each folder by the images anywhere below it, sorted; files and addresses stay as they are.
+
+    Args:
+        sources: Paths of images or folders, and addresses.
+        left_out: What else lies in the folders is counted there.
 
     Raises:
         DataError: If a folder holds no images.
     """
+    left_out = LeftOut() if left_out is None else left_out
     expanded = []
     for source in sources:
         if _is_address(source) or not Path(source).is_dir():
             expanded.append(source)
             continue
-        found = sorted(
-            os.path.join(folder, name)
-            for folder, _, names in os.walk(source)
-            for name in names
-            if os.path.splitext(name)[1].lower() in EXTENSIONS and not name.startswith(".")
-        )
-        if not found:
-            raise DataError(f"The folder {source} holds no images.")
-        expanded += found
+        found = images_below(Path(source), "", left_out)
+        if not len(found):
+            raise DataError(f"The folder {source} holds no images{left_out.as_clause()}.")
+        expanded += [os.path.join(source, os.fsdecode(name)) for name in each_name(found)]
     return expanded
 
 
@@ -77,12 +84,12 @@ def _is_address(source: str) -> bool:
     return source.lower().startswith(("http://", "https://"))
 
 
-class ImageSourcesDataset(Dataset[Sample | Failure]):
+class ImageSourcesDataset(FallibleDataset[Sample | Failure]):
     """Files and addresses as samples, in the order given; see :class:`~datamodules.reading.samples.SampleReader`."""
 
-    def __init__(self, sources: Sequence[str], transform: Preprocess) -> None:
+    def __init__(self, sources: Sequence[str], transform: Preprocess, exif_orientation: bool = False) -> None:
         self.sources = list(sources)
-        self.reader = SampleReader(transform)
+        self.reader = SampleReader(transform, exif_orientation=exif_orientation)
 
     def __len__(self) -> int:
         return len(self.sources)
@@ -95,8 +102,11 @@ class ImageSourcesDataset(Dataset[Sample | Failure]):
             return failed(source, str(error))
         return self.reader.read(content, source, label=-1, index=index)
 
+    def failure(self, index: int, error: str) -> Failure:
+        return failed(self.sources[index], error)
 
-class ImageSourcesDataModule(pl.LightningDataModule):
+
+class ImageSourcesDataModule(BytesDataModule):
     """Files, folders and http(s) addresses, to predict.
 
     Args:
@@ -107,6 +117,7 @@ class ImageSourcesDataModule(pl.LightningDataModule):
         resize_size: Length in pixels of the shorter side before the centre crop. None = that of the crop, so that
             images of ``input_size`` are used as they are.
         interpolation: How images are resized: nearest, bilinear, bicubic, box, hamming or lanczos.
+        exif_orientation: Whether images are turned as their EXIF orientation asks.
 
     Example:
         >>> data = ImageSourcesDataModule(["no_such_file.jpg"], num_workers=0)
@@ -122,13 +133,24 @@ class ImageSourcesDataModule(pl.LightningDataModule):
         input_size: int = 224,
         resize_size: int | None = 256,
         interpolation: str = "bilinear",
+        exif_orientation: bool = False,
     ) -> None:
         super().__init__()
         preprocess = Preprocess(resize_size, input_size, interpolation)
-        self.dataset = ImageSourcesDataset(expand_sources(sources), preprocess)
+        left_out = LeftOut()
+        self.dataset = ImageSourcesDataset(expand_sources(sources, left_out), preprocess, exif_orientation)
+        if notes := left_out.notes():
+            logger.warning("%s.", "; ".join(notes))
         self.batch_size = batch_size
         self.num_workers = num_workers
 
-    def predict_dataloader(self) -> DataLoader[Sample | Failure]:
-        """Gives a :class:`~datamodules.batch.Batch` at a time."""
-        return DataLoader(self.dataset, batch_size=self.batch_size, num_workers=self.num_workers, collate_fn=collate)
+    def predict_dataloader(self) -> SurvivingLoader[Sample | Failure, Batch]:
+        return SurvivingLoader(
+            self.dataset,
+            np.arange(len(self.dataset)),
+            self.batch_size,
+            self.num_workers,
+            collate,
+            sample_bytes=self.dataset.reader.sample_bytes,
+            pin_memory=torch.cuda.is_available(),
+        )

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, Unpack
 
@@ -18,22 +19,25 @@ from lightning_modules.evaluation import Outputs, RunModule
 from lightning_modules.exemplars import read_exemplars, read_facts, settle_exemplars
 from lightning_modules.figures.exemplars import exemplar_sheets
 from lightning_modules.figures.synthesis import Growth, run_sheets, to_uint8
+from lightning_modules.figures.variants import variants_figure
 from lightning_modules.gradients.fitting import is_out_of_memory
-from lightning_modules.judging import judged_by_maker, load_judges, tell_of, unreached, with_verdicts
+from lightning_modules.judging import judged_image, load_judges, tell_of
 from lightning_modules.networks.loading import load_network
 from lightning_modules.networks.making import Said
 from lightning_modules.networks.network import Network
+from lightning_modules.options import plain_name
 from lightning_modules.results.report import Report
 from lightning_modules.results.rows import Row, read_rows
 from lightning_modules.results.synthesis import (
     COLUMNS,
+    label_of_variant,
     report_synthesis,
     summarize_synthesis,
     table_of_images,
     tables_of_failures,
 )
 from lightning_modules.results.tables import Table
-from lightning_modules.results.verdicts import verdicts
+from lightning_modules.results.verdicts import first_of, verdicts
 from lightning_modules.synthesis import (
     L2,
     VARIANTS,
@@ -52,6 +56,9 @@ from lightning_modules.synthesis import (
     Transform,
     maximize,
 )
+
+FIRST_SAID = " Below: what {} names first, and the rank and probability that it gives the class asked for."
+"""In the title of all variants."""
 
 
 class ActivationMaximizationModule(RunModule):
@@ -87,6 +94,9 @@ class ActivationMaximizationModule(RunModule):
 
     seconds_per_part = 5.0
     """Images take long, so their rows do not wait for each other."""
+
+    figure_of_variants = "ablation"
+    """The file of the figure that shows all variants."""
 
     def __init__(
         self,
@@ -141,10 +151,20 @@ class ActivationMaximizationModule(RunModule):
         return pa.schema([*fields, *(field for judge in self.judges for field in judge.fields)])
 
     @property
-    def ablation_legend(self) -> str:
-        """What the names of an ablation's variants stand for."""
+    def variants(self) -> Sequence[str]:
+        """The ways in which each image is made, in the order in which tables and figures have them."""
+        return tuple(self.recipes)
+
+    @property
+    def whole(self) -> str:
+        """The variant that nothing is left out of: its images have figures of their own."""
+        return VARIANTS[-1]
+
+    @property
+    def legend(self) -> str:
+        """What the names of several variants stand for, in a sentence."""
         both = self.recipes[VARIANTS[-1]]
-        return f"TV: {both.regularizers}\nshifts: {both.transforms}"
+        return f"TV stands for the penalties {both.regularizers}, shifts for the transforms {both.transforms}."
 
     @property
     def helpers(self) -> dict[str, Network]:
@@ -181,9 +201,9 @@ class ActivationMaximizationModule(RunModule):
         """Optimizes the images of a batch."""
         outputs: Outputs = {"rows": [], "images": {}, "figures": {}}
         for objective, members in self._passes(batch):
-            for variant, recipe in self.recipes.items():
+            for variant in self.variants:
                 try:
-                    self._make(batch, members, objective, variant, recipe, outputs)
+                    self._make(batch, members, objective, variant, outputs)
                 except RuntimeError as error:
                     if not is_out_of_memory(error):
                         raise
@@ -209,23 +229,37 @@ class ActivationMaximizationModule(RunModule):
         """What is maximized of the units of a layer; None = of classes."""
         return self.objective if layer is None or layer == self.objective.layer else Channel(layer)
 
-    def _make(
+    def make(
         self,
-        batch: UnitBatch,
-        members: list[int],
-        objective: Objective,
         variant: str,
-        recipe: Recipe,
-        outputs: Outputs,
-    ) -> None:
-        """Optimizes the images ``members`` by ``recipe`` and adds what they give to ``outputs``."""
-        start = time.monotonic()
+        objective: Objective,
+        target: Tensor,
+        keys: Sequence[str],
+        on_step: Callable[[Progress], None],
+    ) -> tuple[Tensor, int]:
+        """Images ``(N, 3, H, W)`` made as a variant has it, and in how many steps.
+
+        Args:
+            variant: One of :attr:`variants`.
+            objective: What is maximized.
+            target: The class or channel of each image, long ``(N,)``.
+            keys: What is drawn for each image follows from its key.
+            on_step: Called after each step, if it is known how far the image is.
+        """
+        recipe = self.recipes[variant]
+        return maximize(self.network, objective, target, recipe, self.size, keys, on_step), recipe.steps
+
+    def _make(self, batch: UnitBatch, members: list[int], objective: Objective, variant: str, outputs: Outputs) -> None:
+        """Makes the images ``members`` as ``variant`` has it and adds what they give to ``outputs``."""
+        start, cpu_start = time.monotonic(), time.process_time()
         # A pass is filled up, so that an image is the same in a full one and in the last of a run.
         filled = (members + members[-1:] * self.images_per_pass)[: self.images_per_pass]
         keys = [f"{int(batch['seed'][i])}|{batch['layer'][i]}|{int(batch['target'][i])}" for i in filled]
         target = batch["target"][filled]
-        growths = [Growth(recipe.steps) if int(batch["index"][i]) < self.n_figures else None for i in members]
-        files = [_file(batch["path"][i], variant if len(self.recipes) > 1 else None) for i in members]
+        steps = self.recipes[self.whole].steps
+        most = self.n_figures if variant == self.whole else 0
+        growths = [Growth(steps) if int(batch["index"][i]) < most else None for i in members]
+        files = [_file(batch["path"][i], variant if len(self.variants) > 1 else None) for i in members]
         names = [file.removesuffix(".png") for file in files]
         reached: list[Tensor] = []
 
@@ -236,49 +270,54 @@ class ActivationMaximizationModule(RunModule):
                     growth.add(progress, i)
             for callback in self.trainer.callbacks:  # type: ignore[attr-defined]
                 if hasattr(callback, "on_synthesis_step"):
-                    callback.on_synthesis_step(self.trainer, names, progress, recipe.steps)
+                    callback.on_synthesis_step(self.trainer, names, progress, steps)
 
-        images = maximize(self.network, objective, target, recipe, self.size, keys, on_step)
-        seconds = (time.monotonic() - start) / len(members)
-        was_reached = torch.stack(reached).any(0).tolist()
+        images, steps_made = self.make(variant, objective, target, keys, on_step)
+        times = {
+            "seconds": (time.monotonic() - start) / len(members),
+            "cpu_seconds": (time.process_time() - cpu_start) / len(members),
+        }
+        was_reached = torch.stack(reached).any(0).tolist() if reached else [True] * len(filled)
         for position, i in enumerate(members):
-            pixels = to_uint8(images[position])
-            row = {**_named(batch, i), "variant": variant, "steps": recipe.steps, "seconds": seconds}
-            asked = pixels, objective, row["target"], keys[position]
-            judged = judged_by_maker(self.network, *asked, self.fresh, self.n_fresh)
-            if not images[position].isfinite().all():
-                judged = {"status": "failed", "error": judged.get("error", "the pixels are NaN, as a gradient was")}
-            elif judged["status"] == "ok" and not was_reached[position]:
-                judged = {"status": "failed", "error": unreached(judged["activation"], recipe.steps)}
-            elif judged["status"] == "ok" and objective.layer is None:
-                judged = with_verdicts(judged, self.judges, pixels, row["target"])
+            row = {**_named(batch, i), "variant": variant, "steps": steps_made, **times}
+            image, fresh = images[position], (self.fresh, self.n_fresh)
+            unreached_in = None if was_reached[position] else steps_made
+            judged = judged_image(
+                image, self.network, objective, row["target"], keys[position], fresh, self.judges, unreached_in
+            )
             outputs["rows"].append(row | judged | ({"image": files[position]} if judged["status"] == "ok" else {}))
             if judged["status"] == "ok":
-                outputs["images"][files[position]] = pixels
+                outputs["images"][files[position]] = to_uint8(image)
                 growth = growths[position]
-                if growth is not None and variant == VARIANTS[-1]:
+                if growth is not None:
                     outputs["figures"][i] = growth.draw(f"{batch['name'][i]}, seed {row['seed']}")
 
     def summarize(self, table: pa.Table) -> dict[str, Any]:
         judges = {judge.name: {"n_classes": judge.n_classes, "had_part": judge.had_part} for judge in self.judges}
-        return summarize_synthesis(table, judges)
+        return summarize_synthesis(table, judges, self.variants)
 
     def report(self, summary: dict[str, Any]) -> Report:
-        return report_synthesis(summary)
+        report, n = report_synthesis(summary), torch.get_num_threads()
+        notes = [*report.notes, f"The processor worked with {n} thread{'s' * (n > 1)} (OMP_NUM_THREADS)."]
+        return replace(report, notes=[*notes, self.legend] if len(self.variants) > 1 else notes)
 
     def details(self, run: Path) -> list[Table]:
         rows = read_rows(run / "results").to_pylist()
-        return [table_of_images(rows), *tables_of_failures(rows)]
+        return [table_of_images(rows, self.variants), *tables_of_failures(rows)]
 
     def facts(self, run: Path) -> dict[str, Any]:
         found = read_facts(run / "exemplars")
         return super().facts(run) | ({"exemplars": found} if found else {})
 
     def run_figures(self, summary: dict[str, Any], run: Path) -> Iterator[tuple[str, Figure]]:
-        """Contact sheets of all images, the ablation, and the photos that excite the same."""
+        """Contact sheets of all images, all variants side by side, and the photos that excite the same."""
         rows = read_rows(run / "results").to_pylist()
-        yield from run_sheets(rows, run, self.ablation_legend, verdicts)
-        whole = [row for row in rows if row["variant"] == VARIANTS[-1]]
+        yield from run_sheets(rows, run, self.variants, verdicts)
+        if len(summary["variants"]) > 1:
+            labels = {name: label_of_variant(name, numbers) for name, numbers in summary["variants"].items()}
+            title = f"{run.name}: {self.legend}" + "".join(FIRST_SAID.format(judge.name) for judge in self.judges[:1])
+            yield self.figure_of_variants, variants_figure(rows, run / "images", labels, title, first_of)
+        whole = [row for row in rows if row["variant"] == self.whole]
         folder = run / "exemplars"
         yield from exemplar_sheets(whole, read_exemplars(folder), run / "images", folder, run.name)
 
@@ -291,4 +330,4 @@ def _named(batch: UnitBatch, i: int) -> Row:
 
 def _file(path: str, variant: str | None) -> str:
     stem = path.removesuffix(".png")
-    return f"{stem}_{variant.replace(' ', '_')}.png" if variant else f"{stem}.png"
+    return f"{stem}_{plain_name(variant)}.png" if variant else f"{stem}.png"

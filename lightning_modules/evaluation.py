@@ -18,7 +18,7 @@ import torch
 from matplotlib.figure import Figure
 from torch import Tensor, nn
 
-from datamodules.batch import Batch
+from datamodules.batch import Batch, boxes_of, with_pixels
 from lightning_modules.errors import InputError
 from lightning_modules.figures.attribution import attribution_figure
 from lightning_modules.figures.comparison import histograms_figure
@@ -165,8 +165,9 @@ class EvaluationModule(RunModule):
     def evaluate(self, batch: Batch) -> Outputs:
         """The rows and figures of a batch of at least one image. What it gives of an image depends on that image alone.
 
-        The N images of the batch may be a part of those that the test step got. Of an image of which a row is
-        ``failed`` that row alone is kept, and no figure; :meth:`outputs` says so where the logits are no numbers.
+        The images are floating-point, in [0, 1]. The N of the batch may be a part of those that the test step got. Of
+        an image of which a row is ``failed`` that row alone is kept, and no figure; :meth:`outputs` says so where the
+        logits are no numbers.
         """
 
     @property
@@ -181,6 +182,7 @@ class EvaluationModule(RunModule):
 
     def test_step(self, batch: Batch, batch_idx: int) -> Outputs:
         """Computes a batch, in parts if its memory does not suffice."""
+        batch = with_pixels(batch)  # which it has, unless a data module of somebody else's gives bytes as they are
         outputs: Outputs = {"rows": [], "figures": {}}
         if len(batch["image"]):
             for first, part in results_of_parts(self.evaluate, batch):
@@ -214,6 +216,7 @@ class EvaluationModule(RunModule):
             predicted = f"predicted: {image['prediction_name']} ({image['probability']:.1%})"
             label = f"label: {image['label_name']}   " if image["label_name"] else ""
             explained = f"   maps explain: {names[int(forward_pass.target[i])]}" if maps else ""
+            boxes, box_labels = boxes_of(batch, i)
             figures[i] = attribution_figure(
                 original.pixels,
                 original.view,
@@ -221,8 +224,8 @@ class EvaluationModule(RunModule):
                 [(names[k], value) for k, value in zip(best.indices[i].tolist(), best.values[i].tolist())],
                 title=image["path"],
                 subtitle=f"{label}{predicted}{explained}",
-                boxes=batch["boxes"][i],
-                is_target=batch["box_labels"][i].cpu() == int(forward_pass.target[i]),
+                boxes=boxes,
+                is_target=box_labels.cpu() == int(forward_pass.target[i]),
             )
         return figures
 

@@ -15,9 +15,10 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from datamodules.batch import Batch, Photos
+from datamodules.batch import UPRIGHT, Batch, Photos, pixels_of
 from lightning_modules.gradients.fitting import results_of_parts
 from lightning_modules.networks.network import Network
+from lightning_modules.results.report import unturned_note
 from lightning_modules.results.rows import Row, write_part
 from lightning_modules.synthesis import Channel, Objective, responses
 from lightning_modules.whole_files import written_whole
@@ -57,6 +58,8 @@ class Found(NamedTuple):
         paths: By their numbers.
         n_photos: How many there were.
         failed: (path, error) of those that could not be read, or of which a unit's value was no number.
+        n_unturned: How many of the others ask by their EXIF orientation to be turned, and were not.
+        doubts: (path, reason) of the others of which the pixels may be others than meant.
     """
 
     values: Tensor
@@ -64,6 +67,8 @@ class Found(NamedTuple):
     paths: Mapping[int, str]
     n_photos: int
     failed: Sequence[tuple[str, str]]
+    n_unturned: int
+    doubts: Sequence[tuple[str, str]]
 
 
 def find_exemplars(
@@ -93,10 +98,13 @@ def find_exemplars(
     }
     best = _Best(len(units), n)
     failed: list[tuple[str, str]] = []
-    n_photos = 0
+    doubts: list[tuple[str, str]] = []
+    n_photos = n_unturned = 0
     for batch in photos.batches():
         failed += batch["failed"]
         n_photos += len(batch["path"]) + len(batch["failed"])
+        n_unturned += sum(orientation > UPRIGHT for orientation in batch["exif_orientation"])
+        doubts += [(path, doubt) for path, doubt in zip(batch["path"], batch["doubt"]) if doubt]
         if batch["path"]:
             parts = results_of_parts(partial(_values, network, wanted), batch, told=True)
             values = torch.cat([part for _, part in parts]).T
@@ -105,7 +113,7 @@ def find_exemplars(
             best.add(values, batch)
     # The columns are as the layers have them, not as the units came.
     back = torch.tensor([number for numbers in by_layer.values() for number in numbers]).argsort()
-    return Found(best.values[back], best.indices[back], best.paths, n_photos, failed)
+    return Found(best.values[back], best.indices[back], best.paths, n_photos, failed, n_unturned, doubts)
 
 
 class _Best:
@@ -133,7 +141,8 @@ class _Best:
 def _values(network: Network, wanted: Mapping[str | None, tuple[Objective, Sequence[int]]], batch: Batch) -> Tensor:
     """What each unit makes of each image of a batch, float64 ``(N, U)`` on the CPU."""
     like = next(network.parameters())
-    images = batch["image"].to(like.device, like.dtype, memory_format=torch.channels_last)
+    images = pixels_of(batch["image"].to(like.device, non_blocking=True))
+    images = images.to(like.dtype, memory_format=torch.channels_last)
     outputs = responses(network, images, list(wanted))
     columns = []
     for layer, (objective, targets) in wanted.items():
@@ -171,6 +180,10 @@ def settle_exemplars(
             f"{'; ...' if facts['n_failed'] > 3 else ''}.",
             stacklevel=2,
         )
+    if note := unturned_note(facts["n_unturned"], "--data.exif_orientation true"):
+        warnings.warn(f"Of the photos of data.exemplars, {note}", stacklevel=2)
+    for path, doubt in facts["doubts"][:3]:
+        warnings.warn(f"Of the photo {path} of data.exemplars the pixels are in doubt: {doubt}.", stacklevel=2)
 
 
 def _keep(found: Found, units: Sequence[Unit], photos: Photos, made_from: Any, folder: Path) -> dict[str, Any]:
@@ -187,13 +200,17 @@ def _keep(found: Found, units: Sequence[Unit], photos: Photos, made_from: Any, f
             Image.fromarray(photos.pixels(index)).save(aside, format="JPEG", quality=QUALITY)
     write_part(folder / ROWS, rows, SCHEMA)
     facts = {"n_photos": found.n_photos, "n_failed": len(found.failed), "failed": [*map(list, found.failed)]}
+    facts |= {"n_unturned": found.n_unturned, "doubts": [*map(list, found.doubts)]}
     with written_whole(folder / FACTS) as aside:
         aside.write_text(json.dumps({**facts, "made_from": made_from}, indent=2) + "\n")
     return facts
 
 
 def read_facts(folder: Path) -> dict[str, Any]:
-    """``n_photos``, ``n_failed`` and ``failed``, (path, error) of each; {} where no search was finished."""
+    """``n_photos``, ``n_failed`` and ``failed``, (path, error) of each, ``n_unturned`` and ``doubts``, (path, reason).
+
+    {} where no search was finished.
+    """
     return {name: value for name, value in (_read(folder) or {}).items() if name != "made_from"}
 
 

@@ -249,7 +249,8 @@ class RobustnessModule(EvaluationModule):
         return summarize_robustness(table, self.eps)
 
     def report(self, summary: dict[str, Any]) -> Report:
-        has_remedy = getattr(self.attack, "unsaturate", None) is False
+        # Towards another class the gradient is there, however sure the network is.
+        has_remedy = getattr(self.attack, "unsaturate", None) is False and not self.attack.targeted
         remedy = "They look more robust than they are. The remedy: --model.attack.unsaturate true" if has_remedy else ""
         return report_robustness(summary, remedy)
 

@@ -2,7 +2,7 @@
 
 RUN gets a PNG for each image (images/), a row for each (results/*.parquet), summary.json, contact sheets and figures of
 how the first images grew (figures/*.png, and in TensorBoard), and config.yaml. --model.ablation true makes each image
-four times, without and with the total-variation loss and the random shifts, and adds figures/ablation.png.
+four times, without and with the total-variation loss and the random shifts, and shows them in figures/ablation.png.
 --model.judges '[efficientnet_lite0]' asks another network what each image is. --data.classes 'features.28:*' is every
 channel of a layer; --data.exemplars FOLDER shows, beside each image, the photos of the folder that excite the same
 most. The same command again continues an unfinished run.

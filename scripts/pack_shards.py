@@ -1,37 +1,36 @@
 """Packs a folder of images into tar shards, in WebDataset's layout, for file systems that are slow at many small files.
 
-Every script that evaluates reads them with --data.root, and gives the same rows as from the folder. The bytes of the
-images stay as they are. The shards appear in --out when all are written.
+Every script that evaluates reads them with --data.root, and gives the same rows. The images' bytes stay as they are.
 """
 
 from __future__ import annotations
 
-from functools import partial
 from pathlib import Path
 
 from jsonargparse import ArgumentParser
 from rich.progress import track
 
-from datamodules import pack_folder
+from datamodules import label_file, pack_folder
 from lightning_modules.running import run_main
 
 OPTIONS = {
-    "data.root": ("Folder of class folders, or of images.", {"required": True}),
-    "data.boxes": ("Folder of box annotations in ILSVRC's XML layout; each goes into the sample of its image.", {}),
-    "out": ("Folder to write; new, or empty.", {"required": True}),
+    "data.root": "Folder of class folders, or of images.",
+    "data.boxes": "Folder of box annotations in ILSVRC's XML layout; each goes into the sample of its image.",
+    "data.labels": "File that says the class of each image, which goes into its sample.",
+    "data.synsets": "In which order data.labels numbers the classes, if it is a list of numbers.",
+    "out": "Folder to write, new or empty; the shards appear there when all are written.",
 }
 
 
 def main(args: list[str] | None = None) -> None:
     parser = ArgumentParser(description=__doc__)
-    for name, (text, more) in OPTIONS.items():
-        parser.add_argument(f"--{name}", type=str, help=text, **more)
-    per_shard = "Images in a shard. Reading is fastest with several shards for each worker of each device."
-    parser.add_argument("--images_per_shard", type=int, default=1000, help=per_shard)
+    for name, text in OPTIONS.items():
+        parser.add_argument(f"--{name}", type=str, help=text, required=name in ("data.root", "out"))
+    parser.add_argument("--images_per_shard", type=int, default=1000, help="Images in a shard.")
     options = parser.parse_args(args)
-    root, out = Path(options.data.root).expanduser(), Path(options.out).expanduser()
-    boxes = None if options.data.boxes is None else Path(options.data.boxes).expanduser()
-    n_images = pack_folder(root, out, options.images_per_shard, boxes, partial(track, description="Packing shards"))
+    data, out = options.data, Path(options.out).expanduser()
+    labels = label_file(data.labels, data.synsets)
+    n_images = pack_folder(data.root, out, options.images_per_shard, data.boxes, track, labels)
     print(f"{n_images:,} images in {len(list(out.iterdir())):,} shards. Read them with --data.root {out}")
 
 

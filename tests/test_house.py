@@ -26,7 +26,7 @@ DATA_FLOORS = [
     {"errors", "imagenet", "writing"},
     {"classes"},
     {"batch"},
-    {"reading"},
+    {"pixels", "reading"},
     {"sources"},
     {"class_indices", "image_folder", "image_sources", "pictures"},
     {"shapes"},

@@ -12,18 +12,18 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-from datamodules import decode_image
+from datamodules.reading.decoding import Decoded, read_image
 
 VANISHING = "vanishes.jpg"
 """The file that tests delete after the folder was listed."""
 CRASHING = "crashes.jpg"
-"""The file whose decoding kills the worker, if :func:`decode_or_crash` is put in the decoder's place."""
+"""The file whose decoding kills the worker, if :func:`read_or_crash` is put in the decoder's place."""
 
 
-def decode_or_crash(source: Any) -> Image.Image:
+def read_or_crash(source: Any, exif_orientation: bool) -> Decoded:
     if os.path.basename(source) == CRASHING:
         os.kill(os.getpid(), signal.SIGKILL)
-    return decode_image(source)
+    return read_image(source, exif_orientation)
 
 
 def make_zoo(folder: Path) -> dict[str, str | None]:

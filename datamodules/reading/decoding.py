@@ -7,38 +7,83 @@ import os
 import stat
 import warnings
 from dataclasses import dataclass
+from typing import NamedTuple
 
-import numpy as np
-import torch
-from PIL import Image
+from PIL import Image, ImageFile
 from torch import Tensor
 from torchvision.transforms import functional as F
 from torchvision.transforms.functional import InterpolationMode, pil_modes_mapping
 
-from datamodules.batch import INTERPOLATIONS
+from datamodules.batch import INTERPOLATIONS, UPRIGHT, pixels_of
 from datamodules.errors import DataError
+from datamodules.errors import DecodingError as DecodingError
+from datamodules.reading.bit_depths import to_rgb
+from datamodules.reading.formats import LONGEST_BEGINNING, is_raw, openable, remedy
+from datamodules.reading.orientation import orientation_of, turned, turned_by_pillow
 
-EXTENSIONS = frozenset(
-    (".bmp", ".gif", ".jfif", ".jpe", ".jpeg", ".jpg", ".pgm", ".png", ".pnm", ".ppm", ".tif", ".tiff", ".webp")
-)
 MAX_PIXELS = 100_000_000
 """Larger images are refused before they are decoded: a small file can hold an image that fills the memory."""
 
 
-class DecodingError(ValueError):
-    """A file that is not a usable image; the message says why, without the path."""
+class Decoded(NamedTuple):
+    """An image, and what its file says of it beside the pixels.
+
+    Attributes:
+        image: RGB, 8 bits a channel.
+        orientation: The EXIF orientation that the file asks for, 1 to 8; 1 = as it lies there.
+        is_turned: Whether the image was turned so.
+        doubt: Why its pixels may be others than meant; None = there is no reason.
+    """
+
+    image: Image.Image
+    orientation: int
+    is_turned: bool
+    doubt: str | None
 
 
-def decode_image(source: str | os.PathLike[str] | bytes) -> Image.Image:
+def read_image(source: str | os.PathLike[str] | bytes, exif_orientation: bool = False) -> Decoded:
     """Decodes a file, or a file's content, to an RGB image, as torchvision's loader does (``.convert("RGB")``).
 
     The content decides the format, not the file's name. Transparency is dropped; of an animation the first frame is
-    taken; the EXIF orientation is not applied, as in all published ImageNet numbers. 16-bit grayscale is
-    scaled to 8 bits, where PIL's own conversion would saturate.
+    taken. Where torchvision's loader would saturate pixels of more than 8 bits, or take a byte that tells little, they
+    are scaled by the range that the file names; see :func:`~datamodules.reading.bit_depths.to_rgb`.
+
+    Args:
+        source: The file, or its content.
+        exif_orientation: Whether an image is turned as its EXIF orientation asks. It is not in published ImageNet
+            numbers. Pillow, and so torchvision's loader, turns TIFFs in any case.
 
     Raises:
-        DecodingError: If the file cannot be read or decoded, is larger than ``MAX_PIXELS``, or has floating-point or
-            32-bit pixels, whose range is unknown.
+        DecodingError: If the file cannot be read or decoded, is larger than ``MAX_PIXELS``, or has pixels whose range
+            is unknown: signed, floating-point, or of 32 bits.
+    """
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # about broken EXIF and transparent palettes, which do not matter here
+            if not isinstance(source, bytes) and _would_wait(source):
+                raise DecodingError("a pipe, socket or device, not a file")
+            if not isinstance(source, bytes) and is_raw(os.fspath(source)):
+                raise DecodingError(remedy(os.fspath(source)))
+            openable()  # all that Pillow has, and its plugins
+            with Image.open(io.BytesIO(source) if isinstance(source, bytes) else source) as image:
+                if image.width * image.height > MAX_PIXELS:
+                    raise DecodingError(f"{image.width} × {image.height} pixels are more than {MAX_PIXELS:,}")
+                return _decoded(image, exif_orientation)
+    except DecodingError:
+        raise
+    except Image.UnidentifiedImageError as error:
+        raise DecodingError(_why_unknown(source)) from error
+    except OSError as error:
+        raise DecodingError(error.strerror or str(error)) from error
+    except Exception as error:  # Pillow's plugins raise nearly anything on damaged files
+        raise DecodingError(f"cannot be decoded: {type(error).__name__}: {error}") from error
+
+
+def decode_image(source: str | os.PathLike[str] | bytes, exif_orientation: bool = False) -> Image.Image:
+    """The RGB image alone of what :func:`read_image` gives.
+
+    Raises:
+        DecodingError: As :func:`read_image`.
 
     Example:
         >>> content = io.BytesIO()
@@ -46,23 +91,17 @@ def decode_image(source: str | os.PathLike[str] | bytes) -> Image.Image:
         >>> decode_image(content.getvalue()).mode
         'RGB'
     """
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # about broken EXIF and transparent palettes, which do not matter here
-            if not isinstance(source, bytes) and _would_wait(source):
-                raise DecodingError("a pipe, socket or device, not a file")
-            with Image.open(io.BytesIO(source) if isinstance(source, bytes) else source) as image:
-                if image.width * image.height > MAX_PIXELS:
-                    raise DecodingError(f"{image.width} × {image.height} pixels are more than {MAX_PIXELS:,}")
-                return _to_rgb(image)
-    except DecodingError:
-        raise
-    except Image.UnidentifiedImageError as error:
-        raise DecodingError("not an image in a known format" if _size(source) else "the file is empty") from error
-    except OSError as error:
-        raise DecodingError(error.strerror or str(error)) from error
-    except Exception as error:  # Pillow's plugins raise nearly anything on damaged files
-        raise DecodingError(f"cannot be decoded: {type(error).__name__}: {error}") from error
+    return read_image(source, exif_orientation).image
+
+
+def _decoded(image: ImageFile.ImageFile, exif_orientation: bool) -> Decoded:
+    of_tiff = turned_by_pillow(image)  # known before it is loaded, and gone afterwards
+    rgb, doubt = to_rgb(image)
+    if of_tiff != UPRIGHT:
+        return Decoded(rgb, of_tiff, True, doubt)
+    orientation = orientation_of(image)
+    is_turned = exif_orientation and orientation != UPRIGHT
+    return Decoded(turned(rgb, orientation) if is_turned else rgb, orientation, is_turned, doubt)
 
 
 def _would_wait(source: str | os.PathLike[str]) -> bool:
@@ -71,17 +110,20 @@ def _would_wait(source: str | os.PathLike[str]) -> bool:
     return not (stat.S_ISREG(mode) or stat.S_ISDIR(mode))
 
 
-def _size(source: str | os.PathLike[str] | bytes) -> int:
-    return len(source) if isinstance(source, bytes) else os.stat(source).st_size
-
-
-def _to_rgb(image: Image.Image) -> Image.Image:
-    if image.mode.startswith("I;16"):
-        image = Image.fromarray(((np.asarray(image).astype(np.uint32) + 128) // 257).astype(np.uint8))
-    elif image.mode in ("I", "F"):
-        kind = "32-bit integer" if image.mode == "I" else "floating-point"
-        raise DecodingError(f"{kind} pixels have no known range; save the image with 8 or 16 bits a channel")
-    return image.convert("RGB")
+def _why_unknown(source: str | os.PathLike[str] | bytes) -> str:
+    """What to say of a file, or a content, in which Pillow finds no image."""
+    if isinstance(source, bytes):
+        name, head = "", source[:LONGEST_BEGINNING]
+    else:
+        name = os.fspath(source)
+        with open(source, "rb") as file:
+            head = file.read(LONGEST_BEGINNING)
+    if head.startswith((b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")):
+        return (
+            "a TIFF that is damaged, or whose pixels are of a kind that is not read; save it as grey or RGB, with 8 or "
+            "16 bits a channel"
+        )
+    return remedy(name, head) or "not an image in a known format" if head else "the file is empty"
 
 
 _REACH = 5
@@ -122,8 +164,11 @@ class Preprocess:
 
     def __call__(self, image: Image.Image) -> Tensor:
         """RGB image -> float32 ``(3, input_size, input_size)`` in [0, 1]."""
-        image = self._resize(image)
-        return F.convert_image_dtype(F.pil_to_tensor(F.center_crop(image, [self.input_size])), torch.float32)
+        return pixels_of(self.levels(image))
+
+    def levels(self, image: Image.Image) -> Tensor:
+        """RGB image -> uint8 ``(3, input_size, input_size)``: the same before it is divided by 255."""
+        return F.pil_to_tensor(F.center_crop(self._resize(image), [self.input_size]))
 
     @property
     def mode(self) -> InterpolationMode:

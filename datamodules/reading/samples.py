@@ -12,18 +12,27 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from datamodules.batch import Batch, Original
+from datamodules.batch import UPRIGHT, Batch, Original
 from datamodules.classes import AmbiguousClassError, ClassTable
 from datamodules.reading.annotations import AnnotationError, find_annotation, read_annotation
-from datamodules.reading.decoding import DecodingError, Preprocess, decode_image
+from datamodules.reading.decoding import Decoded, DecodingError, Preprocess, read_image
+from datamodules.reading.orientation import boxes_as_seen
 
+NO_IMAGES = torch.zeros(0, 3, 1, 1, dtype=torch.uint8)
+"""What a batch of failures alone holds."""
 ORIGINAL_SIZE = 1024
 """Originals that travel with a batch are reduced to at most this many pixels a side: they are for figures."""
+
+MORE_PER_SAMPLE = 256
+"""Bytes that a sample takes in a batch beside its pixels, if it has a few boxes."""
 
 
 @final
 class Sample(TypedDict):
-    """One image that could be read: what a :class:`~datamodules.batch.Batch` holds N of, under the same names."""
+    """One image that could be read: what a :class:`~datamodules.batch.Batch` holds N of, under the same names.
+
+    Its K boxes are ``(K, 4)``, their classes ``(K,)``.
+    """
 
     image: Tensor
     label: int
@@ -32,6 +41,8 @@ class Sample(TypedDict):
     boxes: Tensor
     box_labels: Tensor
     box_error: str | None
+    exif_orientation: int
+    doubt: str | None
     original: Original | None
 
 
@@ -46,11 +57,12 @@ class SampleReader:
     """Makes samples of images.
 
     Args:
-        transform: RGB image -> float32 ``(3, H, W)`` in [0, 1]. Boxes and originals need a :class:`Preprocess`, which
-            knows where an image's pixels go.
+        transform: RGB image -> uint8 ``(3, H, W)``, or a :class:`Preprocess`, of which the levels are taken. Boxes and
+            originals need the latter, which knows where an image's pixels go.
         boxes: Folder of ILSVRC's XML annotations, or None.
         class_names: Names of the network's classes, to label the boxes by.
         n_originals: For the first so many images, the sample carries the original pixels too.
+        exif_orientation: Whether images are turned as their EXIF orientation asks.
     """
 
     def __init__(
@@ -59,11 +71,14 @@ class SampleReader:
         boxes: Path | None = None,
         class_names: Sequence[str] | None = None,
         n_originals: int = 0,
+        exif_orientation: bool = False,
     ) -> None:
         self.transform = transform
+        self.levels_of = transform.levels if isinstance(transform, Preprocess) else transform
         self.boxes = boxes
         self.classes = ClassTable([] if class_names is None else class_names)
         self.n_originals = n_originals
+        self.exif_orientation = exif_orientation
 
     def read(
         self, source: str | os.PathLike[str] | bytes, path: str, label: int, index: int, annotation: bytes | None = None
@@ -78,22 +93,30 @@ class SampleReader:
             annotation: Content of the XML file of its boxes. None = look into ``boxes``.
         """
         try:
-            image = decode_image(source)
+            decoded = read_image(source, self.exif_orientation)
         except DecodingError as error:
             return failed(path, str(error))
-        boxes, box_labels, box_error = self._read_boxes(path, image, annotation)
+        image = decoded.image
+        boxes, box_labels, box_error = self._read_boxes(path, decoded, annotation)
         return {
-            "image": self.transform(image),
+            "image": self.levels_of(image),
             "label": label,
             "index": index,
             "path": printable(path),
             "boxes": boxes,
             "box_labels": box_labels,
             "box_error": box_error,
+            "exif_orientation": UPRIGHT if decoded.is_turned else decoded.orientation,
+            "doubt": decoded.doubt,
             "original": self._original(image) if index < self.n_originals else None,
         }
 
-    def _read_boxes(self, path: str, image: Image.Image, content: bytes | None) -> tuple[Tensor, Tensor, str | None]:
+    def sample_bytes(self) -> int:
+        """How many bytes a sample takes in a batch, if it has a few boxes: the pixels of all are as many."""
+        with torch.random.fork_rng(devices=[]):
+            return self.transform(Image.new("RGB", (8, 8))).nbytes + MORE_PER_SAMPLE
+
+    def _read_boxes(self, path: str, decoded: Decoded, content: bytes | None) -> tuple[Tensor, Tensor, str | None]:
         """Boxes ``(K, 4)`` in what the model sees, their labels ``(K,)``, and what was wrong with the annotation."""
         empty = torch.zeros(0, 4), torch.zeros(0, dtype=torch.long)
         file = Path(f"{path}.xml") if content is not None else find_annotation(self.boxes, path)
@@ -103,12 +126,14 @@ class SampleReader:
             annotation = read_annotation(file, content)
         except AnnotationError as error:
             return *empty, str(error)
-        size = annotation.width, annotation.height
-        if size != image.size:
-            return *empty, f"{file} is of an image of {size[0]} × {size[1]} pixels, not {image.width} × {image.height}"
-        labels, ambiguous = self._labels(annotation.names)
+        annotated, seen = (annotation.width, annotation.height), decoded.image.size
         boxes = torch.tensor(annotation.boxes, dtype=torch.float32).reshape(-1, 4)
-        moved = self._preprocess.move_boxes(boxes, *image.size)
+        try:
+            boxes = boxes_as_seen(boxes, annotated, seen, decoded.orientation, decoded.is_turned)
+        except AnnotationError as error:
+            return *empty, f"{file} {error}"
+        labels, ambiguous = self._labels(annotation.names)
+        moved = self._preprocess.move_boxes(boxes, *seen)
         return moved, torch.tensor(labels, dtype=torch.long), "; ".join([*annotation.problems, *ambiguous]) or None
 
     def _labels(self, names: Sequence[str]) -> tuple[list[int], list[str]]:
@@ -151,11 +176,14 @@ def collate(samples: Sequence[Sample | Failure]) -> Batch:
     good = [sample for sample in samples if "failed" not in sample]
     return {
         "path": [sample["path"] for sample in good],
-        "boxes": [sample["boxes"] for sample in good],
-        "box_labels": [sample["box_labels"] for sample in good],
+        "boxes": torch.cat([torch.zeros(0, 4), *(sample["boxes"] for sample in good)]),
+        "box_labels": torch.cat([torch.zeros(0, dtype=torch.long), *(sample["box_labels"] for sample in good)]),
+        "n_boxes": torch.tensor([len(sample["boxes"]) for sample in good], dtype=torch.long),
         "box_error": [sample["box_error"] for sample in good],
+        "exif_orientation": [sample["exif_orientation"] for sample in good],
+        "doubt": [sample["doubt"] for sample in good],
         "original": [sample["original"] for sample in good],
-        "image": torch.stack([sample["image"] for sample in good]) if good else torch.zeros(0, 3, 1, 1),
+        "image": torch.stack([sample["image"] for sample in good]) if good else NO_IMAGES,
         "label": torch.tensor([sample["label"] for sample in good], dtype=torch.long),
         "index": torch.tensor([sample["index"] for sample in good], dtype=torch.long),
         "failed": [sample["failed"] for sample in samples if "failed" in sample],

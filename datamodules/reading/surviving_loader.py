@@ -7,8 +7,9 @@ from collections.abc import Callable, Iterator, Sequence
 from typing import Any, Generic, TypeVar
 
 import numpy as np
-from torch.utils.data import DataLoader, Dataset, Sampler
+from torch.utils.data import Dataset, Sampler
 
+from datamodules.reading.worker_loader import worker_loader
 from datamodules.reading.workers import DeathToll, WorkerDeath, warn_of, watched
 
 SampleT = TypeVar("SampleT")
@@ -49,6 +50,7 @@ class SurvivingLoader(Generic[SampleT, BatchT]):
         num_workers: Processes; 0 = this one, which nothing survives.
         collate_fn: Samples -> batch.
         rank: Named in messages.
+        sample_bytes: Gives how large a sample's tensors are; see :func:`worker_loader`.
         options: Further ones of the DataLoader.
     """
 
@@ -60,6 +62,7 @@ class SurvivingLoader(Generic[SampleT, BatchT]):
         num_workers: int,
         collate_fn: Callable[[Sequence[SampleT]], BatchT],
         rank: int = 0,
+        sample_bytes: Callable[[], int] | None = None,
         **options: Any,
     ) -> None:
         self.dataset = dataset
@@ -68,6 +71,7 @@ class SurvivingLoader(Generic[SampleT, BatchT]):
         self.num_workers = num_workers
         self.collate_fn = collate_fn
         self.rank = rank
+        self.sample_bytes = sample_bytes
         self.options = options
 
     def __len__(self) -> int:
@@ -76,12 +80,13 @@ class SurvivingLoader(Generic[SampleT, BatchT]):
     def __iter__(self) -> Iterator[BatchT]:
         given, suspected_until = 0, 0
         while given < len(self):
-            loader = DataLoader(
+            loader = worker_loader(
                 self.dataset,
-                batch_size=self.batch_size,
+                self.collate_fn,
+                self.batch_size,
+                self.sample_bytes,
                 sampler=IndexSampler(self.indices[given * self.batch_size :]),
                 num_workers=self.num_workers,
-                collate_fn=self.collate_fn,
                 **self.options,
             )
             try:
@@ -104,13 +109,13 @@ class SurvivingLoader(Generic[SampleT, BatchT]):
         samples: list[SampleT] = []
         toll = DeathToll(self.rank)
         while len(samples) < len(indices):
-            loader = DataLoader(
+            loader = worker_loader(
                 self.dataset,
+                _as_it_is,
                 batch_size=None,
                 sampler=IndexSampler(indices[len(samples) :]),
                 num_workers=1,
                 prefetch_factor=1,
-                collate_fn=_as_it_is,
             )
             try:
                 for sample in watched(loader):

@@ -15,6 +15,7 @@ from typing import Any
 from torch.utils.data import DataLoader
 
 from datamodules.errors import DataError
+from datamodules.reading.worker_loader import cannot_hand_over
 
 MOST_DEATHS = 10
 """So many workers that die one after the other without reading a single image are not the images' fault."""
@@ -34,11 +35,13 @@ class WorkerDeath(RuntimeError):
     Attributes:
         number: Of the worker among those of its loader.
         how: In words.
+        is_bus_error: Whether memory that the worker was to have could not be had.
     """
 
     def __init__(self, number: int, worker: Any) -> None:
         self.number = number
         self.how = how_it_ended(worker.exitcode)
+        self.is_bus_error = worker.exitcode == -signal.SIGBUS
         super().__init__(f"The worker process {worker.pid} {self.how}")
 
 
@@ -62,7 +65,7 @@ class DeathToll:
     """Counts the deaths of workers, and says when a sample is to blame.
 
     Two workers that die at the same sample (one may have been chance) are its fault, and it is given up. Many that die
-    in a row are not the fault of what they read.
+    in a row are not the fault of what they read, and no bus error is, which says that shared memory is short.
 
     Args:
         rank: Named in messages.
@@ -81,7 +84,7 @@ class DeathToll:
         """Counts a death at a sample; returns what is wrong with the sample if it is to be given up, else None.
 
         Raises:
-            DataError: If :data:`MOST_DEATHS` workers died in a row.
+            DataError: If :data:`MOST_DEATHS` workers died in a row, or two of bus errors at the sample.
         """
         self._in_a_row += 1
         self._at[sample] += 1
@@ -90,6 +93,8 @@ class DeathToll:
                 f"{self._in_a_row} workers of rank {self.rank} died one after the other, whatever they read: the last "
                 f"{death.how}. Give the run more memory, or read in the main process: --data.num_workers 0."
             ) from death
+        if death.is_bus_error and self._at[sample] == 2:
+            raise cannot_hand_over(f"one {death.how}, and so was the next at the same image") from death
         return f"the worker that decoded it {death.how}, twice" if self._at[sample] == 2 else None
 
 

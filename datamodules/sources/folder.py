@@ -14,12 +14,13 @@ import numpy as np
 import pyarrow as pa
 
 from datamodules.batch import Batch
-from datamodules.classes import ClassTable
 from datamodules.errors import DataError
 from datamodules.reading.samples import Failure, Sample, SampleReader, collate, failed, printable
 from datamodules.reading.surviving_loader import FallibleDataset, SurvivingLoader
-from datamodules.sources.files import class_folders, each_name, list_files
+from datamodules.sources.files import each_name
+from datamodules.sources.finding import find_images, round_the_classes
 from datamodules.sources.listing import Listing, LoaderOptions, Share, first_batches
+from datamodules.sources.wishes import NO_WISHES, Wishes
 
 _SIZES = 1000
 
@@ -33,6 +34,7 @@ class FolderListing(Listing):
 
     Attributes:
         done: Which images have their rows already, bool ``(N,)``.
+        notes: What was left out or had to be decided when it was made, in sentences without their full stops.
     """
 
     key: ClassVar[bytes] = b"root"
@@ -43,6 +45,7 @@ class FolderListing(Listing):
     labels: np.ndarray
     done: np.ndarray
     file: Path | None = None
+    notes: tuple[str, ...] = ()
 
     def __len__(self) -> int:
         return len(self.paths)
@@ -57,6 +60,10 @@ class FolderListing(Listing):
     @classmethod
     def found_at(cls, root: Path, class_names: Sequence[str] | None) -> FolderListing:
         return list_folder(root, class_names)
+
+    @classmethod
+    def wished_at(cls, root: Path, class_names: Sequence[str] | None, wishes: Wishes) -> FolderListing:
+        return list_folder(root, class_names, wishes)
 
     def without(self, done: Collection[str]) -> Self:
         if not done:
@@ -85,7 +92,14 @@ class FolderListing(Listing):
         self, reader: SampleReader, share: Share, options: LoaderOptions
     ) -> SurvivingLoader[Sample | Failure, Batch]:
         indices = self.todo(share.rank, share.world, options["batch_size"], share.limit)
-        return SurvivingLoader(ImageDataset(self, reader), indices, collate_fn=collate, rank=share.rank, **options)
+        return SurvivingLoader(
+            ImageDataset(self, reader),
+            indices,
+            collate_fn=collate,
+            rank=share.rank,
+            sample_bytes=reader.sample_bytes,
+            **options,
+        )
 
     def fingerprint(self) -> dict[str, Any]:
         """How many images, a hash of paths and labels, and one of sizes.
@@ -140,17 +154,19 @@ class ImageDataset(FallibleDataset[Sample | Failure]):
         return failed(self.listing.path(index), error)
 
 
-def list_folder(root: str | Path, class_names: Sequence[str] | None = None) -> FolderListing:
-    """Lists a folder of class folders, or a flat folder of images.
+def list_folder(
+    root: str | Path, class_names: Sequence[str] | None = None, wishes: Wishes = NO_WISHES
+) -> FolderListing:
+    """Lists the images of a folder, to any depth; see :func:`~datamodules.sources.finding.find_images`.
 
     Args:
         root: The folder.
-        class_names: Names of the network's classes, after which the folders are called. None numbers the class
-            folders in sorted order.
+        class_names: Names of the network's classes. None numbers the classes in sorted order.
+        wishes: Where labels come from beside the folders, and which of the images are wanted.
 
     Raises:
-        DataError: If the folder does not exist, holds no images, holds images beside class folders, or a class
-            folder's name is no class of the network.
+        DataError: If the folder does not exist, holds no images, holds images beside class folders, or a class is none
+            of the network; or if the wishes cannot be met.
 
     Example:
         >>> import tempfile
@@ -165,25 +181,10 @@ def list_folder(root: str | Path, class_names: Sequence[str] | None = None) -> F
     root = Path(root).expanduser()
     if not root.is_dir():
         raise DataError(f"The image folder {root} {'is not a folder' if root.exists() else 'does not exist'}.")
-    folders = class_folders(root)
-    loose = list_files(root)
-    if len(loose) and folders:
-        raise DataError(
-            f"{root} holds images ({os.fsdecode(loose[0].as_py())}, ...) beside folders ({folders[0]}, ...). It should "
-            "hold either one folder for each class, or images alone."
-        )
-    if len(loose):
-        return FolderListing(root, loose, np.full(len(loose), -1), np.zeros(len(loose), bool))
-    files = [list_files(root, folder) for folder in folders]
-    if not any(len(names) for names in files):
-        raise DataError(
-            f"{root} holds no images: neither {root}/*.JPEG nor {root}/CLASS/*.JPEG. If the images lie deeper, name "
-            "the folder right above the class folders."
-        )
-    # Every folder is matched, also an empty one: a wrong root should be noticed.
-    labels = list(range(len(folders))) if class_names is None else ClassTable(class_names).of_folders(folders)
-    sizes = [len(names) for names in files]
-    # Round the classes: by the position in the class, and within a position by the class.
-    order = np.argsort(np.concatenate([np.arange(size) for size in sizes]), kind="stable")
-    paths = pa.concat_arrays(files).take(pa.array(order))
-    return FolderListing(root, paths, np.repeat(labels, sizes)[order], np.zeros(len(order), bool))
+    found = find_images(root, class_names, wishes.labels, wishes.boxes)
+    paths, labels = found.paths, found.labels
+    if not wishes.subset.is_all:
+        wanted = np.flatnonzero(wishes.subset.mask([printable(path) for path in each_name(paths)], labels))
+        wanted = wanted[round_the_classes(labels[wanted])]
+        paths, labels = paths.take(pa.array(wanted)), labels[wanted]
+    return FolderListing(root, paths, labels, np.zeros(len(paths), bool), notes=tuple(found.notes))

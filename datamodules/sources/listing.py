@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from abc import ABC, abstractmethod
 from collections.abc import Collection, Iterable, Sequence
 from pathlib import Path
@@ -11,8 +12,12 @@ import numpy as np
 import pyarrow as pa
 
 from datamodules.batch import Batch
+from datamodules.errors import DataError
 from datamodules.reading.samples import SampleReader
+from datamodules.sources.wishes import Wishes
 from datamodules.writing import written_whole
+
+logger = logging.getLogger(__name__)
 
 
 class Share(NamedTuple):
@@ -49,12 +54,14 @@ class Listing(ABC):
         labels: Index of the class of each image that was looked at, long ``(N,)``; -1 = unlabelled.
         file: Where :meth:`save` wrote the listing. Such a one is mapped into memory, which all processes share, and
             is pickled as its file's name.
+        notes: What was left out or had to be decided when it was made, in sentences without their full stops.
     """
 
     key: ClassVar[bytes]
     is_counted: ClassVar[bool]
     labels: np.ndarray
     file: Path | None
+    notes: tuple[str, ...] = ()
 
     @classmethod
     @abstractmethod
@@ -69,6 +76,30 @@ class Listing(ABC):
         Raises:
             DataError: If it cannot be used.
         """
+
+    @classmethod
+    def wished_at(cls, root: Path, class_names: Sequence[str] | None, wishes: Wishes) -> Listing:
+        """The same as a person asked for it. A kind that knows its images before it reads them may do more.
+
+        Raises:
+            DataError: If it cannot be used, or cannot meet the wishes.
+        """
+        if wishes.labels is not None:
+            raise DataError(
+                f"{root} holds no folder of images, whose labels data.labels could say. Shards hold those of their "
+                "samples (.cls); pack_shards.py --data.labels writes them there."
+            )
+        if not wishes.subset.is_all:
+            raise DataError(
+                f"{root} holds no folder of images: data.include, data.limit_per_class and data.sample choose among "
+                "images that are known before they are read."
+            )
+        return cls.found_at(root, class_names)
+
+    def tell(self, root: Path) -> None:
+        """Says what was left out or had to be decided, if anything was."""
+        if self.notes:
+            logger.warning("%s: %s.", root, "; ".join(self.notes))
 
     @abstractmethod
     def without(self, done: Collection[str]) -> Self:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 
 from webdataset import TarWriter
@@ -12,20 +12,24 @@ from datamodules.errors import DataError
 from datamodules.reading.annotations import find_annotation
 from datamodules.reading.samples import printable
 from datamodules.sources.folder import FolderListing, list_folder
+from datamodules.sources.label_files import LabelFile
+from datamodules.sources.wishes import Wishes
 from datamodules.writing import written_whole
 
 
 def pack_folder(
-    root: Path,
-    out: Path,
+    root: str | Path,
+    out: str | Path,
     images_per_shard: int = 1000,
-    boxes: Path | None = None,
+    boxes: str | Path | None = None,
     track: Callable[[range], Iterable[int]] = iter,
+    labels: LabelFile | None = None,
 ) -> int:
     """Writes the images of a folder, byte by byte as they are and in the order of the listing, as ``out/00000.tar`` ...
 
     A sample's key is the image's path without its extension. Where that has a dot in it, or is taken, the key is
-    another one and the path stands in the sample's ``.path``. The same folder gives the same shards, to the bit.
+    another one and the path stands in the sample's ``.path``. Its class stands in ``.cls`` where the folder that it
+    lies in does not say it. The same folder gives the same shards, to the bit.
 
     Args:
         root: Folder of class folders, or of images.
@@ -33,6 +37,7 @@ def pack_folder(
         images_per_shard: Images in a shard, at least 1; the last one may have fewer.
         boxes: Folder of box annotations; an image's goes into its sample as ``.xml``.
         track: Wraps the numbers of the shards, to show how far it is.
+        labels: A file that says the class of each image, which goes into its sample as ``.cls``.
 
     Returns:
         The number of images.
@@ -49,22 +54,39 @@ def pack_folder(
         ...     n, sorted(path.name for path in Path(folder, "shards").iterdir())
         (8, ['00000.tar', '00001.tar'])
     """
+    root, out = Path(root).expanduser(), Path(out).expanduser()
+    boxes = None if boxes is None else Path(boxes).expanduser()
     if images_per_shard < 1:
         raise DataError(f"images_per_shard must be at least 1, got {images_per_shard}.")
     if boxes is not None and not boxes.is_dir():
         raise DataError(f"The folder of box annotations {boxes} (data.boxes) does not exist.")
     if out.exists() and not (out.is_dir() and not any(out.iterdir())):
         raise DataError(f"{out} exists and is not an empty folder. Name another --out, or delete it.")
-    listing = list_folder(root)
+    listing = list_folder(root, wishes=Wishes(labels=labels))
+    listing.tell(root)
     with written_whole(out) as aside:
         aside.mkdir()
+        classes = _classes(listing, labels)
         for shard in track(range(-(-len(listing) // images_per_shard))):
             numbers = range(shard * images_per_shard, min(len(listing), (shard + 1) * images_per_shard))
-            _write_shard(listing, numbers, aside / f"{shard:05d}.tar", boxes)
+            _write_shard(listing, numbers, aside / f"{shard:05d}.tar", boxes, classes)
     return len(listing)
 
 
-def _write_shard(listing: FolderListing, numbers: range, shard: Path, boxes: Path | None) -> None:
+def _classes(listing: FolderListing, labels: LabelFile | None) -> dict[str, str]:
+    """Path -> class, of the images whose folder does not say it to whoever sees the path alone."""
+    paths = [printable(listing.path(number)) for number in range(len(listing))]
+    if labels is not None:
+        # An empty text: unlabelled, whatever the folder is called.
+        return {path: text or "" for path, text in zip(paths, labels.of(paths)[0])}
+    folders = {path: path.partition("/")[0] for path in paths if "/" in path}
+    numbered = all(folder.isascii() and folder.isdecimal() for folder in folders.values())
+    return {path: folder for path, folder in folders.items() if numbered or path.count("/") > 1}
+
+
+def _write_shard(
+    listing: FolderListing, numbers: range, shard: Path, boxes: Path | None, classes: Mapping[str, str]
+) -> None:
     keys: set[str] = set()
     with (
         shard.open("wb") as file,
@@ -72,13 +94,16 @@ def _write_shard(listing: FolderListing, numbers: range, shard: Path, boxes: Pat
     ):
         for number in numbers:
             path = listing.path(number)
-            sample, suffix = {}, os.path.splitext(path)[1].removeprefix(".")
+            sample: dict[str, bytes] = {}
+            suffix = os.path.splitext(path)[1].removeprefix(".")
             folder, slash, name = path.removesuffix(f".{suffix}").rpartition("/")
             key = folder + slash + name
             if "." in name or key in keys:
                 key = f"{folder}{slash}{name.replace('.', '_')}_{number}"
                 sample["path"] = os.fsencode(path)
             keys.add(key)
+            if printable(path) in classes:
+                sample["cls"] = classes[printable(path)].encode()
             annotation = find_annotation(boxes, path)
             try:
                 sample |= {suffix: (listing.root / path).read_bytes()}

@@ -27,23 +27,33 @@ class PhotoFolder:
         option: What messages call it.
         preprocess: What a network sees of an image.
         num_workers: Processes that read images; 0 = this one, None = as many as there are CPUs, at most 8.
+        exif_orientation: Whether images are turned as their EXIF orientation asks.
     """
 
     batch_size = 32
     """Always the same, so that numbers are too."""
 
-    def __init__(self, root: str, option: str, preprocess: Preprocess, num_workers: int | None = None) -> None:
+    def __init__(
+        self,
+        root: str,
+        option: str,
+        preprocess: Preprocess,
+        num_workers: int | None = None,
+        exif_orientation: bool = False,
+    ) -> None:
         self.root = Path(root).expanduser()
         self.option = option
-        self.reader = SampleReader(preprocess)
+        self.reader = SampleReader(preprocess, exif_orientation=exif_orientation)
         self.num_workers = default_workers() if num_workers is None else num_workers
 
     @cached_property
     def listing(self) -> FolderListing:
         try:
-            return list_folder(self.root)
+            listing = list_folder(self.root)
         except DataError as error:
             raise DataError(f"{self.option}: {error}") from error
+        listing.tell(self.root)
+        return listing
 
     def __len__(self) -> int:
         return len(self.listing)
@@ -52,7 +62,8 @@ class PhotoFolder:
         return self.listing.fingerprint()
 
     def batches(self) -> Iterable[Batch]:
-        options = {"batch_size": self.batch_size, "num_workers": self.num_workers, "pin_memory": False}
+        is_pinned = torch.cuda.is_available()
+        options = {"batch_size": self.batch_size, "num_workers": self.num_workers, "pin_memory": is_pinned}
         return self.listing.loader(self.reader, Share(), options)  # type: ignore[arg-type]
 
     def pixels(self, index: int) -> np.ndarray:
@@ -65,4 +76,4 @@ class PhotoFolder:
         if "failed" in sample:
             path, error = sample["failed"]
             raise DataError(f"{self.option}: {path} cannot be read any more: {error}.")
-        return (sample["image"] * 255).round().to(torch.uint8).permute(1, 2, 0).numpy()
+        return sample["image"].permute(1, 2, 0).numpy()

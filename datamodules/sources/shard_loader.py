@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from multiprocessing.sharedctypes import RawArray
 from typing import TYPE_CHECKING, NamedTuple
 
-import torch
-from torch.utils.data import DataLoader, IterableDataset, get_worker_info
+from torch.utils.data import IterableDataset, get_worker_info
 
 from datamodules.batch import Batch
 from datamodules.reading.samples import Failure, Sample, SampleReader, collate, failed, printable
+from datamodules.reading.worker_loader import worker_loader
 from datamodules.reading.workers import DeathToll, WorkerDeath, warn_of, watched
 from datamodules.sources.listing import LoaderOptions
 from datamodules.sources.shard_files import DAMAGES, read_shard
@@ -88,11 +89,12 @@ class ShardDataset(IterableDataset[PlacedSample]):
 
     def make_room(self, num_workers: int) -> None:
         """Makes room to note what each worker is at, where the main process sees it."""
-        self._at = torch.full((max(1, num_workers), 2), -1).share_memory_()
+        # Of each worker two numbers: a shard, and a position in it.
+        self._at = RawArray("q", [-1, -1] * max(1, num_workers))
 
     def place_of(self, worker: int) -> tuple[int, int]:
         """Shard and position of the sample that a worker was at last."""
-        shard, position = self._at[worker].tolist()
+        shard, position = self._at[2 * worker : 2 * worker + 2]
         return shard, position
 
     def __iter__(self) -> Iterator[PlacedSample]:
@@ -119,7 +121,7 @@ class ShardDataset(IterableDataset[PlacedSample]):
                     error = "an earlier sample of the shard has the same name" if again else sample.get("__error__")
                     error = error or self.lethal.get((part.shard, position))
                     index = part.shard + len(self.listing.shards) * position
-                    self._at[worker] = torch.tensor([part.shard, position])
+                    self._at[2 * worker : 2 * worker + 2] = part.shard, position
                     made = failed(row, error) if error else read_sample(sample, row, index, self.reader)
                     yield PlacedSample(part, position, made)
         except DAMAGES as error:
@@ -144,7 +146,10 @@ class ShardLoader:
         toll = DeathToll(self.dataset.rank)
         while True:
             try:
-                for reached, n_read, batch in watched(DataLoader(self.dataset, collate_fn=_placed, **self.options)):
+                loader = worker_loader(
+                    self.dataset, _placed, sample_bytes=self.dataset.reader.sample_bytes, **self.options
+                )
+                for reached, n_read, batch in watched(loader):
                     self.dataset.given.update(reached)
                     if n_read:
                         toll.begin_anew()

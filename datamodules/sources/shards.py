@@ -18,7 +18,7 @@ from braceexpand import braceexpand
 from datamodules.classes import ClassTable
 from datamodules.errors import DataError
 from datamodules.reading.samples import SampleReader, printable
-from datamodules.sources.files import class_folders, list_files
+from datamodules.sources.files import holds_images
 from datamodules.sources.listing import Listing, LoaderOptions, Share
 from datamodules.sources.shard_files import DAMAGES, first_key, read_shard
 from datamodules.sources.shard_loader import ShardDataset, ShardLoader
@@ -52,7 +52,7 @@ class ShardListing(Listing):
         """Whether it is a tar file, a pattern of them, or a folder that holds tar files and no images."""
         if not root.is_dir():
             return str(root).endswith(SUFFIXES)
-        return bool(_shards_in(root)) and not class_folders(root) and not len(list_files(root))
+        return bool(_shards_in(root)) and not holds_images(root)
 
     @classmethod
     def found_at(cls, root: Path, class_names: Sequence[str] | None) -> ShardListing:
@@ -133,5 +133,5 @@ def first_label(shard: str, classes: ClassTable) -> int:
         return label_of(path, sample, classes)
     except ValueError as error:
         if "cls" not in sample:
-            classes.of_folders([folder_of(path)])  # which says more
+            classes.of_folders([folder_of(path, classes)])  # which says more
         raise DataError(f"The first sample of {shard}, {printable(path)}: {error}.") from error

@@ -10,7 +10,7 @@ from matplotlib.figure import Figure
 from PIL import Image
 from rich.cells import chop_cells
 
-from lightning_modules.figures.style import plain_text, with_its_end, wrap
+from lightning_modules.figures.style import plain_text, shorten, with_its_end, wrap
 
 DPI = 110
 GAP, MARGIN, LINE = 8, 12, 12
@@ -22,6 +22,9 @@ LETTER = 6.2
 MOST_LINES = 2
 """Below an image."""
 
+LABEL = 168
+"""Pixels for what stands at the left of the rows."""
+
 
 class Cell(NamedTuple):
     """A place of a mosaic.
@@ -30,7 +33,7 @@ class Cell(NamedTuple):
         pixels: uint8 ``(H, W, 3)``, shown as a square; None = an empty frame.
         head: Stands above it, at the left.
         note: Stands above it, at the right.
-        foot: Stands below it, in at most two lines; of what is longer, the end.
+        foot: Stands below it, in the lines that it has, or else in at most two; of what is longer, the end.
     """
 
     pixels: np.ndarray | None
@@ -40,18 +43,20 @@ class Cell(NamedTuple):
 
 
 @plain_text
-def mosaic(rows: Sequence[Sequence[Cell]], title: str, side: int = 112) -> Figure:
+def mosaic(rows: Sequence[Sequence[Cell]], title: str, side: int = 112, labels: Sequence[str] = ()) -> Figure:
     """Rows of squares of ``side`` pixels each, drawn pixel by pixel, so that hundreds take no time.
 
     Args:
         rows: The places; a row may be shorter than others.
         title: Stands above them.
         side: Height and width in pixels of each.
+        labels: What stands at the left of each row, in as many lines as it has; none leave no room for it.
     """
+    left = MARGIN + (LABEL if labels else 0)
     room = int(side / LETTER)
     lines = max((len(_lines(cell.foot, room)) for row in rows for cell in row), default=0)
     step_x, step_y = side + GAP, LINE + 2 + side + lines * LINE + GAP
-    width = max(360, 2 * MARGIN + max(map(len, rows), default=1) * step_x - GAP)
+    width = max(360, left + max(map(len, rows), default=1) * step_x - GAP + MARGIN)
     heading = "\n".join(part for line in title.splitlines() for part in wrap(line, int(width / 9.5)))
     top = MARGIN + 18 * (heading.count("\n") + 1) + 6
     height = top + len(rows) * step_y + MARGIN
@@ -60,9 +65,14 @@ def mosaic(rows: Sequence[Sequence[Cell]], title: str, side: int = 112) -> Figur
     axes = figure.add_axes((0, 0, 1, 1))
     axes.set_axis_off()
     small: Any = {"fontsize": 6.5, "color": "#222222"}
+    for i, label in enumerate(labels):
+        first, _, further = label.partition("\n")
+        y = top + i * step_y + LINE + 2
+        axes.text(MARGIN, y, first, ha="left", va="top", fontsize=8, fontweight="bold", color="#222222")
+        axes.text(MARGIN, y + 16, further, ha="left", va="top", **{**small, "linespacing": 1.5})
     for i, row in enumerate(rows):
         for k, cell in enumerate(row):
-            x, y = MARGIN + k * step_x, top + i * step_y + LINE + 2
+            x, y = left + k * step_x, top + i * step_y + LINE + 2
             page[y : y + side, x : x + side] = _square(cell.pixels, side)
             head = with_its_end(cell.head, max(1, room - len(cell.note) - 1))
             axes.text(x, y - 2, head, ha="left", va="bottom", **small)
@@ -85,7 +95,9 @@ def _square(pixels: np.ndarray | None, side: int) -> np.ndarray:
 
 
 def _lines(text: str, room: int) -> list[str]:
-    """The text, or its end, in lines of ``room`` letters."""
+    """The text, or its end, in lines of ``room`` letters; a text that has lines keeps them, each cut short."""
+    if "\n" in text:
+        return [shorten(line, room) for line in text.splitlines()]
     lines = chop_cells(with_its_end(text, MOST_LINES * room), room)
     if len(lines) > MOST_LINES:  # a wide letter does not fit into the last place of a line
         lines = chop_cells(with_its_end(text, MOST_LINES * (room - 1)), room)

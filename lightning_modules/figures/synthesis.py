@@ -1,4 +1,4 @@
-"""Optimized images -> matplotlib figures: contact sheets, the ablation, and how an image grew."""
+"""Optimized images -> matplotlib figures: contact sheets, and how an image grew."""
 
 from __future__ import annotations
 
@@ -15,15 +15,13 @@ from torch import Tensor
 from lightning_modules.figures.layers import layer_sheets, layers_with_sheets
 from lightning_modules.figures.saving import pixels_of
 from lightning_modules.figures.style import COLORS, heading, plain_text, shorten, with_its_end, wrap
+from lightning_modules.options import plain_name
 from lightning_modules.synthesis.maximization import VARIANTS, Progress
 from lightning_modules.synthesis.regularizers import total_variation
 
 ACTIVATION_COLOR, VARIATION_COLOR = COLORS[:2]
 N_SNAPSHOTS = 7
 TILES_PER_SHEET = 48
-ABLATION_COLUMNS = 8
-NUMBERS = {"probability": "p", "probability_shifted": "p shifted", "activation": "activation", "total_variation": "TV"}
-"""Columns of the rows that stand beside the ablation, and what they are called there."""
 
 
 class Tile(NamedTuple):
@@ -45,36 +43,19 @@ def contact_sheet(tiles: Sequence[Tile], title: str, columns: int = 8) -> Figure
     """The images in rows, each with its title and caption."""
     columns = max(1, min(columns, len(tiles)))
     rows = max(1, -(-len(tiles) // columns))
-    figure, axes = _grid(rows, columns, title, margin=0.0, lines=_most_lines(tiles))
+    figure, axes = _grid(rows, columns, title, lines=_most_lines(tiles))
     for place, tile in zip(axes.flat, tiles):
         _show(place, tile)
-    return figure
-
-
-@plain_text
-def ablation_figure(tiles: Mapping[str, Sequence[Tile]], title: str) -> Figure:
-    """A row of images for each variant, a column for each unit, each with its numbers underneath.
-
-    Args:
-        tiles: Name of the variant, which may have several lines -> its images, in the same order for each variant.
-        title: The first lines.
-    """
-    lines = max(map(_most_lines, tiles.values()))
-    figure, axes = _grid(len(tiles), max(len(row) for row in tiles.values()), title, margin=2.3, lines=lines)
-    for row, (name, images) in zip(axes, tiles.items()):
-        for place, tile in zip(row, images):
-            _show(place, tile)
-        row[0].text(-0.08, 0.5, name, transform=row[0].transAxes, ha="right", va="center", fontsize=10)
     return figure
 
 
 def run_sheets(
     rows: Sequence[Mapping[str, Any]],
     run: Path,
-    legend: str,
+    variants: Sequence[str] = VARIANTS,
     further: Callable[[Mapping[str, Any]], Sequence[str]] = lambda row: (),
 ) -> Iterator[tuple[str, Figure]]:
-    """Contact sheets of all images of a run and, if there are several variants of each, the ablation.
+    """Contact sheets of all images of a run.
 
     Layers of which many channels were made have sheets of their own, see :func:`layer_sheets`. Each comes with its file
     name, and when it is asked for: all at once might fill the memory.
@@ -82,7 +63,7 @@ def run_sheets(
     Args:
         rows: The rows of the run.
         run: Its folder, which holds the images.
-        legend: What the names of the variants stand for.
+        variants: In which order their sheets come.
         further: What else stands below an image, in lines, from its row.
     """
 
@@ -90,7 +71,7 @@ def run_sheets(
         return _tile(row, run / "images", further(row))
 
     good = [row for row in rows if row["status"] == "ok"]
-    by_variant = {name: group for name in VARIANTS if (group := [row for row in good if row["variant"] == name])}
+    by_variant = {name: group for name in variants if (group := [row for row in good if row["variant"] == name])}
     layers = layers_with_sheets(rows)
     for variant, of_variant in by_variant.items():
         alone = "" if len(by_variant) == 1 else f": {variant}"
@@ -98,17 +79,10 @@ def run_sheets(
         for page, start in enumerate(range(0, len(group), TILES_PER_SHEET)):
             part = group[start : start + TILES_PER_SHEET]
             which = f", {start + 1} to {start + len(part)} of {len(group)}" if len(part) < len(group) else ""
-            name = f"contact_sheet_{variant.replace(' ', '_')}_{page:03d}"
+            name = f"contact_sheet_{plain_name(variant)}_{page:03d}"
             yield name, contact_sheet([tile(row) for row in part], f"{run.name}{alone}{which}")
         of_layers = [row for row in rows if row["variant"] == variant and row["layer"] in layers]
-        yield from layer_sheets(of_layers, run / "images", f"{run.name}{alone}", variant.replace(" ", "_"))
-    if len(by_variant) > 1:
-        tiles = {}
-        for variant, group in by_variant.items():
-            means = [f"{name} {_mean(group, column)}" for column, name in NUMBERS.items()]
-            label = "\n".join([variant.upper(), f"mean of {len(group)}:", *means])
-            tiles[label] = [tile(row) for row in group[:ABLATION_COLUMNS]]
-        yield "ablation", ablation_figure(tiles, f"Ablation\n{legend}")
+        yield from layer_sheets(of_layers, run / "images", f"{run.name}{alone}", plain_name(variant))
 
 
 def _tile(row: Mapping[str, Any], images: Path, further: Sequence[str]) -> Tile:
@@ -121,11 +95,6 @@ def _tile(row: Mapping[str, Any], images: Path, further: Sequence[str]) -> Tile:
     pixels = pixels_of(images / row["image"])
     name = shorten(row["name"], 22) if row["layer"] is None else with_its_end(row["name"], 22)
     return Tile(pixels, f"{name}, seed {row['seed']}" if row["seed"] else name, "\n".join(lines))
-
-
-def _mean(rows: Sequence[Mapping[str, Any]], column: str) -> str:
-    values = [row[column] for row in rows if row[column] is not None]
-    return f"{np.mean(values):.4f}" if values else "-"
 
 
 @plain_text
@@ -188,8 +157,8 @@ class Growth:
 
 
 def to_uint8(image: Tensor) -> np.ndarray:
-    """An image ``(3, H, W)`` in [0, 1] as uint8 ``(H, W, 3)``; what is not finite is grey."""
-    finite = image.detach().float().nan_to_num(0.5)
+    """An image ``(3, H, W)`` as uint8 ``(H, W, 3)``; what lies beyond 0 or 1 is black or white, what is NaN is grey."""
+    finite = image.detach().float().nan_to_num(0.5).clamp(0, 1)
     return (finite * 255).round().byte().permute(1, 2, 0).cpu().numpy()
 
 
@@ -197,11 +166,11 @@ def _most_lines(tiles: Sequence[Tile]) -> int:
     return max((tile.caption.count("\n") + 1 for tile in tiles), default=2)
 
 
-def _grid(rows: int, columns: int, title: str, margin: float, lines: int) -> tuple[Figure, np.ndarray]:
-    """A figure of square places with room for a title and so many lines each, and ``margin`` inches at the left."""
+def _grid(rows: int, columns: int, title: str, lines: int) -> tuple[Figure, np.ndarray]:
+    """A figure of square places with room for a title and so many lines each."""
     cell_width, below = 1.9, 0.14 * max(0, lines - 2)
     cell_height = 2.4 + below
-    width = margin + columns * cell_width + 0.2
+    width = columns * cell_width + 0.2
     # An inch holds about nine of the title's letters.
     title = "\n".join(part for line in title.splitlines() for part in wrap(line, int(9 * width)))
     top = 0.3 + 0.2 * title.count("\n")
@@ -209,7 +178,7 @@ def _grid(rows: int, columns: int, title: str, margin: float, lines: int) -> tup
     figure = Figure(figsize=(width, height), dpi=110)
     axes: Any = figure.subplots(rows, columns, squeeze=False)
     figure.subplots_adjust(
-        left=(margin + 0.1) / width, right=1 - 0.1 / width, bottom=(0.45 + below) / height,
+        left=0.1 / width, right=1 - 0.1 / width, bottom=(0.45 + below) / height,
         top=1 - (top + 0.25) / height, wspace=0.1, hspace=0.36 + below / 1.7,
     )  # fmt: skip
     figure.suptitle(title, x=0.1 / width, y=1 - 0.1 / height, ha="left", va="top", fontsize=11, fontweight="bold")

@@ -22,6 +22,9 @@ OF_MEMORY = (
 OF_WHOLE_BATCH = ("failed",)
 """What a batch holds that is not of its N images, one by one."""
 
+OF_BOXES = ("boxes", "box_labels")
+"""What it holds of each of its boxes, which ``n_boxes`` shares out among the images."""
+
 ResultT = TypeVar("ResultT")
 
 
@@ -32,7 +35,7 @@ def results_of_parts(
 
     Args:
         step: Batch -> anything. What it gives of an image depends on that image alone.
-        batch: All that it holds but ``failed`` is a list or tensor of N.
+        batch: All that it holds is a list or tensor of N, but for ``failed`` and what there is of each box.
         told: Whether the user has been told already.
 
     Returns:
@@ -70,6 +73,7 @@ def is_out_of_memory(error: BaseException) -> bool:
 
 
 def _split(batch: Batch, k: int) -> tuple[Batch, Batch]:
+    n_boxes = int(batch["n_boxes"][:k].sum()) if "n_boxes" in batch else 0  # of some there are no boxes
     first: dict[str, Any] = {}
     second: dict[str, Any] = {}
     for name, value in batch.items():
@@ -77,5 +81,6 @@ def _split(batch: Batch, k: int) -> tuple[Batch, Batch]:
             first[name], second[name] = value, []
         else:
             assert isinstance(value, Tensor | list)
-            first[name], second[name] = value[:k], value[k:]
+            end = n_boxes if name in OF_BOXES else k
+            first[name], second[name] = value[:end], value[end:]
     return cast(Batch, first), cast(Batch, second)

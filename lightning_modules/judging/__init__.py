@@ -3,7 +3,7 @@
 Nothing here optimizes an image or writes a file.
 """
 
-from lightning_modules.judging.judges import Judge, load_judges, tell_of, with_verdicts
-from lightning_modules.judging.maker import judged_by_maker, unreached
+from lightning_modules.judging.finished import judged_image
+from lightning_modules.judging.judges import Judge, load_judges, tell_of
 
-__all__ = ["Judge", "judged_by_maker", "load_judges", "tell_of", "unreached", "with_verdicts"]
+__all__ = ["Judge", "judged_image", "load_judges", "tell_of"]

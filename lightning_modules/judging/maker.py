@@ -6,6 +6,7 @@ import math
 
 import numpy as np
 import torch
+from torch import Tensor
 
 from lightning_modules.networks.network import Network
 from lightning_modules.results.rows import Row, errors_of_logits
@@ -51,6 +52,19 @@ def judged_by_maker(
         "prediction_name": network.class_names[prediction],
         "total_variation": float(total_variation(image)),
     }
+
+
+def clipped(image: Tensor) -> float:
+    """The share, in [0, 1], of the values of an image that lie at or beyond 0 or 1: detail that no pixel can show.
+
+    Args:
+        image: As it was made, before it is rounded to 8 bits, of any shape. What is NaN does not count.
+
+    Example:
+        >>> clipped(torch.tensor([0.0, 0.001, 0.999, 1.5]))
+        0.5
+    """
+    return float(((image <= 0) | (image >= 1)).double().mean())
 
 
 def unreached(activation: float, steps: int) -> str:

@@ -46,6 +46,6 @@ class AttributionMetric(NamedByOptions, ABC):
         Args:
             attribution: Maps ``(N, C, H, W)``.
             forward_pass: The pass that they explain.
-            batch: The batch, with its ``boxes`` (N of ``(K, 4)``) and ``box_labels`` (N of ``(K,)``).
+            batch: The batch, with its ``boxes`` ``(B, 4)``, ``box_labels`` ``(B,)`` and ``n_boxes`` ``(N,)``.
             method: The method that made the maps.
         """

@@ -8,7 +8,7 @@ from scipy import ndimage
 from torch import Tensor
 from torchvision.ops import box_iou
 
-from datamodules.batch import Batch
+from datamodules.batch import Batch, image_of_each_box
 from lightning_modules.errors import InputError
 from lightning_modules.gradients.forward_pass import ForwardPass
 from lightning_modules.methods.base import AttributionMethod
@@ -189,14 +189,15 @@ class LocalizationError(AttributionMetric):
     ) -> dict[str, Tensor]:
         found = localization_box(attribution, self.threshold)
         label = batch["label"].to(found.device)
-        right, scored = [], []
-        for box, boxes, labels, own in zip(found, batch["boxes"], batch["box_labels"], label):
-            wanted = boxes.to(found.device)[labels.to(found.device) == own]
-            scored.append(bool(own >= 0 and len(wanted)))
-            right.append(bool(len(wanted) and (box_iou(box[None], wanted) >= self.iou).any()))
+        image = image_of_each_box(batch).to(found.device)
+        boxes, labels = batch["boxes"].to(found.device), batch["box_labels"].to(found.device)
+        is_own = (labels == label[image]) & (labels >= 0)
+        is_found = is_own & (box_iou(found, boxes)[image, torch.arange(len(boxes), device=image.device)] >= self.iou)
+        is_right, is_scored = (
+            torch.zeros_like(label).index_add_(0, image, of_boxes.long()) > 0 for of_boxes in (is_found, is_own)
+        )
         best = forward_pass.logits.topk(min(5, forward_pass.logits.shape[1])).indices
         in_top1, in_top5 = best[:, 0] == label, (best == label[:, None]).any(1)
-        is_right, is_scored = torch.tensor(right, device=found.device), torch.tensor(scored, device=found.device)
         return {
             name: (~(is_right & in_top)).float().where(is_scored, torch.nan)
             for name, in_top in zip(self.columns, (in_top1, in_top5))
@@ -224,9 +225,8 @@ def object_masks(forward_pass: ForwardPass, batch: Batch, margin: float = 0.0, o
     n, _, height, width = forward_pass.images.shape
     device = forward_pass.images.device
     # The boxes of all images at once: a GPU would wait for the start of many small steps.
-    boxes, labels = torch.cat(batch["boxes"]).to(device), torch.cat(batch["box_labels"]).to(device)
-    sizes = torch.tensor([len(of_image) for of_image in batch["boxes"]])
-    image = torch.arange(n).repeat_interleave(sizes).to(device)
+    image = image_of_each_box(batch).to(device)
+    boxes, labels = batch["boxes"].to(device), batch["box_labels"].to(device)
     is_target = labels == forward_pass.target[image]
     wanted = is_target if of_target else ~is_target & (labels >= 0)
     masks = _mask_of_each(boxes, height, width, margin) & wanted[:, None, None]

@@ -45,7 +45,7 @@ def load_efficientnet_lite0(
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         module = _timms()
-    if name == "IMAGENET1K_V1":
+    if name in ("IMAGENET1K_V1", "DEFAULT"):
         module.load_state_dict(_published(module))
     elif name != "random":
         found = find_file(weights)

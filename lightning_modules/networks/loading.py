@@ -82,6 +82,8 @@ def load_network(
     maker = _find(path)
     builder = builder_of(maker, arguments)
     entries = weights_of(builder)
+    if entries and str(weights) == "DEFAULT":  # torchvision's other name of its best ones
+        weights = type(entries[0])["DEFAULT"].name
     module, entry = _with_weights(maker, path, arguments, entries, str(weights), seed)
     module.eval()
     if training := [at for at, part in module.named_modules() if part.training]:

@@ -89,7 +89,16 @@ class Network(nn.Module, Generic[ModuleT]):
         return as_logits(self.original(self.normalized(images)), self.outputs)
 
     def normalized(self, images: Tensor) -> Tensor:
-        """What the module gets of pixels: a tensor of its own, which it may write to."""
+        """What the module gets of pixels: a tensor of its own, which it may write to.
+
+        Raises:
+            InputError: If they are bytes, or other integers, which would be taken for pixels that far beyond 1.
+        """
+        if not images.is_floating_point():
+            raise InputError(
+                f"The network takes pixels in [0, 1], and got {images.dtype}; datamodules.batch.pixels_of makes them "
+                "of bytes."
+            )
         return (images - self.mean) / self.std
 
     @property

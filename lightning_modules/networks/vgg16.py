@@ -160,7 +160,7 @@ def load_vgg16(weights: str | Path = "IMAGENET1K_V1", *, seed: int = 0, **said: 
         return module.to_empty(device="cpu").initialize(seed).network(**said).freeze()
     if name == "shapes":
         return _from_file(EMBEDDED_WEIGHTS, "", said)
-    if name == "IMAGENET1K_V1":
+    if name in ("IMAGENET1K_V1", "DEFAULT"):
         return _from_file(download(VGG16_Weights.IMAGENET1K_V1), "", said)
     if name in VGG16_Weights.__members__:
         raise WeightsError(

@@ -43,6 +43,7 @@ WORDS = {
     "p": "Probability: how sure the network is that the image shows the class.",
     "shifted": "The same after small random shifts. An image that only fools the network does not survive them.",
     "TV": "Total variation: how much neighbouring pixels differ. Smooth images have little.",
+    "clipped": "Share of the colours that ran into pure black or white, where detail is lost. Lower is better.",
     "total variation": "How much neighbouring pixels differ. Smooth images have little.",
 }
 """What stands in the tables -> what it means."""

@@ -23,7 +23,7 @@ class Report:
         curves: Tag -> (step, number), steps whole; the tag's name says what a step is.
         summary: Has the counts of images, and their accuracy.
         tables: For the terminal and for TensorBoard.
-        notes: Sentences about what stands out, for the terminal.
+        notes: Sentences about what stands out, for the terminal; :attr:`all_notes` has those of every run too.
         legend: How to read the figure of a single image, for who has never seen one.
     """
 
@@ -33,6 +33,11 @@ class Report:
     tables: Sequence[Table]
     notes: Sequence[str] = ()
     legend: str = ""
+
+    @property
+    def all_notes(self) -> list[str]:
+        """What stands out, in this run and in the images of any."""
+        return [*self.notes, *image_notes(self.summary)]
 
     def markdown(self) -> str:
         """How many images there were, and the tables."""
@@ -54,6 +59,30 @@ def describe_images(summary: Mapping[str, Any]) -> str:
     if summary.get("top5") is not None:
         line += f", top-5 {summary['top5']:.1%}"
     return line
+
+
+def image_notes(summary: Mapping[str, Any]) -> list[str]:
+    """What may be otherwise than meant in the images of a run, from the counts in its summary.
+
+    Example:
+        >>> image_notes({"n_unturned": 1, "doubts": {}})[0].partition(",")[0]
+        '1 image asks by its EXIF orientation to be turned'
+    """
+    unturned = unturned_note(summary.get("n_unturned", 0), "--data.exif_orientation true")
+    doubts = summary.get("doubts", {}).items()
+    told = [f"Of {n:,} image{'s' if n > 1 else ''} the pixels are in doubt: {doubt}." for doubt, n in doubts]
+    return [*([unturned] if unturned else []), *told]
+
+
+def unturned_note(n: int, option: str) -> str:
+    """That ``n`` images ask to be turned and were not, and the option that turns them; empty where there are none."""
+    if not n:
+        return ""
+    ask = "images ask by their EXIF orientation" if n > 1 else "image asks by its EXIF orientation"
+    return (
+        f"{n:,} {ask} to be turned, and the network saw {'them' if n > 1 else 'it'} unturned, as published ImageNet "
+        f"numbers do. What turns {'them' if n > 1 else 'it'}: {option}"
+    )
 
 
 def image_scalars(summary: Mapping[str, Any]) -> dict[str, float | None]:

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +14,7 @@ import pyarrow.parquet as pq
 import torch
 from torch import Tensor
 
-from datamodules.batch import Batch
+from datamodules.batch import UPRIGHT, Batch
 from lightning_modules.errors import InputError
 from lightning_modules.whole_files import written_whole
 
@@ -21,6 +22,8 @@ IMAGE_FIELDS = [
     pa.field("path", pa.string()),
     pa.field("status", pa.string()),
     pa.field("error", pa.string()),
+    pa.field("exif_orientation", pa.int64()),
+    pa.field("doubt", pa.string()),
     pa.field("label", pa.int64()),
     pa.field("label_name", pa.string()),
     pa.field("prediction", pa.int64()),
@@ -33,6 +36,9 @@ IMAGE_FIELDS = [
 ``top5`` is too where there are no more than five classes.
 
 ``error`` says why ``status`` is "failed", or what is wrong with the boxes of an image that is "ok".
+
+``exif_orientation``, 2 to 8, is what the file asks for and was not given; 1 = nothing. ``doubt`` says why the pixels
+may be others than meant; null = there is no reason.
 """
 
 
@@ -48,15 +54,18 @@ def image_columns(logits: Tensor, batch: Batch, names: Sequence[str]) -> list[Ro
     best = logits.topk(min(5, logits.shape[1])).indices
     probabilities = logits.softmax(1).double().amax(1)
     rows: list[Row] = []
-    for path, error, of_logits, label, ranks, probability in zip(
+    for path, orientation, doubt, error, of_logits, label, ranks, probability in zip(
         batch["path"],
+        batch["exif_orientation"],
+        batch["doubt"],
         batch["box_error"],
         errors_of_logits(logits),
         batch["label"].tolist(),
         best.tolist(),
         probabilities.tolist(),
     ):
-        row = {"path": path, "label": label, "label_name": names[label] if label >= 0 else None}
+        row = {"path": path, "exif_orientation": orientation, "doubt": doubt}
+        row |= {"label": label, "label_name": names[label] if label >= 0 else None}
         if of_logits is not None:
             rows.append({**row, "status": "failed", "error": of_logits})
             continue
@@ -186,11 +195,37 @@ def read_rows(folder: Path, columns: Sequence[str] | None = None) -> pa.Table:
     return table.sort_by([(name, "ascending") for name in keys])
 
 
+def refuse_other_columns(folder: Path, schema: pa.Schema) -> None:
+    """Asks that all parts have the columns of a schema, so that rows are only added to their like.
+
+    Raises:
+        InputError: If a part has others, as another version's may, or is damaged.
+    """
+    for part in sorted(folder.glob("part-*.parquet")):
+        with _opened(part) as file:
+            found = file.schema_arrow
+        lacks = [field.name for field in schema if field.name not in found.names]
+        has = [name for name in found.names if name not in schema.names]
+        kinds = [field.name for field in schema if field.name in found.names and found.field(field.name) != field]
+        words = (("lack", lacks), ("have besides", has), ("have in another form", kinds))
+        if differences := [f"{verb} {', '.join(names)}" for verb, names in words if names]:
+            raise InputError(
+                f"The rows in {folder} were written by another version: they {'; they '.join(differences)}. Give this "
+                "run another --out, or start over with --overwrite."
+            )
+
+
 def _read_part(path: Path, columns: Sequence[str] | None) -> pa.Table:
+    with _opened(path) as file:
+        return file.read(columns)
+
+
+@contextmanager
+def _opened(path: Path) -> Iterator[pq.ParquetFile]:
     try:
         # As a file of its own: in a folder named key=value, pyarrow would add a column.
         with pq.ParquetFile(path) as file:
-            return file.read(columns)
+            yield file
     except pa.ArrowInvalid as error:
         raise InputError(
             f"{path} is damaged ({error}). Delete it: the same command computes the images that it held again."
@@ -206,6 +241,8 @@ def summarize_images(frame: pd.DataFrame) -> dict[str, Any]:
     """Counts of images and accuracy, from rows of which an image may have several.
 
     ``top1`` and ``top5`` are shares of the labelled images that did not fail, None where there is nothing to tell.
+    ``n_unturned`` counts those that ask by their EXIF orientation to be turned, and were not; ``doubts`` those of which
+    the pixels may be others than meant, by the reason.
     """
     images = frame.drop_duplicates("path")
     good = images[images["status"] == "ok"]
@@ -213,6 +250,8 @@ def summarize_images(frame: pd.DataFrame) -> dict[str, Any]:
         "n_images": len(images),
         "n_failed": len(images) - len(good),
         "n_box_errors": int(good["error"].notna().sum()),
+        "n_unturned": int((good["exif_orientation"] > UPRIGHT).sum()),
+        "doubts": {str(doubt): int(n) for doubt, n in good["doubt"].value_counts().sort_index().items()},
         "n_labelled": int((good["label"] >= 0).sum()),
     }
     for name in ("top1", "top5"):

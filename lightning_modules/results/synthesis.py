@@ -9,7 +9,7 @@ import pyarrow as pa
 
 from lightning_modules.results.report import SCORES, SUMMARY, Report, tag
 from lightning_modules.results.rows import Row
-from lightning_modules.results.tables import Table, number
+from lightning_modules.results.tables import Table, number, share
 from lightning_modules.results.verdicts import (
     judges_in,
     note_of_verdict,
@@ -25,36 +25,43 @@ NUMBERS = {
     "probability": ("p", ".4f"),
     "probability_shifted": ("p shifted", ".4f"),
     "total_variation": ("TV", ".4f"),
+    "clipped": ("clipped", ".4f"),
 }
 """Column of the rows -> what it is called in a table of images, and its format."""
 
-COLUMNS = (*NUMBERS, "seconds")
+MEASURED = ("seconds", "cpu_seconds")
+"""Columns of times: of the clock, and of all cores, which does not count what else the machine does."""
+
+COLUMNS = (*NUMBERS, *MEASURED)
 MOST_ROWS = 32
 
 
-def summarize_synthesis(table: pa.Table, judges: Mapping[str, Mapping[str, Any]] | None = None) -> dict[str, Any]:
+def summarize_synthesis(
+    table: pa.Table, judges: Mapping[str, Mapping[str, Any]] | None = None, variants: Sequence[str] = VARIANTS
+) -> dict[str, Any]:
     """Counts, and for each variant the mean, least and greatest of each number, and what the judges made of it.
 
     Args:
         table: The rows.
         judges: Name -> ``n_classes``, and ``had_part``: whether the judge made the images itself.
+        variants: In which order they come.
     """
     frame = table.to_pandas()
     good = frame[frame["status"] == "ok"]
-    variants = {}
-    for variant in [name for name in VARIANTS if (good["variant"] == name).any()]:
+    summaries = {}
+    for variant in [name for name in variants if (good["variant"] == name).any()]:
         rows = good[good["variant"] == variant]
-        columns = {name: rows[name].dropna() for name in COLUMNS}
-        variants[variant] = {"n": len(rows)} | {
+        columns = {name: rows[name].dropna() for name in (*COLUMNS, "steps") if name in rows}
+        summaries[variant] = {"n": len(rows)} | {
             name: {"mean": float(values.mean()), "min": float(values.min()), "max": float(values.max())}
             for name, values in columns.items()
             if len(values)
         }
         if judges:
             n_classes = {judge: facts["n_classes"] for judge, facts in judges.items()}
-            variants[variant]["judges"] = summarize_verdicts(rows, n_classes)
+            summaries[variant]["judges"] = summarize_verdicts(rows, n_classes)
     counts = {"n_images": len(frame), "n_failed": len(frame) - len(good)}
-    return {**counts, **({"judges": judges} if judges else {}), "variants": variants}
+    return {**counts, **({"judges": judges} if judges else {}), "variants": summaries}
 
 
 def report_synthesis(summary: dict[str, Any]) -> Report:
@@ -64,13 +71,14 @@ def report_synthesis(summary: dict[str, Any]) -> Report:
     for variant, numbers in summary["variants"].items():
         means = {name: numbers[name]["mean"] for name in COLUMNS if name in numbers}
         scalars |= {tag(SCORES, name, variant): mean for name, mean in means.items()}
-        cells = [f"{means[name]:.4f} ({_worst(name, numbers[name]):.4f})" if name in means else "-" for name in COLUMNS]
+        shown = (*NUMBERS, "seconds")
+        cells = [f"{means[name]:.4f} ({_worst(name, numbers[name]):.4f})" if name in means else "-" for name in shown]
         rows.append([variant, str(numbers["n"]), *cells])
         for judge, of in numbers.get("judges", {}).items():
             scalars |= {tag(SCORES, f"judge.{judge}.{name}", variant): of[name] for name in ("top1", "top5")}
-    header = ["mean over images (worst)", "n", *(name.replace("_", " ") for name in COLUMNS)]
-    verdicts = {variant: numbers.get("judges", {}) for variant, numbers in summary["variants"].items()}
-    return Report(scalars, {}, summary, [Table(header, rows), *table_of_verdicts(verdicts)], _notes(summary))
+    header = ["mean over images (worst)", "n", *(name for name, _ in NUMBERS.values()), "seconds"]
+    tables = [Table(header, rows), *table_of_verdicts(summary["variants"])]
+    return Report(scalars, {}, summary, tables, _notes(summary))
 
 
 def _notes(summary: Mapping[str, Any]) -> list[str]:
@@ -81,19 +89,43 @@ def _notes(summary: Mapping[str, Any]) -> list[str]:
 
 
 def _worst(column: str, numbers: Mapping[str, float]) -> float:
-    """Of a number of several images, that of the worst: the least, but of total variation and time the greatest."""
-    return numbers["max" if column in ("total_variation", "seconds") else "min"]
+    """Of a number of several images, that of the worst: the least, or of what should be little the greatest."""
+    return numbers["max" if column in ("total_variation", "clipped", *MEASURED) else "min"]
 
 
-def table_of_images(rows: Sequence[Row]) -> Table:
-    """The numbers of the images; of many, those that hold least under fresh shifts."""
+def label_of_variant(variant: str, numbers: Mapping[str, Any]) -> str:
+    """What a figure says of a variant, in lines: its name, the judges' shares or else the network's, and the means.
+
+    Args:
+        variant: Its name.
+        numbers: Of the summary, see :func:`summarize_synthesis`.
+    """
+    shares = [
+        f"{judge}: {share(of['top1'])} first\n{share(of['top5'])} in five, p {number(of['probability'], '.3f')}"
+        for judge, of in numbers.get("judges", {}).items()
+        if of["n"]
+    ]
+    own = [
+        f"{NUMBERS[name][0]} {numbers[name]['mean']:.4f}" for name in NUMBERS if name in numbers and name != "clipped"
+    ]
+    costs = [f"clipped {share(numbers['clipped']['mean'])}", f"CPU {numbers['cpu_seconds']['mean']:.1f} s an image"]
+    return "\n".join([variant, *(shares or own), *costs])
+
+
+def table_of_images(rows: Sequence[Row], variants: Sequence[str] = VARIANTS) -> Table:
+    """The numbers of the images; of many, those that hold least under fresh shifts.
+
+    Args:
+        rows: The rows of a run.
+        variants: In which order those of a unit come.
+    """
     good = [row for row in rows if row["status"] == "ok"]
     title = "Images"
     if len(good) > MOST_ROWS:
         title = f"The {MOST_ROWS} of {len(good)} images that hold least under fresh shifts"
         good = sorted(good, key=_strength)[:MOST_ROWS]
     else:
-        good = sorted(good, key=lambda row: (row["name"], row["seed"], VARIANTS.index(row["variant"])))
+        good = sorted(good, key=lambda row: (row["name"], row["seed"], list(variants).index(row["variant"])))
     judges = judges_in(good[0]) if good else []
     several_variants, several_seeds = (len({row[name] for row in good}) > 1 for name in ("variant", "seed"))
     cells = []

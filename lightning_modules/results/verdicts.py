@@ -59,18 +59,27 @@ def summarize_verdicts(rows: pd.DataFrame, n_classes: Mapping[str, int]) -> dict
 
 
 def table_of_verdicts(variants: Mapping[str, Mapping[str, Any]]) -> list[Table]:
-    """A row for each variant and judge; no table without judges.
+    """A row for each judge and variant, with what the images cost; no table without judges.
 
     Args:
-        variants: Name -> {judge: see :func:`summarize_verdicts`}.
+        variants: Name -> ``judges``: {judge: see :func:`summarize_verdicts`}, and ``clipped``, ``steps`` and
+            ``cpu_seconds``, of which the ``mean`` is shown.
     """
     rows = [
-        [judge, variant, str(of["n"]), share(of["top1"]), share(of["top5"]), number(of["probability"], ".4f")]
-        for variant, judges in variants.items()
-        for judge, of in judges.items()
+        [
+            *(judge, variant, str(of["n"]), share(of["top1"]), share(of["top5"]), number(of["probability"], ".4f")),
+            share(_mean(numbers, "clipped")),
+            *(number(_mean(numbers, name), form) for name, form in (("steps", ".0f"), ("cpu_seconds", ".1f"))),
+        ]
+        for variant, numbers in variants.items()
+        for judge, of in numbers.get("judges", {}).items()
     ]
-    header = ["named by", "variant", "n", "first", "in its top five", "mean probability"]
-    return [Table(header, rows, n_left=2)] if rows else []
+    header = ["named by", "variant", "n", "first", "in its top five", "mean probability", "clipped", "steps"]
+    return [Table([*header, "CPU s an image"], rows, n_left=2)] if rows else []
+
+
+def _mean(numbers: Mapping[str, Any], column: str) -> float | None:
+    return numbers[column]["mean"] if column in numbers else None
 
 
 def note_of_verdict(judge: str, of_judge: Mapping[str, Any], *, had_part: bool) -> str:
@@ -97,6 +106,26 @@ def verdicts(row: Mapping[str, Any]) -> list[str]:
         ['a #12: toaster']
     """
     return [f"{judge} {words}" for judge in judges_in(row) if (words := verdict_of(row, judge)) is not None]
+
+
+def first_of(row: Mapping[str, Any]) -> str:
+    r"""What the first judge names first, then, in a second line, the rank and the probability of the right class.
+
+    Without a judge, the probability that the network which made the image gives it, or a channel's activation.
+
+    Example:
+        >>> first_of({"judge.a.rank": 1, "judge.a.probability": 0.871, "judge.a.prediction_name": "tench"})
+        'tench\n#1, 87.1%'
+        >>> first_of({"judge.a.rank": 12, "judge.a.probability": 0.001, "judge.a.prediction_name": "toaster"})
+        'toaster\n#12, 0.1%'
+        >>> first_of({"probability": 0.993, "activation": 4.9}), first_of({"probability": None, "activation": 4.9})
+        ('p 99.3%', '4.90')
+    """
+    for judge in judges_in(row):
+        probability, rank, name = (row[column] for column in verdict_columns(judge).values())
+        if rank is not None:
+            return f"{name}\n#{rank}, {probability:.1%}"
+    return f"{row['activation']:.2f}" if row["probability"] is None else f"p {row['probability']:.1%}"
 
 
 def verdict_of(row: Mapping[str, Any], judge: str) -> str | None:

@@ -17,10 +17,12 @@ from typing import Any
 
 from jsonargparse import Namespace
 from pytorch_lightning import LightningDataModule, LightningModule, Trainer
+from pytorch_lightning.accelerators import CPUAccelerator
 from pytorch_lightning.callbacks import Callback, RichProgressBar
 from pytorch_lightning.cli import LightningArgumentParser, LightningCLI
 from pytorch_lightning.loggers import TensorBoardLogger
-from pytorch_lightning.strategies import DDPStrategy
+from pytorch_lightning.strategies import DDPStrategy, SingleDeviceStrategy
+from pytorch_lightning.strategies.launchers import _MultiProcessingLauncher
 from pytorch_lightning.utilities.exceptions import MisconfigurationException
 
 from datamodules.batch import DataError
@@ -126,6 +128,7 @@ class RunCLI(LightningCLI):
         # Lightning's MisconfigurationException is none of these; see run_main
         except (TypeError, ValueError, RuntimeError) as error:
             raise RunError(f"The trainer's options do not fit together or this machine: {error}") from error
+        _refuse_what_leaves_no_run(trainer)
         if isinstance(trainer.strategy, DDPStrategy) and isinstance(config.get("strategy"), str | None):
             # The first process waits for the last one's rows; half an hour, as it is by itself, may be too short.
             trainer.strategy._timeout = LONGEST_WAIT
@@ -143,6 +146,33 @@ class RunCLI(LightningCLI):
                 # The parser leaves out what is null; here null says something that saying nothing does not.
                 config[name] = "null"
         return self.parser.dump(config, skip_validation=True)
+
+
+def _refuse_what_leaves_no_run(trainer: Trainer) -> None:
+    """Whether the run's rows, summary and figures come to be in this process.
+
+    Raises:
+        RunError: If they would in a child of it, in parts of a model, or nowhere.
+    """
+    strategy = trainer.strategy
+    if isinstance(strategy.launcher, _MultiProcessingLauncher):
+        raise RunError(
+            "trainer.strategy: what a spawned or forked process computes does not come back. Use ddp, or auto, which "
+            "start scripts. In a notebook, where these cannot be started, take --trainer.devices 1."
+        )
+    if not isinstance(strategy, SingleDeviceStrategy | DDPStrategy):
+        raise RunError(
+            f"trainer.strategy {type(strategy).__name__}: here each device has the whole network and a share of the "
+            "images. Use ddp, or auto."
+        )
+    if trainer.fast_dev_run:  # type: ignore[attr-defined]
+        raise RunError("trainer.fast_dev_run leaves nothing behind. For a first look take limit_test_batches 1.")
+    most = max(2, len(os.sched_getaffinity(0)))
+    if isinstance(trainer.accelerator, CPUAccelerator) and trainer.num_devices > most:
+        raise RunError(
+            f"trainer.devices {trainer.num_devices} on the CPU are as many processes, which use all CPUs each; there "
+            f"are {most}, so take at most that many."
+        )
 
 
 def quieten() -> None:

@@ -27,7 +27,7 @@ from lightning_modules.networks.vgg16 import WEIGHTS_HELP
 from lightning_modules.pages.runs import page_of_run
 from lightning_modules.pages.told import Told
 from lightning_modules.results.report import describe_images, flat_settings
-from lightning_modules.results.rows import done_paths
+from lightning_modules.results.rows import done_paths, refuse_other_columns
 from lightning_modules.running.cli import RunCLI, as_typed
 from lightning_modules.running.provenance import device_names, git_commit, seeds, versions, weights_sha256
 from lightning_modules.running.run_folder import RunError, RunFolder, write_text
@@ -61,7 +61,9 @@ def run_evaluation(
     summary = cli.evaluate()
     if summary is not None:
         cli.show(summary)
-    return int(cli.config["strict"] and summary is not None and summary["n_failed"] > 0)
+    if summary is None:  # not the first process
+        return 0
+    return int(summary["n_failed"] > 0 and (cli.config["strict"] or summary["n_failed"] == summary["n_images"]))
 
 
 class EvaluationCLI(RunCLI):
@@ -102,7 +104,7 @@ class EvaluationCLI(RunCLI):
         super().add_arguments_to_parser(parser)
         parser.add_argument("--overwrite", action="store_true", help="Delete what an earlier run left in RUN first.")
         parser.add_argument("--report", action="store_true", help="Make a page of the run to hand on: RUN/index.html.")
-        parser.add_argument("--strict", action="store_true", help="Exit with 1 if any image failed.")
+        parser.add_argument("--strict", action="store_true", help="Exit with 1 if a single image failed.")
         parser.add_argument(
             "--figure_format",
             type=FigureFormat,
@@ -144,6 +146,8 @@ class EvaluationCLI(RunCLI):
         torch.backends.cudnn.allow_tf32 = False
         data: EvaluationData = self.datamodule
         data.read_done, data.listing_file = partial(done_paths, self.writer.rows), self.out / "listing.arrow"
+        if self.trainer.limit_test_batches == 0:
+            raise RunError("--trainer.limit_test_batches 0 leaves no image: 1 is a batch, 1.0 all of them.")
         if data.limit_to(self.trainer.limit_test_batches):
             self.trainer.limit_test_batches = 1.0
         try:
@@ -174,24 +178,28 @@ class EvaluationCLI(RunCLI):
         run.remove_unfinished()
         run.settle("config.yaml", self.settings, fixed=fixed)
         run.settle("inputs.json", json.dumps(self.inputs, indent=2) + "\n", fixed=fixed)
+        if fixed:
+            refuse_other_columns(self.writer.rows, self.model.schema)
         run.begin_session(self.command)
 
     def _close_run(self) -> dict[str, Any]:
         """Writes ``summary.json``: of all rows, and of what produced them."""
         run, summary = self.run_folder, self.writer.summary
         if summary is None:
-            raise RunError(f"Nothing was computed into {self.out}: is trainer.limit_test_batches 0?")
+            raise RunError(f"Nothing was computed into {self.out}: its images were all left out.")
         run.end_session()
         if not run.has_grown():
             print("Nothing was left to compute: every image has its rows.")
         produced_by = {
             **self.inputs,
             "network": self.model.network.description(),
+            **({"notes": list(notes)} if (notes := getattr(self.datamodule, "notes", ())) else {}),
             **self.model.facts(self.out),
             "seeds": {"data": self._get(self.config, "data.seed"), **seeds(self.model)},
             "git_commit": git_commit(),
             "versions": versions(),
             "devices": self.guard.devices,
+            "threads": torch.get_num_threads(),
             "sessions": run.n_sessions(),
             "wall_time_s": round(run.wall_time(), 3),
         }
@@ -214,7 +222,7 @@ class EvaluationCLI(RunCLI):
         report = self.model.report(summary)
         for table in [*self.model.details(self.out), *report.tables]:
             console.print(table.rich())
-        for note in report.notes:
+        for note in report.all_notes:
             print(plain_lines(note))
         made = "Images, rows" if (self.out / "images").is_dir() else "Rows"
         out = plain(str(self.out))

@@ -8,9 +8,10 @@ from pytorch_lightning import LightningDataModule, Trainer
 from rich.console import Console
 from rich.text import Text
 
-from datamodules.batch import DataError
+from datamodules.batch import UPRIGHT, DataError
 from lightning_modules.classifier import Prediction, PredictionModule
 from lightning_modules.escaping import in_rich
+from lightning_modules.results.report import unturned_note
 from lightning_modules.results.tables import Table
 from lightning_modules.running.description import add_network_options, network_of
 from lightning_modules.running.parser import HelpfulParser
@@ -23,7 +24,7 @@ def run_prediction(
 
     Args:
         data_class: Makes the data of a list of images, ``batch_size``, ``num_workers``, ``input_size``,
-            ``resize_size`` and ``interpolation``.
+            ``resize_size``, ``interpolation`` and ``exif_orientation``.
         description: What help says first.
         args: The options; None = those of the command line.
     """
@@ -33,6 +34,9 @@ def run_prediction(
     parser.add_argument("--top_k", type=int, default=5, help="Classes to print for each image, at least 1.")
     parser.add_argument("--batch_size", type=int, default=16, help="Images in a batch.")
     parser.add_argument("--num_workers", type=int, default=0, help="Processes that read images; 0 = this one.")
+    parser.add_argument(
+        "--exif_orientation", type=bool, default=False, help="Whether images are turned as their EXIF asks."
+    )
     parser.add_argument("--accelerator", type=str, default="auto", help="Lightning's name of it: auto, cpu, gpu, ...")
     options = parser.parse_args(args)
     for name, least in (("top_k", 1), ("batch_size", 1), ("num_workers", 0)):
@@ -46,6 +50,7 @@ def run_prediction(
         input_size=network.input_size,
         resize_size=network.resize_size,
         interpolation=network.interpolation,
+        exif_orientation=options.exif_orientation,
     )
     trainer = Trainer(
         accelerator=options.accelerator,
@@ -59,10 +64,22 @@ def run_prediction(
     console = Console()
     if any(batch["path"] for batch in batches):
         console.print(_table(batches, network.class_names, options.top_k).rich())
+    for note in _notes(batches):
+        console.print(in_rich(note), highlight=False, soft_wrap=True)
     failed = [failure for batch in batches for failure in batch["failed"]]
     for path, error in failed:
         console.print(Text("failed ", "red"), in_rich(f"{path}: {error}"), sep="", soft_wrap=True)
     return 1 if failed else 0
+
+
+def _notes(batches: Sequence[Prediction]) -> list[str]:
+    """What may be otherwise than meant: how many images were not turned, and of which the pixels are in doubt."""
+    n = sum(orientation > UPRIGHT for batch in batches for orientation in batch["exif_orientation"])
+    unturned = unturned_note(n, "--exif_orientation true")
+    doubts = [
+        f"in doubt {path}: {doubt}" for batch in batches for path, doubt in zip(batch["path"], batch["doubt"]) if doubt
+    ]
+    return [*([unturned] if unturned else []), *doubts]
 
 
 def _table(batches: Sequence[Prediction], class_names: Sequence[str], top_k: int) -> Table:

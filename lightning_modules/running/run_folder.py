@@ -22,9 +22,11 @@ from lightning_modules.whole_files import written_whole
 SPLIT = frozenset(
     (
         "config",
-        "data.boxes",  # these three by where they lie, however that is written: inputs.json
+        "data.boxes",  # these five by where they lie or what they hold, however that is written: inputs.json
         "data.exemplars",
+        "data.labels",
         "data.root",
+        "data.synsets",
         "figure_format",
         "out",
         "overwrite",

@@ -6,12 +6,15 @@ import inspect
 from pathlib import Path
 from typing import Any
 
+import torch
 from pytorch_lightning import LightningDataModule, LightningModule, Trainer
 from pytorch_lightning.callbacks import Callback, EarlyStopping, ModelCheckpoint
 from pytorch_lightning.cli import LightningArgumentParser
 from pytorch_lightning.utilities.rank_zero import rank_zero_info
 
+from datamodules.batch import UPRIGHT
 from lightning_modules.networks.vgg16 import load_vgg16, save_vgg16
+from lightning_modules.results.report import unturned_note
 from lightning_modules.running.cli import RunCLI
 from lightning_modules.running.run_folder import RunFolder
 
@@ -65,6 +68,36 @@ class Announcement(Callback):
         )
 
 
+class UnturnedImages(Callback):
+    """Says, after an epoch, how many images ask by their EXIF orientation to be turned, and were not."""
+
+    def __init__(self) -> None:
+        self.n: int | None = 0
+
+    def on_train_batch_end(
+        self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
+    ) -> None:
+        self._count(batch)
+
+    def on_validation_batch_end(
+        self, trainer: Trainer, pl_module: Any, outputs: Any, batch: Any, batch_idx: int, dataloader_idx: int = 0
+    ) -> None:
+        if not trainer.sanity_checking:
+            self._count(batch)
+
+    def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        if self.n is None:  # each epoch has the same images
+            return
+        n = int(trainer.strategy.reduce(torch.tensor(self.n, device=pl_module.device), reduce_op="sum"))
+        self.n = None
+        if note := unturned_note(n, "--data.exif_orientation true"):
+            rank_zero_info(note)
+
+    def _count(self, batch: Any) -> None:
+        if self.n is not None:
+            self.n += sum(orientation > UPRIGHT for orientation in batch.get("exif_orientation", ()))
+
+
 class TrainCLI(RunCLI):
     trainer_options = (
         *("max_epochs", "max_steps", "max_time", "gradient_clip_val", "accumulate_grad_batches"),
@@ -90,6 +123,7 @@ class TrainCLI(RunCLI):
         last = ModelCheckpoint(folder, filename="last", enable_version_counter=False)
         return [
             Announcement(),
+            UnturnedImages(),
             self.checkpoints,
             last,
             EarlyStopping("val/accuracy", mode="max", patience=self.config["patience"]),

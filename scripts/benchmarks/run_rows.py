@@ -22,7 +22,7 @@ from benchmarks.map_rows import CAPTUM, our_maps
 from benchmarks.setting import Setting
 from benchmarks.timing import OURS, Contender, Goal, Result, Row, compare
 from datamodules import ImageFolderDataModule, write_shapes
-from datamodules.batch import Batch
+from datamodules.batch import Batch, pixels_of
 from lightning_modules import AttributionModule, GradCAM, GuidedBackprop, GuidedGradCAM, RunWriter
 from lightning_modules.gradients.memory import give_back_freed_memory
 from lightning_modules.metrics import rank_correlation
@@ -98,7 +98,7 @@ def bf16_accuracy(setting: Setting) -> list[Result]:
         write_shapes(root, n_train=0, n_val=32, n_pairs=0, seed=0)
         data = _data(embedded, root / "val", 32)
         data.setup("test")
-        images = next(iter(data.test_dataloader()))["image"].to(setting.device)
+        images = pixels_of(next(iter(data.test_dataloader()))["image"].to(setting.device))
     results = _accuracy(embedded, images, "embedded model, 32 generated images")
     if not setting.has_fast_bf16():
         return results

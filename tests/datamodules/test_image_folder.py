@@ -3,8 +3,10 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
+from PIL import ExifTags, Image
 
 from datamodules import DataError, ImageFolderDataModule
 from datamodules.reading.annotations import Annotation, write_annotation
@@ -23,12 +25,14 @@ class TestBatches:
         make_images(tmp_path, "cat/a b'c.png", "dog/ü.png")
         (batch,) = batches(tmp_path, class_names=["cat", "dog"], n_originals=1)
         assert batch["image"].shape == (2, 3, 224, 224)
-        assert batch["image"].dtype == torch.float32
+        assert batch["image"].dtype == torch.uint8
         assert batch["label"].tolist() == [0, 1]
         assert batch["index"].tolist() == [0, 1]
         assert batch["path"] == ["cat/a b'c.png", "dog/ü.png"]
-        assert [tuple(boxes.shape) for boxes in batch["boxes"]] == [(0, 4), (0, 4)]
+        assert batch["boxes"].shape == (0, 4)
+        assert batch["n_boxes"].tolist() == [0, 0]
         assert batch["failed"] == []
+        assert (batch["exif_orientation"], batch["doubt"]) == ([1, 1], [None, None])
         assert batch["original"][0].pixels.shape == (40, 50, 3)
         assert batch["original"][0].view == pytest.approx((7.5, 2.5, 42.5, 37.5))
         assert batch["original"][1] is None
@@ -44,7 +48,7 @@ class TestBatches:
         make_images(tmp_path, "cat/a.png")
         (tmp_path / "cat/a.png").write_bytes(b"x")
         (batch,) = batches(tmp_path)
-        assert len(batch["image"]) == 0
+        assert (len(batch["image"]), batch["image"].dtype) == (0, torch.uint8)
         assert len(batch["failed"]) == 1
 
     def test_bytes_that_are_not_utf8(self, tmp_path: Path) -> None:
@@ -92,9 +96,9 @@ class TestBoxes:
         (batch,) = batches(tmp_path / "images", boxes=str(tmp_path / "boxes"), class_names=["dog", "cat"])
         # The view is (7.5, 2.5) to (42.5, 37.5), 35 pixels that become 224.
         expected = [[16.0, 48.0, 80.0, 176.0], [0.0, 0.0, 224.0, 224.0]]
-        torch.testing.assert_close(batch["boxes"][0], torch.tensor(expected))
-        assert batch["box_labels"][0].tolist() == [1, -1]
-        assert len(batch["boxes"][1]) == 0
+        torch.testing.assert_close(batch["boxes"], torch.tensor(expected))
+        assert batch["box_labels"].tolist() == [1, -1]
+        assert batch["n_boxes"].tolist() == [2, 0]
 
     def test_annotation_of_another_image(self, tmp_path: Path) -> None:
         make_images(tmp_path / "images", "cat/a.png")
@@ -103,7 +107,7 @@ class TestBoxes:
         (batch,) = batches(tmp_path / "images", boxes=str(tmp_path / "boxes"))
         assert batch["failed"] == []
         assert "a.xml is of an image of 100 × 40 pixels, not 50 × 40" in batch["box_error"][0]
-        assert len(batch["boxes"][0]) == 0
+        assert batch["n_boxes"].tolist() == [0]
 
     def test_malformed_annotation_is_told_and_not_fatal(self, tmp_path: Path) -> None:
         make_images(tmp_path / "images", "cat/a.png", "cat/b.png")
@@ -113,7 +117,90 @@ class TestBoxes:
         (batch,) = batches(tmp_path / "images", boxes=str(tmp_path / "boxes"))
         assert "a.xml: no element found" in batch["box_error"][0]
         assert batch["box_error"][1] is None
-        assert [len(boxes) for boxes in batch["boxes"]] == [0, 2]
+        assert batch["n_boxes"].tolist() == [0, 2]
+
+
+class TestOrientation:
+    """A file of 50 × 40 pixels that asks to be turned."""
+
+    box = 10.0, 4.0, 30.0, 12.0
+    in_the_file = 50, 40
+
+    def folder(self, tmp_path: Path, orientation: int, size: tuple[int, int] = in_the_file) -> Path:
+        pixels = np.zeros((size[1], size[0], 3), np.uint8)
+        left, top, right, bottom = (int(v) for v in self.box)
+        pixels[top:bottom, left:right] = 255
+        exif = Image.Exif()
+        exif[ExifTags.Base.Orientation] = orientation
+        (tmp_path / "images/cat").mkdir(parents=True)
+        (tmp_path / "boxes").mkdir()
+        Image.fromarray(pixels).save(tmp_path / "images/cat/a.png", exif=exif)
+        return tmp_path / "images"
+
+    def batch(self, root: Path, annotation: Annotation, is_on: bool) -> dict:
+        write_annotation(root.parent / "boxes/a.xml", annotation)
+        options = {"boxes": str(root.parent / "boxes"), "class_names": ["cat"], "resize_size": None, "input_size": 40}
+        (batch,) = batches(root, exif_orientation=is_on, n_originals=1, **options)
+        assert batch["failed"] == []
+        return batch
+
+    @pytest.mark.parametrize("is_on", [False, True], ids=["off", "on"])
+    @pytest.mark.parametrize("of_the_file", [False, True], ids=["seen", "as in the file"])
+    @pytest.mark.parametrize("orientation", [5, 6, 7, 8])
+    def test_boxes_follow_by_the_size_of_their_annotation(
+        self, tmp_path: Path, orientation: int, of_the_file: bool, is_on: bool
+    ) -> None:
+        """The bright rectangle is found where its box was moved to, whichever of the two was annotated."""
+        root, (width, height) = self.folder(tmp_path, orientation), self.in_the_file
+        left, top, right, bottom = self.box
+        turned_box = {
+            5: (top, left, bottom, right),
+            6: (height - bottom, left, height - top, right),
+            7: (height - bottom, width - right, height - top, width - left),
+            8: (top, width - right, bottom, width - left),
+        }[orientation]
+        annotation = (
+            Annotation(width, height, ("cat",), (self.box,))
+            if of_the_file
+            else Annotation(height, width, ("cat",), (turned_box,))
+        )
+        batch = self.batch(root, annotation, is_on)
+        assert batch["box_error"] == [None]
+        assert batch["exif_orientation"] == [1 if is_on else orientation]
+        assert batch["original"][0].pixels.shape[:2] == ((width, height) if is_on else (height, width))
+        x, y = (batch["image"][0, 0] > 0.5 * batch["image"].max()).nonzero().flip(1).aminmax(dim=0)
+        found = torch.cat([x, y + 1]).float()
+        torch.testing.assert_close(batch["boxes"][0][0], found)
+
+    @pytest.mark.parametrize("is_on", [False, True], ids=["off", "on"])
+    @pytest.mark.parametrize(
+        ("orientation", "size"), [(2, (50, 40)), (3, (50, 40)), (4, (50, 40)), (6, (40, 40)), (5, (40, 40))]
+    )
+    def test_boxes_are_not_guessed(self, tmp_path: Path, orientation: int, size: tuple[int, int], is_on: bool) -> None:
+        root = self.folder(tmp_path, orientation, size)
+        batch = self.batch(root, Annotation(*size, ("cat",), (self.box,)), is_on)
+        assert len(batch["boxes"][0]) == len(batch["box_labels"][0]) == 0
+        assert f"a.xml is of an image with the EXIF orientation {orientation}" in batch["box_error"][0]
+        assert "before or after it is turned cannot be told" in batch["box_error"][0]
+
+    def test_an_annotation_without_boxes_tells_nothing_wrong(self, tmp_path: Path) -> None:
+        batch = self.batch(self.folder(tmp_path, 3), Annotation(50, 40, (), ()), True)
+        assert batch["box_error"] == [None]
+
+    def test_an_annotation_of_another_image(self, tmp_path: Path) -> None:
+        batch = self.batch(self.folder(tmp_path, 6), Annotation(50, 41, ("cat",), (self.box,)), True)
+        assert "a.xml is of an image of 50 × 41 pixels, not 40 × 50" in batch["box_error"][0]
+
+    @pytest.mark.parametrize("is_on", [False, True], ids=["off", "on"])
+    def test_training_has_it_too(self, tmp_path: Path, is_on: bool) -> None:
+        root = self.folder(tmp_path, 6)
+        for part in ("train", "val"):
+            (tmp_path / part / "cat").mkdir(parents=True)
+            (tmp_path / part / "cat/a.png").write_bytes((root / "cat/a.png").read_bytes())
+        data = ImageFolderDataModule(str(tmp_path), num_workers=0, exif_orientation=is_on)
+        data.setup("fit")
+        for loader in (data.train_dataloader(), data.val_dataloader()):
+            assert [batch["exif_orientation"] for batch in loader] == [[1 if is_on else 6]]
 
 
 class TestTraining:

@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 
 from datamodules import SHAPE_NAMES, DataError, ShapesDataModule, decode_image, write_shapes
+from datamodules.batch import boxes_of
 from datamodules.reading.annotations import read_annotation
 
 
@@ -60,7 +61,8 @@ def test_objects_survive_the_crop(shapes: Path) -> None:
         data.setup("test")
         for batch in data.test_dataloader():
             assert batch["image"].shape[1:] == (3, 112, 112)
-            for boxes, labels, label in zip(batch["boxes"], batch["box_labels"], batch["label"]):
+            for i, label in enumerate(batch["label"]):
+                boxes, labels = boxes_of(batch, i)
                 assert len(boxes) == len(set(labels.tolist())) == count
                 assert label in labels
                 # Not cut by the border: no side lies on it.

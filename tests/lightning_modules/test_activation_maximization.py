@@ -20,6 +20,7 @@ from lightning_modules.synthesis import (
     Channel,
     LogitMargin,
     Objective,
+    PixelImage,
     RandomShift,
     TotalVariation,
     generators,
@@ -106,6 +107,21 @@ def test_the_numbers_are_those_of_the_saved_image(tmp_path: Path, shapes_network
     assert (row["status"], row["steps"], row["seed"], row["name"]) == ("ok", 20, 0, "ring")
 
 
+class HardImage(PixelImage):
+    """Pixels that go beyond what can be shown."""
+
+    def pixels(self, parameters: Tensor, size: tuple[int, int]) -> Tensor:
+        return 3 * super().pixels(parameters, size) - 1
+
+
+def test_what_is_clipped_is_told_as_it_was_before_rounding(tmp_path: Path) -> None:
+    module = ActivationMaximizationModule("shapes", parametrization=HardImage(2.0), steps=1, n_fresh=1, n_figures=0)  # type: ignore[arg-type]
+    (row,) = run(tmp_path, module, [3])
+    saved = pixels(tmp_path, row)
+    assert 0.3 < row["clipped"] <= ((saved == 0) | (saved == 1)).mean() < 0.9
+    assert module.summarize(read_rows(tmp_path / "results"))["variants"]["both"]["clipped"]["mean"] == row["clipped"]
+
+
 def test_channels(tmp_path: Path, shapes_network: Network) -> None:
     plain = ActivationMaximizationModule("shapes", steps=10, n_fresh=1)
     (row,) = run(tmp_path / "a", plain, ["features.28:7"])
@@ -126,10 +142,13 @@ def test_ablation(tmp_path: Path) -> None:
     by_variant = {row["variant"]: row["total_variation"] for row in rows[:4]}
     assert by_variant["both"] < by_variant["shifts only"]
     assert by_variant["TV only"] < by_variant["neither"]
-    assert {path.name for path in (tmp_path / "figures").iterdir()} >= {"ablation.png", "contact_sheet_both_000.png"}
+    figures = {path.name for path in (tmp_path / "figures").iterdir()}
+    assert figures >= {"ablation.png", "contact_sheet_both_000.png", "contact_sheet_TV_only_000.png"}
+    assert len([name for name in figures if name.startswith("0000")]) == 2  # how they grew, with both
     summary = module.summarize(read_rows(tmp_path / "results"))
     assert list(summary["variants"]) == ["neither", "TV only", "shifts only", "both"]
     assert summary["variants"]["both"]["n"] == 2
+    assert "TV stands for the penalties [TotalVariation(weight=3000)], shifts for" in module.report(summary).notes[-1]
     # The plain run makes the image that the ablation calls both.
     (plain,) = run(
         tmp_path / "plain", ActivationMaximizationModule("shapes", steps=20, regularizers=[TotalVariation(3000)]), 0
@@ -277,7 +296,9 @@ class TestExemplars:
             assert row["value"] == pytest.approx(float(objective(output, torch.tensor([row["target"]]))), rel=1e-3)
         assert all(row["path"].startswith("star/") for row in rows[:3])
         assert (tmp_path / "figures/exemplars_000.png").is_file()
-        assert module.facts(tmp_path) == {"exemplars": {"n_photos": 80, "n_failed": 0, "failed": []}}
+        assert module.facts(tmp_path) == {
+            "exemplars": {"n_photos": 80, "n_failed": 0, "failed": [], "n_unturned": 0, "doubts": []}
+        }
 
     def test_a_dead_channel_has_its_photos_all_the_same(self, tmp_path: Path, shapes: Path) -> None:
         module = TestWhereNoGradientReaches().module(n_figures=0)

@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from datamodules import ShapesDataModule
+from datamodules.batch import with_pixels
 from lightning_modules import AttributionMethod, AttributionModule, ForwardPass, GradCAM, InputError, Saliency
 
 
@@ -15,7 +16,7 @@ from lightning_modules import AttributionMethod, AttributionModule, ForwardPass,
 def batch(shapes: Path) -> dict[str, Any]:
     data = ShapesDataModule(str(shapes), 64, 80, 60, batch_size=4, num_workers=0, n_originals=1)
     data.setup("test")
-    return next(iter(data.test_dataloader()))
+    return with_pixels(next(iter(data.test_dataloader())))
 
 
 def test_rows_and_figures_of_a_batch(batch: dict[str, Any]) -> None:
@@ -61,7 +62,7 @@ def test_degenerate_maps_are_counted_and_miss(batch: dict[str, Any], value: floa
         def __call__(self, forward_pass: ForwardPass) -> Tensor:
             return torch.full_like(forward_pass.images[:, :1], value)
 
-    batch["box_labels"] = [torch.zeros_like(labels) for labels in batch["box_labels"]]
+    batch["box_labels"] = torch.zeros_like(batch["box_labels"])
     rows = AttributionModule("shapes", [Constant()], target=0).test_step({**batch, "original": [None] * 4}, 0)["rows"]
     assert all(row["degenerate"] for row in rows)
     assert [row["pointing_game"] for row in rows] == [0.0] * 4

@@ -13,6 +13,7 @@ from pytorch_lightning import Trainer
 from torch import Tensor, nn
 
 from datamodules import ShapesDataModule
+from datamodules.batch import with_pixels
 from lightning_modules import FGSM, PGD, Attack, ForwardPass, GradCAM, InputError, RobustnessModule, explain
 from lightning_modules.attacks.budgets import parse_sweep
 from lightning_modules.metrics import rank_correlation, top_overlap
@@ -25,7 +26,7 @@ EPS = ["1/255", "2/255", "4/255", "8/255"]
 def batches(shapes: Path, batch_size: int = 8, n_originals: int = 0) -> Iterator[dict[str, Any]]:
     data = ShapesDataModule(str(shapes), 64, 80, 60, batch_size=batch_size, num_workers=0, n_originals=n_originals)
     data.setup("test")
-    return iter(data.test_dataloader())
+    return map(with_pixels, data.test_dataloader())
 
 
 def frame(module: RobustnessModule, batch: dict[str, Any]) -> pd.DataFrame:
@@ -287,6 +288,8 @@ def test_summary_by_hand(tmp_path: Path) -> None:
         "n_images": 4,
         "n_failed": 1,
         "n_box_errors": 0,
+        "n_unturned": 0,
+        "doubts": {},
         "n_labelled": 3,
         "top1": pytest.approx(2 / 3),
         "top5": 1.0,

@@ -15,7 +15,7 @@ from datamodules import FolderListing
 from datamodules.reading import samples
 from lightning_modules.results.rows import read_rows
 from tests.scripts.processes import complete
-from tests.zoo import VANISHING, decode_or_crash, make_zoo
+from tests.zoo import VANISHING, make_zoo, read_or_crash
 
 OPTIONS = [
     *("--model.weights", "shapes", "--model.methods", "[GradCAM]", "--model.n_figures", "3"),
@@ -29,10 +29,10 @@ from datamodules import FolderListing
 from datamodules.reading import samples
 from evaluate_attribution import main
 from tests.scripts.test_bad_files import save_and_delete
-from tests.zoo import decode_or_crash
+from tests.zoo import read_or_crash
 
 FolderListing.save = save_and_delete
-samples.decode_image = decode_or_crash
+samples.read_image = read_or_crash
 """
 
 
@@ -69,7 +69,7 @@ def test_two_workers_and_two_processes(
     expected = make_zoo(tmp_path / "zoo/star")
     monkeypatch.setattr(FolderListing, "save", save_and_delete)
     content = (tmp_path / "zoo/star" / VANISHING).read_bytes()
-    monkeypatch.setattr(samples, "decode_image", decode_or_crash)
+    monkeypatch.setattr(samples, "read_image", read_or_crash)
     with pytest.warns(UserWarning, match="was killed by signal 9"):
         call(main, "--data.root", "zoo", *OPTIONS, "--data.num_workers", 2, "--out", "workers")
     one = check(tmp_path / "workers", expected, capsys.readouterr().out)

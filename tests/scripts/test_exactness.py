@@ -16,6 +16,7 @@ import pandas as pd
 import pytest
 
 from lightning_modules.results.rows import read_rows
+from lightning_modules.results.synthesis import MEASURED
 
 from .processes import SCRIPTS, Run
 
@@ -68,8 +69,9 @@ def outcome(run: Path) -> tuple[pd.DataFrame, Any]:
     summary = json.loads((run / "summary.json").read_text())
     del summary["produced_by"]
     for variant in summary.get("variants", {}).values():
-        del variant["seconds"]
-    return read_rows(run / "results").to_pandas().drop(columns="seconds", errors="ignore"), summary
+        for name in MEASURED:
+            del variant[name]
+    return read_rows(run / "results").to_pandas().drop(columns=list(MEASURED), errors="ignore"), summary
 
 
 def assert_same(ours: tuple[pd.DataFrame, Any], theirs: tuple[pd.DataFrame, Any]) -> None:

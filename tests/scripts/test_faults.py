@@ -20,6 +20,7 @@ import pandas as pd
 import pytest
 
 from lightning_modules.results.rows import read_rows
+from lightning_modules.results.synthesis import MEASURED
 from lightning_modules.running import run_folder
 from lightning_modules.running.run_folder import RunError
 
@@ -105,13 +106,14 @@ def whole(images: Path, tmp_path_factory: pytest.TempPathFactory) -> Callable[[E
 
 def rows_of(folder: Path) -> pd.DataFrame:
     frame = read_rows(folder / "run/results").to_pandas()
-    return frame.drop(columns="seconds", errors="ignore")  # a measured time
+    return frame.drop(columns=list(MEASURED), errors="ignore")
 
 
 def summary_of(folder: Path) -> dict[str, Any]:
     summary = json.loads((folder / "run/summary.json").read_text())
     for numbers in summary.get("variants", {}).values():
-        del numbers["seconds"]
+        for name in MEASURED:
+            del numbers[name]
     assert summary.pop("produced_by")["wall_time_s"] > 0
     return summary
 

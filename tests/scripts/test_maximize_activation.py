@@ -6,10 +6,13 @@ from collections.abc import Callable
 from pathlib import Path
 
 import maximize_activation
+import pyarrow.parquet as pq
 import pytest
 
+from lightning_modules.errors import InputError
 from lightning_modules.exemplars import read_exemplars
-from lightning_modules.results.rows import read_rows
+from lightning_modules.results.rows import part_name, read_rows
+from lightning_modules.results.synthesis import MEASURED
 from lightning_modules.running.run_folder import RunError
 from tests.scripts.processes import complete
 
@@ -111,7 +114,7 @@ def test_judges_and_exemplars_of_two_processes(judged: list[str], tmp_path: Path
         out = tmp_path / f"of_{world}"
         result = run(out, *judged, "--trainer.devices", str(world), "--out", out.name, world=world)
         assert result.returncode == 0, result.stderr
-        results[world] = read_rows(out / "results").drop_columns(["seconds"]), read_exemplars(out / "exemplars")
+        results[world] = read_rows(out / "results").drop_columns(list(MEASURED)), read_exemplars(out / "exemplars")
     assert results[1] == results[2]
     assert len(results[1][1]) == 3 * 6
     assert [row["judge.other.rank"] is None for row in results[1][0].to_pylist()] == [False, False, True]
@@ -128,7 +131,9 @@ def test_judges_and_exemplars_of_a_continued_run(judged: list[str], call: Callab
     assert len(read_rows(out / "results")) == 3
     produced_by = json.loads((out / "summary.json").read_text())["produced_by"]
     failed = [["broken.png", "the file is empty"]]
-    assert produced_by["exemplars"] == {"n_photos": 9, "n_failed": 1, "failed": failed}
+    assert produced_by["exemplars"] == {
+        "n_photos": 9, "n_failed": 1, "failed": failed, "n_unturned": 0, "doubts": [],
+    }  # fmt: skip
     assert produced_by["judge.other"]["input_size"] == 64
     assert list(produced_by["helpers_sha256"]) == ["judge.other"]
     (tmp_path / "photos/more.png").touch()
@@ -136,6 +141,20 @@ def test_judges_and_exemplars_of_a_continued_run(judged: list[str], call: Callab
         call(maximize_activation.main, *options)
     with pytest.raises(RunError, match=r"model\.judges was .*name: other|model\.judges was .*'other'"):
         call(maximize_activation.main, *options, "--model.judges", "[{network: vgg16, weights: shapes}]")
+
+
+def test_rows_of_an_older_version_are_not_added_to(call: Callable, tmp_path: Path) -> None:
+    options = ("--model.weights", "shapes", "--model.steps", 1, "--model.n_figures", 0, "--trainer.accelerator", "cpu")
+    call(
+        maximize_activation.main, *options, "--data.classes", "[0, 1]", "--trainer.limit_test_batches", 1, "--out", "r"
+    )
+    (part,) = (tmp_path / "r/results").iterdir()
+    before = read_rows(tmp_path / "r/results")
+    pq.write_table(before.drop_columns(["clipped"]), part.with_name(part_name(0)))
+    part.unlink()
+    with pytest.raises(InputError, match=r"r/results were written by another version: they lack clipped\. Give"):
+        call(maximize_activation.main, *options, "--data.classes", "[0, 1]", "--out", "r")
+    assert len(read_rows(tmp_path / "r/results")) == len(before)
 
 
 @pytest.mark.slow

@@ -4,11 +4,13 @@ import json
 from collections.abc import Callable
 from pathlib import Path
 
+import numpy as np
 import pytest
-from PIL import Image
+from PIL import ExifTags, Image
 from predict import main
 
 from datamodules import DataError
+from datamodules.reading.bit_depths import DIM
 from lightning_modules import InputError
 from tests.lightning_modules.fragile import NETWORK
 
@@ -68,6 +70,24 @@ def test_names_of_whatever_letters(call: Callable, tmp_path: Path, capsys: pytes
     ):
         assert text in output, text
     assert "\x1b" not in output
+
+
+def test_what_may_be_otherwise_than_meant_is_told(
+    call: Callable, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    exif = Image.Exif()
+    exif[ExifTags.Base.Orientation] = 6
+    for name in ("a.jpg", "b.jpg"):
+        Image.new("RGB", (40, 30), "gray").save(tmp_path / name, exif=exif)
+    Image.fromarray(np.full((30, 40), 4095, np.uint16)).save(tmp_path / "dim.png")
+    options = ["--network", NETWORK, "--weights", "random", "--accelerator", "cpu"]
+    assert call(main, "a.jpg", "b.jpg", "dim.png", *options) == 0
+    output = capsys.readouterr().out
+    assert "2 images ask by their EXIF orientation to be turned" in output
+    assert "What turns them: --exif_orientation true" in output
+    assert f"in doubt dim.png: {DIM}" in output
+    assert call(main, "a.jpg", "b.jpg", *options, "--exif_orientation", "true") == 0
+    assert "EXIF" not in capsys.readouterr().out
 
 
 def test_bad_options(call: Callable, tmp_path: Path) -> None:

@@ -22,7 +22,7 @@ from lightning_modules.results.rows import read_rows
 
 ROOT = Path(__file__).parents[2]
 MAIN = ROOT / "README.md"
-FOLDERS = ("lightning_modules", "scripts", "tests")
+FOLDERS = ("datamodules", "lightning_modules", "scripts", "tests")
 PAGES = [MAIN, *sorted(page for folder in FOLDERS for page in (ROOT / folder).rglob("README.md"))]
 CONFIGS = sorted((ROOT / "scripts").glob("*.yaml"))
 TWENTY = ROOT / "scripts/twenty_classes.yaml"

@@ -17,6 +17,16 @@ def test_the_second_death_at_a_sample_is_its_fault() -> None:
     assert blamed == [None, None, message, None, message]
 
 
+def test_a_bus_error_is_no_samples_fault() -> None:
+    toll = DeathToll(rank=0)
+    death = WorkerDeath(0, SimpleNamespace(pid=5, exitcode=-7))
+    assert toll.blamed("a", death) is None
+    assert toll.blamed("b", death) is None
+    with pytest.raises(DataError, match=r"SIGBUS.*--shm-size 1g.*ulimit -n.*--data\.num_workers 0") as raised:
+        toll.blamed("b", death)
+    assert "\n" not in str(raised.value)
+
+
 def test_many_deaths_in_a_row_are_not_the_samples_fault() -> None:
     toll = DeathToll(rank=3)
     for k in range(MOST_DEATHS - 1):

@@ -32,7 +32,7 @@ def test_all_of_a_folder_flat_or_of_class_folders(tmp_path: Path, names: tuple[s
     assert [Path(path).name for path, _ in batch["failed"]] == ["broken.jpg"]
     for number, index in enumerate(batch["index"].tolist()):
         pixels = photos(tmp_path).pixels(index)
-        assert torch.equal(torch.from_numpy(pixels).permute(2, 0, 1) / 255, batch["image"][number])
+        assert torch.equal(torch.from_numpy(pixels).permute(2, 0, 1), batch["image"][number])
 
 
 @pytest.mark.process

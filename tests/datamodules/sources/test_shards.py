@@ -11,9 +11,11 @@ import pytest
 import torch
 from PIL import Image
 
-from datamodules import DataError, ImageFolderDataModule, decode_image, pack_folder
+from datamodules import DataError, ImageFolderDataModule, pack_folder
+from datamodules.batch import boxes_of
 from datamodules.imagenet import imagenet_class_names
 from datamodules.reading.annotations import Annotation, write_annotation
+from datamodules.reading.decoding import read_image
 from datamodules.sources.shard_loader import Part, own_parts
 from datamodules.sources.shards import ShardListing
 from tests.images import make_images
@@ -34,8 +36,9 @@ def samples(root: object, world: int = 1, workers: int = 0, done: set | None = N
         data.setup("test")
         for batch in data.test_dataloader():
             rows = list(batch["failed"])
-            names = ("image", "label", "boxes", "box_labels", "box_error", "original")
-            rows += list(zip(batch["path"], zip(*(batch[name] for name in names)), strict=True))
+            boxes = [boxes_of(batch, i) for i in range(len(batch["path"]))]
+            names = ("image", "label", "box_error", "original", "exif_orientation", "doubt")
+            rows += list(zip(batch["path"], zip(*(batch[name] for name in names), boxes), strict=True))
             for path, value in rows:
                 assert path not in found
                 found[path] = value
@@ -101,13 +104,13 @@ def test_same_samples_as_from_the_folder(folder: Path, world: int, workers: int)
     assert expected["dog/empty.jpg"] == "the file is empty"
     assert "cat/\\xff\n.png" in expected
     for image, error in ((k, v) for k, v in expected.items() if k in ("dog/a.jpg", "dog/a.png")):
-        assert "no element found" in error[4], image
+        assert "no element found" in error[2], image
     # Messages name the file of the boxes, which is another one.
     del expected["dog/a.jpg"], expected["dog/a.png"]
     for shards in ("shards", "one", "shards/{00000..00002}.tar"):
         found = samples(folder / shards, world, workers)
-        assert "dog/a.jpg.xml: no element found" in found.pop("dog/a.jpg")[4]
-        assert "dog/a.png.xml: no element found" in found.pop("dog/a.png")[4]
+        assert "dog/a.jpg.xml: no element found" in found.pop("dog/a.jpg")[2]
+        assert "dog/a.png.xml: no element found" in found.pop("dog/a.png")[2]
         assert same(found, expected), shards
 
 
@@ -115,7 +118,7 @@ def test_done_samples_are_left_out_before_they_are_decoded(folder: Path, monkeyp
     done = {"cat/\\xff\n.png", "dog/v1.2 b.png", "dog/empty.jpg"}
     found = samples(folder / "shards", world=2, done=done)
     assert found.keys() == samples(folder / "images").keys() - done
-    monkeypatch.setattr("datamodules.reading.samples.decode_image", None)
+    monkeypatch.setattr("datamodules.reading.samples.read_image", None)
     assert samples(folder / "shards", done=found.keys() | done) == {}
 
 
@@ -270,12 +273,12 @@ def test_what_kills_its_worker_fails_and_the_rest_goes_on(
     lethal = ["cat/3.png", "dog/v1.2 b.png"]
     contents = {(folder / "images" / name).read_bytes() for name in lethal}
 
-    def decode_or_die(source: Any) -> Any:
+    def read_or_die(source: Any, exif_orientation: bool) -> Any:
         if source in contents:
             os.kill(os.getpid(), 9)
-        return decode_image(source)
+        return read_image(source, exif_orientation)
 
-    monkeypatch.setattr("datamodules.reading.samples.decode_image", decode_or_die)
+    monkeypatch.setattr("datamodules.reading.samples.read_image", read_or_die)
     with pytest.warns(UserWarning, match="was killed by signal 9"):
         found = samples(folder / shards, workers=workers)
     for name in lethal:
@@ -313,7 +316,7 @@ class TestUnusable:
 
     @pytest.mark.process
     def test_workers_that_are_killed_whatever_they_read(self, folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-        monkeypatch.setattr("datamodules.reading.samples.decode_image", lambda _: os.kill(os.getpid(), 9))
+        monkeypatch.setattr("datamodules.reading.samples.read_image", lambda *_: os.kill(os.getpid(), 9))
         with (
             pytest.warns(UserWarning, match=r"Rank 0: .*was killed by signal 9 \(SIGKILL\)"),
             pytest.raises(DataError, match="10 workers of rank 0 died one after the other, whatever they read"),

@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from torchvision.transforms import v2
 
 from datamodules import ImageFolderDataModule
+from datamodules.batch import with_pixels
 from lightning_modules import FGSM, RobustnessModule
 from lightning_modules.networks.torchvision_facts import IMAGENET_MEAN, IMAGENET_STD
 from tests.lightning_modules.attacks.linear import differing_signs
@@ -67,7 +68,7 @@ def test_accuracy_over_eps_is_the_peers(
     sizes = {"input_size": network.input_size, "resize_size": network.resize_size}
     data = ImageFolderDataModule(str(photos), class_names=network.class_names, batch_size=N, num_workers=0, **sizes)
     data.setup("test")
-    batch = next(iter(data.test_dataloader()))
+    batch = with_pixels(next(iter(data.test_dataloader())))
     images, labels = batch["image"], batch["label"]
     rows = pd.DataFrame(module.test_step(batch, 0)["rows"])
     found = rows.groupby("eps")["top1"].sum()

@@ -10,6 +10,7 @@ from PIL import Image
 from lightning_modules.figures.exemplars import exemplar_sheets
 from lightning_modules.figures.mosaic import Cell, mosaic
 from lightning_modules.figures.synthesis import run_sheets
+from lightning_modules.figures.variants import variants_figure
 
 COLOR = (200, 30, 90)
 
@@ -64,9 +65,15 @@ def test_long_words_keep_their_end() -> None:
     assert texts(figure)[2:4] == ["…_of_a_fil", "e_0001.jpg"]
 
 
+def test_lines_stay_lines() -> None:
+    """Of a word that is too long, the beginning."""
+    figure = mosaic([[Cell(None, foot="black and gold garden spider\n#1, 9.0%")]], "t", side=62)
+    assert texts(figure)[2:4] == ["black and…", "#1, 9.0%"]
+
+
 class TestSheetsOfLayers:
     def sheets(self, run: Path, *groups: list[dict]) -> dict[str, Figure]:
-        return dict(run_sheets([row for group in groups for row in group], run, "legend"))
+        return dict(run_sheets([row for group in groups for row in group], run))
 
     def test_a_few_channels_are_shown_with_the_classes(self, run: Path) -> None:
         found = self.sheets(run, rows(None, 2), rows("features.3", 8))
@@ -87,7 +94,27 @@ class TestSheetsOfLayers:
 
     def test_variants_have_theirs(self, run: Path) -> None:
         found = self.sheets(run, rows("a", 9), rows("a", 9, "neither"))
-        assert set(found) == {"layer_a_both_000", "layer_a_neither_000", "ablation"}
+        assert set(found) == {"layer_a_both_000", "layer_a_neither_000"}
+
+
+class TestVariants:
+    def figure(self, run: Path, rows: list[dict]) -> Figure:
+        labels = {"neither": "neither\nclipped 1.0%", "both": "both"}
+        return variants_figure(rows, run / "images", labels, "Title", lambda row: f"p {row['probability']:.0%}")
+
+    def test_each_has_a_row_of_the_same_units(self, run: Path) -> None:
+        figure = self.figure(run, [*rows(None, 3, failed=(1,)), *rows(None, 3, "neither")])
+        assert (page(figure) == COLOR).all(2).sum() == 5 * 112**2
+        assert texts(figure)[:4] == ["neither", "clipped 1.0%", "both", ""]
+        assert texts(figure)[4:7] == ["class 0", "", "p 50%"]
+        assert texts(figure)[-6:-1] == ["class 1", "failed", "class 2", "", "p 50%"]
+        width, height = figure.get_size_inches() * figure.dpi
+        assert (round(height), round(width)) == page(figure).shape[:2]
+
+    def test_of_many_the_first_ones(self, run: Path) -> None:
+        figure = self.figure(run, [*rows(None, 23), *rows(None, 23, "neither")])
+        assert (page(figure) == COLOR).all(2).sum() == 2 * 20 * 112**2
+        assert texts(figure)[-1] == "Title; the first 20 of 23"
 
 
 def test_sheets_of_exemplars(run: Path) -> None:

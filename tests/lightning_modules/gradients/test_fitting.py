@@ -8,6 +8,7 @@ import pytest
 import torch
 
 from datamodules import ImageFolderDataModule
+from datamodules.batch import boxes_of, with_pixels
 from lightning_modules import (
     ActivationMaximizationModule,
     AttributionModule,
@@ -50,6 +51,22 @@ def test_halves_of_halves() -> None:
     assert len(told) == 1
     assert sizes == [7, 3, 1, 2, 4, 2, 2]
     assert parts == [(0, ["a", "bad"]), (1, ["b", "c"]), (3, ["d", "e"]), (5, ["f", "g"])]
+
+
+def test_boxes_go_with_their_images() -> None:
+    n_boxes = torch.tensor([2, 0, 1, 0, 3, 1, 1])
+    image = torch.arange(7).repeat_interleave(n_boxes)
+    batch = a_batch(7) | {"boxes": image[:, None] + torch.zeros(8, 4), "box_labels": image, "n_boxes": n_boxes}
+
+    def boxes(batch: Any) -> list[tuple[list[int], list[int]]]:
+        if len(batch["path"]) > 2:
+            raise torch.OutOfMemoryError("CUDA out of memory.")
+        found = [boxes_of(batch, i) for i in range(len(batch["path"]))]
+        return [(of_image[:, 3].int().tolist(), labels.tolist()) for of_image, labels in found]
+
+    with pytest.warns(UserWarning, match="does not fit"):
+        parts = results_of_parts(boxes, batch)
+    assert [own for _, part in parts for own in part] == [([i] * n, [i] * n) for i, n in enumerate(n_boxes.tolist())]
 
 
 def test_a_single_image_that_does_not_fit() -> None:
@@ -102,7 +119,7 @@ def hungry(network: Network, most: int) -> Network:
 def test_a_modules_rows_are_those_of_the_whole_batch(shapes: Path, module: Callable[[], Any]) -> None:
     data = ImageFolderDataModule(str(shapes / "val"), batch_size=4, num_workers=0, input_size=112, resize_size=112)
     data.setup("test")
-    batch = next(iter(data.test_dataloader()))
+    batch = with_pixels(next(iter(data.test_dataloader())))
     module = module()
     whole = module.test_step(batch, 0)["rows"]
     network = module.network

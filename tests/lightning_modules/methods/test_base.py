@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from datamodules import ShapesDataModule
+from datamodules.batch import boxes_of, with_pixels
 from lightning_modules import (
     AttributionMethod,
     GradCAM,
@@ -78,11 +79,12 @@ def test_grad_cam_tells_two_objects_apart(shapes: Path, shapes_network: Network)
     data.setup("test")
     hits: dict[str, list[bool]] = {"GradCAM": [], "GuidedBackprop": []}
     seen = {}
-    for batch in data.test_dataloader():
+    for batch in map(with_pixels, data.test_dataloader()):
         forward_pass = full_pass(shapes_network, batch["image"], batch["label"])
         for method in (GradCAM(), GuidedBackprop()):
             strength = magnitude(method(forward_pass))
-            for i, (boxes, labels) in enumerate(zip(batch["boxes"], batch["box_labels"])):
+            for i in range(len(batch["path"])):
+                boxes, labels = boxes_of(batch, i)
                 assert len(boxes) == 2
                 left, top, right, bottom = boxes[labels == batch["label"][i]][0].tolist()
                 y, x = divmod(int(strength[i].argmax()), 112)

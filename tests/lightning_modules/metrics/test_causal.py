@@ -11,7 +11,7 @@ from lightning_modules.metrics import AverageDrop, InsertionDeletion, area_under
 from lightning_modules.networks.torchvision_facts import IMAGENET_MEAN
 from tests.references import full_pass
 
-BATCH = {"boxes": [], "box_labels": []}
+BATCH: dict = {}
 
 
 def slow_curve(predict, start: np.ndarray, finish: np.ndarray, saliency: np.ndarray, step: int) -> list[float]:

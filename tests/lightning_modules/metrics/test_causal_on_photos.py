@@ -37,7 +37,7 @@ def test_insertion_and_deletion_are_rises(
     assert len(pictures) == 2
     explanation = explain(network, torch.stack([prepare(picture) for picture in pictures]), [method])
     maps = explanation[repr(method)]
-    batch = {"boxes": [], "box_labels": []}
+    batch: dict = {}
     found = InsertionDeletion(step=STEP).score(maps, explanation.forward_pass, batch, method)
     for k, picture in enumerate(pictures):
         image, importance = preset(picture)[None], magnitude(maps)[k].numpy()

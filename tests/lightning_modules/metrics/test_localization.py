@@ -7,6 +7,7 @@ import torch
 from torch import Tensor
 
 from datamodules import ShapesDataModule
+from datamodules.batch import with_pixels
 from lightning_modules import GradCAM, InputError, Network, explain
 from lightning_modules.methods.maps import magnitude
 from lightning_modules.metrics import (
@@ -141,8 +142,9 @@ class TestMetrics:
         maps = torch.zeros(3, 1, 6, 8, dtype=torch.float64)
         maps[0, 0, 2, 3] = maps[1, 0, 2, 3] = maps[2, 0, 2, 5] = 1
         batch = {
-            "boxes": [BOX, BOX, torch.cat([BOX, torch.tensor([[0.0, 0.0, 8.0, 6.0]])])],
-            "box_labels": [torch.tensor([1]), torch.tensor([0]), torch.tensor([1, 2])],
+            "boxes": torch.cat([BOX, BOX, BOX, torch.tensor([[0.0, 0.0, 8.0, 6.0]])]),
+            "box_labels": torch.tensor([1, 0, 1, 2]),
+            "n_boxes": torch.tensor([1, 1, 2]),
             "label": torch.tensor([1, 1, 1]),
         }
         images = torch.rand(3, 3, 6, 8, dtype=torch.float64)
@@ -176,8 +178,9 @@ class TestMetrics:
         label = torch.tensor([order[0], order[2], order[0], order[0], -1])
         near = BOX + torch.tensor([0.0, 0.0, 1.0, 0.0])  # IoU 9 / 12
         batch = {
-            "boxes": [near, near, near, torch.zeros(0, 4), near],
-            "box_labels": [label[:1], label[1:2], label[2:3], label[:0], torch.tensor([-1])],
+            "boxes": near.repeat(4, 1),
+            "box_labels": torch.cat([label[:3], torch.tensor([-1])]),
+            "n_boxes": torch.tensor([1, 1, 1, 0, 1]),
             "label": label,
         }
         scores = LocalizationError().score(maps, forward_pass, batch, GradCAM())
@@ -215,7 +218,7 @@ def test_grad_cam_beats_a_centred_blob_and_noise(shapes: Path, shapes_network: N
     blob = torch.exp(-(axis[:, None] ** 2 + axis**2) / (2 * 20**2))
     metrics = (PointingGame(0), EnergyInBox(), LocalizationError(threshold=0.6))
     scores: dict[str, dict[str, list[Tensor]]] = {}
-    for batch in data.test_dataloader():
+    for batch in map(with_pixels, data.test_dataloader()):
         explanation = explain(shapes_network, batch["image"], [GradCAM()], batch["label"])
         cam = explanation["GradCAM"]
         for name, maps in {"cam": cam, "blob": blob.expand_as(cam), "noise": torch.rand_like(cam)}.items():

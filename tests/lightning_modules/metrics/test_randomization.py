@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from datamodules import ShapesDataModule
+from datamodules.batch import with_pixels
 from lightning_modules import (
     AttributionMethod,
     ForwardPass,
@@ -24,7 +25,7 @@ from lightning_modules.metrics.randomization import FAILING_CORRELATION, OF_SEED
 from tests.lightning_modules.fragile import NETWORK, dim_images
 from tests.references import full_pass
 
-BATCH = {"boxes": [], "box_labels": []}
+BATCH: dict = {}
 
 
 class EdgeDetector(AttributionMethod):
@@ -70,7 +71,7 @@ class TestMetric:
         """As the literature found."""
         data = ShapesDataModule(str(shapes), 64, 80, 60, batch_size=8, num_workers=0)
         data.setup("test")
-        batch = next(iter(data.test_dataloader()))
+        batch = with_pixels(next(iter(data.test_dataloader())))
         forward_pass = full_pass(shapes_network, batch["image"], batch["label"])
         metric = WeightRandomization()
         means = {}

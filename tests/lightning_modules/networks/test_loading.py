@@ -201,13 +201,16 @@ def test_a_state_dict(resnet: Any, tmp_path: Path) -> None:
         load_network("torchvision.models.resnet50", tmp_path / "bare.pth")
 
 
-def test_torchvisions_weights_are_checked(resnet: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("name", ["IMAGENET1K_V1", "DEFAULT"])  # the second is torchvision's alias
+def test_torchvisions_weights_are_checked(
+    resnet: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str
+) -> None:
     """The whole way, with the file where the download would put it: its hash decides."""
     monkeypatch.setattr(torch.hub, "get_dir", lambda: str(tmp_path))
     (tmp_path / "checkpoints").mkdir()
     torch.save(resnet.state_dict(), tmp_path / "checkpoints/resnet18-f37072fd.pth")
     with pytest.raises(WeightsError, match=r"resnet18-f37072fd\.pth is damaged.*Delete it"):
-        load_network(RESNET18, "IMAGENET1K_V1")
+        load_network(RESNET18, name)
 
 
 @pytest.mark.parametrize(

@@ -70,6 +70,13 @@ def test_normalization_and_names(module: Net) -> None:
     assert torch.equal(as_network(module)(images), module(images))
 
 
+@pytest.mark.parametrize("dtype", [torch.uint8, torch.int64])
+def test_bytes_are_not_taken_for_pixels(module: Net, dtype: torch.dtype) -> None:
+    """They would be subtracted from and divided without a word, as pixels of up to 255."""
+    with pytest.raises(InputError, match=rf"pixels in \[0, 1\], and got {dtype}; datamodules.batch.pixels_of"):
+        as_network(module, mean=MEAN, std=STD)(torch.ones(2, 3, 8, 8, dtype=dtype))
+
+
 def test_what_is_known(module: Net) -> None:
     network = as_network(module, input_size=16, class_names=["ant", "bee", "cat"], target_layer="body.2")
     assert network.class_names == ["ant", "bee", "cat"]

@@ -12,6 +12,7 @@ from torch import nn
 from torchvision.models import VGG16_Weights
 
 from datamodules import ShapesDataModule, write_shapes
+from datamodules.batch import with_pixels
 from lightning_modules import VGG16, Network, WeightsError, fold_batch_norm, load_vgg16, save_vgg16
 from lightning_modules.networks import vgg16
 from lightning_modules.networks.vgg16 import EMBEDDED_WEIGHTS
@@ -94,7 +95,8 @@ class TestEmbeddedModel:
         write_shapes(tmp_path / "new", n_train=0, n_val=240, n_pairs=0, seed=1)
         data = ShapesDataModule(str(tmp_path / "new"), 0, 240, 0, seed=1, num_workers=0)
         data.setup("test")
-        right = [shapes_network(batch["image"]).argmax(1) == batch["label"] for batch in data.test_dataloader()]
+        batches = map(with_pixels, data.test_dataloader())
+        right = [shapes_network(batch["image"]).argmax(1) == batch["label"] for batch in batches]
         assert torch.cat(right).float().mean() >= 0.97
 
 

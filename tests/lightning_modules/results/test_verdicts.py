@@ -3,11 +3,11 @@ from __future__ import annotations
 import pyarrow as pa
 import pytest
 
-from lightning_modules.results.synthesis import report_synthesis, summarize_synthesis, table_of_images
+from lightning_modules.results.synthesis import label_of_variant, report_synthesis, summarize_synthesis, table_of_images
 from lightning_modules.results.verdicts import note_of_verdict
 
-COLUMNS = ("activation", "activation_shifted", "probability", "probability_shifted", "total_variation", "seconds")
-NUMBERS = dict.fromkeys(COLUMNS, 1.0)
+COLUMNS = ("activation", "activation_shifted", "probability", "probability_shifted", "total_variation")
+NUMBERS = dict.fromkeys((*COLUMNS, "clipped", "seconds", "cpu_seconds"), 1.0)
 JUDGES = {"a": {"n_classes": 10, "had_part": False}, "b": {"n_classes": 5, "had_part": True}}
 
 
@@ -58,6 +58,31 @@ def test_the_report() -> None:
     ]
 
 
+def test_the_table_tells_what_the_images_cost() -> None:
+    rows = [{**row(k, 1), "clipped": k / 4, "steps": 10 * k, "cpu_seconds": 1.5 * k} for k in (1, 2)]
+    table = report_synthesis(summary(rows)).tables[1]
+    assert list(table.header[-3:]) == ["clipped", "steps", "CPU s an image"]
+    assert table.rows[0][-3:] == ["37.5%", "15", "2.2"]
+
+
+def test_the_label_of_a_variant() -> None:
+    both, neither = (summary(ROWS)["variants"][name] for name in ("both", "neither"))
+    assert label_of_variant("both", both).splitlines()[:3] == ["both", "a: 33.3% first", "66.7% in five, p 0.456"]
+    assert label_of_variant("both", both).splitlines()[-2:] == ["clipped 100.0%", "CPU 1.0 s an image"]
+    del neither["judges"]
+    assert label_of_variant("neither", neither).splitlines()[1:3] == ["activation 1.0000", "shifted 1.0000"]
+
+
+def test_variants_come_in_the_order_asked_for() -> None:
+    rows = [row(0, 1, name) for name in ("peer", "ours")]
+    found = summarize_synthesis(pa.Table.from_pylist(rows), JUDGES, ["ours", "peer"])
+    assert list(found["variants"]) == ["ours", "peer"]
+    assert [cells[0] for cells in table_of_images(rows, ["ours", "peer"]).rows] == [
+        "class 0: ours",
+        "class 0: peer",
+    ]
+
+
 def test_the_table_of_images() -> None:
     table = table_of_images(ROWS[:4])
     assert list(table.header[-3:]) == ["a", "b", "seconds"]
@@ -70,4 +95,4 @@ def test_without_judges_all_is_as_it_was() -> None:
     assert "judges" not in found
     assert "judges" not in found["variants"]["both"]
     assert (len(report_synthesis(found).tables), report_synthesis(found).notes) == (1, [])
-    assert table_of_images(rows).header[-2:] == ["TV", "seconds"]
+    assert table_of_images(rows).header[-2:] == ["clipped", "seconds"]

@@ -1,0 +1,148 @@
+"""Which files are images: by their names or, where these do not say it, by how they begin."""
+
+from __future__ import annotations
+
+import functools
+import os
+import warnings
+from collections.abc import Callable
+from importlib import import_module
+from importlib.util import find_spec
+from mimetypes import MimeTypes
+
+from PIL import Image
+
+_PLUGINS: dict[str, Callable[[], object]] = {
+    "pillow_heif": lambda: import_module("pillow_heif").register_heif_opener(),
+    "pillow_jxl": lambda: import_module("pillow_jxl"),
+}
+"""Packages by which Pillow opens further formats."""
+
+_NO_PIXELS = frozenset(("BUFR", "EPS", "GRIB", "HDF5", "MPEG", "WMF"))
+"""Formats that Pillow only recognizes, or draws by a program that it starts."""
+
+_HEIF = "HEIF cannot be read here: pip install pillow-heif"
+_JXL = "JPEG XL cannot be read here: pip install pillow-jxl-plugin"
+_RAW = "a camera's raw file, of which only the preview could be read; develop it and save it as TIFF or PNG"
+_VECTORS = "a drawing without pixels; save it as PNG"
+_RADIANCE = "radiance without a known range; map its tones and save it as TIFF or PNG"
+_RAW_EXTENSIONS = (
+    *(".3fr", ".arw", ".cr2", ".cr3", ".dcr", ".dng", ".erf", ".iiq", ".kdc", ".mef", ".mrw", ".nef", ".nrw", ".orf"),
+    *(".pef", ".raf", ".raw", ".rw2", ".rwl", ".sr2", ".srf", ".srw", ".x3f"),
+)
+
+UNREADABLE: dict[str, str] = {
+    **dict.fromkeys((".heic", ".heics", ".heif", ".heifs", ".hif"), _HEIF),
+    ".jxl": _JXL,
+    **dict.fromkeys((".avif", ".avifs"), "AVIF cannot be read by this Pillow: pip install --upgrade pillow"),
+    **dict.fromkeys((".jxr", ".wdp", ".hdp"), "JPEG XR cannot be read; save it as TIFF or PNG"),
+    **dict.fromkeys(_RAW_EXTENSIONS, _RAW),
+    **dict.fromkeys((".svg", ".svgz", ".eps", ".ps", ".ai", ".wmf", ".emf"), _VECTORS),
+    **dict.fromkeys((".exr", ".hdr"), _RADIANCE),
+    ".xcf": "GIMP's own format; export it as PNG",
+    ".dcm": "DICOM cannot be read; save the image as TIFF or PNG of 8 or 16 bits",
+}
+"""Extensions of images -> what to do about them where Pillow cannot open them."""
+
+_BEGINNINGS: tuple[tuple[int, bytes, str], ...] = (
+    *((4, b"ftyp" + brand, ".heic") for brand in (b"heic", b"heix", b"heim", b"heis", b"hevc", b"mif1", b"msf1")),
+    (0, b"\xff\x0a", ".jxl"),
+    (0, b"\0\0\0\x0cJXL \r\n\x87\n", ".jxl"),
+    (0, b"II\xbc\x01", ".jxr"),
+    (0, b"gimp xcf ", ".xcf"),
+    (0, b"v/1\x01", ".exr"),
+    (0, b"#?RADIANCE", ".hdr"),
+)
+"""(position, bytes, extension): how images begin that Pillow may not open."""
+
+LONGEST_BEGINNING = 32
+"""So many of a file's first bytes say what it is."""
+
+_MIME_TYPES = MimeTypes()
+"""Python's own table: that of the system differs from one machine to the next."""
+
+
+@functools.cache
+def openable() -> frozenset[str]:
+    """Extensions of the images that can be read, in lower case, with their dots: those of Pillow and its plugins."""
+    for name, register in _PLUGINS.items():
+        if find_spec(name):
+            register()
+    Image.init()
+    formats = {name for name in Image.OPEN if name not in _NO_PIXELS} | {"MPO"}  # which the plugin of JPEG opens
+    found = {extension for extension, name in Image.registered_extensions().items() if name in formats}
+    return frozenset(found - {*_RAW_EXTENSIONS})
+
+
+@functools.cache
+def image_extensions() -> frozenset[str]:
+    """Extensions of all that is an image by its name, whether it can be read or not."""
+    return openable() | UNREADABLE.keys()
+
+
+def extension_of(name: str | bytes) -> str:
+    """The extension of a file's name, in lower case, with its dot; "" = it has none."""
+    return os.path.splitext(os.fsdecode(name))[1].lower()
+
+
+@functools.cache
+def is_something_else(extension: str) -> bool:
+    """Whether an extension is that of no image: of text, tables, archives, films.
+
+    Example:
+        >>> [is_something_else(extension) for extension in (".csv", ".jpg", ".jpg_large", "")]
+        [True, False, False, False]
+    """
+    kind, packed = _MIME_TYPES.guess_type(f"x{extension}")
+    return packed is not None or (kind is not None and not kind.startswith("image/"))
+
+
+def begins_as_image(path: str | bytes | os.PathLike[str]) -> bool:
+    """Whether a file begins as an image does, whatever it is called; False too if it cannot be read."""
+    try:
+        with open(path, "rb") as file:
+            head = file.read(LONGEST_BEGINNING)
+            if _kind(head):
+                return True
+            if not any(accept(head) for _, accept in _formats().values()):
+                return False
+            file.seek(0)
+            with warnings.catch_warnings():
+                warnings.simplefilter("ignore")
+                # Two letters begin many a text too: the whole header has to be that of an image.
+                with Image.open(file, formats=list(_formats())):
+                    return True
+    except Exception:  # Pillow's plugins raise nearly anything
+        return False
+
+
+def is_raw(name: str | bytes) -> bool:
+    """Whether a file is a camera's raw one by its name; by its content it may be a TIFF, of the preview alone."""
+    return extension_of(name) in _RAW_EXTENSIONS
+
+
+def remedy(name: str | bytes, head: bytes = b"") -> str | None:
+    """What to do about an image that cannot be read as it is; None = nothing is known of it.
+
+    Args:
+        name: Of the file, of which the extension counts.
+        head: Its first bytes, which count more.
+
+    Example:
+        >>> remedy("cat.SVG")
+        'a drawing without pixels; save it as PNG'
+    """
+    extension = _kind(head) or extension_of(name)
+    return None if extension in openable() else UNREADABLE.get(extension)
+
+
+def _kind(head: bytes) -> str:
+    """The extension that a file of these first bytes should have; "" = not known by them."""
+    return next((kind for place, begin, kind in _BEGINNINGS if head[place:].startswith(begin)), "")
+
+
+@functools.cache
+def _formats() -> dict[str, tuple]:
+    """Those of Pillow's formats that are known by how a file begins; the others would take anything."""
+    openable()
+    return {name: opener for name, opener in Image.OPEN.items() if opener[1] and name not in _NO_PIXELS}

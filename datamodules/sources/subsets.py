@@ -1,0 +1,93 @@
+"""A part of the images, chosen by their paths: the same on every machine, whatever else lies there."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from fnmatch import fnmatchcase
+
+import numpy as np
+
+from datamodules.errors import DataError
+
+
+@dataclass(frozen=True)
+class Subset:
+    """Which images of a folder are taken: all, or those that each of these lets through, in this order.
+
+    Chance is a hash of the seed and the path. So of one seed a smaller sample is a part of a larger one, and an image
+    is chosen or not whatever lies beside it, as far as there is room.
+
+    Args:
+        include: Patterns such as ``n021*`` or ``*/*_1.jpg``, in which ``*`` stands for any letters, also slashes. An
+            image is taken if its path, or that of a folder that it lies in, matches one of them. () = all.
+        limit_per_class: So many images of each class. None = all.
+        sample: So many images. None = all.
+        seed: Another one chooses others.
+
+    Raises:
+        DataError: If a number is below 1.
+
+    Example:
+        >>> subset = Subset(sample=2)
+        >>> subset.mask(["cat/a.jpg", "cat/b.jpg", "dog/a.jpg"], np.array([0, 0, 1])).sum()
+        np.int64(2)
+    """
+
+    include: tuple[str, ...] = ()
+    limit_per_class: int | None = None
+    sample: int | None = None
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        for name, value in (("limit_per_class", self.limit_per_class), ("sample", self.sample)):
+            if value is not None and value < 1:
+                raise DataError(f"data.{name} must be at least 1, got {value}.")
+
+    @property
+    def is_all(self) -> bool:
+        return not self.include and self.limit_per_class is None and self.sample is None
+
+    def mask(self, paths: Sequence[str], labels: np.ndarray) -> np.ndarray:
+        """Which of the images of these paths and labels, long ``(N,)``, are taken: bool ``(N,)``.
+
+        Raises:
+            DataError: If nothing matches, or images have no class of which to take so many.
+        """
+        taken = np.ones(len(paths), bool)
+        if self.include:
+            taken = np.fromiter((self._is_included(path) for path in paths), bool, len(paths))
+            if not taken.any():
+                raise DataError(
+                    f"data.include {', '.join(self.include)} matches none of {len(paths):,} images, of which the first "
+                    f"is {paths[0]}."
+                )
+        if self.limit_per_class is None and self.sample is None:
+            return taken
+        chance = self._chance(paths)
+        if self.limit_per_class is not None:
+            taken &= labels >= 0
+            if not taken.any():
+                raise DataError("data.limit_per_class needs images with labels; data.sample takes any.")
+            left = np.flatnonzero(taken)
+            left = left[np.lexsort((chance[left], labels[left]))]
+            # Counts up within each class, from 0.
+            _, first, sizes = np.unique(labels[left], return_index=True, return_counts=True)
+            place = np.arange(len(left)) - np.repeat(first, sizes)
+            taken[left[place >= self.limit_per_class]] = False
+        if self.sample is not None:
+            left = np.flatnonzero(taken)
+            taken[left[np.argsort(chance[left], kind="stable")[self.sample :]]] = False
+        return taken
+
+    def _is_included(self, path: str) -> bool:
+        places = [path]
+        while "/" in places[-1]:
+            places.append(places[-1].rpartition("/")[0])
+        return any(fnmatchcase(place, pattern.rstrip("/")) for place in places for pattern in self.include)
+
+    def _chance(self, paths: Iterable[str]) -> np.ndarray:
+        """A number for each path, uint64 ``(N,)``, as good as random."""
+        hashes = (hashlib.sha256(f"{self.seed}:{path}".encode()).digest()[:8] for path in paths)
+        return np.array([int.from_bytes(one, "big") for one in hashes], np.uint64)

@@ -1,0 +1,65 @@
+"""Whatever start Lightning offers: it works, or a sentence says before the first image which one does."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+import evaluate_attribution
+import evaluate_robustness
+import maximize_activation
+import pytest
+from pytorch_lightning.utilities.exceptions import MisconfigurationException
+
+from lightning_modules.running.run_folder import RunError
+from tests.images import make_images
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (("strategy", "ddp_spawn", "devices", 2), "spawned or forked process computes does not come back. Use ddp"),
+        (("strategy", "ddp_fork", "devices", 2), r"In a notebook, .* take --trainer\.devices 1"),
+        (("strategy", "ddp_notebook", "devices", 2), "does not come back"),
+        (("strategy", "dp", "devices", 2), "options do not fit .*invalid strategy name: `strategy='dp'`"),
+        (("strategy", "nonsense"), "options do not fit .*invalid strategy name"),
+        (("strategy", "fsdp", "devices", 2), "options do not fit .*requires a GPU"),
+        (("strategy", "deepspeed"), "DeepSpeed installed"),
+        (("devices", 1000), r"trainer\.devices 1000 on the CPU .*take at most"),
+        (("devices", 0), "not a valid input using cpu"),
+        (("devices", -1), "options do not fit .*int > 0"),
+        (("limit_test_batches", 0), r"--trainer\.limit_test_batches 0 leaves no image"),
+        (("limit_test_batches", 0.0), r"leaves no image"),
+        (("fast_dev_run", "true"), r"fast_dev_run leaves nothing behind.*limit_test_batches 1"),
+        (("barebones", "true"), "options do not fit .*barebones"),
+    ],
+    ids=lambda value: "_".join(map(str, value)) if isinstance(value, tuple) else "",
+)
+def test_refused_before_the_first_image(
+    call: Callable, shapes: Path, tmp_path: Path, options: tuple[object, ...], message: str
+) -> None:
+    words = [f"--trainer.{word}" if k % 2 == 0 else word for k, word in enumerate(options)]
+    where = ["--data.root", shapes / "val", "--model.weights", "shapes", "--trainer.accelerator", "cpu"]
+    with pytest.raises((RunError, MisconfigurationException), match=message):
+        call(evaluate_attribution.main, *where, "--out", "run", *words)
+    assert not (tmp_path / "run/results").exists()
+
+
+def test_a_run_of_which_all_failed_fails(call: Callable, tmp_path: Path) -> None:
+    (tmp_path / "images").mkdir()
+    (tmp_path / "images/a.jpg").write_text("no image")
+    options = ["--data.root", "images", "--model.weights", "shapes", "--model.methods", "[GradCAM]"]
+    options += ["--model.metrics", "[]", "--trainer.accelerator", "cpu", "--data.num_workers", 0, "--out", "run"]
+    assert call(evaluate_attribution.main, *options) == 1
+    make_images(tmp_path / "images", "b.png")
+    assert call(evaluate_attribution.main, *options, "--overwrite") == 0
+
+
+def test_a_start_that_is_refused_is_refused_for_all(call: Callable, shapes: Path, tmp_path: Path) -> None:
+    start = ["--trainer.accelerator", "cpu", "--trainer.strategy", "ddp_spawn", "--trainer.devices", 2, "--out", "run"]
+    for main, where in (
+        (evaluate_robustness.main, ["--data.root", shapes / "val"]),
+        (maximize_activation.main, ["--data.classes", "[0]"]),
+    ):
+        with pytest.raises(RunError, match="does not come back"):
+            call(main, *where, "--model.weights", "shapes", *start)
