@@ -135,10 +135,10 @@ def _why_no_box_fits(
     sentences = [f"Boxes were given, but {whose}." if has_boxes else f"{whose[0].upper()}{whose[1:]}."]
     if wrong := summary["n_box_errors"]:
         sentences.append(f"The boxes of {wrong:,} images are wrong: the column error of the rows says how.")
-    if explains_predicted and summary["n_labelled"]:
-        sentences.append("Boxes of the images' own classes serve with --model.target label.")
-    elif has_boxes and not wrong:
+    elif has_boxes:
         sentences.append("A box's file is called as its image is, and its class as one of the network's.")
+    if explains_predicted and summary["n_labelled"]:
+        sentences.append("If the boxes are of the images' own classes, --model.target label explains those.")
     if has_boxes is None:
         sentences.append("If there are none: " + BOXES_HINT[0].lower() + BOXES_HINT[1:])
     return " ".join(sentences)

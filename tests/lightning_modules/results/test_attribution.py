@@ -124,7 +124,7 @@ UNSCORED = {
         r"pointing_game, energy_in_box\. Boxes were given, but .* A box's file is called as its image is",
     ),
     "wrong boxes": (True, {"n_box_errors": 3}, ["energy_in_box"], r"Boxes were given, .* boxes of 3 images are wrong"),
-    "other predictions": (True, {"n_labelled": 2}, ["energy_in_box"], r"serve with --model\.target label\."),
+    "other predictions": (True, {"n_labelled": 2}, ["energy_in_box"], r"as one of .* own classes, --model\.target"),
     "shards": (None, {}, ["energy_in_box"], r"No image has a box .* If there are none: scores .*--data"),
     "no pairs": (True, {}, ["class_discrimination"], r"boxes of the class that is explained and of another one\.$"),
     "no labels": (True, {}, ["localization_error_top1"], r"The images have no labels, .* folders of classes\.$"),
