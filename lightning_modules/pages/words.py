@@ -47,7 +47,7 @@ WORDS = {
     "mean over images (worst)": "The mean over the images and, in brackets, the number of the worst of them.",
     "variant": "Which way the images were made. Both: with smooth images preferred and with random shifts. The others "
     "leave one of these out, or both.",
-    "named by": "A judge: another network, which had no part in making the images and says what it sees in them. In "
+    "named by": "A judge: a network, as a rule another than made the images, that says what it sees in them. In "
     "the table of single images each judge has a column: #1, 87.1% means that it names the right class first, with "
     "this probability; #12: toaster that the right class is its twelfth, and a toaster its first.",
     "first": "Share of the images of classes of which the judge's most probable class is the right one.",
