@@ -156,6 +156,13 @@ class ImageFolderDataModule(BytesDataModule):
         self.limit = limit
         return True
 
+    @property
+    def has_boxes(self) -> bool | None:
+        """Whether boxes come with the images; None = shards may hold some, which is not known before they are read."""
+        if self.boxes is not None:
+            return True
+        return False if kind_at(self.test_root).is_counted else None
+
     def fingerprint(self) -> dict[str, Any]:
         """What tells the images to be tested, and the files of their boxes, from others: counts and hashes of names."""
         found = self._list().fingerprint()

@@ -67,6 +67,7 @@ class AttributionModule(EvaluationModule):
         self.methods = {repr(method): method for method in methods}
         self.metrics = list(metrics)
         self.has_default_metrics = has_default_metrics
+        self.has_boxes: bool | None = None  # not known before there are images
         self.columns = tuple(name for metric in metrics for name in metric.columns)
         self.curves = [name for metric in metrics for name in metric.curves]
         self.target = find_target(target, self.network.class_names, ("predicted", "label"))
@@ -85,10 +86,14 @@ class AttributionModule(EvaluationModule):
         fields += [pa.field(name, pa.float64()) for name in self.columns]
         return pa.schema(fields + [pa.field(name, pa.list_(pa.float32())) for name in self.curves])
 
+    def check_data(self, data: Any) -> None:
+        super().check_data(data)
+        # Also where nothing is left to compute, and so no test starts.
+        self.has_boxes = getattr(data, "has_boxes", None)
+
     def on_test_start(self) -> None:
         super().on_test_start()
-        data: Any = self.trainer.datamodule  # type: ignore[attr-defined]
-        if self.has_default_metrics and getattr(data, "boxes", None) is None:
+        if self.has_default_metrics and self.has_boxes is False:
             rank_zero_only(print)(
                 f"The scores asked for by default are of boxes, and there is no --data.boxes. {BOXES_HINT}"
             )
@@ -127,7 +132,7 @@ class AttributionModule(EvaluationModule):
         return summarize_attribution(table)
 
     def report(self, summary: dict[str, Any]) -> Report:
-        return report_attribution(summary)
+        return report_attribution(summary, self.has_boxes, explains_predicted=self.target == "predicted")
 
     def run_figures(self, summary: dict[str, Any], run: Path) -> Iterator[tuple[str, Figure]]:
         """The methods' scores side by side, and their curves."""

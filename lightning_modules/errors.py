@@ -24,3 +24,23 @@ def described(error: BaseException) -> str:
     plain = line and not isinstance(error, KeyError | AttributeError | AssertionError | IndexError)
     text = line if plain else f"{kind}: {line}" if line else kind
     return text.rstrip(".:") + "."
+
+
+def told_from(value: float, *bounds: float, form: str = ".3g") -> str:
+    """A number in as few digits as tell it from the bounds that it is on one side of.
+
+    Args:
+        value: What was got.
+        bounds: What it is held against, in the same message.
+        form: How it is shown where that tells enough.
+
+    Example:
+        >>> told_from(0.123456, 0, 1), told_from(1.0000001, 0, 1), told_from(0.5004, 0.5, form=".2f")
+        ('0.123', '1.0000001', '0.5004')
+    """
+    for each in (form, *(f".{digits}g" for digits in range(3, 17))):
+        text = format(value, each)
+        shown = float(text.replace(",", ""))
+        if all((shown > bound, shown < bound) == (value > bound, value < bound) for bound in bounds):
+            return text
+    return repr(float(value))

@@ -48,7 +48,7 @@ def read_annotation(path: Path, content: bytes | None = None) -> Annotation:
         root = ElementTree.fromstring(path.read_bytes() if content is None else content)
         width, height = (_number(root, f"size/{side}") for side in ("width", "height"))
         if not 1 <= min(width, height) <= max(width, height) < 1e9:
-            raise ValueError(f"no image has {width:g} × {height:g} pixels")
+            raise ValueError(f"no image has {width:.15g} × {height:.15g} pixels")
     except (OSError, ValueError, LookupError, ElementTree.ParseError) as error:  # LookupError: the encoding
         raise AnnotationError(f"{path}: {error}") from error
     objects, problems = [], []
@@ -56,7 +56,7 @@ def read_annotation(path: Path, content: bytes | None = None) -> Annotation:
         try:
             left, top, right, bottom = (_number(element, f"bndbox/{corner}") for corner in _CORNERS)
             box = max(left, 0.0), max(top, 0.0), min(right + 1, width), min(bottom + 1, height)
-            shown = f"xmin {left:g}, ymin {top:g}, xmax {right:g}, ymax {bottom:g}"
+            shown = ", ".join(f"{corner} {of:.15g}" for corner, of in zip(_CORNERS, (left, top, right, bottom)))
             if right < left or bottom < top:
                 raise ValueError(f"a box has {shown}")
             if box[0] >= box[2] or box[1] >= box[3]:

@@ -12,6 +12,9 @@ from datamodules.errors import DataError
 EVERY = ("*", "all")
 """What stands for every channel of a layer."""
 
+MOST_BYTES = 160
+"""Of a name, in that of a file."""
+
 
 class Unit(NamedTuple):
     """A class of the network, or a channel of one of its layers.
@@ -28,9 +31,12 @@ class Unit(NamedTuple):
 
     @property
     def stem(self) -> str:
-        """How files of it are called."""
-        text = f"{self.target:04d}_{self.name}" if self.layer is None else f"{self.layer}_{self.target:04d}"
-        return re.sub(r"[^\w.-]+", "_", text)
+        """How files of it are called; of a long name the first letters, of a long layer the last ones."""
+        name = re.sub(r"[^\w.-]+", "_", self.name if self.layer is None else self.layer).encode()
+        # File systems count bytes, 255 at the most; the seed, the variant and more are still to come.
+        if self.layer is None:
+            return f"{self.target:04d}_{name[:MOST_BYTES].decode(errors='ignore')}"
+        return f"{name[-MOST_BYTES:].decode(errors='ignore')}_{self.target:04d}"
 
 
 def parse_units(

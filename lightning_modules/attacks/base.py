@@ -16,7 +16,7 @@ import torch
 from torch import Tensor
 
 from lightning_modules.attacks.budgets import format_eps
-from lightning_modules.errors import InputError
+from lightning_modules.errors import InputError, told_from
 from lightning_modules.gradients.forward_pass import ForwardPass
 from lightning_modules.gradients.needs import Needs
 from lightning_modules.networks.enabled import gradients_enabled
@@ -98,10 +98,10 @@ def check_budget(attack: Attack, images: Tensor, adversarial: Tensor, eps: float
     distance = torch.linalg.vector_norm(delta, order, 1)
     rounding = 2**-24 * (delta != 0).sum(1) ** (1 / order)
     if not ((distance <= eps * (1 + 1e-6) + rounding).all() and _is_in_range(adversarial)):
+        moved = told_from(float(distance.max()), eps, form=".6g")
         raise InputError(
-            f"The attack {attack!r} left its bounds: with eps {format_eps(eps)} it moved an image by "
-            f"{float(distance.max()):.6g} (norm {attack.norm}), to pixels in [{float(adversarial.min()):.6g}, "
-            f"{float(adversarial.max()):.6g}]."
+            f"The attack {attack!r} left its bounds: with eps {format_eps(eps)}{_in_digits(eps)} it moved an image by "
+            f"{moved} (norm {attack.norm}), to pixels in {_range(adversarial)}."
         )
     return torch.linalg.vector_norm(delta, torch.inf, 1), torch.linalg.vector_norm(delta, 2, 1)
 
@@ -129,9 +129,20 @@ def _is_in_range(images: Tensor) -> bool:
     return bool(((images >= CLIP_MIN) & (images <= CLIP_MAX)).all())
 
 
+def _range(images: Tensor) -> str:
+    """The least and the greatest pixel, so that they can be told from the bounds that they leave."""
+    least, greatest = (told_from(float(value), CLIP_MIN, CLIP_MAX) for value in (images.min(), images.max()))
+    return f"[{least}, {greatest}]"
+
+
+def _in_digits(eps: float) -> str:
+    """Of a fraction, what it comes to."""
+    return f" = {float(eps):.6g}" if "/" in format_eps(eps) else ""
+
+
 def check_images(images: Tensor) -> None:
     if not _is_in_range(images):
         raise InputError(
-            f"The images to attack must have pixels in [0, 1], got [{images.min():.3g}, {images.max():.3g}]. If they "
-            "are normalized, leave that to the model: load_vgg16 does it inside."
+            f"The images to attack must have pixels in [0, 1], got {_range(images)}. If they are normalized, leave "
+            "that to the model: load_vgg16 does it inside. If rounding took them there, clamp them: images.clamp(0, 1)."
         )

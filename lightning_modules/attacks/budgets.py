@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 
-from lightning_modules.errors import InputError
+from lightning_modules.errors import InputError, told_from
 
 
 class Budget(float):
@@ -65,7 +65,7 @@ def parse_sweep(eps: Sequence[str | float], norm: str | int) -> list[Budget]:
     for text, value in zip(eps, values):
         if norm == "inf" and value > 1:
             hint = f" Did you mean {value:g}/255?" if value <= 255 and "/" not in str(text) else ""
-            shown = text if isinstance(text, str) else f"{text:g}"
+            shown = text if isinstance(text, str) else told_from(text, 1, form="g")
             raise InputError(f"eps must be at most 1, the whole range of a pixel, got {shown}.{hint}")
         if values.count(value) > 1:
             raise InputError(f"The sweep has eps {text} twice.")
@@ -90,4 +90,5 @@ def format_eps(eps: float) -> str:
         return number
     if 0.001 <= steps < 255 and math.isclose(float(fraction), steps, rel_tol=1e-6):
         return f"{fraction}/255"
-    return f"{eps:.6g}"
+    # What somebody typed has few digits; what was computed has as many as there are.
+    return f"{eps:.10g}" if float(f"{eps:.10g}") == eps else f"{eps:.6g}"

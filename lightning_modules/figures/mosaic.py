@@ -96,8 +96,10 @@ def _square(pixels: np.ndarray | None, side: int) -> np.ndarray:
 
 def _lines(text: str, room: int) -> list[str]:
     """The text, or its end, in lines of ``room`` letters; a text that has lines keeps them, each cut short."""
+    if not text:
+        return []
     if "\n" in text:
-        return [shorten(line, room) for line in text.splitlines()]
+        return [shorten(line, room) for line in text.split("\n")]
     lines = chop_cells(with_its_end(text, MOST_LINES * room), room)
     if len(lines) > MOST_LINES:  # a wide letter does not fit into the last place of a line
         lines = chop_cells(with_its_end(text, MOST_LINES * (room - 1)), room)

@@ -10,6 +10,7 @@ import numpy as np
 import torch
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator
 from torch import Tensor
 
 from lightning_modules.figures.layers import layer_sheets, layers_with_sheets
@@ -109,14 +110,15 @@ def growth_figure(
         variation: Total variation of the image, at each step.
         title: The first line.
     """
-    width = 1.75 * len(snapshots) + 1.3
+    left, right = 1.1, 0.95  # inches: room for numbers of many digits, and for what they are
+    width = 1.75 * len(snapshots) + left + right - 0.2
     figure = Figure(figsize=(width, 4.6), dpi=110)
     grid = figure.add_gridspec(
         2,
         len(snapshots),
         height_ratios=[1, 0.9],
-        left=0.75 / width,
-        right=1 - 0.75 / width,
+        left=left / width,
+        right=1 - right / width,
         bottom=0.12,
         top=0.84,
         wspace=0.06,
@@ -129,6 +131,7 @@ def growth_figure(
     steps = range(1, len(activation) + 1)
     axes.plot(steps, activation, color=ACTIVATION_COLOR, linewidth=1)
     axes.set_xlabel("step")
+    axes.xaxis.set_major_locator(MaxNLocator(integer=True))
     axes.set_ylabel("activation (transformed)", color=ACTIVATION_COLOR)
     axes.margins(x=0.01)
     other = axes.twinx()

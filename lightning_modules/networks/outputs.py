@@ -7,7 +7,7 @@ from typing import Any, Literal, get_args
 import torch
 from torch import Tensor
 
-from lightning_modules.errors import InputError
+from lightning_modules.errors import InputError, told_from
 
 OutputKind = Literal["logits", "probabilities", "binary"]
 
@@ -129,8 +129,8 @@ def known_kind(outputs: Tensor, said: OutputKind | None, name: str, ends_in: str
         raise InputError(f"model.outputs is logits, but {name} gives one number an image. Say model.outputs binary.")
     if said == "probabilities" and not look_like_probabilities:
         raise InputError(
-            f"model.outputs is probabilities, but {name} gives numbers from {float(outputs.min()):.3g} to "
-            f"{float(outputs.max()):.3g}."
+            f"model.outputs is probabilities, but {name} gives numbers from "
+            f"{told_from(float(outputs.min()), 0, 1)} to {told_from(float(outputs.max()), 0, 1)}."
         )
     return said
 

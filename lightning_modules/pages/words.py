@@ -44,6 +44,21 @@ WORDS = {
     "shifted": "The same after small random shifts. An image that only fools the network does not survive them.",
     "TV": "Total variation: how much neighbouring pixels differ. Smooth images have little.",
     "clipped": "Share of the colours that ran into pure black or white, where detail is lost. Lower is better.",
+    "mean over images (worst)": "The mean over the images and, in brackets, the number of the worst of them.",
+    "variant": "Which way the images were made. Both: with smooth images preferred and with random shifts. The others "
+    "leave one of these out, or both.",
+    "named by": "A judge: a network, as a rule another than made the images, that says what it sees in them. In "
+    "the table of single images each judge has a column: #1, 87.1% means that it names the right class first, with "
+    "this probability; #12: toaster that the right class is its twelfth, and a toaster its first.",
+    "first": "Share of the images of classes of which the judge's most probable class is the right one.",
+    "in its top five": "Share of them of which the right class is among the judge's five most probable ones.",
+    "mean probability": "How sure the judge is of the right class, on average.",
+    "steps": "How often the pixels were changed.",
+    "CPU s an image": "Seconds of work of all processor cores together for an image.",
+    "seconds": "Time that an image took.",
+    "n": "How many images, or maps, the numbers are of.",
+    "of all images": "The mean over all images, ± how far the true mean may lie from it with 95 % confidence.",
+    "maps scored": "How many maps have the score: some images lack what it takes, such as the box of an object.",
     "total variation": "How much neighbouring pixels differ. Smooth images have little.",
 }
 """What stands in the tables -> what it means."""

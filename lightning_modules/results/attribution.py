@@ -8,11 +8,18 @@ import numpy as np
 import pandas as pd
 import pyarrow as pa
 
+from lightning_modules.errors import told_from
+from lightning_modules.metrics.localization import ClassDiscrimination, EnergyInBox, LocalizationError, PointingGame
 from lightning_modules.metrics.randomization import FAILING_CORRELATION, OF_SEEDS
 from lightning_modules.results.report import CURVES, SCORES, Report, image_scalars, tag
 from lightning_modules.results.rows import summarize_images
 from lightning_modules.results.scores import mean_with_interval, summarize_score
 from lightning_modules.results.tables import Table
+
+OF_BOXES = frozenset(
+    name for metric in (PointingGame, EnergyInBox, LocalizationError, ClassDiscrimination) for name in metric.columns
+)
+"""Scores that only maps of images with boxes have."""
 
 BOXES_HINT = (
     "Scores against boxes need some of the target class: name their folder, --data.boxes, or have them in shards. "
@@ -63,12 +70,20 @@ def correlations(of_method: dict[str, Any]) -> list[float]:
     return [r for r in of_seeds if r is not None]
 
 
-def report_attribution(summary: dict[str, Any]) -> Report:
+def report_attribution(
+    summary: dict[str, Any], has_boxes: bool | None = None, *, explains_predicted: bool = False
+) -> Report:
     """The report of a summary: each score of each method, and each mean curve.
 
     A step of a curve over pixels is a percent of them; of one over layers, a layer.
+
+    Args:
+        summary: See :func:`summarize_attribution`.
+        has_boxes: Whether boxes came with the images; None = it is not known.
+        explains_predicted: Whether the class explained is the predicted one, not that of the folder.
     """
     methods = summary["methods"]
+    notes = [*_notes_of_unscored(summary, has_boxes, explains_predicted), *_sanity_notes(summary)]
     scalars = image_scalars(summary)
     curves = {}
     for method, of_method in methods.items():
@@ -79,7 +94,7 @@ def report_attribution(summary: dict[str, Any]) -> Report:
             if values:
                 over, steps = curve_steps(name, len(values))
                 curves[tag(f"{CURVES}_over_{over}", name, method)] = list(zip(steps, values))
-    return Report(scalars, curves, summary, [_table(methods)] if methods else [], _notes(summary), LEGEND)
+    return Report(scalars, curves, summary, [_table(methods)] if methods else [], notes, LEGEND)
 
 
 def _table(methods: dict[str, Any]) -> Table:
@@ -94,12 +109,39 @@ def _table(methods: dict[str, Any]) -> Table:
     return Table(["mean and 95 % interval of each score", *methods, "maps scored"], rows)
 
 
-def _notes(summary: dict[str, Any]) -> list[str]:
-    methods, notes = summary["methods"], []
+def _notes_of_unscored(summary: dict[str, Any], has_boxes: bool | None, explains_predicted: bool) -> list[str]:
+    """Which scores no map has, and what would give them one."""
+    methods = summary["methods"]
     unscored = [name for name in _scores(methods) if not any(of["scores"][name]["n"] for of in methods.values())]
-    if unscored:
-        notes.append(f"No map could be scored: {', '.join(unscored)}. {BOXES_HINT}")
-    return notes + _sanity_notes(summary)
+    of_boxes, others = ([name for name in unscored if (name in OF_BOXES) is are] for are in (True, False))
+    notes = []
+    if of_boxes:
+        why = BOXES_HINT if has_boxes is False else _why_no_box_fits(summary, of_boxes, has_boxes, explains_predicted)
+        notes.append(f"No map could be scored: {', '.join(of_boxes)}. {why}")
+    if others:
+        notes.append(f"No map could be scored: {', '.join(others)}.")
+    return notes
+
+
+def _why_no_box_fits(
+    summary: dict[str, Any], of_boxes: list[str], has_boxes: bool | None, explains_predicted: bool
+) -> str:
+    """Sentences for whom the boxes were there, or may have been."""
+    if of_boxes == ["class_discrimination"]:
+        return "No image has boxes of the class that is explained and of another one."
+    if not summary["n_labelled"] and set(of_boxes) <= set(LocalizationError.columns):
+        return "The images have no labels, which it needs: they should lie in folders of classes."
+    whose = "no image has a box of the class that is explained"
+    sentences = [f"Boxes were given, but {whose}." if has_boxes else f"{whose[0].upper()}{whose[1:]}."]
+    if wrong := summary["n_box_errors"]:
+        sentences.append(f"The boxes of {wrong:,} images are wrong: the column error of the rows says how.")
+    elif has_boxes:
+        sentences.append("A box's file is called as its image is, and its class as one of the network's.")
+    if explains_predicted and summary["n_labelled"]:
+        sentences.append("If the boxes are of the images' own classes, --model.target label explains those.")
+    if has_boxes is None:
+        sentences.append("If there are none: " + BOXES_HINT[0].lower() + BOXES_HINT[1:])
+    return " ".join(sentences)
 
 
 def _sanity_notes(summary: dict[str, Any]) -> list[str]:
@@ -113,10 +155,15 @@ def _sanity_notes(summary: dict[str, Any]) -> list[str]:
             kept = of_method["scores"]["randomization_correlation"]["mean"]
             notes.append(
                 f"{method} {verdict}: while the network forgets what it has learnt, its maps keep a rank correlation "
-                f"of {kept:.2f} with those before, on average{_spread(of_method)}; more than "
+                f"of {_told(kept)} with those before, on average{_spread(of_method)}; more than "
                 f"{FAILING_CORRELATION:g} fails."
             )
     return notes
+
+
+def _told(correlation: float) -> str:
+    """In two digits, or as many as tell on which side of what fails it is."""
+    return told_from(correlation, FAILING_CORRELATION, form=".2f")
 
 
 def _spread(of_method: dict[str, Any]) -> str:
@@ -124,7 +171,8 @@ def _spread(of_method: dict[str, Any]) -> str:
     of_seeds = correlations(of_method)
     if len(of_seeds) < 2:
         return " of one draw of the random weights"
-    return f" of {len(of_seeds)} draws of the random weights, which give {min(of_seeds):.2f} to {max(of_seeds):.2f}"
+    least, greatest = _told(min(of_seeds)), _told(max(of_seeds))
+    return f" of {len(of_seeds)} draws of the random weights, which give {least} to {greatest}"
 
 
 def _scores(methods: dict[str, Any]) -> list[str]:

@@ -32,6 +32,12 @@ NUMBERS = {
 MEASURED = ("seconds", "cpu_seconds")
 """Columns of times: of the clock, and of all cores, which does not count what else the machine does."""
 
+LEGEND = (
+    "Each figure shows how one image grew: above, what it was after so many steps, from noise on; below, step by step, "
+    "how strongly the network responds to it (activation, blue; it should rise) and how much its neighbouring pixels "
+    "differ (total variation, orange and dashed; smooth images have little)."
+)
+
 COLUMNS = (*NUMBERS, *MEASURED)
 MOST_ROWS = 32
 
@@ -78,7 +84,7 @@ def report_synthesis(summary: dict[str, Any]) -> Report:
             scalars |= {tag(SCORES, f"judge.{judge}.{name}", variant): of[name] for name in ("top1", "top5")}
     header = ["mean over images (worst)", "n", *(name for name, _ in NUMBERS.values()), "seconds"]
     tables = [Table(header, rows), *table_of_verdicts(summary["variants"])]
-    return Report(scalars, {}, summary, tables, _notes(summary))
+    return Report(scalars, {}, summary, tables, _notes(summary), LEGEND)
 
 
 def _notes(summary: Mapping[str, Any]) -> list[str]:

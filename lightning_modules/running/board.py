@@ -10,6 +10,7 @@ from typing import Any
 from torch.utils.tensorboard import SummaryWriter
 from torch.utils.tensorboard.summary import hparams
 
+from lightning_modules.escaping import plain_lines
 from lightning_modules.figures.saving import is_of_one_image, pixels_of
 from lightning_modules.results.report import IMAGES, RUN, Report
 
@@ -49,7 +50,7 @@ class Board:
             for step, number in points:
                 if number is not None:
                     self.writer.add_scalar(name, number, step)
-        shown = textwrap.indent(command, "    ")  # which Markdown shows as it is
+        shown = textwrap.indent(plain_lines(command), "    ")  # which Markdown shows as it is
         self.writer.add_text("report", f"{report.markdown()}\n\nThe command:\n\n{shown}\n", 0)
         writer: Any = self.writer.file_writer
         for part in hparams(dict(settings), scalars):

@@ -4,7 +4,7 @@ import pytest
 
 from datamodules import DataError
 from datamodules.imagenet import imagenet_class_names
-from datamodules.sources.units import parse_units
+from datamodules.sources.units import Unit, parse_units
 
 CHANNELS = {"features.28": 4, "classifier.6": 1000}
 
@@ -73,3 +73,19 @@ def test_bad_units(wanted: object, message: str) -> None:
 def test_a_class_of_two() -> None:
     with pytest.raises(DataError, match=r"data\.classes: 'cat' may be one of 2 classes"):
         names(["cat"], ["cat", "dog", "cat"])
+
+
+@pytest.mark.parametrize(
+    ("unit", "stem"),
+    [
+        (Unit(3, None, "[/b] a|b/../$x\n<b>"), "0003__b_a_b_.._x_b_"),
+        (Unit(3, None, "\u732b"), "0003_\u732b"),
+        (Unit(3, None, "\u732b" * 200), "0003_" + "\u732b" * 53),
+        (Unit(3, None, "x" * 300), "0003_" + "x" * 160),
+        (Unit(3, "a" * 300 + ".conv", "channel"), "a" * 155 + ".conv_0003"),
+    ],
+    ids=["odd letters", "Chinese", "long Chinese", "long", "long layer"],
+)
+def test_names_of_files_are_ones_that_every_file_system_takes(unit: Unit, stem: str) -> None:
+    assert unit.stem == stem
+    assert len(f".{stem}_seed0_shifts_only.png.tmp".encode()) < 255

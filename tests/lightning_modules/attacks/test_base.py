@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from lightning_modules import FGSM, PGD, Attack, InputError, Network
-from lightning_modules.attacks.base import check_budget
+from lightning_modules.attacks.base import check_budget, check_images
 from tests.lightning_modules.attacks.linear import Linear
 from tests.references import full_pass
 
@@ -39,8 +39,10 @@ class Cheat(Attack):
 def test_an_attack_that_leaves_its_bounds_is_found() -> None:
     images, target = torch.full((2, 3, 4, 4), 0.5), torch.zeros(2, dtype=torch.long)
     for factor, eps, message in (
-        (1.5, 4 / 255, r"Cheat left its bounds: with eps 4/255 it moved an image by 0\.0235"),
+        (1.5, 4 / 255, r"Cheat left its bounds: with eps 4/255 = 0\.0156863 it moved an image by 0\.0235"),
         (1.001, 0.1, "left its bounds"),
+        (1 + 2e-6, 0.1, r"with eps 0\.1 it moved an image by 0\.1000002"),
+        (1.0, 0.5 + 1e-7, r"to pixels in \[1\.0000001, 1\.0000001\]"),
         (1.0, 0.75, r"to pixels in \[1\.25, 1\.25\]"),
         (math.nan, 0.1, "by nan"),
     ):
@@ -50,6 +52,16 @@ def test_an_attack_that_leaves_its_bounds_is_found() -> None:
     check_budget(Cheat(1.0), images, Cheat(1.0)(nn.Identity(), images, target, 1 / 255), 1 / 255)
     with pytest.raises(InputError, match=r"gave \(1, 3, 4, 4\) of images \(2, 3, 4, 4\)"):
         check_budget(Cheat(), images, images[:1], 0.1)
+
+
+@pytest.mark.parametrize(
+    ("least", "greatest", "shown"),
+    [(0, 1 + 2e-7, r"\[0, 1\.0000002\]"), (-1e-9, 1, r"\[-1e-09, 1\]"), (-2.1, 2.6, r"\[-2\.1, 2\.6\]")],
+)
+def test_pixels_beside_the_range_are_told_from_it(least: float, greatest: float, shown: str) -> None:
+    images = torch.tensor([least, greatest, 0.5]).reshape(1, 3, 1, 1)
+    with pytest.raises(InputError, match=rf"pixels in \[0, 1\], got {shown}\. "):
+        check_images(images)
 
 
 def test_no_parameter_gets_a_gradient(linear: Network[Linear], images: Tensor) -> None:

@@ -4,12 +4,13 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from PIL import Image
 
 from lightning_modules.figures.exemplars import exemplar_sheets
 from lightning_modules.figures.mosaic import Cell, mosaic
-from lightning_modules.figures.synthesis import run_sheets
+from lightning_modules.figures.synthesis import growth_figure, run_sheets
 from lightning_modules.figures.variants import variants_figure
 
 COLOR = (200, 30, 90)
@@ -134,3 +135,14 @@ def test_sheets_of_exemplars(run: Path) -> None:
     assert first[9:12] == ["made", "failed", "b:0"]
     assert (page(found["exemplars_000"]) == COLOR).all(2).sum() == 7 * 112**2
     assert list(exemplar_sheets(units, [], run / "images", photos, "run")) == []
+
+
+@pytest.mark.parametrize("first", [-0.96812, 12345.25, 1e-7, 0.0])
+def test_the_names_of_curves_are_seen_beside_numbers_of_many_digits(first: float) -> None:
+    snapshots = {step: np.zeros((8, 8, 3), np.uint8) for step in (1, 2)}
+    figure = growth_figure(snapshots, [first, first + 1e-4], [0.0612, 0.0613], "cat")
+    FigureCanvasAgg(figure).draw()
+    left, right = (axes.yaxis.label.get_window_extent() for axes in figure.axes[2:])
+    assert left.x0 > 0
+    assert right.x1 < figure.bbox.x1
+    assert all(step == int(step) for step in figure.axes[2].get_xticks())

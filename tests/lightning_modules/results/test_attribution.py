@@ -10,7 +10,7 @@ import pytest
 from lightning_modules import AttributionModule, GradCAM, Saliency
 from lightning_modules.metrics import EnergyInBox, WeightRandomization
 from lightning_modules.metrics.randomization import OF_SEEDS
-from lightning_modules.results.attribution import summarize_attribution
+from lightning_modules.results.attribution import report_attribution, summarize_attribution
 from lightning_modules.results.scores import bootstrap_interval
 
 
@@ -62,6 +62,8 @@ def test_scores_of_each_method(module: AttributionModule) -> None:
             "passes the sanity check: .* of 0.31 .* of 2 draws .*, which give 0.28 to 0.34",
         ),
         ((0.52, 0.60), "fails the sanity check: .* of 0.56 .* which give 0.52 to 0.60; more than 0.5 fails"),
+        ((0.5004, 0.5006), r"fails the sanity .* of 0\.5005 .* which give 0\.5004 to 0\.501; more than 0\.5 fails"),
+        ((0.4996, 0.60), r"is left undecided by the sanity check: .* which give 0\.4996 to 0\.60"),
         ((0.48, 0.60), "is left undecided by the sanity check: .* of 0.54 .* which give 0.48 to 0.60"),
     ],
 )
@@ -113,3 +115,34 @@ def test_figures_of_the_run(module: AttributionModule, tmp_path: Path) -> None:
     assert [line.get_label() for line in axes.lines] == ["GradCAM", "Saliency"]
     assert axes.lines[1].get_ydata().tolist() == pytest.approx([0.9, 0.8])
     assert dict(module.run_figures(module.summarize(table(module).slice(6)), tmp_path)) == {}
+
+
+UNSCORED = {
+    "no boxes": (False, {}, ["energy_in_box"], r"of the target class: name their folder, --data\.boxes, or"),
+    "boxes of others": (
+        *(True, {}, ["pointing_game", "energy_in_box"]),
+        r"pointing_game, energy_in_box\. Boxes were given, but .* A box's file is called as its image is",
+    ),
+    "wrong boxes": (True, {"n_box_errors": 3}, ["energy_in_box"], r"Boxes were given, .* boxes of 3 images are wrong"),
+    "other predictions": (True, {"n_labelled": 2}, ["energy_in_box"], r"as one of .* own classes, --model\.target"),
+    "shards": (None, {}, ["energy_in_box"], r"No image has a box .* If there are none: scores .*--data"),
+    "no pairs": (True, {}, ["class_discrimination"], r"boxes of the class that is explained and of another one\.$"),
+    "no labels": (True, {}, ["localization_error_top1"], r"The images have no labels, .* folders of classes\.$"),
+    "maps that show nothing": (False, {}, ["insertion"], r"No map could be scored: insertion\.$"),
+}
+
+
+@pytest.mark.parametrize(("has_boxes", "counts", "scores", "note"), UNSCORED.values(), ids=UNSCORED)
+def test_what_is_said_of_scores_that_no_map_has(
+    has_boxes: bool | None, counts: dict, scores: list[str], note: str
+) -> None:
+    none = {"mean": None, "low": None, "high": None, "class_mean": None, "n": 0}
+    method = {"n_degenerate": 0, "scores": dict.fromkeys(scores, none), "curves": {}}
+    summary: dict = dict.fromkeys(("n_images", "n_failed", "n_box_errors", "n_labelled"), 0)
+    summary |= dict.fromkeys(("top1", "top5"))
+    summary |= {"methods": {"GradCAM": method}, "failing_randomization": [], "undecided_randomization": []} | counts
+    (said,) = report_attribution(summary, has_boxes, explains_predicted=True).notes
+    assert re.search(note, said)
+    assert ("--data.boxes" in said) == (has_boxes is not True and "insertion" not in scores)
+    (said,) = report_attribution(summary, has_boxes, explains_predicted=False).notes
+    assert "--model.target label" not in said

@@ -1,0 +1,94 @@
+"""Whoever meets the tables of a page for the first time finds each of their words explained."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from lightning_modules.metrics import (
+    AverageDrop,
+    ClassDiscrimination,
+    EnergyInBox,
+    InsertionDeletion,
+    LocalizationError,
+    PointingGame,
+    WeightRandomization,
+)
+from lightning_modules.pages.words import explained_words
+from lightning_modules.results.attribution import report_attribution
+from lightning_modules.results.report import Report
+from lightning_modules.results.robustness import report_robustness
+from lightning_modules.results.synthesis import NUMBERS, report_synthesis, table_of_images
+from lightning_modules.results.tables import Table
+from lightning_modules.results.verdicts import verdict_columns
+
+COUNTS: dict[str, Any] = dict.fromkeys(("n_images", "n_failed", "n_box_errors", "n_labelled"), 2)
+METRICS = (
+    *(AverageDrop, ClassDiscrimination, EnergyInBox, InsertionDeletion, LocalizationError, PointingGame),
+    WeightRandomization,
+)
+
+
+def attribution() -> list[Table]:
+    score = {"mean": 0.5, "low": 0.4, "high": 0.6, "class_mean": 0.5, "n": 2}
+    names = [name for metric in METRICS for name in metric.columns]
+    method = {"n_degenerate": 0, "scores": dict.fromkeys(names, score), "curves": {}}
+    summary = {**COUNTS, "top1": 1.0, "top5": 1.0, "methods": {"GradCAM": method, "SmoothGrad(n_samples=2)": method}}
+    report = report_attribution(summary | {"failing_randomization": [], "undecided_randomization": []})
+    assert report.legend
+    return list(report.tables)
+
+
+def robustness() -> list[Table]:
+    names = ("robust_acc", "robust_acc_top5", "attack_success_rate", "linf", "l2")
+    moved = {"GradCAM": {"rank_correlation": 0.5, "top_overlap": 0.5, "n": 2}}
+    budget = {"eps": 0.1, "written": "0.1", **dict.fromkeys(names, 0.5), "methods": moved}
+    clean = dict.fromkeys(("top1", "top5", "clean_acc", "clean_acc_top5"), 1.0)
+    counts = dict.fromkeys(("n_attacked", "n_saturated", "n_vanished"), 0)
+    report = report_robustness({**COUNTS, **clean, **counts, "median_smallest_eps": None, "sweep": [budget]})
+    assert report.legend
+    return list(report.tables)
+
+
+def synthesis_report() -> Report:
+    number = {"mean": 0.5, "min": 0.4, "max": 0.6}
+    judged = {"n": 2, "n_top1": 1, "top1": 0.5, "n_top5": 2, "top5": 1.0, "probability": 0.4}
+    columns = (*NUMBERS, "seconds", "cpu_seconds", "steps")
+    variant = {"n": 2, **dict.fromkeys(columns, number), "judges": {"resnet18": judged}}
+    judges = {"resnet18": {"n_classes": 8, "had_part": False}}
+    return report_synthesis({"n_images": 2, "n_failed": 0, "judges": judges, "variants": {"both": variant}})
+
+
+def synthesis() -> list[Table]:
+    verdict = dict(zip(verdict_columns("resnet18").values(), (0.1, 3, "toaster")))
+    row = dict.fromkeys((*NUMBERS, "seconds"), 0.5) | {"status": "ok", "name": "tench", "seed": 0, "variant": "both"}
+    return [*synthesis_report().tables, table_of_images([row | verdict], ["both"])]
+
+
+NAMES = {"image", "resnet18", "mean and 95 % interval of each score"}
+"""What stands in headers and is no word: what an image is, and what judges are called."""
+
+
+@pytest.mark.parametrize("tables_of", [attribution, robustness, synthesis], ids=lambda tables_of: tables_of.__name__)
+def test_every_column_is_explained(tables_of: Any) -> None:
+    tables = tables_of()
+    for table in tables:
+        scores = [row[0] for row in table.rows] if tables_of is attribution else []
+        for cell in {*table.header, *scores} - NAMES:
+            alone = explained_words([Table([cell], [])])
+            assert alone, cell
+            assert alone.items() <= explained_words(tables).items()
+
+
+def test_a_figure_of_an_image_that_grew_is_explained() -> None:
+    legend = synthesis_report().legend
+    for word in ("noise", "steps", "activation", "total variation"):
+        assert word in legend
+
+
+def test_who_has_no_judges_reads_nothing_of_them() -> None:
+    number = {"mean": 0.5, "min": 0.4, "max": 0.6}
+    variants = {"both": {"n": 2, **dict.fromkeys((*NUMBERS, "seconds"), number)}}
+    report = report_synthesis({"n_images": 2, "n_failed": 0, "variants": variants})
+    assert not any("judge" in meaning for meaning in explained_words(report.tables).values())
