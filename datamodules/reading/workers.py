@@ -115,6 +115,7 @@ def watched(loader: DataLoader[Any]) -> Iterator[Any]:
 
     Raises:
         WorkerDeath: If a worker was killed.
+        DataError: If one cannot hand over what it has read.
     """
     batches = iter(loader)
     workers: list = getattr(batches, "_workers", [])
@@ -131,7 +132,7 @@ def watched(loader: DataLoader[Any]) -> Iterator[Any]:
                 return
             except Exception as error:  # a message that was cut off raises nearly anything
                 waiting.clear()
-                deaths = _deaths_soon(workers)
+                deaths = [] if isinstance(error, DataError) else _deaths_soon(workers)
                 if workers:
                     _stop(batches, workers)  # torch itself waits for them, for seconds
                 if not deaths:

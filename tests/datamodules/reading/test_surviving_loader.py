@@ -93,6 +93,16 @@ def test_exactly_the_sample_that_kills_fails(number: int, name: str) -> None:
 
 
 @pytest.mark.process
+def test_a_bus_error_is_no_bad_sample() -> None:
+    dataset = Numbers(22, {11: lambda: killed(signal.SIGBUS)})
+    with (
+        pytest.warns(UserWarning, match="SIGBUS"),
+        pytest.raises(DataError, match=r"SIGBUS.*--shm-size.*ulimit -n.*--data\.num_workers 0"),
+    ):
+        batches(dataset)
+
+
+@pytest.mark.process
 def test_several_samples_kill_and_one_is_unlucky(tmp_path: Path) -> None:
     always = dict.fromkeys((19, 18, 10, 0), killed)
     dataset = Numbers(22, always | {9: lambda: killed_once(tmp_path / "marker")})

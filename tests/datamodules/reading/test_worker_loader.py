@@ -21,6 +21,8 @@ from datamodules.reading.surviving_loader import SurvivingLoader
 from datamodules.reading.worker_loader import worker_loader
 from tests.images import make_images
 
+pytestmark = pytest.mark.process
+
 SENTENCE = r"cannot hand over what they have read: {}\. Give .*--shm-size.*ulimit -n.*--data\.num_workers 0"
 N = 30
 
