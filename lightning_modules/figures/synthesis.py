@@ -110,7 +110,7 @@ def growth_figure(
         variation: Total variation of the image, at each step.
         title: The first line.
     """
-    left, right = 1.1, 0.95  # inches: room for numbers of many digits, and for what they are
+    left, right = 1.1, 1.1  # inches: room for numbers of many digits, and for what they are
     width = 1.75 * len(snapshots) + left + right - 0.2
     figure = Figure(figsize=(width, 4.6), dpi=110)
     grid = figure.add_gridspec(
