@@ -69,6 +69,7 @@ def _by_file(root: Path, table: ClassTable | None, labels: LabelFile, left_out: 
     if table is None:
         table = ClassTable(sorted({text for text in texts if text is not None}))
     indices = labels.indices(texts, table)
+    notes += _note_of_numbers(labels.path, texts, indices, table)
     if others := _contradictions(names, indices, table):
         notes.append(
             f"{labels.path} and the class folders do not agree on {len(others):,} images, of which the file counts: "
@@ -76,6 +77,19 @@ def _by_file(root: Path, table: ClassTable | None, labels: LabelFile, left_out: 
         )
     order = round_the_classes(indices)
     return Found(paths.take(pa.array(order)), indices[order], notes)
+
+
+def _note_of_numbers(file: Path, texts: Sequence[str | None], indices: np.ndarray, table: ClassTable) -> list[str]:
+    """What to say if a label file has numbers that are no names: it may count from 1, or have an order of its own."""
+    labels = {text: label for text, label in zip(texts, indices.tolist()) if text is not None and text[0].isdigit()}
+    numbers = {text: label for text, label in labels.items() if not is_named(text, table)}
+    if not numbers:
+        return []
+    last = max(numbers, key=numbers.__getitem__)
+    return [
+        f"{file} numbers classes, which are read as indices of the network's classes, from 0 ({last} is "
+        f"{table.names[numbers[last]]!r})"
+    ]
 
 
 def _contradictions(paths: Sequence[str], labels: np.ndarray, table: ClassTable) -> list[str]:

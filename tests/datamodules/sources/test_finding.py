@@ -255,6 +255,17 @@ def test_a_label_file_goes_before_the_folders(tmp_path: Path) -> None:
     assert read(tmp_path / "shards") == {"cat/a.png": 2, "cat/b.png": 0, "batch7/c.png": -1}
 
 
+def test_numbers_in_a_label_file_are_told(tmp_path: Path) -> None:
+    """They may count from 1."""
+    make_images(tmp_path / "images", "a.png", "b.png")
+    (tmp_path / "labels.csv").write_text("a.png,1\nb.png,2.0\n")
+    wishes = Wishes(LabelFile(tmp_path / "labels.csv"))
+    assert listed(tmp_path / "images", NAMES, wishes) == {"a.png": 1, "b.png": 2}
+    (note,) = list_folder(tmp_path / "images", NAMES, wishes).notes
+    assert "numbers classes, which are read as indices of the network's classes, from 0 (2.0 is 'owl')" in note
+    assert not list_folder(tmp_path / "images", ["0", "1", "2.0", "2"], wishes).notes
+
+
 def test_shards_take_no_wishes(tmp_path: Path) -> None:
     make_images(tmp_path / "images", "cat/a.png")
     pack_folder(tmp_path / "images", tmp_path / "shards")
