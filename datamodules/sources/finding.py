@@ -108,8 +108,9 @@ def _by_folders(root: Path, table: ClassTable | None, left_out: LeftOut) -> Foun
     full = [folder for folder, names in files.items() if len(names)]
     if len(loose) and full:
         raise DataError(
-            f"{root} holds images ({os.fsdecode(loose[0].as_py())}, ...) beside folders ({full[0]}, ...) of images. It "
-            "should hold either one folder for each class, or images alone, or come with a file of labels: data.labels."
+            f"{root} holds images ({printable(loose[0].as_py())}, ...) beside folders ({printable(full[0])}, ...) of "
+            "images. It should hold either one folder for each class, or images alone, or come with a file of labels: "
+            "data.labels."
         )
     if len(loose):
         return Found(loose, np.full(len(loose), -1), [])
@@ -130,7 +131,7 @@ def _classes_of(
         return {folder: index for index, folder in enumerate(files)}, []
     # An empty class folder is none the less one; a folder without images that is called otherwise is not.
     folders = [folder for folder, names in files.items() if len(names) or is_named(folder, table)]
-    left_out.empty_folders += [folder for folder in files if folder not in folders]
+    left_out.empty_folders += [printable(folder) for folder in files if folder not in folders]
     if all(folder.isascii() and folder.isdecimal() and not is_named(folder, table) for folder in folders):
         return _by_indices(root, folders, table)
     try:
@@ -152,7 +153,11 @@ def _by_indices(root: Path, folders: Sequence[str], table: ClassTable) -> tuple[
             f"The class folders of {root} are called by numbers, and {beyond[0]} is no index of the network's classes, "
             f"which are 0 to {len(table) - 1}."
         )
-    labels = {folder: int(folder) for folder in sorted(folders, key=int)}
+    try:
+        # Not int alone: 1 may be meant for a class that is called 01, as this refuses.
+        labels = {folder: table.index(folder) for folder in sorted(folders, key=int)}
+    except AmbiguousClassError as error:
+        raise DataError(f"A class folder's name fits several classes: {error}") from error
     last = next(reversed(labels))
     return labels, [
         f"its class folders are called by numbers, which are read as indices of the network's classes ({last} is "

@@ -24,9 +24,9 @@ class LabelFile:
 
     It is one of:
 
-    - a table, divided by commas, tabs, semicolons, bars or spaces, of paths and classes. A path is relative to the folder of
-      images, or longer or shorter at its front, with or without the extension. A class is a name, a WordNet id or an
-      index, see :class:`~datamodules.classes.ClassTable`. Without a line of headings the path stands first;
+    - a table, divided by commas, tabs, semicolons, bars or spaces, of paths and classes. A path is relative to the
+      folder of images, or longer or shorter at its front, with or without the extension. A class is a name, a WordNet
+      id or an index, see :class:`~datamodules.classes.ClassTable`. Without a line of headings the path stands first;
     - Kaggle's ``LOC_val_solution.csv``, whose ``PredictionString`` holds WordNet ids and boxes;
     - ILSVRC's ``ILSVRC2012_validation_ground_truth.txt``: in line k the number of the class of
       ``ILSVRC2012_val_k``, counted from 1 in the order of the synsets in ILSVRC's own ``meta.mat``, which is not that
@@ -47,7 +47,8 @@ class LabelFile:
 
     def __init__(self, path: Path, synsets: Path | None = None) -> None:
         self.path = path
-        self._heading, self._doubts = "", []
+        self._heading = ""
+        self._doubts: list[str] = []
         text = read_text(path, "data.labels")
         lines = text.splitlines()
         if not any(line.strip() for line in lines):
@@ -209,7 +210,7 @@ def _read_synsets(path: Path) -> list[str]:
 
 
 def _index(text: str, table: ClassTable) -> int:
-    """The class of a text; of ``281.0``, if it is no name, that of 281: pandas writes so if other labels are missing."""
+    """The class of a text; ``281.0``, if it is no name, is 281, which pandas writes so where others are missing."""
     try:
         return table.index(text)
     except UnknownClassError:

@@ -42,7 +42,7 @@ _OTHERS = {
 
 
 class Columns(NamedTuple):
-    """Where in a row the path and the class stand, and what the column of the class is called, "" = it has no heading."""
+    """Where in a row the path and the class stand, and what the column of the class is called, "" = nothing."""
 
     path: int
     label: int
@@ -144,7 +144,7 @@ def _rows(text: str) -> list[list[str]]:
 
 def _split(text: str) -> list[list[str]]:
     """The cells of each line that is not blank, by what divides them: of those that may, what gives columns."""
-    shaped = []
+    shaped: list[tuple[bool, bool, int, list[list[str]]]] = []
     for delimiter in filter(text.__contains__, _DELIMITERS):
         rows = [_trimmed(row) for row in csv.reader(io.StringIO(text, newline=""), delimiter=delimiter)]
         rows = [row for row in rows if row]

@@ -149,6 +149,28 @@ def test_a_root_one_too_high(tmp_path: Path) -> None:
         list_folder(tmp_path, NAMES)
 
 
+def test_links_that_lead_nowhere(tmp_path: Path) -> None:
+    """One that does not end is no reason to stop."""
+    make_images(tmp_path, "cat/a.png")
+    for path, target in {"cat/self.jpg": "self.jpg", "cat/self": "self", "dog": "dog", "owl": "gone"}.items():
+        (tmp_path / path).symlink_to(target)
+    assert listed(tmp_path, NAMES) == {"cat/a.png": 0, "cat/self.jpg": 0}
+    assert list_folder(tmp_path, NAMES).notes == ("3 links to nowhere: cat/self, dog, owl",)
+
+
+def test_notes_are_text_whatever_names_are(tmp_path: Path) -> None:
+    make_images(tmp_path, "cat/a.png")
+    (tmp_path / "\udcff").mkdir()
+    for path in ("cat/.\udcfe.png", "cat/x.\udcfd"):
+        (tmp_path / path).touch()
+    (tmp_path / "cat/\udcfc").symlink_to(tmp_path)
+    notes = " ".join(list_folder(tmp_path, NAMES).notes).encode().decode()
+    assert all(name in notes for name in (r".\xfe.png 1", r".\xfd 1", r"cat/\xfc", r"class: \xff"))
+    make_images(tmp_path, "\udcff/a.png", "two\nlines/a.png", "cat /a.png")
+    with pytest.raises(DataError, match=r"match: 'cat ', 'two\\nlines', '\\udcff'\."):
+        list_folder(tmp_path, NAMES)
+
+
 def test_nothing_but_other_files(tmp_path: Path) -> None:
     (tmp_path / "cat").mkdir()
     (tmp_path / "cat/a.txt").touch()
@@ -168,6 +190,11 @@ class TestIndices:
         make_images(tmp_path, "0/a.png", "1/a.png")
         assert listed(tmp_path, ["7", "1", "0"]) == {"0/a.png": 2, "1/a.png": 1}
         assert not list_folder(tmp_path, ["7", "1", "0"]).notes
+
+    def test_a_number_that_may_be_another_classs_name(self, tmp_path: Path) -> None:
+        make_images(tmp_path, "0/a.png", "1/a.png")
+        with pytest.raises(DataError, match=r"fits several classes: '0' may be one of 2 classes"):
+            list_folder(tmp_path, ["01", "00"])
 
     @pytest.mark.parametrize("folder", ["3", "1000"])
     def test_beyond_the_classes(self, tmp_path: Path, folder: str) -> None:
