@@ -9,7 +9,7 @@ from pathlib import Path
 from webdataset import TarWriter
 
 from datamodules.errors import DataError
-from datamodules.reading.annotations import find_annotation
+from datamodules.reading.annotations import find_annotation, folder_of_boxes
 from datamodules.reading.formats import extension_by_content, image_extensions
 from datamodules.reading.samples import printable
 from datamodules.sources.folder import FolderListing, list_folder
@@ -56,11 +56,9 @@ def pack_folder(
         (8, ['00000.tar', '00001.tar'])
     """
     root, out = Path(root).expanduser(), Path(out).expanduser()
-    boxes = None if boxes is None else Path(boxes).expanduser()
+    boxes = folder_of_boxes(boxes)
     if images_per_shard < 1:
         raise DataError(f"images_per_shard must be at least 1, got {images_per_shard}.")
-    if boxes is not None and not boxes.is_dir():
-        raise DataError(f"The folder of box annotations {boxes} (data.boxes) does not exist.")
     if out.exists() and not (out.is_dir() and not any(out.iterdir())):
         raise DataError(f"{out} exists and is not an empty folder. Name another --out, or delete it.")
     listing = list_folder(root, wishes=Wishes(labels=labels))

@@ -229,6 +229,33 @@ class TestBoxes:
         pack_folder(tmp_path / "flat", tmp_path / "shards", boxes=tmp_path / "boxes")
         assert read(tmp_path / "shards") == expected
 
+    def test_of_an_image_that_lies_deeper(self, tmp_path: Path) -> None:
+        """In as deep a folder, in the one of its class, or in none."""
+        make_images(tmp_path / "images", "cat/images/a.png", "cat/images/b.png", "cat/images/c.png")
+        for name in ("cat/images/a", "cat/b", "c"):
+            self.annotate(tmp_path / f"boxes/{name}.xml", "cat")
+        data = ImageFolderDataModule(
+            str(tmp_path / "images"), str(tmp_path / "boxes"), class_names=NAMES, num_workers=0, input_size=8
+        )
+        data.setup("test")
+        (batch,) = data.test_dataloader()
+        assert batch["n_boxes"].tolist() == [1, 1, 1]
+        assert data.notes == ()
+
+    def test_of_other_images_or_another_network(self, tmp_path: Path) -> None:
+        make_images(tmp_path / "images", "cat/a.png", "dog/a.png")
+        wishes = Wishes(boxes=tmp_path / "boxes")
+        self.annotate(tmp_path / "boxes/val/cat/a.xml", "cat")
+        (note,) = list_folder(tmp_path / "images", NAMES, wishes).notes
+        assert f"none of 2 images has boxes in {tmp_path}/boxes, where cat/a.png would have cat/a.xml or a.xml" in note
+        self.annotate(tmp_path / "boxes/a.xml", "lamp", "Cat")
+        assert list_folder(tmp_path / "images", NAMES, wishes).notes == (
+            f"cat/a.png and dog/a.png, at least, have the same boxes: {tmp_path}/boxes/a.xml",
+            f"the boxes in {tmp_path}/boxes are of no class of the network: Cat, lamp",
+        )
+        with pytest.raises(DataError, match=r"a\.xml \(data\.boxes\) is not a folder"):
+            ImageFolderDataModule(str(tmp_path / "images"), str(tmp_path / "boxes/a.xml"))
+
     def test_not_what_a_folder_says(self, tmp_path: Path) -> None:
         make_images(tmp_path / "images", "cat/a.png")
         self.annotate(tmp_path / "boxes/cat/a.xml", "owl")
@@ -302,6 +329,19 @@ def test_shards_take_no_wishes(tmp_path: Path) -> None:
     for options in ({"sample": 1}, {"include": "cat"}, {"limit_per_class": 1}):
         with pytest.raises(DataError, match="choose among images that are known before"):
             read(tmp_path / "shards", **options)
+
+
+def test_what_systems_leave_is_in_no_shard(tmp_path: Path) -> None:
+    make_images(tmp_path, "a.png")
+    with tarfile.open(tmp_path / "0.tar", "w") as tar:
+        for name in ("@eaDir/a.png", "cat/._a.png", "cat/a.png", "cat/Thumbs.db", "cat/.ipynb_checkpoints/a.png"):
+            tar.add(tmp_path / "a.png", name)
+    assert read(tmp_path / "0.tar") == {"cat/a.png": 0}
+    (tmp_path / "deeper").mkdir()
+    (tmp_path / "0.tar").rename(tmp_path / "deeper/0.tar")
+    (tmp_path / "a.png").unlink()
+    with pytest.raises(DataError, match=r"holds no images.*\.tar 1\. Name the folder of the shards"):
+        read(tmp_path)
 
 
 def test_shards_of_others_with_folders_above_and_below(tmp_path: Path) -> None:
