@@ -172,8 +172,9 @@ class ClassTable:
         if unknown := [folder for folder, index in indices if index is None]:
             raise DataError(
                 f"{len(unknown)} of {len(folders)} class folders match no class of the network. Folders without a "
-                f"match: {_some(unknown)}. Classes of the network: {_some(self.names)}. A folder should have a class's "
-                "name" + (", or its WordNet id such as n02123045." if self._wnids else ".")
+                f"match: {_some([_shown(folder) for folder in unknown])}. Classes of the network: {_some(self.names)}. "
+                "A folder should have a class's name"
+                + (", or its WordNet id such as n02123045." if self._wnids else ".")
             )
         return [index for _, index in indices if index is not None]
 
@@ -214,6 +215,11 @@ def _number(text: str) -> int | None:
     """The number that a text is in the digits 0 to 9; None if it is none, or larger than any index."""
     digits = text.lstrip("0")
     return int(text) if re.fullmatch("[0-9]+", text) and len(digits) <= _LONGEST_INDEX else None
+
+
+def _shown(text: str) -> str:
+    """Text as it can be shown: control letters, and bytes that are not UTF-8, as escapes; with spaces in quotes."""
+    return text if text.isprintable() and text == text.strip() else repr(text)
 
 
 def _some(names: Sequence[str], most: int = 12) -> str:

@@ -16,6 +16,7 @@ from datamodules.batch import Batch
 from datamodules.classes import checked_names
 from datamodules.errors import DataError
 from datamodules.pixels import BytesDataModule
+from datamodules.reading.annotations import folder_of_boxes
 from datamodules.reading.decoding import Preprocess
 from datamodules.reading.samples import Failure, Sample, SampleReader, collate
 from datamodules.reading.worker_loader import worker_loader
@@ -110,10 +111,8 @@ class ImageFolderDataModule(BytesDataModule):
             raise DataError(f"data.batch_size must be at least 1, got {batch_size}.")
         if num_workers is not None and num_workers < 0:
             raise DataError(f"data.num_workers must be at least 0, got {num_workers}.")
-        if boxes is not None and not Path(boxes).expanduser().is_dir():
-            raise DataError(f"The folder of box annotations {boxes} (data.boxes) does not exist.")
         self.root = Path(root).expanduser()
-        self.boxes = None if boxes is None else Path(boxes).expanduser()
+        self.boxes = folder_of_boxes(boxes)
         self.batch_size = batch_size
         self.num_workers = num_workers
         self.class_names = None if class_names is None else checked_names(class_names)

@@ -42,7 +42,7 @@ def expand_sources(sources: Sequence[str], left_out: LeftOut | None = None) -> l
     left_out = LeftOut() if left_out is None else left_out
     expanded = []
     for source in sources:
-        if _is_address(source) or not Path(source).is_dir():
+        if _is_address(source) or not os.path.isdir(source):  # "" is no folder; to Path it is the current one
             expanded.append(source)
             continue
         found = images_below(Path(source), "", left_out)

@@ -7,6 +7,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from xml.etree import ElementTree
 
+from datamodules.errors import DataError
+
 _CORNERS = ("xmin", "ymin", "xmax", "ymax")
 
 
@@ -70,11 +72,30 @@ def read_annotation(path: Path, content: bytes | None = None) -> Annotation:
     return Annotation(int(width), int(height), names, boxes, tuple(problems))
 
 
-def find_annotation(boxes: Path | None, path: str) -> Path | None:
-    """The XML file of an image's boxes: ILSVRC keeps those of train in class folders, those of val in a flat one."""
+def folder_of_boxes(boxes: str | Path | None) -> Path | None:
+    """The folder that data.boxes names.
+
+    Raises:
+        DataError: If there is none.
+    """
     if boxes is None:
         return None
-    candidates = [(boxes / path).with_suffix(".xml"), boxes / f"{Path(path).stem}.xml"]
+    folder = Path(boxes).expanduser()
+    if not folder.is_dir():
+        wrong = "is not a folder" if folder.exists() else "does not exist"
+        raise DataError(f"The folder of box annotations {boxes} (data.boxes) {wrong}.")
+    return folder
+
+
+def find_annotation(boxes: Path | None, path: str) -> Path | None:
+    """The XML file of an image's boxes: ILSVRC keeps those of train in class folders, those of val in a flat one.
+
+    Those of an image that lies deeper below its class folder may lie as deep, or in the class folder itself.
+    """
+    if boxes is None:
+        return None
+    folders, name = Path(path).parts[:-1], f"{Path(path).stem}.xml"
+    candidates = [Path(boxes, *folders, name), *([boxes / folders[0] / name] if len(folders) > 1 else []), boxes / name]
     return next((candidate for candidate in candidates if candidate.exists()), None)
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import io
 import os
 import warnings
 from collections.abc import Callable
@@ -114,6 +115,25 @@ def begins_as_image(path: str | bytes | os.PathLike[str]) -> bool:
                     return True
     except Exception:  # Pillow's plugins raise nearly anything
         return False
+
+
+def extension_by_content(content: bytes) -> str:
+    """The extension that an image should have by its content; "" = it is none that is known.
+
+    Example:
+        >>> extension_by_content(b"gimp xcf v011")
+        '.xcf'
+    """
+    if kind := _kind(content[:LONGEST_BEGINNING]):
+        return kind
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            with Image.open(io.BytesIO(content), formats=list(_formats())) as image:
+                found = "JPEG" if image.format == "MPO" else image.format
+    except Exception:  # Pillow's plugins raise nearly anything
+        return ""
+    return next((extension for extension, name in Image.registered_extensions().items() if name == found), "")
 
 
 def is_raw(name: str | bytes) -> bool:

@@ -9,11 +9,13 @@ from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import pyarrow as pa
 
 from datamodules.errors import DataError
 from datamodules.reading.formats import begins_as_image, extension_of, image_extensions, is_something_else
+from datamodules.reading.samples import printable
 
 _CHUNK = 1 << 12
 """So many names at most are Python objects at a time: a million of them would take a hundred megabytes."""
@@ -38,12 +40,14 @@ class LeftOut:
         no_images: Files by their extensions, "" = none.
         of_the_system: Files and folders by their names, hidden ones and the system's.
         loops: Links, by their paths, that lead back to a folder that they lie in.
+        dead_links: Links, by their paths, that lead nowhere; those that are called as images are failed ones.
         empty_folders: Folders without images that no class is called after, by their names.
     """
 
     no_images: Counter[str] = field(default_factory=Counter)
     of_the_system: Counter[str] = field(default_factory=Counter)
     loops: list[str] = field(default_factory=list)
+    dead_links: list[str] = field(default_factory=list)
     empty_folders: list[str] = field(default_factory=list)
 
     def notes(self) -> list[str]:
@@ -61,6 +65,8 @@ class LeftOut:
             found.append(f"{n} hidden or of the system, not looked into: {_counted(self.of_the_system)}")
         if n := len(self.loops):
             found.append(f"{n} link{'s' * (n > 1)} to a folder above, not followed: {_listed(sorted(self.loops))}")
+        if n := len(self.dead_links):
+            found.append(f"{n} link{'s' * (n > 1)} to nowhere: {_listed(sorted(self.dead_links))}")
         if n := len(self.empty_folders):
             found.append(
                 f"{n} folder{'s' * (n > 1)} without images, called after no class: {_listed(self.empty_folders)}"
@@ -118,7 +124,7 @@ def loose_images(root: Path, left_out: LeftOut) -> pa.Array:
 def class_folders(root: Path) -> list[str]:
     """Names of the folders in ``root``, sorted; hidden ones and the system's are left out."""
     with os.scandir(root) as entries:
-        return sorted(entry.name for entry in entries if entry.is_dir() and not is_of_the_system(entry.name))
+        return sorted(entry.name for entry in entries if _is_folder(entry) and not is_of_the_system(entry.name))
 
 
 def each_name(names: pa.Array) -> Iterator[bytes]:
@@ -140,12 +146,23 @@ def hash_files(root: Path, extension: str) -> tuple[int, str]:
     return len(names), sha256.hexdigest()
 
 
+def _is_folder(entry: os.DirEntry[Any]) -> bool:
+    try:
+        return entry.is_dir()
+    except OSError:  # a link to itself is no folder, nor a reason to stop
+        return False
+
+
 def _is_image(entry: os.DirEntry[bytes]) -> bool:
     extension = extension_of(entry.name)
     if extension in image_extensions():
         return True
     # A pipe would be waited for. What says that it is something else is not asked, of which there may be many.
-    return not is_something_else(extension) and entry.is_file() and begins_as_image(entry.path)
+    try:
+        is_file = not is_something_else(extension) and entry.is_file()
+    except OSError:  # a link to itself
+        return False
+    return is_file and begins_as_image(entry.path)
 
 
 def _each(
@@ -164,20 +181,22 @@ def _each(
         if above is None:
             above = frozenset(map(_identity, [*([root] if folder else []), *root.resolve().parents]))
         if own in above:
-            left_out.loops.append(folder)
+            left_out.loops.append(printable(folder))
             return
         folders = []
         with os.scandir(here) as entries:
             for entry in entries:
                 name = os.fsdecode(entry.name)
                 if is_of_the_system(name):
-                    left_out.of_the_system[name] += 1
-                elif entry.is_dir():
+                    left_out.of_the_system[printable(name)] += 1
+                elif _is_folder(entry):
                     folders.append(name)
                 elif is_wanted(entry):
                     yield prefix + entry.name
+                elif entry.is_symlink() and not os.path.exists(entry.path):
+                    left_out.dead_links.append(printable(prefix + entry.name))
                 else:
-                    left_out.no_images[extension_of(name)] += 1
+                    left_out.no_images[printable(extension_of(name))] += 1
     except OSError as error:
         raise DataError(f"The folder {root / folder} cannot be read: {error.strerror}.") from error
     for name in folders if depth is None or depth > 0 else []:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
@@ -13,8 +12,8 @@ import pyarrow as pa
 
 from datamodules.classes import AmbiguousClassError, ClassTable
 from datamodules.errors import DataError
-from datamodules.reading.annotations import AnnotationError, find_annotation, read_annotation
 from datamodules.reading.samples import printable
+from datamodules.sources.boxes import label_by_boxes, notes_of_boxes
 from datamodules.sources.files import LeftOut, class_folders, each_name, images_below, loose_images
 from datamodules.sources.label_files import LabelFile
 
@@ -56,7 +55,9 @@ def find_images(root: Path, class_names: Sequence[str] | None, labels: LabelFile
     left_out = LeftOut()
     found = _by_file(root, table, labels, left_out) if labels is not None else _by_folders(root, table, left_out)
     if boxes is not None and table is not None and (found.labels < 0).any():
-        found.notes.extend(_label_by_boxes(found, boxes, table))
+        found.notes.extend(label_by_boxes(found.paths, found.labels, boxes, table))
+    if boxes is not None:
+        found.notes.extend(notes_of_boxes(found.paths, boxes, table))
     return found._replace(notes=[*left_out.notes(), *found.notes])
 
 
@@ -69,6 +70,7 @@ def _by_file(root: Path, table: ClassTable | None, labels: LabelFile, left_out: 
     if table is None:
         table = ClassTable(sorted({text for text in texts if text is not None}))
     indices = labels.indices(texts, table)
+    notes += _note_of_numbers(labels.path, texts, indices, table)
     if others := _contradictions(names, indices, table):
         notes.append(
             f"{labels.path} and the class folders do not agree on {len(others):,} images, of which the file counts: "
@@ -76,6 +78,19 @@ def _by_file(root: Path, table: ClassTable | None, labels: LabelFile, left_out: 
         )
     order = round_the_classes(indices)
     return Found(paths.take(pa.array(order)), indices[order], notes)
+
+
+def _note_of_numbers(file: Path, texts: Sequence[str | None], indices: np.ndarray, table: ClassTable) -> list[str]:
+    """What to say if a label file has numbers that are no names: it may count from 1, or have an order of its own."""
+    labels = {text: label for text, label in zip(texts, indices.tolist()) if text is not None and text[0].isdigit()}
+    numbers = {text: label for text, label in labels.items() if not is_named(text, table)}
+    if not numbers:
+        return []
+    last = max(numbers, key=numbers.__getitem__)
+    return [
+        f"{file} numbers classes, which are read as indices of the network's classes, from 0 ({last} is "
+        f"{table.names[numbers[last]]!r})"
+    ]
 
 
 def _contradictions(paths: Sequence[str], labels: np.ndarray, table: ClassTable) -> list[str]:
@@ -94,13 +109,17 @@ def _by_folders(root: Path, table: ClassTable | None, left_out: LeftOut) -> Foun
     full = [folder for folder, names in files.items() if len(names)]
     if len(loose) and full:
         raise DataError(
-            f"{root} holds images ({os.fsdecode(loose[0].as_py())}, ...) beside folders ({full[0]}, ...) of images. It "
-            "should hold either one folder for each class, or images alone, or come with a file of labels: data.labels."
+            f"{root} holds images ({printable(loose[0].as_py())}, ...) beside folders ({printable(full[0])}, ...) of "
+            "images. It should hold either one folder for each class, or images alone, or come with a file of labels: "
+            "data.labels."
         )
     if len(loose):
         return Found(loose, np.full(len(loose), -1), [])
     if not full:
-        raise DataError(f"{root} holds no images: neither {root}/*.JPEG nor {root}/CLASS/*.JPEG{left_out.as_clause()}.")
+        shards = " Name the folder of the shards, or a pattern of them." if left_out.no_images[".tar"] else ""
+        raise DataError(
+            f"{root} holds no images: neither {root}/*.JPEG nor {root}/CLASS/*.JPEG{left_out.as_clause()}.{shards}"
+        )
     classes, notes = _classes_of(root, files, table, left_out)
     sizes = [len(files[folder]) for folder in classes]
     order = round_the_classes(np.repeat(np.arange(len(classes), dtype=np.int32), sizes))
@@ -116,7 +135,7 @@ def _classes_of(
         return {folder: index for index, folder in enumerate(files)}, []
     # An empty class folder is none the less one; a folder without images that is called otherwise is not.
     folders = [folder for folder, names in files.items() if len(names) or is_named(folder, table)]
-    left_out.empty_folders += [folder for folder in files if folder not in folders]
+    left_out.empty_folders += [printable(folder) for folder in files if folder not in folders]
     if all(folder.isascii() and folder.isdecimal() and not is_named(folder, table) for folder in folders):
         return _by_indices(root, folders, table)
     try:
@@ -138,51 +157,17 @@ def _by_indices(root: Path, folders: Sequence[str], table: ClassTable) -> tuple[
             f"The class folders of {root} are called by numbers, and {beyond[0]} is no index of the network's classes, "
             f"which are 0 to {len(table) - 1}."
         )
-    labels = {folder: int(folder) for folder in sorted(folders, key=int)}
+    try:
+        # Not int alone: 1 may be meant for a class that is called 01, as this refuses.
+        labels = {folder: table.index(folder) for folder in sorted(folders, key=int)}
+    except AmbiguousClassError as error:
+        raise DataError(f"A class folder's name fits several classes: {error}") from error
     last = next(reversed(labels))
     return labels, [
         f"its class folders are called by numbers, which are read as indices of the network's classes ({last} is "
         f"{table.names[labels[last]]!r}); where the network has such folders in the order of text (0, 1, 10, ...), "
         "model.class_names says so"
     ]
-
-
-def _label_by_boxes(found: Found, boxes: Path, table: ClassTable) -> list[str]:
-    """Labels, in place, what is unlabelled and has boxes of one class; says how many."""
-    n_labelled, several = 0, []
-    for index in np.flatnonzero(found.labels < 0).tolist():
-        path = os.fsdecode(found.paths[index].as_py())
-        classes = classes_of_boxes(find_annotation(boxes, path), None, table)
-        if len(classes) == 1:
-            found.labels[index] = classes.pop()
-            n_labelled += 1
-        elif classes:
-            several.append(printable(path))
-    notes = [f"{n_labelled:,} images are labelled by the class that their boxes name"] if n_labelled else []
-    if several:
-        notes.append(
-            f"{len(several):,} images have boxes of several classes, so no label: {', '.join(several[:3])}"
-            + ", ..." * (len(several) > 3)
-        )
-    return notes
-
-
-def classes_of_boxes(file: Path | None, content: bytes | None, table: ClassTable) -> set[int]:
-    """The classes of the network that an image's boxes name; none if their file cannot be read.
-
-    Args:
-        file: The XML file. None = there is none.
-        content: What it holds, if it has been read already.
-    """
-    try:
-        names = read_annotation(file, content).names if file is not None else ()
-    except AnnotationError:  # which the row of the image tells
-        return set()
-    found = set()
-    for name in set(names):
-        with suppress(AmbiguousClassError):  # which the row tells too
-            found.add(table.named(name))
-    return {label for label in found if label is not None}
 
 
 def is_named(text: str, table: ClassTable) -> bool:

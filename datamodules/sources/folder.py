@@ -184,7 +184,9 @@ def list_folder(
     found = find_images(root, class_names, wishes.labels, wishes.boxes)
     paths, labels = found.paths, found.labels
     if not wishes.subset.is_all:
-        wanted = np.flatnonzero(wishes.subset.mask([printable(path) for path in each_name(paths)], labels))
+        names = [printable(path) for path in each_name(paths)]
+        wanted = np.flatnonzero(wishes.subset.mask(names, labels))
+        found.notes.extend(wishes.subset.notes(names, labels))
         wanted = wanted[round_the_classes(labels[wanted])]
         paths, labels = paths.take(pa.array(wanted)), labels[wanted]
     return FolderListing(root, paths, labels, np.zeros(len(paths), bool), notes=tuple(found.notes))

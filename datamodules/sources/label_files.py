@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-import csv
 import re
+import unicodedata
 from collections import Counter
 from collections.abc import Iterable, Sequence
 from pathlib import Path
@@ -14,17 +14,7 @@ from scipy.io import loadmat
 from datamodules.classes import AmbiguousClassError, ClassTable, UnknownClassError
 from datamodules.errors import DataError
 from datamodules.reading.formats import extension_of, image_extensions
-
-_PATH_COLUMNS = (
-    *("path", "file_path", "filepath", "relative_path", "file", "filename", "file_name", "image", "image_path"),
-    *("image_id", "imageid", "image_name", "img", "id", "stem", "name"),
-)
-_CLASS_COLUMNS = (
-    *("wnid", "wordnet_id", "synset", "synset_id", "predictionstring", "class", "class_name", "classname", "label"),
-    *("label_name", "category", "target", "class_index", "class_id", "class_idx", "label_index", "label_id", "index"),
-    "category_id",
-)
-"""What columns are called in files that people have; of several, the first of this list counts."""
+from datamodules.sources.label_tables import read_text, some, table_of
 
 _WNID = re.compile("n[0-9]{8}")
 
@@ -34,9 +24,9 @@ class LabelFile:
 
     It is one of:
 
-    - a table, divided by commas, tabs, semicolons or spaces, of paths and classes. A path is relative to the folder of
-      images, or longer or shorter at its front, with or without the extension. A class is a name, a WordNet id or an
-      index, see :class:`~datamodules.classes.ClassTable`. Without a line of headings the path stands first;
+    - a table, divided by commas, tabs, semicolons, bars or spaces, of paths and classes. A path is relative to the
+      folder of images, or longer or shorter at its front, with or without the extension. A class is a name, a WordNet
+      id or an index, see :class:`~datamodules.classes.ClassTable`. Without a line of headings the path stands first;
     - Kaggle's ``LOC_val_solution.csv``, whose ``PredictionString`` holds WordNet ids and boxes;
     - ILSVRC's ``ILSVRC2012_validation_ground_truth.txt``: in line k the number of the class of
       ``ILSVRC2012_val_k``, counted from 1 in the order of the synsets in ILSVRC's own ``meta.mat``, which is not that
@@ -57,7 +47,10 @@ class LabelFile:
 
     def __init__(self, path: Path, synsets: Path | None = None) -> None:
         self.path = path
-        lines = _read(path, "data.labels").splitlines()
+        self._heading = ""
+        self._doubts: list[str] = []
+        text = read_text(path, "data.labels")
+        lines = text.splitlines()
         if not any(line.strip() for line in lines):
             raise DataError(f"The label file {path} (data.labels) is empty.")
         if all(re.fullmatch("[0-9]+", line.strip()) for line in lines if line.strip()):
@@ -68,11 +61,14 @@ class LabelFile:
                 "(data.labels) names its classes itself."
             )
         else:
-            entries = self._table(lines)
+            table, self._heading = table_of(text, path)
+            entries = [(image, self._class_of(image, label)) for image, label in table]
         self.classes: dict[str, str] = {}
+        said: dict[tuple[str, str], str] = {}
         for image, text in entries:
-            if self.classes.setdefault(image, text) != text:
-                raise DataError(f"{path} (data.labels) says both {self.classes[image]!r} and {text!r} of {image}.")
+            self.classes[image] = text
+            if (other := said.setdefault(_key(image), text)) != text:
+                raise DataError(f"{path} (data.labels) says both {other!r} and {text!r} of {image}.")
         self._by_key: dict[str, list[str]] = {}
         self._by_end: dict[str, list[str]] = {}
         for image in self.classes:
@@ -99,20 +95,20 @@ class LabelFile:
         used = Counter(entry for entry in found if entry is not None)
         if not used:
             raise DataError(
-                f"{self.path} (data.labels) names none of the {len(paths):,} images. It names {_some(self.classes)}; "
-                f"the images are {_some(paths)}."
+                f"{self.path} (data.labels) names none of the {len(paths):,} images. It names {some(self.classes)}; "
+                f"the images are {some(paths)}."
             )
         if several := [entry for entry, n in used.items() if n > 1]:
             both = [path for path, entry in zip(paths, found) if entry == several[0]]
             raise DataError(
                 f"{len(several)} entries of {self.path} (data.labels) may be meant for several images: {several[0]} "
-                f"for {_some(both)}. Write their paths as they are below the folder of images."
+                f"for {some(both)}. Write their paths as they are below the folder of images."
             )
-        notes = []
+        notes = list(self._doubts)
         if absent := [entry for entry in self.classes if entry not in used]:
-            notes.append(f"{self.path} names {len(absent):,} images that are not there: {_some(absent)}")
+            notes.append(f"{self.path} names {len(absent):,} images that are not there: {some(absent)}")
         if unsaid := [path for path, entry in zip(paths, found) if entry is None]:
-            notes.append(f"{self.path} says nothing of {len(unsaid):,} images: {_some(unsaid)}")
+            notes.append(f"{self.path} says nothing of {len(unsaid):,} images: {some(unsaid)}")
         return [None if entry is None else self.classes[entry] for entry in found], notes
 
     def indices(self, texts: Sequence[str | None], table: ClassTable) -> np.ndarray:
@@ -125,7 +121,7 @@ class LabelFile:
         wrong: dict[str, str] = {}
         for text in sorted({text for text in texts if text is not None}):
             try:
-                known[text] = table.index(text)
+                known[text] = _index(text, table)
             except AmbiguousClassError as error:
                 raise DataError(f"{self.path} (data.labels): {error}") from error
             except UnknownClassError as error:
@@ -133,16 +129,17 @@ class LabelFile:
         if wrong:
             first = next(iter(wrong))
             advice = "Indices count from 0." if str(len(table)) in wrong else wrong[first]
+            column = f", in its column {self._heading}," if self._heading else ""
             raise DataError(
-                f"{self.path} (data.labels) names {len(wrong)} classes that the network does not have: "
-                f"{_some([repr(text) for text in wrong])}. {advice}"
+                f"{self.path} (data.labels) names{column} {len(wrong)} classes that the network does not have: "
+                f"{some([repr(text) for text in wrong])}. {advice}"
             )
         return np.array([known[text] for text in texts], np.int64)
 
     def _entry_of(self, path: str) -> str | None:
         """The entry that is meant for an image: of both paths one ends with the other, the longer such end first."""
-        if path in self.classes:
-            return path
+        if exact := next((text for text in (path, path.strip()) if text in self.classes), None):
+            return exact
         key, extension = _key(path)
         for entries in (*(self._by_key.get(end, []) for end in _ends(key)), self._by_end.get(key, [])):
             fitting = [entry for entry in entries if _key(entry)[1] in ("", extension)]
@@ -153,39 +150,13 @@ class LabelFile:
                 return fitting[0]
         return None
 
-    def _table(self, lines: Sequence[str]) -> list[tuple[str, str]]:
-        """Pairs of path and class from a table."""
-        rows = [row for row in _split(lines) if any(cell.strip() for cell in row)]
-        heads = [cell.strip().lower().replace(" ", "_") for cell in rows[0]]
-        of_path = next((heads.index(name) for name in _PATH_COLUMNS if name in heads), None)
-        of_class = next((heads.index(name) for name in _CLASS_COLUMNS if name in heads), None)
-        if of_path is not None and of_class is not None and of_path != of_class:
-            rows = rows[1:]
-        elif len(rows[0]) == 2:
-            of_path, of_class = 0, 1
-        else:
-            raise DataError(
-                f"{self.path} (data.labels) should be a table with the columns path and class, or of two columns "
-                f"without headings; its first line is {', '.join(rows[0])[:200]!r}."
-            )
-        found = []
-        for row in rows:
-            if len(row) != len(heads) or not row[of_path].strip() or not row[of_class].strip():
-                raise DataError(
-                    f"{self.path} (data.labels): the line {', '.join(row)!r} should have {len(heads)} cells, with a "
-                    "path and a class. A name with a comma needs quotes round it."
-                )
-            image, text = row[of_path].strip().replace("\\", "/").removeprefix("./"), row[of_class].strip()
-            if heads[of_class] == "predictionstring":
-                text = self._of_kaggle(image, text)
-            found.append((image, text))
-        return found
-
-    def _of_kaggle(self, image: str, text: str) -> str:
-        """The class of ``n03995372 85 1 499 272 n03995372 131 0 499 254``."""
+    def _class_of(self, image: str, text: str) -> str:
+        """The class of a cell; Kaggle's are ``n03995372 85 1 499 272 n03995372 131 0 499 254``."""
+        if self._heading != "predictionstring":
+            return text
         wnids = set(text.split()[::5])
         if len(wnids) != 1:
-            raise DataError(f"{self.path} (data.labels) has boxes of {len(wnids)} classes for {image}: {_some(wnids)}.")
+            raise DataError(f"{self.path} (data.labels) has boxes of {len(wnids)} classes for {image}: {some(wnids)}.")
         return wnids.pop()
 
     def _numbered(self, lines: Sequence[str], synsets: Path | None) -> list[tuple[str, str]]:
@@ -201,6 +172,11 @@ class LabelFile:
             raise DataError(
                 f"{self.path} (data.labels) has numbers from {min(numbers)} to {max(numbers)}; {synsets} "
                 f"(data.synsets) has 1 to {len(wnids)}."
+            )
+        if len(wnids) > 1 and wnids == sorted(wnids):
+            self._doubts.append(
+                f"{synsets} has WordNet ids in the order of the alphabet, in which ILSVRC's own lists do not number "
+                f"them: labels are wrong if {self.path} is one of those"
             )
         return [(f"ILSVRC2012_val_{k:08d}", wnids[number - 1]) for k, number in enumerate(numbers, start=1)]
 
@@ -227,32 +203,28 @@ def _read_synsets(path: Path) -> list[str]:
         except (OSError, KeyError, ValueError, TypeError, IndexError) as error:
             raise DataError(f"{path} (data.synsets) is no meta.mat of ILSVRC's development kit: {error}") from error
         return [numbered[k] for k in range(1, len(numbered) + 1) if k in numbered and k <= 1000]
-    wnids = [line.split()[0] for line in _read(path, "data.synsets").splitlines() if line.strip()]
+    wnids = [line.split()[0] for line in read_text(path, "data.synsets").splitlines() if line.strip()]
     if not wnids or not all(_WNID.fullmatch(wnid) for wnid in wnids):
         raise DataError(f"{path} (data.synsets) should have a WordNet id such as n02119789 at the start of each line.")
     return wnids
 
 
-def _read(path: Path, option: str) -> str:
+def _index(text: str, table: ClassTable) -> int:
+    """The class of a text; ``281.0``, if it is no name, is 281, which pandas writes so where others are missing."""
     try:
-        return path.read_text(encoding="utf-8-sig")
-    except UnicodeDecodeError as error:
-        raise DataError(f"{path} ({option}) is no text in UTF-8: {error.reason}.") from error
-    except OSError as error:
-        raise DataError(f"{path} ({option}) cannot be read: {error.strerror}.") from error
-
-
-def _split(lines: Sequence[str]) -> list[list[str]]:
-    """The cells of a table's lines, by what divides the first of them."""
-    first = next(line for line in lines if line.strip())
-    delimiter = next((character for character in "\t,;" if character in first), None)
-    if delimiter is None:  # the path may hold spaces itself
-        return [line.strip().rsplit(maxsplit=1) for line in lines]
-    return list(csv.reader(lines, delimiter=delimiter))
+        return table.index(text)
+    except UnknownClassError:
+        if whole := re.fullmatch(r"([0-9]+)\.0+", text):
+            return table.index(int(whole[1]))
+        raise
 
 
 def _key(path: str) -> tuple[str, str]:
-    """A path without the extension that an image has, and that extension."""
+    """A path without the extension that an image has, and that extension.
+
+    Paths that only systems write differently have the same: with backslashes, with é as one letter or as two.
+    """
+    path = unicodedata.normalize("NFC", path).strip().replace("\\", "/").removeprefix("./")
     extension = extension_of(path)
     is_image = extension in image_extensions()
     return (path[: -len(extension)], extension) if is_image else (path, "")
@@ -262,8 +234,3 @@ def _ends(key: str) -> list[str]:
     """A path and its ends, the longest first: a/b/c, b/c, c."""
     parts = key.strip("/").split("/")
     return ["/".join(parts[k:]) for k in range(len(parts))]
-
-
-def _some(names: Iterable[str], most: int = 3) -> str:
-    names = list(names)
-    return ", ".join(names[:most]) + ", ..." * (len(names) > most)

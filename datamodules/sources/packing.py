@@ -9,7 +9,8 @@ from pathlib import Path
 from webdataset import TarWriter
 
 from datamodules.errors import DataError
-from datamodules.reading.annotations import find_annotation
+from datamodules.reading.annotations import find_annotation, folder_of_boxes
+from datamodules.reading.formats import extension_by_content, image_extensions
 from datamodules.reading.samples import printable
 from datamodules.sources.folder import FolderListing, list_folder
 from datamodules.sources.label_files import LabelFile
@@ -27,9 +28,9 @@ def pack_folder(
 ) -> int:
     """Writes the images of a folder, byte by byte as they are and in the order of the listing, as ``out/00000.tar`` ...
 
-    A sample's key is the image's path without its extension. Where that has a dot in it, or is taken, the key is
-    another one and the path stands in the sample's ``.path``. Its class stands in ``.cls`` where the folder that it
-    lies in does not say it. The same folder gives the same shards, to the bit.
+    A sample's key is the image's path without its extension. Where that has a dot in it, is taken, or its extension is
+    no image's, the key is another one and the path stands in the sample's ``.path``. Its class stands in ``.cls`` where
+    the folder that it lies in does not say it. The same folder gives the same shards, to the bit.
 
     Args:
         root: Folder of class folders, or of images.
@@ -55,11 +56,9 @@ def pack_folder(
         (8, ['00000.tar', '00001.tar'])
     """
     root, out = Path(root).expanduser(), Path(out).expanduser()
-    boxes = None if boxes is None else Path(boxes).expanduser()
+    boxes = folder_of_boxes(boxes)
     if images_per_shard < 1:
         raise DataError(f"images_per_shard must be at least 1, got {images_per_shard}.")
-    if boxes is not None and not boxes.is_dir():
-        raise DataError(f"The folder of box annotations {boxes} (data.boxes) does not exist.")
     if out.exists() and not (out.is_dir() and not any(out.iterdir())):
         raise DataError(f"{out} exists and is not an empty folder. Name another --out, or delete it.")
     listing = list_folder(root, wishes=Wishes(labels=labels))
@@ -94,22 +93,38 @@ def _write_shard(
     ):
         for number in numbers:
             path = listing.path(number)
-            sample: dict[str, bytes] = {}
-            suffix = os.path.splitext(path)[1].removeprefix(".")
-            folder, slash, name = path.removesuffix(f".{suffix}").rpartition("/")
-            key = folder + slash + name
-            if "." in name or key in keys:
-                key = f"{folder}{slash}{name.replace('.', '_')}_{number}"
-                sample["path"] = os.fsencode(path)
+            content = _read(listing.root / path, path)
+            key, suffix = _name_in_shard(path, content, number)
+            if key in keys:
+                key = f"{key}_{number}"
             keys.add(key)
+            # Elsewhere a sample's path is its key and its suffix.
+            sample = {} if f"{key}.{suffix}" == path else {"path": os.fsencode(path)}
+            sample[suffix] = content
             if printable(path) in classes:
                 sample["cls"] = classes[printable(path)].encode()
-            annotation = find_annotation(boxes, path)
-            try:
-                sample |= {suffix: (listing.root / path).read_bytes()}
-                sample |= {"xml": annotation.read_bytes()} if annotation else {}
-            except OSError as error:
-                raise DataError(
-                    f"{printable(path)} cannot be packed: {error.strerror}. Repair or delete it."
-                ) from error
+            if annotation := find_annotation(boxes, path):
+                sample["xml"] = _read(annotation, annotation)
             writer.write({"__key__": key, **sample})
+
+
+def _read(file: Path, shown: str | Path) -> bytes:
+    try:
+        return file.read_bytes()
+    except OSError as error:
+        raise DataError(f"{printable(str(shown))} cannot be packed: {error.strerror}. Repair or delete it.") from error
+
+
+def _name_in_shard(path: str, content: bytes, number: int) -> tuple[str, str]:
+    """Key and suffix of an image: its path, if readers of shards find both in it again; else another of its own."""
+    stem, extension = os.path.splitext(path)
+    if extension.lower() not in image_extensions():
+        # An image by its content alone. Readers know what is one by its suffix.
+        stem, extension = path, extension_by_content(content) or ".jpg"
+    folder, slash, name = stem.rpartition("/")
+    # WebDataset's own files are called so, which it leaves out.
+    is_reserved = path.startswith("__") and path.partition("/")[0].endswith("__")
+    if "." in name or stem == path or is_reserved:
+        folder = f"images/{folder}" if is_reserved else folder
+        return f"{folder}{slash}{name.replace('.', '_')}_{number}", extension[1:]
+    return stem, extension[1:]

@@ -9,6 +9,8 @@ from typing import Any, BinaryIO
 
 from webdataset.tariterators import group_by_keys
 
+from datamodules.sources.files import is_of_the_system
+
 DAMAGES = (OSError, EOFError, tarfile.TarError, zlib.error)
 """What reading a damaged shard raises."""
 
@@ -67,8 +69,9 @@ def _split(name: str) -> tuple[str | None, str | None]:
     """A file's name as the sample's key and the rest: at the first dot, as everywhere with WebDataset."""
     folder, slash, base = name.rpartition("/")
     stem, dot, suffix = base.partition(".")
-    # Hidden files, files without extension, and WebDataset's own are no part of a sample.
-    if not (stem and dot) or (name.startswith("__") and name.split("/")[0].endswith("__")):
+    # Hidden files and those of a system, files without extension, and WebDataset's own are no part of a sample.
+    is_none = not (stem and dot) or any(is_of_the_system(part) for part in name.split("/"))
+    if is_none or (name.startswith("__") and name.split("/")[0].endswith("__")):
         return None, None
     return folder + slash + stem, suffix
 

@@ -9,7 +9,8 @@ from typing import Any
 from datamodules.classes import AmbiguousClassError, ClassTable, UnknownClassError
 from datamodules.reading.formats import image_extensions, is_raw, remedy
 from datamodules.reading.samples import Failure, Sample, SampleReader, failed, printable
-from datamodules.sources.finding import classes_of_boxes, is_named
+from datamodules.sources.boxes import classes_of_boxes
+from datamodules.sources.finding import is_named
 
 
 def image_of(sample: dict[str, Any]) -> tuple[str, str | None]:

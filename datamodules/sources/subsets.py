@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import hashlib
+import unicodedata
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
+from functools import lru_cache
 
 import numpy as np
 
@@ -21,7 +23,8 @@ class Subset:
 
     Args:
         include: Patterns such as ``n021*`` or ``*/*_1.jpg``, in which ``*`` stands for any letters, also slashes. An
-            image is taken if its path, or that of a folder that it lies in, matches one of them. () = all.
+            image is taken if its path, or that of a folder that it lies in, matches one of them or is written so.
+            () = all.
         limit_per_class: So many images of each class. None = all.
         sample: So many images. None = all.
         seed: Another one chooses others.
@@ -49,6 +52,16 @@ class Subset:
     def is_all(self) -> bool:
         return not self.include and self.limit_per_class is None and self.sample is None
 
+    def notes(self, paths: Sequence[str], labels: np.ndarray) -> list[str]:
+        """What :meth:`mask` takes of these images otherwise than may be meant, in sentences; [] = nothing."""
+        notes = []
+        matched = {pattern for path in paths for pattern in self.include if _matches(path, pattern)}
+        if absent := [pattern for pattern in self.include if pattern not in matched]:
+            notes.append(f"data.include has {len(absent)} patterns that match no image: {', '.join(absent[:3])}")
+        if self.limit_per_class is not None and (n := int((labels < 0).sum())):
+            notes.append(f"data.limit_per_class leaves out {n:,} images without a label")
+        return notes
+
     def mask(self, paths: Sequence[str], labels: np.ndarray) -> np.ndarray:
         """Which of the images of these paths and labels, long ``(N,)``, are taken: bool ``(N,)``.
 
@@ -61,7 +74,7 @@ class Subset:
             if not taken.any():
                 raise DataError(
                     f"data.include {', '.join(self.include)} matches none of {len(paths):,} images, of which the first "
-                    f"is {paths[0]}."
+                    f"is {paths[0]}. Patterns are of paths below the root; upper and lower case differ."
                 )
         if self.limit_per_class is None and self.sample is None:
             return taken
@@ -82,12 +95,25 @@ class Subset:
         return taken
 
     def _is_included(self, path: str) -> bool:
-        places = [path]
-        while "/" in places[-1]:
-            places.append(places[-1].rpartition("/")[0])
-        return any(fnmatchcase(place, pattern.rstrip("/")) for place in places for pattern in self.include)
+        return any(_matches(path, pattern) for pattern in self.include)
 
     def _chance(self, paths: Iterable[str]) -> np.ndarray:
         """A number for each path, uint64 ``(N,)``, as good as random."""
         hashes = (hashlib.sha256(f"{self.seed}:{path}".encode()).digest()[:8] for path in paths)
         return np.array([int.from_bytes(one, "big") for one in hashes], np.uint64)
+
+
+def _matches(path: str, pattern: str) -> bool:
+    """Whether a path, or that of a folder it lies in, matches a pattern, or is called so: ``cat [old]`` is both."""
+    place, pattern = _composed(path), _composed(pattern).removeprefix("./").rstrip("/")
+    while place:
+        if place == pattern or fnmatchcase(place, pattern):
+            return True
+        place = place.rpartition("/")[0]
+    return False
+
+
+@lru_cache(1 << 10)
+def _composed(text: str) -> str:
+    """As Unicode composes it: é is one letter, however it was typed."""
+    return unicodedata.normalize("NFC", text)

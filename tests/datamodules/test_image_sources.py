@@ -97,3 +97,7 @@ def test_failures_are_reported_and_the_rest_goes_on(server: str, tmp_path: Path)
     assert batch["path"] == [sources[0], sources[2]]
     assert [path for path, _ in batch["failed"]] == [sources[1], sources[3]]
     assert batch["image"].shape == (2, 3, 32, 32)
+
+
+def test_an_empty_name_is_not_the_folder_where_one_stands() -> None:
+    assert expand_sources([""]) == [""]

@@ -149,6 +149,28 @@ def test_a_root_one_too_high(tmp_path: Path) -> None:
         list_folder(tmp_path, NAMES)
 
 
+def test_links_that_lead_nowhere(tmp_path: Path) -> None:
+    """One that does not end is no reason to stop."""
+    make_images(tmp_path, "cat/a.png")
+    for path, target in {"cat/self.jpg": "self.jpg", "cat/self": "self", "dog": "dog", "owl": "gone"}.items():
+        (tmp_path / path).symlink_to(target)
+    assert listed(tmp_path, NAMES) == {"cat/a.png": 0, "cat/self.jpg": 0}
+    assert list_folder(tmp_path, NAMES).notes == ("3 links to nowhere: cat/self, dog, owl",)
+
+
+def test_notes_are_text_whatever_names_are(tmp_path: Path) -> None:
+    make_images(tmp_path, "cat/a.png")
+    (tmp_path / "\udcff").mkdir()
+    for path in ("cat/.\udcfe.png", "cat/x.\udcfd"):
+        (tmp_path / path).touch()
+    (tmp_path / "cat/\udcfc").symlink_to(tmp_path)
+    notes = " ".join(list_folder(tmp_path, NAMES).notes).encode().decode()
+    assert all(name in notes for name in (r".\xfe.png 1", r".\xfd 1", r"cat/\xfc", r"class: \xff"))
+    make_images(tmp_path, "\udcff/a.png", "two\nlines/a.png", "cat /a.png")
+    with pytest.raises(DataError, match=r"match: 'cat ', 'two\\nlines', '\\udcff'\."):
+        list_folder(tmp_path, NAMES)
+
+
 def test_nothing_but_other_files(tmp_path: Path) -> None:
     (tmp_path / "cat").mkdir()
     (tmp_path / "cat/a.txt").touch()
@@ -168,6 +190,11 @@ class TestIndices:
         make_images(tmp_path, "0/a.png", "1/a.png")
         assert listed(tmp_path, ["7", "1", "0"]) == {"0/a.png": 2, "1/a.png": 1}
         assert not list_folder(tmp_path, ["7", "1", "0"]).notes
+
+    def test_a_number_that_may_be_another_classs_name(self, tmp_path: Path) -> None:
+        make_images(tmp_path, "0/a.png", "1/a.png")
+        with pytest.raises(DataError, match=r"fits several classes: '0' may be one of 2 classes"):
+            list_folder(tmp_path, ["01", "00"])
 
     @pytest.mark.parametrize("folder", ["3", "1000"])
     def test_beyond_the_classes(self, tmp_path: Path, folder: str) -> None:
@@ -201,6 +228,33 @@ class TestBoxes:
         )
         pack_folder(tmp_path / "flat", tmp_path / "shards", boxes=tmp_path / "boxes")
         assert read(tmp_path / "shards") == expected
+
+    def test_of_an_image_that_lies_deeper(self, tmp_path: Path) -> None:
+        """In as deep a folder, in the one of its class, or in none."""
+        make_images(tmp_path / "images", "cat/images/a.png", "cat/images/b.png", "cat/images/c.png")
+        for name in ("cat/images/a", "cat/b", "c"):
+            self.annotate(tmp_path / f"boxes/{name}.xml", "cat")
+        data = ImageFolderDataModule(
+            str(tmp_path / "images"), str(tmp_path / "boxes"), class_names=NAMES, num_workers=0, input_size=8
+        )
+        data.setup("test")
+        (batch,) = data.test_dataloader()
+        assert batch["n_boxes"].tolist() == [1, 1, 1]
+        assert data.notes == ()
+
+    def test_of_other_images_or_another_network(self, tmp_path: Path) -> None:
+        make_images(tmp_path / "images", "cat/a.png", "dog/a.png")
+        wishes = Wishes(boxes=tmp_path / "boxes")
+        self.annotate(tmp_path / "boxes/val/cat/a.xml", "cat")
+        (note,) = list_folder(tmp_path / "images", NAMES, wishes).notes
+        assert f"none of 2 images has boxes in {tmp_path}/boxes, where cat/a.png would have cat/a.xml or a.xml" in note
+        self.annotate(tmp_path / "boxes/a.xml", "lamp", "Cat")
+        assert list_folder(tmp_path / "images", NAMES, wishes).notes == (
+            f"cat/a.png and dog/a.png, at least, have the same boxes: {tmp_path}/boxes/a.xml",
+            f"the boxes in {tmp_path}/boxes are of no class of the network: Cat, lamp",
+        )
+        with pytest.raises(DataError, match=r"a\.xml \(data\.boxes\) is not a folder"):
+            ImageFolderDataModule(str(tmp_path / "images"), str(tmp_path / "boxes/a.xml"))
 
     def test_not_what_a_folder_says(self, tmp_path: Path) -> None:
         make_images(tmp_path / "images", "cat/a.png")
@@ -255,6 +309,17 @@ def test_a_label_file_goes_before_the_folders(tmp_path: Path) -> None:
     assert read(tmp_path / "shards") == {"cat/a.png": 2, "cat/b.png": 0, "batch7/c.png": -1}
 
 
+def test_numbers_in_a_label_file_are_told(tmp_path: Path) -> None:
+    """They may count from 1."""
+    make_images(tmp_path / "images", "a.png", "b.png")
+    (tmp_path / "labels.csv").write_text("a.png,1\nb.png,2.0\n")
+    wishes = Wishes(LabelFile(tmp_path / "labels.csv"))
+    assert listed(tmp_path / "images", NAMES, wishes) == {"a.png": 1, "b.png": 2}
+    (note,) = list_folder(tmp_path / "images", NAMES, wishes).notes
+    assert "numbers classes, which are read as indices of the network's classes, from 0 (2.0 is 'owl')" in note
+    assert not list_folder(tmp_path / "images", ["0", "1", "2.0", "2"], wishes).notes
+
+
 def test_shards_take_no_wishes(tmp_path: Path) -> None:
     make_images(tmp_path / "images", "cat/a.png")
     pack_folder(tmp_path / "images", tmp_path / "shards")
@@ -264,6 +329,19 @@ def test_shards_take_no_wishes(tmp_path: Path) -> None:
     for options in ({"sample": 1}, {"include": "cat"}, {"limit_per_class": 1}):
         with pytest.raises(DataError, match="choose among images that are known before"):
             read(tmp_path / "shards", **options)
+
+
+def test_what_systems_leave_is_in_no_shard(tmp_path: Path) -> None:
+    make_images(tmp_path, "a.png")
+    with tarfile.open(tmp_path / "0.tar", "w") as tar:
+        for name in ("@eaDir/a.png", "cat/._a.png", "cat/a.png", "cat/Thumbs.db", "cat/.ipynb_checkpoints/a.png"):
+            tar.add(tmp_path / "a.png", name)
+    assert read(tmp_path / "0.tar") == {"cat/a.png": 0}
+    (tmp_path / "deeper").mkdir()
+    (tmp_path / "0.tar").rename(tmp_path / "deeper/0.tar")
+    (tmp_path / "a.png").unlink()
+    with pytest.raises(DataError, match=r"holds no images.*\.tar 1\. Name the folder of the shards"):
+        read(tmp_path)
 
 
 def test_shards_of_others_with_folders_above_and_below(tmp_path: Path) -> None:

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import gzip
 from pathlib import Path
 
 import numpy as np
@@ -38,11 +39,58 @@ def of(tmp_path: Path, text: str, *paths: str, names: list[str] = NAMES) -> list
         "Image_ID,Class Name\na,tench\nb,great white shark\n",
         "./a.jpg,tench\nd\\b.jpg,great white shark\n",
         "/data/val/a.jpg,tench\n/data/val/d/b.jpg,1\n",
+        "# made by hand\npath,class\n# and more\na.jpg,tench\nd/b.jpg,great white shark\n",
+        "# path,class\na.jpg,tench\nd/b.jpg,great white shark\n",
+        ",path,class\n0,a.jpg,tench\n1,d/b.jpg,great white shark\n",
+        ",class\na.jpg,tench\nd/b.jpg,great white shark\n",
+        ",0\na.jpg,0\nd/b.jpg,1\n",
+        "path,label\na.jpg,0.0\nd/b.jpg,1.0\n",
+        "path,class,,\na.jpg,tench,,\nd/b.jpg,great white shark,,\n",
+        "path,class,note\na.jpg,tench,\nd/b.jpg,great white shark,x\n",
+        "a.jpg,tench,\nd/b.jpg,great white shark,\n",
+        "a.jpg|tench\nd/b.jpg|great white shark\n",
+        "a.jpg tench\nd/b.jpg great white shark\n",
+        "index,path,wnid,class\n7,a.jpg,0,x\n8,d/b.jpg,1,x\n",
+        "path,class\ra.jpg,tench\rd/b.jpg,great white shark\r",
     ],
-    ids=["plain", "headed", "bom", "tsv", "semicolons", "spaces", "third", "quoted", "stems", "windows", "absolute"],
+    ids=[
+        *("plain", "headed", "bom", "tsv", "semicolons", "spaces", "third", "quoted", "stems", "windows", "absolute"),
+        *("comments", "commented", "index", "path_index", "series", "floats", "trailing", "notes", "headless"),
+        *("bars", "spaced", "rows", "mac"),
+    ],
 )
 def test_layouts(tmp_path: Path, text: str) -> None:
     assert of(tmp_path, text, "a.jpg", "d/b.jpg") == [0, 1]
+
+
+@pytest.mark.parametrize("how", ["utf-16", "utf-16-be", "gzip"])
+def test_as_spreadsheets_and_archives_have_it(tmp_path: Path, how: str) -> None:
+    text = "path\tclass\r\na.jpg\ttench\r\n"
+    content = gzip.compress(text.encode()) if how == "gzip" else ("\ufeff" * (how[-1] == "e") + text).encode(how)
+    (tmp_path / "labels.csv").write_bytes(content)
+    assert LabelFile(tmp_path / "labels.csv").classes == {"a.jpg": "tench"}
+
+
+def test_a_class_with_a_comma_between_semicolons(tmp_path: Path) -> None:
+    assert of(tmp_path, "a.jpg;crane, bird\nb.jpg;tench\n", "a.jpg", "b.jpg") == [2, 0]
+
+
+@pytest.mark.parametrize(
+    ("written_as", "on_disk"),
+    [
+        ("caf\u00e9.jpg", "cafe\u0301.jpg"),
+        ("cafe\u0301", "caf\u00e9.jpg"),
+        ('"two\nlines.jpg"', "two\nlines.jpg"),
+        ("a\u2028b.jpg", "a\u2028b.jpg"),
+        ("not_utf8_\\xff.jpg", "not_utf8_\\xff.jpg"),
+        ("a.jpg ", "a.jpg "),
+        ("#1.jpg", "#1.jpg"),
+        ("[a] -b.jpg", "[a] -b.jpg"),
+    ],
+    ids=["composed", "decomposed", "lines", "separator", "escaped", "space", "hash", "brackets"],
+)
+def test_names_of_files(tmp_path: Path, written_as: str, on_disk: str) -> None:
+    assert of(tmp_path, f"path,class\n{written_as},tench\n", on_disk) == [0]
 
 
 def test_a_name_with_a_comma_needs_quotes(tmp_path: Path) -> None:
@@ -81,6 +129,8 @@ def test_two_things_of_one_image(tmp_path: Path) -> None:
     assert of(tmp_path, "a.jpg,tench\na.jpg,tench\n", "a.jpg") == [0]
     with pytest.raises(DataError, match=r"says both 'tench' and '1' of a\.jpg"):
         of(tmp_path, "a.jpg,tench\na.jpg,1\n", "a.jpg")
+    with pytest.raises(DataError, match=r"says both 'tench' and '1' of \./a\.jpg"):
+        of(tmp_path, "a.jpg,tench\n./a.jpg,1\n", "a.jpg")
     with pytest.raises(DataError, match=r"says several things of d/a\.jpg: x/d/a\.jpg 'tench', y/d/a\.jpg '1'"):
         of(tmp_path, "x/d/a.jpg,tench\ny/d/a.jpg,1\n", "d/a.jpg")
 
@@ -90,6 +140,8 @@ def test_classes_that_the_network_does_not_have(tmp_path: Path) -> None:
         of(tmp_path, "a.jpg,tenchh\nb.jpg,tench\n", "a.jpg", "b.jpg")
     with pytest.raises(DataError, match=r"'3'\. Indices count from 0"):
         of(tmp_path, "a.jpg,1\nb.jpg,2\nc.jpg,3\n", "a.jpg", "b.jpg", "c.jpg")
+    with pytest.raises(DataError, match=r"names, in its column wnid, 1 classes that the network does not have"):
+        of(tmp_path, "path,wnid,name\na.jpg,n99999999,tench\n", "a.jpg")
     with pytest.raises(DataError, match="may be one of 2 classes"):
         of(tmp_path, "a.jpg,crane\n", "a.jpg", names=["crane", "crane"])
 
@@ -119,6 +171,10 @@ def test_ilsvrcs_own_numbers(tmp_path: Path) -> None:
         texts, notes = labels.of(IMAGES)
         assert labels.indices(texts, ClassTable(imagenet_class_names())).tolist() == [0, 999, 281]
         assert not notes
+    # Other lists are in the order of the alphabet; whether this one is nobody can know.
+    labels = LabelFile(numbers, written(tmp_path, "\n".join(sorted(wnids)), "sorted.txt"))
+    (note,) = labels.of(IMAGES)[1]
+    assert "sorted.txt has WordNet ids in the order of the alphabet, in which ILSVRC's own lists do not" in note
 
 
 @pytest.mark.parametrize(
@@ -151,10 +207,20 @@ def test_a_mat_file_of_something_else(tmp_path: Path) -> None:
         (b"a.jpg,\xff\xfe\n", r"is no text in UTF-8"),
         (b"a,b,c\n1,2,3\n", r"columns path and class.*first line is 'a, b, c'"),
         (b"only_one_column\n", r"columns path and class"),
-        (b"path,class\na.jpg,\n", r"the line 'a\.jpg, ' should have 2 cells"),
+        (b"path,class\na.jpg,\n", r"the line 'a\.jpg' should have 2 cells"),
         (b"path,class\na.jpg\n", r"the line 'a\.jpg' should have 2 cells"),
+        (b"path,class\na.jpg,tench,x\n", r"the line 'a\.jpg, tench, x' should have 2 cells"),
+        (b"path,class\n", r"has headings, and no line below them"),
+        (b'{"a.jpg": 0, "b.jpg": 1}', r"is JSON; it should be a table"),
+        (b'{"path": "a.jpg", "class": 0}\n{"path": "b.jpg", "class": 0}\n', r"is JSON"),
+        (b"PK\x03\x04...", r"is a spreadsheet or a zip archive; .* save it as CSV"),
+        (b"\x1f\x8b broken", r"labels\.csv \(data\.labels\) cannot be read"),
+        (b"path,class\n" + b"a" * 200_000 + b",tench\n", r"cannot be read as a table: field larger"),
     ],
-    ids=["empty", "blank", "latin", "unknown", "one", "no_class", "short"],
+    ids=[
+        *("empty", "blank", "latin", "unknown", "one", "no_class", "short"),
+        *("long", "headings", "json", "json_lines", "xlsx", "gzip", "field"),
+    ],
 )
 def test_files_that_cannot_be_used(tmp_path: Path, content: bytes, message: str) -> None:
     (tmp_path / "labels.csv").write_bytes(content)

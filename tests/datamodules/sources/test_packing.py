@@ -4,8 +4,10 @@ import tarfile
 from pathlib import Path
 
 import pytest
+from PIL import Image
 
-from datamodules import DataError, pack_folder
+from datamodules import DataError, ImageFolderDataModule, pack_folder
+from datamodules.reading.samples import printable
 from tests.images import make_images
 
 
@@ -33,6 +35,26 @@ def test_layout(tmp_path: Path) -> None:
     ]
     assert list(members(tmp_path / "out/00001.tar")) == ["dog/a.png", "dog/a.xml"]
     assert sorted(path.name for path in tmp_path.iterdir()) == ["boxes", "images", "out"]
+
+
+def test_every_image_is_one_in_its_shard(tmp_path: Path) -> None:
+    """Also one that is known by its first bytes alone, or whose name means something to WebDataset."""
+    names = ["no_extension", "x.jpg.bak", "x.jpg~", "odd.cls", "space.png ", "two\nlines.png", "[a].png", "\udcff.png"]
+    paths = [*(f"cat/{name}" for name in names), "cat/z.\udcfd", "cat/x", "cat/x.png", "cat/x.jpg", "__dog__/a.png"]
+    for path in paths:
+        (tmp_path / "images" / path).parent.mkdir(parents=True, exist_ok=True)
+        with (tmp_path / "images" / path).open("wb") as file:
+            Image.new("RGB", (8, 8)).save(file, "PNG")
+    (tmp_path / "images/cat/phone").write_bytes(b"\0\0\0\x18ftypheic" + b"\0" * 40)
+    pack_folder(tmp_path / "images", tmp_path / "shards")
+    read = []
+    for root in (tmp_path / "images", tmp_path / "shards"):
+        data = ImageFolderDataModule(str(root), class_names=["cat", "__dog__"], num_workers=0, input_size=8)
+        data.setup("test")
+        (batch,) = data.test_dataloader()
+        read.append((dict(zip(batch["path"], batch["label"].tolist())), batch["failed"]))
+    assert read[0] == read[1]
+    assert read[0][0] == {printable(path): int(path[0] == "_") for path in paths}
 
 
 def test_the_same_folder_gives_the_same_bytes(tmp_path: Path) -> None:

@@ -1,10 +1,14 @@
 from __future__ import annotations
 
+from pathlib import Path
+
 import numpy as np
 import pytest
 
-from datamodules import DataError
+from datamodules import DataError, list_folder
 from datamodules.sources.subsets import Subset
+from datamodules.sources.wishes import Wishes
+from tests.images import make_images
 
 PATHS = [f"{folder}/{k}.jpg" for folder in ("n02100000", "n02200000", "n03000000") for k in range(40)]
 LABELS = np.repeat([7, 3, 5], 40)
@@ -38,6 +42,33 @@ def test_a_pattern_names_a_folder_at_any_depth() -> None:
     paths = ["cat/s1/a.jpg", "cat/s2/a.jpg", "dog/s1/a.jpg"]
     assert chosen(Subset(include=("cat/s1",)), paths, np.zeros(3)) == {"cat/s1/a.jpg"}
     assert chosen(Subset(include=("*/s1",)), paths, np.zeros(3)) == {"cat/s1/a.jpg", "dog/s1/a.jpg"}
+
+
+@pytest.mark.parametrize(
+    ("pattern", "path"),
+    [
+        ("cat [old]", "cat [old]/a.jpg"),
+        ("cat [old]/a?.jpg", "cat [old]/a?.jpg"),
+        ("./cat", "cat/a.jpg"),
+        ("caf\u00e9*", "cafe\u0301/a.jpg"),
+        ("two\nlines", "two\nlines/a.jpg"),
+    ],
+    ids=["brackets", "question", "here", "composed", "lines"],
+)
+def test_names_that_are_no_patterns(pattern: str, path: str) -> None:
+    assert chosen(Subset(include=(pattern,)), [path, "dog/a.jpg"], np.zeros(2)) == {path}
+
+
+def test_what_is_told(tmp_path: Path) -> None:
+    labels = np.where(np.arange(120) < 7, -1, LABELS)
+    assert Subset(include=("n021*", "n09*", "N021*"), limit_per_class=1).notes(PATHS, labels) == [
+        "data.include has 2 patterns that match no image: n09*, N021*",
+        "data.limit_per_class leaves out 7 images without a label",
+    ]
+    assert Subset(include=("n021*", "n03*"), limit_per_class=1, sample=10).notes(PATHS, LABELS) == []
+    make_images(tmp_path, "a.png", "cat.png")
+    listing = list_folder(tmp_path, ["cat"], Wishes(subset=Subset(include=("a*", "b*"))))
+    assert listing.notes == ("data.include has 1 patterns that match no image: b*",)
 
 
 def test_a_pattern_without_a_match() -> None:
