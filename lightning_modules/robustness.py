@@ -23,7 +23,7 @@ from lightning_modules.gradients.needs import Needs
 from lightning_modules.methods.base import AttributionMethod
 from lightning_modules.methods.cam import GradCAM
 from lightning_modules.methods.explain import Explanation, explain, joined_needs
-from lightning_modules.metrics.similarity import rank_correlation, top_overlap
+from lightning_modules.metrics.similarity import Ranking, rank_correlation, top_overlap
 from lightning_modules.networks.loading import load_network
 from lightning_modules.networks.making import Said
 from lightning_modules.results.report import Report
@@ -135,6 +135,7 @@ class RobustnessModule(EvaluationModule):
         smallest = self._smallest_eps(success)
         # In float32 the probability of the attacked class is 1: its part of the loss's gradient is rounded away.
         saturated = clean.logits.softmax(1).gather(1, target[:, None])[:, 0] == 1
+        rankings = {name: Ranking(attribution) for name, attribution in clean.maps.items()}
         rows: list[Row] = []
         for k, (budget, after, (linf, l2)) in enumerate(zip([0.0, *self.eps], evaluated, distances)):
             columns = {
@@ -147,7 +148,7 @@ class RobustnessModule(EvaluationModule):
                 "l2": l2,
                 "saturated": saturated,
                 "vanished": vanished,
-                **(_similarities(clean.maps, after.maps) if k else {}),
+                **(_similarities(rankings, after.maps) if k else {}),
             }
             rows += with_columns(self._image_columns(after, batch, budget), columns)
         failed = {row["path"] for row in rows if row["status"] == "failed"}
@@ -276,10 +277,11 @@ def _label_probability(logits: Tensor, labels: Tensor) -> list[float | None]:
     return [value if label >= 0 else None for value, label in zip(probabilities, labels.tolist())]
 
 
-def _similarities(before: Mapping[str, Tensor], after: Mapping[str, Tensor]) -> dict[str, Tensor]:
+def _similarities(before: Mapping[str, Ranking], after: Mapping[str, Tensor]) -> dict[str, Tensor]:
     """The columns of each method, ``(N,)``; NaN where a map ranks nothing."""
+    rankings = {name: Ranking(after[name]) for name in before}
     return {
-        name + suffix: score(attribution, after[name])
-        for name, attribution in before.items()
+        name + suffix: score(ranking, rankings[name])
+        for name, ranking in before.items()
         for suffix, score in ((RANK_CORRELATION, rank_correlation), (TOP_OVERLAP, top_overlap))
     }

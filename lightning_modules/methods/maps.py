@@ -28,4 +28,6 @@ def relative_magnitude(attribution: Tensor) -> Tensor:
 
 def shows_something(flat: Tensor) -> Tensor:
     """Which maps, flattened to ``(N, n)``, are finite and not constant: bool ``(N,)``."""
-    return flat.isfinite().all(1) & (flat.amax(1) > flat.amin(1))
+    # Both are NaN where any value is; and an infinite value is one of them.
+    least, greatest = flat.amin(1), flat.amax(1)
+    return least.isfinite() & greatest.isfinite() & (greatest > least)

@@ -24,7 +24,7 @@ from lightning_modules.metrics.localization import (
     pointing_game,
 )
 from lightning_modules.metrics.randomization import WeightRandomization, structural_similarity
-from lightning_modules.metrics.similarity import rank_correlation, top_overlap
+from lightning_modules.metrics.similarity import Ranking, rank_correlation, top_overlap
 
 __all__ = [
     "AttributionMetric",
@@ -34,6 +34,7 @@ __all__ = [
     "InsertionDeletion",
     "LocalizationError",
     "PointingGame",
+    "Ranking",
     "WeightRandomization",
     "area_under_curve",
     "boxes_to_mask",

@@ -17,7 +17,7 @@ from lightning_modules.methods.explain import explain
 from lightning_modules.methods.maps import relative_magnitude
 from lightning_modules.metrics.base import AttributionMetric
 from lightning_modules.metrics.forgetting import cascade, weighted_layers
-from lightning_modules.metrics.similarity import rank_correlation
+from lightning_modules.metrics.similarity import Ranking, rank_correlation
 from lightning_modules.networks.network import Network
 
 FAILING_CORRELATION = 0.5
@@ -121,10 +121,10 @@ class WeightRandomization(AttributionMetric):
         attribution: Tensor, forward_pass: ForwardPass, method: AttributionMethod, layers: Sequence[str], seed: int
     ) -> tuple[Tensor, Tensor]:
         """Rank correlation and SSIM at each step of a cascade, ``(N, steps)`` each."""
-        correlation, similarity = [], []
+        correlation, similarity, ranking = [], [], Ranking(attribution)
         for _, random in cascade(forward_pass.network, layers, seed):
             maps = explain(random, forward_pass.images, [method], forward_pass.target, keys=forward_pass.keys)
             (changed,) = maps.values()
-            correlation.append(rank_correlation(attribution, changed))
+            correlation.append(rank_correlation(ranking, changed))
             similarity.append(structural_similarity(attribution, changed))
         return torch.stack(correlation, 1), torch.stack(similarity, 1)

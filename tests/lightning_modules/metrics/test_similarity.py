@@ -3,10 +3,10 @@ from __future__ import annotations
 import numpy as np
 import pytest
 import torch
-from scipy.stats import spearmanr
+from scipy.stats import rankdata, spearmanr
 
 from lightning_modules import InputError
-from lightning_modules.metrics import rank_correlation, top_overlap
+from lightning_modules.metrics import Ranking, rank_correlation, top_overlap
 
 
 def test_rank_correlation_is_scipys() -> None:
@@ -20,6 +20,20 @@ def test_rank_correlation_is_scipys() -> None:
         spearmanr(x.clamp_min(0).flatten().numpy(), y.clamp_min(0).flatten().numpy()).statistic for x, y in zip(a, b)
     ]
     np.testing.assert_allclose(ours, expected, rtol=1e-12)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64], ids=["float32", "float64"])
+def test_a_ranking_made_once_ranks_as_scipy_does(dtype: torch.dtype) -> None:
+    maps = torch.rand(3, 1, 16, 16, dtype=dtype)
+    maps[1], maps[2] = maps[1].mul(3).round(), maps[2].where(maps[2] > 0.7, -0.0)
+    ranking = Ranking(maps)
+    expected = rankdata(maps.clamp_min(0).flatten(1).numpy(), axis=1)
+    np.testing.assert_array_equal(ranking.ranks, expected - expected.mean(1, keepdims=True))
+    np.testing.assert_array_equal(ranking.ordered, ranking.ranks.sort(1).values)
+    other = torch.rand(3, 1, 16, 16, dtype=dtype)
+    for score in (rank_correlation, top_overlap):
+        assert torch.equal(score(ranking, Ranking(other)), score(maps, other))
+        assert torch.equal(score(ranking, other), score(maps, Ranking(other)))
 
 
 def test_maps_of_three_channels_are_compared_by_their_magnitude() -> None:
