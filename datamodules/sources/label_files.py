@@ -121,7 +121,7 @@ class LabelFile:
         wrong: dict[str, str] = {}
         for text in sorted({text for text in texts if text is not None}):
             try:
-                known[text] = _index(text, table)
+                known[text] = index_written(text, table)
             except AmbiguousClassError as error:
                 raise DataError(f"{self.path} (data.labels): {error}") from error
             except UnknownClassError as error:
@@ -206,11 +206,18 @@ def _read_synsets(path: Path) -> list[str]:
     wnids = [line.split()[0] for line in read_text(path, "data.synsets").splitlines() if line.strip()]
     if not wnids or not all(_WNID.fullmatch(wnid) for wnid in wnids):
         raise DataError(f"{path} (data.synsets) should have a WordNet id such as n02119789 at the start of each line.")
+    if twice := [wnid for wnid, n in Counter(wnids).items() if n > 1]:
+        raise DataError(f"{path} (data.synsets) has {len(twice)} WordNet ids in several lines: {some(twice)}.")
     return wnids
 
 
-def _index(text: str, table: ClassTable) -> int:
-    """The class of a text; ``281.0``, if it is no name, is 281, which pandas writes so where others are missing."""
+def index_written(text: str, table: ClassTable) -> int:
+    """The class of a text in a file; ``281.0``, if it is no name, is 281, which pandas writes so where others miss.
+
+    Raises:
+        UnknownClassError: If there is no such class.
+        AmbiguousClassError: If there are several.
+    """
     try:
         return table.index(text)
     except UnknownClassError:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import tarfile
 import zlib
 from collections.abc import Iterator
@@ -9,6 +10,7 @@ from typing import Any, BinaryIO
 
 from webdataset.tariterators import group_by_keys
 
+from datamodules.reading.formats import extension_by_content
 from datamodules.sources.files import is_of_the_system
 
 DAMAGES = (OSError, EOFError, tarfile.TarError, zlib.error)
@@ -43,7 +45,12 @@ def _members(stream: BinaryIO, shard: str) -> Iterator[dict[str, Any]]:
             file = archive.extractfile(member) if member.isreg() else None
             if file is not None or member.issym() or member.islnk():
                 data = None if file is None else file.read()
-                yield {"fname": member.name.removeprefix("./"), "data": data, "__url__": shard}
+                name = member.name.removeprefix("./")
+                if data is not None and "." not in os.path.basename(name) and (kind := extension_by_content(data)):
+                    # An image by its content alone is one here too, under its own name.
+                    yield {"fname": f"{name}.path", "data": os.fsencode(name), "__url__": shard}
+                    name += kind
+                yield {"fname": name, "data": data, "__url__": shard}
             archive.members = []  # type: ignore[attr-defined]  # or it would keep all of them
         end = archive.offset
     if shard.endswith(".tar"):

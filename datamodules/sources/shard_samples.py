@@ -11,6 +11,7 @@ from datamodules.reading.formats import image_extensions, is_raw, remedy
 from datamodules.reading.samples import Failure, Sample, SampleReader, failed, printable
 from datamodules.sources.boxes import classes_of_boxes
 from datamodules.sources.finding import is_named
+from datamodules.sources.label_files import index_written
 
 
 def image_of(sample: dict[str, Any]) -> tuple[str, str | None]:
@@ -44,7 +45,7 @@ def label_of(path: str, sample: dict[str, Any], classes: ClassTable) -> int:
         if not text:
             return -1
         try:
-            return classes.index(text)
+            return index_written(text, classes)
         except UnknownClassError as error:
             raise ValueError(f"its .cls is {text!r}, which is no class of the network") from error
         except AmbiguousClassError as error:

@@ -259,7 +259,11 @@ def _differences(before: Any, now: Any, prefix: str = "") -> list[str]:
 
 
 def _with_numbers(value: Any) -> Any:
-    """A value whose whole numbers are numbers: of an option that takes text too, runs have kept either."""
+    """A value whose whole numbers are numbers: of an option that takes text too, runs have kept either.
+
+    A text alone in a list is that text, which options for several patterns take as well.
+    """
     if isinstance(value, list):
-        return [_with_numbers(item) for item in value]
+        items = [_with_numbers(item) for item in value]
+        return items[0] if len(items) == 1 and isinstance(value[0], str) else items
     return int(value) if isinstance(value, str) and re.fullmatch("0|-?[1-9][0-9]{0,17}", value) else value

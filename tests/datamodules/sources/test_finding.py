@@ -318,6 +318,8 @@ def test_numbers_in_a_label_file_are_told(tmp_path: Path) -> None:
     (note,) = list_folder(tmp_path / "images", NAMES, wishes).notes
     assert "numbers classes, which are read as indices of the network's classes, from 0 (2.0 is 'owl')" in note
     assert not list_folder(tmp_path / "images", ["0", "1", "2.0", "2"], wishes).notes
+    pack_folder(tmp_path / "images", tmp_path / "shards", labels=wishes.labels)
+    assert read(tmp_path / "shards") == {"a.png": 1, "b.png": 2}
 
 
 def test_shards_take_no_wishes(tmp_path: Path) -> None:
@@ -329,6 +331,16 @@ def test_shards_take_no_wishes(tmp_path: Path) -> None:
     for options in ({"sample": 1}, {"include": "cat"}, {"limit_per_class": 1}):
         with pytest.raises(DataError, match="choose among images that are known before"):
             read(tmp_path / "shards", **options)
+
+
+def test_shards_of_others_with_images_without_an_extension(tmp_path: Path) -> None:
+    make_images(tmp_path, "a.png")
+    (tmp_path / "text").write_text("text")
+    with tarfile.open(tmp_path / "0.tar", "w") as tar:
+        tar.add(tmp_path / "a.png", "cat/a")
+        tar.add(tmp_path / "text", "LICENSE")
+        tar.add(tmp_path / "a.png", "dog/b.png")
+    assert read(tmp_path / "0.tar") == {"cat/a": 0, "dog/b.png": 1}
 
 
 def test_what_systems_leave_is_in_no_shard(tmp_path: Path) -> None:

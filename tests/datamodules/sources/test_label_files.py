@@ -184,9 +184,10 @@ def test_ilsvrcs_own_numbers(tmp_path: Path) -> None:
         ("1\n3\n", "n01440764\nn01443537\n", r"numbers from 1 to 3; .* has 1 to 2"),
         ("1\n", "tench\n", r"should have a WordNet id such as n02119789"),
         ("1\n", "", r"should have a WordNet id"),
+        ("1\n", "n01440764\nn01443537\nn01440764\n", r"has 1 WordNet ids in several lines: n01440764"),
         ("a.jpg,tench\n", "n01440764\n", r"data\.synsets is for a list of numbers"),
     ],
-    ids=["zero", "beyond", "names", "empty", "table"],
+    ids=["zero", "beyond", "names", "empty", "twice", "table"],
 )
 def test_synsets_that_do_not_fit(tmp_path: Path, numbers: str, synsets: str, message: str) -> None:
     with pytest.raises(DataError, match=message):

@@ -250,7 +250,11 @@ def test_options_that_follow_from_others(call: Callable, tmp_path: Path, capsys:
         ("classes: [207, tabby]", "classes: ['207', tabby]", False),
         ("classes: [10]", "classes: ['012']", True),
         ("ablation: true", "ablation: 'True'", True),
+        ("include: n02*", "include: ['n02*']", False),
+        ("include: [n02*]", "include: ['n02*', 'n03*']", True),
+        ("include: [n02*]", "include: n03*", True),
     ],
+    ids=["number", "list", "zeros", "flag", "alone", "two", "other"],
 )
 def test_a_run_of_before_held_numbers_where_text_is_now(tmp_path: Path, before: str, now: str, differ: bool) -> None:
     (tmp_path / "config.yaml").write_text(before)
