@@ -202,6 +202,9 @@ def _each(
     for name in folders if depth is None or depth > 0 else []:
         deeper = None if depth is None else depth - 1
         path = os.fsdecode(prefix) + name
+        if is_wanted is _is_image and extension_of(name) in image_extensions() and not holds_images(root, path):
+            yield os.fsencode(path)  # which is looked for as an image, and fails as one
+            continue
         yield from _each(root, path, is_wanted, left_out, deeper, above | {own})
 
 

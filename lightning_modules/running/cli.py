@@ -37,6 +37,9 @@ OF_THE_DISK = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EACCE
 """Errors of the file system that are the user's to mend."""
 
 
+MOST_ON_A_CPU = 8
+"""Processes for each CPU: as many as a test may want, far fewer than a slip of the keyboard asks for."""
+
 LONGEST_WAIT = timedelta(days=7)
 """How long processes wait for each other at the end of a run."""
 
@@ -167,11 +170,11 @@ def _refuse_what_leaves_no_run(trainer: Trainer) -> None:
         )
     if trainer.fast_dev_run:  # type: ignore[attr-defined]
         raise RunError("trainer.fast_dev_run leaves nothing behind. For a first look take limit_test_batches 1.")
-    most = max(2, len(os.sched_getaffinity(0)))
-    if isinstance(trainer.accelerator, CPUAccelerator) and trainer.num_devices > most:
+    n_cpus = len(os.sched_getaffinity(0))
+    if isinstance(trainer.accelerator, CPUAccelerator) and trainer.num_devices > MOST_ON_A_CPU * n_cpus:
         raise RunError(
-            f"trainer.devices {trainer.num_devices} on the CPU are as many processes, which use all CPUs each; there "
-            f"are {most}, so take at most that many."
+            f"trainer.devices {trainer.num_devices} on the CPU are as many processes, each of which has the whole "
+            f"network and uses all CPUs. There are {n_cpus}; take at most that many."
         )
 
 
