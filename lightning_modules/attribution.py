@@ -29,8 +29,9 @@ from lightning_modules.networks.class_names import find_target
 from lightning_modules.networks.loading import load_network
 from lightning_modules.networks.making import Said
 from lightning_modules.results.attribution import BOXES_HINT, report_attribution, summarize_attribution
+from lightning_modules.results.reading import on_host
 from lightning_modules.results.report import Report
-from lightning_modules.results.rows import IMAGE_FIELDS, image_columns, with_columns
+from lightning_modules.results.rows import IMAGE_FIELDS, image_columns, seen_in, with_columns
 
 
 class AttributionModule(EvaluationModule):
@@ -101,14 +102,17 @@ class AttributionModule(EvaluationModule):
     def evaluate(self, batch: Batch) -> Outputs:
         """A row for each image and method."""
         methods, target = list(self.methods.values()), self._targets(batch)
-        maps = explain(self.network, batch["image"], methods, target, keys=batch["path"], needs=self.needs_of_metrics)
+        keys, needs = batch["path"], self.needs_of_metrics
+        maps = explain(self.network, batch["image"], methods, target, keys=keys, needs=needs, check_target=False)
         forward_pass = maps.forward_pass
         # All is computed before anything is read, so that a GPU is waited for once.
         scores = {name: self._score(maps[name], forward_pass, batch, method) for name, method in self.methods.items()}
-        images = image_columns(forward_pass.logits, batch, self.network.class_names)
+        seen, explained, scores = on_host((seen_in(forward_pass.logits, batch), forward_pass.target, scores))
+        self.check_labels(seen.label)
+        images = image_columns(seen, batch, self.network.class_names)
         rows = []
         for name, columns in scores.items():
-            rows += with_columns(images, {"target": forward_pass.target, "method": [name] * len(images), **columns})
+            rows += with_columns(images, {"target": explained, "method": [name] * len(images), **columns})
         return {"rows": rows, "figures": self.draw(forward_pass, batch, maps, images)}
 
     def _score(
@@ -125,8 +129,8 @@ class AttributionModule(EvaluationModule):
             return None
         if self.target != "label":
             return int(self.target)
-        self.check_labels(batch["label"])
-        return batch["label"]
+        # What is no class is told of when it is read, with the rows.
+        return batch["label"].clamp(0, len(self.network.class_names) - 1)
 
     def summarize(self, table: pa.Table) -> dict[str, Any]:
         return summarize_attribution(table)

@@ -25,6 +25,7 @@ from lightning_modules.figures.comparison import histograms_figure
 from lightning_modules.gradients.fitting import results_of_parts
 from lightning_modules.gradients.forward_pass import ForwardPass
 from lightning_modules.networks.network import Network
+from lightning_modules.results.reading import on_host
 from lightning_modules.results.report import SCORES, Report, image_scalars, tag
 from lightning_modules.results.rows import (
     IMAGE_FIELDS,
@@ -32,6 +33,7 @@ from lightning_modules.results.rows import (
     failed_rows,
     image_columns,
     read_rows,
+    seen_in,
     summarize_images,
     with_columns,
     with_failures_alone,
@@ -199,7 +201,9 @@ class EvaluationModule(RunModule):
 
         An image of which the pass's logits are NaN or infinite is ``failed``: it has neither.
         """
-        images = image_columns(forward_pass.logits, batch, self.network.class_names)
+        seen, columns = on_host((seen_in(forward_pass.logits, batch), dict(columns)))
+        self.check_labels(seen.label)
+        images = image_columns(seen, batch, self.network.class_names)
         return {"rows": with_columns(images, columns), "figures": self.draw(forward_pass, batch, {}, images)}
 
     def draw(

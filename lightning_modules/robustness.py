@@ -12,7 +12,15 @@ from matplotlib.figure import Figure
 from torch import Tensor
 
 from datamodules.batch import Batch
-from lightning_modules.attacks.base import Attack, Sweep, check_budget
+from lightning_modules.attacks.base import (
+    Attack,
+    Distances,
+    Sweep,
+    are_in_range,
+    check_images,
+    distances_of,
+    left_bounds,
+)
 from lightning_modules.attacks.budgets import format_eps, parse_sweep
 from lightning_modules.attacks.fgsm import FGSM
 from lightning_modules.attacks.targets import classes_of, parse_target
@@ -26,6 +34,8 @@ from lightning_modules.methods.explain import Explanation, explain, joined_needs
 from lightning_modules.metrics.similarity import Ranking, rank_correlation, top_overlap
 from lightning_modules.networks.loading import load_network
 from lightning_modules.networks.making import Said
+from lightning_modules.results.attacked import ATTACK_FIELDS, AtBudget, attacked_rows
+from lightning_modules.results.reading import on_host
 from lightning_modules.results.report import Report
 from lightning_modules.results.robustness import (
     RANK_CORRELATION,
@@ -33,22 +43,7 @@ from lightning_modules.results.robustness import (
     report_robustness,
     summarize_robustness,
 )
-from lightning_modules.results.rows import IMAGE_FIELDS, Row, image_columns, with_columns
-
-ATTACK_FIELDS = [
-    pa.field("target", pa.int64()),
-    pa.field("eps", pa.float64()),
-    pa.field("success", pa.bool_()),
-    pa.field("smallest_eps", pa.float64()),
-    pa.field("probability_label", pa.float64()),
-    pa.field("linf", pa.float64()),
-    pa.field("l2", pa.float64()),
-    pa.field("saturated", pa.bool_()),
-    pa.field("vanished", pa.bool_()),
-]
-"""What a row says beyond its image. ``success`` is null where there was nothing to attack: the prediction of the clean
-image was wrong already or, if the attack is targeted, right already. ``smallest_eps`` is that of the sweep that
-succeeds, null if none does. ``linf`` and ``l2`` are measured."""
+from lightning_modules.results.rows import IMAGE_FIELDS, seen_in
 
 STEPS_ALONG = 25
 """Points on the way from an image to the adversarial one, in the figures, beside those of the sweep."""
@@ -120,37 +115,28 @@ class RobustnessModule(EvaluationModule):
         Whether it is fooled there, and so the smallest budget that fools it, is not known; and accuracy is compared
         between budgets over the same images.
         """
-        self.check_labels(batch["label"])
         images = batch["image"]
         clean, explained, target, (adversarial, vanished) = self._attack(batch)
+        rankings = {name: Ranking(attribution) for name, attribution in clean.maps.items()}
+        nothing = torch.zeros(len(images), dtype=torch.float64, device=images.device)
         evaluated = [clean]
-        distances = [(torch.zeros(len(images)), torch.zeros(len(images)))]
+        measured = [self._measured(clean, batch, target, Distances(nothing, nothing, are_in_range(images)), {})]
         for eps, attacked in zip(self.eps, adversarial):
             attacked, is_lost = _without_nan(attacked, images)
-            distances.append(check_budget(self.attack, images, attacked, eps))
+            distances = distances_of(self.attack, images, attacked, eps)
             maps = self._explain(batch, attacked, explained)
-            evaluated.append(_Evaluated(maps.forward_pass.logits, dict(maps), is_lost))
-
-        success, is_attackable = self._success(torch.stack([e.logits.argmax(1) for e in evaluated]), target)
-        smallest = self._smallest_eps(success)
+            after = _Evaluated(maps.forward_pass.logits, dict(maps), is_lost)
+            evaluated.append(after)
+            measured.append(self._measured(after, batch, target, distances, _similarities(rankings, maps)))
         # In float32 the probability of the attacked class is 1: its part of the loss's gradient is rounded away.
         saturated = clean.logits.softmax(1).gather(1, target[:, None])[:, 0] == 1
-        rankings = {name: Ranking(attribution) for name, attribution in clean.maps.items()}
-        rows: list[Row] = []
-        for k, (budget, after, (linf, l2)) in enumerate(zip([0.0, *self.eps], evaluated, distances)):
-            columns = {
-                "target": target,
-                "eps": [budget] * len(images),
-                "success": [bool(s) if a else None for s, a in zip(success[k], is_attackable)],
-                "smallest_eps": smallest,
-                "probability_label": _label_probability(after.logits, batch["label"]),
-                "linf": linf,
-                "l2": l2,
-                "saturated": saturated,
-                "vanished": vanished,
-                **(_similarities(rankings, after.maps) if k else {}),
-            }
-            rows += with_columns(self._image_columns(after, batch, budget), columns)
+        of_images = {"target": target, "saturated": saturated, "vanished": vanished}
+        # All is computed before anything is read, so that a GPU is waited for once.
+        of_images, measured = on_host((of_images, measured))
+        self.check_labels(measured[0].seen.label)
+        self._check_bounds(images, adversarial, [at_budget.is_within for at_budget in measured])
+        names = self.network.class_names
+        rows = attacked_rows(batch, names, self.eps, self.attack.targeted, of_images, measured)
         failed = {row["path"] for row in rows if row["status"] == "failed"}
         figures = {
             i: self._draw(i, images, adversarial, evaluated, rows)
@@ -159,11 +145,42 @@ class RobustnessModule(EvaluationModule):
         }
         return {"rows": rows, "figures": figures}
 
+    def _measured(
+        self,
+        after: _Evaluated,
+        batch: Batch,
+        target: Tensor,
+        distances: Distances,
+        similarities: Mapping[str, Tensor],
+    ) -> AtBudget:
+        """What rows say of the images under one budget; not read yet."""
+        label, (linf, l2, is_within) = batch["label"], distances
+        probabilities = after.logits.double().softmax(1).gather(1, self._as_classes(label)[:, None])[:, 0]
+        columns = {"probability_label": probabilities.where(label >= 0, torch.nan), "linf": linf, "l2": l2}
+        is_target = after.logits.argmax(1) == target
+        return AtBudget(seen_in(after.logits, batch), after.is_lost, is_target, is_within, {**columns, **similarities})
+
+    def _check_bounds(self, images: Tensor, adversarial: Sequence[Tensor], is_within: Sequence[Tensor]) -> None:
+        """Asks that the images, and what the attack made of them, lie where they should; the former first.
+
+        Raises:
+            InputError: If one does not.
+        """
+        if not is_within[0].all():
+            check_images(images)
+        for eps, attacked, are_within in zip(self.eps, adversarial, is_within[1:]):
+            if not are_within.all():
+                raise left_bounds(self.attack, images, _without_nan(attacked, images)[0], eps)
+
+    def _as_classes(self, labels: Tensor) -> Tensor:
+        """The labels, another in place of each that is no class; of which is told when they are read."""
+        return labels.clamp(0, len(self.network.class_names) - 1)
+
     def _attack(self, batch: Batch) -> tuple[_Evaluated, Tensor, Tensor, Sweep]:
         """The clean images' evaluation, the classes that maps explain, the classes attacked, and the sweep."""
         # The attack differentiates the clean images' pass; those of the adversarial ones are only explained.
         maps = self._explain(batch, batch["image"], needs=self.attack.needs(self.network))
-        target = classes_of(self.target, maps.forward_pass.logits, batch["label"])
+        target = classes_of(self.target, maps.forward_pass.logits, self._as_classes(batch["label"]))
         sweep = self.attack.sweep(maps.forward_pass, target, self.eps)
         none_lost = torch.zeros_like(target, dtype=torch.bool)
         clean = _Evaluated(maps.forward_pass.logits, dict(maps), none_lost)
@@ -172,29 +189,8 @@ class RobustnessModule(EvaluationModule):
     def _explain(
         self, batch: Batch, images: Tensor, target: Tensor | None = None, needs: Needs | None = None
     ) -> Explanation:
-        return explain(self.network, images, list(self.methods.values()), target, keys=batch["path"], needs=needs)
-
-    def _image_columns(self, evaluated: _Evaluated, batch: Batch, eps: float) -> list[Row]:
-        """What the rows of a budget say of the images; of those that failed, what failed and under which budget."""
-        rows = image_columns(evaluated.logits, batch, self.network.class_names)
-        for row, is_lost in zip(rows, evaluated.is_lost.tolist()):
-            if is_lost:
-                row |= {"status": "failed", "error": "the attack gives pixels that are NaN"}
-            if row["status"] == "failed" and eps:
-                row["error"] += f", with eps {format_eps(eps)}"
-        return rows
-
-    def _success(self, predictions: Tensor, target: Tensor) -> tuple[Tensor, Tensor]:
-        """Whether each image is fooled at each budget, the clean one first, ``(1 + k, N)``, and could be, ``(N,)``."""
-        success = (predictions == target) == self.attack.targeted
-        return success, ~success[0]
-
-    def _smallest_eps(self, success: Tensor) -> list[float | None]:
-        """For each image the smallest budget that fools it; None if none does, or there was nothing to attack."""
-        return [
-            next((eps for eps, fooled in zip(self.eps, column[1:]) if fooled), None) if not column[0] else None
-            for column in success.T.tolist()
-        ]
+        methods, keys = list(self.methods.values()), batch["path"]
+        return explain(self.network, images, methods, target, keys=keys, needs=needs, check_target=False)
 
     def _draw(
         self,
@@ -266,15 +262,10 @@ class RobustnessModule(EvaluationModule):
 
 def _without_nan(attacked: Tensor, images: Tensor) -> tuple[Tensor, Tensor]:
     """The attacked images, with the clean one in place of each that has NaN; and which these are, bool ``(N,)``."""
-    is_lost = attacked.isnan().flatten(1).any(1)
+    is_lost = attacked.flatten(1).amax(1).isnan()
     if attacked.shape != images.shape:
         return attacked, is_lost  # the check of the budget refuses it
     return attacked.where(~is_lost.view(-1, 1, 1, 1), images), is_lost
-
-
-def _label_probability(logits: Tensor, labels: Tensor) -> list[float | None]:
-    probabilities = logits.double().softmax(1).gather(1, labels.clamp_min(0)[:, None])[:, 0].tolist()
-    return [value if label >= 0 else None for value, label in zip(probabilities, labels.tolist())]
 
 
 def _similarities(before: Mapping[str, Ranking], after: Mapping[str, Tensor]) -> dict[str, Tensor]:

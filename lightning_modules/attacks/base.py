@@ -39,6 +39,20 @@ class Sweep(NamedTuple):
     vanished: Tensor
 
 
+class Distances(NamedTuple):
+    """How far an attack moved N images; not read yet, so nothing was waited for.
+
+    Attributes:
+        linf: In the norm ∞, measured, float64 ``(N,)``.
+        l2: In the norm 2, measured, float64 ``(N,)``.
+        is_within: Whether an image kept to its budget and to pixels in [0, 1], bool ``(N,)``.
+    """
+
+    linf: Tensor
+    l2: Tensor
+    is_within: Tensor
+
+
 class Attack(NamedByOptions, ABC):
     """What an attack is: a call from a model, images, classes and a budget to adversarial images.
 
@@ -72,38 +86,66 @@ class Attack(NamedByOptions, ABC):
             eps: The budget, in pixel units, at least 0.
         """
 
+    def unchecked(self, network: Network, images: Tensor, target: Tensor, eps: float) -> Tensor:
+        """What a call gives, for an attack whose call looks at its images first; here without that look."""
+        return self(network, images, target, eps)
+
     def sweep(self, forward_pass: ForwardPass, target: Tensor, eps: Sequence[float]) -> Sweep:
         """Attacks the images of a pass under each budget; a subclass may share work between them.
 
-        As it cannot look inside the attack, this one calls it vanished where no budget moved the image at all.
+        It is to read nothing of them, since a GPU would be waited for, so it refuses no image: of one with pixels
+        outside [0, 1] it makes NaN. As it cannot look inside the attack, this one calls it vanished where no budget
+        moved the image at all.
         """
-        images = forward_pass.images.detach()
+        images = only_in_range(forward_pass.images.detach())
         with float32_gradients(images.device):
-            adversarial = [self(forward_pass.network, images, target, value).detach() for value in eps]
+            adversarial = [self.unchecked(forward_pass.network, images, target, value).detach() for value in eps]
         still = [(image == images).flatten(1).all(1) for image in adversarial]
         return Sweep(adversarial, torch.stack(still).all(0))
 
 
-def check_budget(attack: Attack, images: Tensor, adversarial: Tensor, eps: float) -> tuple[Tensor, Tensor]:
-    """The measured L∞ and L2 distances of each image, float64 ``(N,)``.
+def distances_of(attack: Attack, images: Tensor, adversarial: Tensor, eps: float) -> Distances:
+    """How far an attack moved each image, and whether that is within its bounds.
+
+    These are pixels in [0, 1] and the budget ``eps``, beyond it what rounding explains: half a unit in the last place
+    of each pixel that moved.
 
     Raises:
-        InputError: If an attack gave images of another shape, outside [0, 1], or farther than ``eps`` beyond what
-            rounding explains: half a unit in the last place of each pixel that moved.
+        InputError: If the attack gave images of another shape.
     """
     if adversarial.shape != images.shape:
         raise InputError(f"The attack {attack!r} gave {tuple(adversarial.shape)} of images {tuple(images.shape)}.")
     delta = (adversarial.double() - images.double()).flatten(1)
     order = float(attack.norm)
-    distance = torch.linalg.vector_norm(delta, order, 1)
-    rounding = 2**-24 * (delta != 0).sum(1) ** (1 / order)
-    if not ((distance <= eps * (1 + 1e-6) + rounding).all() and _is_in_range(adversarial)):
-        moved = told_from(float(distance.max()), eps, form=".6g")
-        raise InputError(
-            f"The attack {attack!r} left its bounds: with eps {format_eps(eps)}{_in_digits(eps)} it moved an image by "
-            f"{moved} (norm {attack.norm}), to pixels in {_range(adversarial)}."
-        )
-    return torch.linalg.vector_norm(delta, torch.inf, 1), torch.linalg.vector_norm(delta, 2, 1)
+    linf, l2 = (torch.linalg.vector_norm(delta, p, 1) for p in (torch.inf, 2))
+    if order == torch.inf:
+        distance, rounding = linf, torch.full_like(linf, 2**-24)
+    else:
+        distance = l2 if order == 2 else torch.linalg.vector_norm(delta, order, 1)
+        rounding = 2**-24 * (delta != 0).sum(1) ** (1 / order)
+    return Distances(linf, l2, (distance <= eps * (1 + 1e-6) + rounding) & are_in_range(adversarial))
+
+
+def check_budget(attack: Attack, images: Tensor, adversarial: Tensor, eps: float) -> Distances:
+    """How far an attack moved each image, see :func:`distances_of`; reads whether that is within its bounds.
+
+    Raises:
+        InputError: If it is not, or the attack gave images of another shape.
+    """
+    distances = distances_of(attack, images, adversarial, eps)
+    if not distances.is_within.all():
+        raise left_bounds(attack, images, adversarial, eps)
+    return distances
+
+
+def left_bounds(attack: Attack, images: Tensor, adversarial: Tensor, eps: float) -> InputError:
+    """The error of an attack that left its bounds."""
+    delta = (adversarial.double() - images.double()).flatten(1)
+    moved = told_from(float(torch.linalg.vector_norm(delta, float(attack.norm), 1).max()), eps, form=".6g")
+    return InputError(
+        f"The attack {attack!r} left its bounds: with eps {format_eps(eps)}{_in_digits(eps)} it moved an image by "
+        f"{moved} (norm {attack.norm}), to pixels in {_range(adversarial)}."
+    )
 
 
 def at_even_odds(logits: Tensor, target: Tensor) -> Tensor:
@@ -125,8 +167,15 @@ def check_norm(norm: str | int, known: Sequence[str | int]) -> None:
         raise InputError(f"norm must be one of {', '.join(map(str, known))}, got {norm!r}.")
 
 
-def _is_in_range(images: Tensor) -> bool:
-    return bool(((images >= CLIP_MIN) & (images <= CLIP_MAX)).all())
+def are_in_range(images: Tensor) -> Tensor:
+    """Of which images all pixels lie in [0, 1], bool ``(N,)``."""
+    flat = images.flatten(1)
+    return (flat.amin(1) >= CLIP_MIN) & (flat.amax(1) <= CLIP_MAX)  # both are NaN where a pixel is
+
+
+def only_in_range(images: Tensor) -> Tensor:
+    """The images, but NaN in place of each that has pixels outside [0, 1]."""
+    return images.where(are_in_range(images).view(-1, 1, 1, 1), torch.nan)
 
 
 def _range(images: Tensor) -> str:
@@ -141,7 +190,12 @@ def _in_digits(eps: float) -> str:
 
 
 def check_images(images: Tensor) -> None:
-    if not _is_in_range(images):
+    """Reads whether images have pixels in [0, 1].
+
+    Raises:
+        InputError: If they have not.
+    """
+    if not are_in_range(images).all():
         raise InputError(
             f"The images to attack must have pixels in [0, 1], got {_range(images)}. If they are normalized, leave "
             "that to the model: load_vgg16 does it inside. If rounding took them there, clamp them: images.clamp(0, 1)."

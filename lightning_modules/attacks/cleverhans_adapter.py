@@ -7,13 +7,15 @@ get one that ends at the pixels.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import Any, Literal
 
 import torch
 from cleverhans.torch.attacks.projected_gradient_descent import projected_gradient_descent
 from cleverhans.torch.utils import optimize_linear
 from torch import Tensor
+from torch.overrides import TorchFunctionMode
 
 from lightning_modules.gradients.forward_pass import ForwardPass
 from lightning_modules.gradients.scaling import scaled_near_one
@@ -34,7 +36,8 @@ def steepest_direction(gradient: Tensor, norm: Norm) -> Tensor:
     # cleverhans divides by 1e-6 at least, which a small gradient must stay above.
     gradient = scaled_near_one(gradient.where(is_finite, 0))
     if norm != 1:
-        return optimize_linear(gradient, 1.0, _order(norm)).where(is_finite, torch.nan)
+        with _Unwaited():
+            return optimize_linear(gradient, 1.0, _order(norm)).where(is_finite, torch.nan)
     # cleverhans asserts that the parts of this direction add up to exactly 1, which they do not where ten pixels tie,
     # nor where all are zero.
     magnitude = gradient.abs()
@@ -73,20 +76,26 @@ def projected_steps(
         clip: The range that pixels keep to.
     """
     is_finite = torch.ones(len(images), 1, 1, 1, dtype=torch.bool, device=images.device)
-    stepped = projected_gradient_descent(
-        lambda pixels: logits_of(_Logits.apply(pixels, pass_at(pixels.detach()), is_finite)),
-        images,
-        eps,
-        step,
-        n_steps,
-        _order(norm),
-        clip_min=clip[0],
-        clip_max=clip[1],
-        y=target,
-        targeted=targeted,
-        rand_init=False,
-        sanity_checks=False,
-    ).detach()
+    with _Unwaited() as unwaited:
+
+        def network(pixels: Tensor) -> Tensor:
+            with unwaited.left():
+                return logits_of(_Logits.apply(pixels, pass_at(pixels.detach()), is_finite))
+
+        stepped = projected_gradient_descent(
+            network,
+            images,
+            eps,
+            step,
+            n_steps,
+            _order(norm),
+            clip_min=clip[0],
+            clip_max=clip[1],
+            y=target,
+            targeted=targeted,
+            rand_init=False,
+            sanity_checks=False,
+        ).detach()
     return stepped.where(is_finite, torch.nan)
 
 
@@ -97,6 +106,36 @@ def _are_finite(gradient: Tensor) -> Tensor:
 
 def _order(norm: Literal["inf", 2, 1]) -> float | int:
     return math.inf if norm == "inf" else norm
+
+
+class _Unwaited(TorchFunctionMode):
+    """Lets cleverhans do, inside, without what it would wait for a GPU for.
+
+    It asserts at each step that a direction that it has just divided by its length has length 1, and makes its
+    constants on the host.
+    """
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.is_left = False
+
+    @contextmanager
+    def left(self) -> Iterator[None]:
+        """What runs inside is not cleverhans' own."""
+        self.is_left = True
+        try:
+            yield
+        finally:
+            self.is_left = False
+
+    def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        kwargs = kwargs or {}
+        if not self.is_left:
+            if func is torch.allclose:
+                return True
+            if func is torch.tensor and isinstance(args[0], float | int):
+                return torch.full((), args[0], **kwargs)
+        return func(*args, **kwargs)
 
 
 class _Logits(torch.autograd.Function):

@@ -18,6 +18,7 @@ from lightning_modules.attacks.base import (
     check_images,
     check_norm,
     float32_gradients,
+    only_in_range,
 )
 from lightning_modules.attacks.cleverhans_adapter import steepest_direction
 from lightning_modules.gradients.forward_pass import ForwardPass
@@ -68,6 +69,7 @@ class FGSM(Attack):
         return Needs(loss_gradient=True)
 
     def __call__(self, network: Network, images: Tensor, target: Tensor, eps: float) -> Tensor:
+        check_images(images)
         with float32_gradients(images.device):
             forward_pass = ForwardPass(network, images, needs=self.needs(network))
             return self.sweep(forward_pass, target, [eps]).adversarial[0]
@@ -75,10 +77,11 @@ class FGSM(Attack):
     def sweep(self, forward_pass: ForwardPass, target: Tensor, eps: Sequence[float]) -> Sweep:
         """Attacks the images of a pass under each budget, with one backward pass and no forward of its own.
 
+        Of an image with pixels outside [0, 1] it makes NaN.
+
         Under autocast, the pass is not in float32, so the attack makes its own.
         """
-        images = forward_pass.images.detach()
-        check_images(images)
+        images = only_in_range(forward_pass.images.detach())
         autocast = torch.is_autocast_enabled(images.device.type)
         with float32_gradients(images.device):
             classes = target.clone()  # autograd cannot keep a tensor that was made under inference mode

@@ -68,6 +68,9 @@ class PGD(Attack):
 
     def __call__(self, network: Network, images: Tensor, target: Tensor, eps: float) -> Tensor:
         check_images(images)
+        return self.unchecked(network, images, target, eps)
+
+    def unchecked(self, network: Network, images: Tensor, target: Tensor, eps: float) -> Tensor:
         with float32_gradients(images.device):
             images = images.detach().clone()
             classes = target.clone()  # autograd cannot keep a tensor that was made under inference mode

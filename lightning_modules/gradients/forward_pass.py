@@ -42,6 +42,8 @@ class ForwardPass:
             layers or the guided gradient are read, a compiled network runs uncompiled.
         keys: A string for each image, such as its path, from which methods seed their noise. None takes a hash of the
             pixels.
+        check_target: Whether it is checked that a tensor ``target`` names classes of the network, for which a GPU is
+            waited for. False is for whoever has checked it: what comes of a class that there is not, nobody knows.
 
     Attributes:
         logits: ``(N, n_classes)``, detached, at least float32.
@@ -66,6 +68,7 @@ class ForwardPass:
         *,
         needs: Needs | None = None,
         keys: Sequence[str] | None = None,
+        check_target: bool = True,
     ) -> None:
         if not isinstance(network, Network):
             raise InputError(
@@ -101,7 +104,7 @@ class ForwardPass:
             if needs.guided_gradient:
                 tell_guided_rule(network, self._rule.put_on(logits, self.images))
             self.logits = _full_precision(logits.detach())
-            self.target = self._check_target(target)
+            self.target = self._target_of(target, check_target)
             self._attached_logits = logits
             self._score = _full_precision(logits.gather(1, self.target[:, None])).sum()
 
@@ -115,14 +118,18 @@ class ForwardPass:
             logits = self.network.uncompiled_logits(self.images)
         return logits, activations
 
-    def _check_target(self, target: Tensor | int | None) -> Tensor:
+    def _target_of(self, target: Tensor | int | None, check: bool) -> Tensor:
         n, n_classes = self.logits.shape
         if target is None:
             return self.logits.argmax(1)
-        target = torch.as_tensor(target, device=self.logits.device).expand(n) if isinstance(target, int) else target
+        if isinstance(target, int) and not isinstance(target, bool):
+            if n and not 0 <= target < n_classes:
+                raise InputError(f"target must lie in [0, {n_classes}), got {[target] * n}.")
+            return torch.full((n,), target, device=self.logits.device)
+        target = torch.as_tensor(target)
         if target.shape != (n,) or target.is_floating_point() or target.dtype == torch.bool:
             raise InputError(f"target must be integer ({n},), got {target.dtype} {tuple(target.shape)}.")
-        if n and (int(target.min()) < 0 or int(target.max()) >= n_classes):
+        if check and bool(((target < 0) | (target >= n_classes)).any()):
             raise InputError(f"target must lie in [0, {n_classes}), got {target.tolist()}.")
         # A clone, since autograd cannot keep a tensor that was made under inference mode.
         return target.to(self.logits.device, torch.long).clone()
@@ -194,8 +201,8 @@ class ForwardPass:
             return torch.autograd.grad(self._attached_logits, self.images, cotangent, retain_graph=True)[0]
 
     def at(self, images: Tensor, target: Tensor, needs: Needs) -> ForwardPass:
-        """A forward pass of the same network at other images ``(M, 3, H, W)`` and targets ``(M,)``."""
-        return ForwardPass(self.network, images, target, needs=needs)
+        """A pass of the same network at other images ``(M, 3, H, W)``; targets ``(M,)`` are not checked again."""
+        return ForwardPass(self.network, images, target, needs=needs, check_target=False)
 
     def label(self, layer: str | None = None) -> str:
         """The call of a layer that is meant; None = the network's target layer.

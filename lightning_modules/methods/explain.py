@@ -37,6 +37,7 @@ def explain(
     *,
     keys: Sequence[str] | None = None,
     needs: Needs | None = None,
+    check_target: bool = True,
 ) -> Explanation:
     """The maps of all methods, from one forward pass that keeps what they need.
 
@@ -48,6 +49,8 @@ def explain(
         keys: A string for each image, such as its path, from which methods seed their noise. None takes a hash of the
             pixels.
         needs: What else is going to be read of the pass, as by a metric or an attack.
+        check_target: Whether it is checked that a tensor ``target`` names classes of the network; see
+            :class:`ForwardPass`.
 
     Raises:
         InputError: If an input is wrong, a method is named twice, or a method gives no map of the images' size.
@@ -65,7 +68,7 @@ def explain(
         raise InputError(f"{twice[0]} is named twice among the methods.")
     wanted = joined_needs(network, methods)
     wanted = wanted if needs is None else wanted | needs
-    explanation = Explanation(ForwardPass(network, images, target, needs=wanted, keys=keys))
+    explanation = Explanation(ForwardPass(network, images, target, needs=wanted, keys=keys, check_target=check_target))
     for name, method in zip(names, methods, strict=True):
         explanation[name] = method(explanation.forward_pass).detach()
         _check_map(name, explanation[name], images)

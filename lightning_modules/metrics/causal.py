@@ -52,10 +52,10 @@ def probability_curve(
     # rank[pixel] is when the pixel's turn comes.
     rank = order.argsort(1).view(n, 1, height, width)
     n_points = -(-height * width // step) + 1
-    image, point = torch.arange(n).repeat_interleave(n_points), torch.arange(n_points).repeat(n)
+    image = torch.arange(n, device=start.device).repeat_interleave(n_points)
+    point = torch.arange(n_points, device=start.device).repeat(n)
     probabilities = []
     for i, k in zip(image.split(max_batch), point.split(max_batch)):
-        i, k = i.to(start.device), k.to(start.device)
         mixed = torch.where(rank[i] < (k * step).view(-1, 1, 1, 1), finish[i], start[i])
         probabilities.append(predict(mixed, target[i]))
     return torch.cat(probabilities).view(n, n_points)

@@ -76,6 +76,8 @@ def localization_box(attribution: Tensor, threshold: float = 0.15) -> Tensor:
     Pixels touch at their sides, not at their corners. Of parts of the same size the first in reading order counts. A
     map that is zero everywhere or not finite has an empty box, (0, 0, 0, 0).
 
+    Parts are found on the host, so a GPU is waited for.
+
     Args:
         attribution: Maps ``(N, C, H, W)``.
         threshold: Share of the maximum, in (0, 1).

@@ -110,6 +110,10 @@ def _sorted(values: Tensor) -> tuple[Tensor, Tensor]:
     """
     if values.device.type == "cpu" and values.dtype == torch.float32:
         return _sorted_as_whole_numbers(values)
+    return _sorted_on_device(values)
+
+
+def _sorted_on_device(values: Tensor) -> tuple[Tensor, Tensor]:
     ordered, order = values.sort(1)
     return order, _is_next(ordered)
 

@@ -128,7 +128,9 @@ class Network(nn.Module, Generic[ModuleT]):
                 "ImageNet's mean there. Say it by as_network(module, mean=..., std=...).",
                 stacklevel=2,
             )
-        return torch.tensor(self._fill or IMAGENET_MEAN, dtype=self.mean.dtype, device=self.mean.device).view(-1, 1, 1)
+        # Made where it is read: a copy from the host would wait for what a GPU is at.
+        channels = [self.mean.new_full((1, 1), value) for value in self._fill or IMAGENET_MEAN]
+        return torch.stack(channels)
 
     @property
     def layers_with_positions(self) -> dict[str, tuple[int, int, int]]:

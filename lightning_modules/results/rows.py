@@ -6,7 +6,7 @@ import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import pandas as pd
 import pyarrow as pa
@@ -46,23 +46,48 @@ Row = dict[str, Any]
 """The columns of a row by their names; what is missing is null."""
 
 
-def image_columns(logits: Tensor, batch: Batch, names: Sequence[str]) -> list[Row]:
+class Seen(NamedTuple):
+    """What rows say of the logits of N images, and of their labels; made on the device, to be read with all else.
+
+    Attributes:
+        label: As the batch has it, long ``(N,)``.
+        ranks: The most probable classes, at most five, the first first: long ``(N, 5)``.
+        probability: Of the first, float64 ``(N,)``.
+        fault: What is wrong with the logits, by its number in :data:`FAULTS`: int ``(N,)``.
+    """
+
+    label: Tensor
+    ranks: Tensor
+    probability: Tensor
+    fault: Tensor
+
+
+def seen_in(logits: Tensor, batch: Batch) -> Seen:
+    """What rows say of logits ``(N, n_classes)`` and of the labels of their batch."""
+    best = logits.topk(min(5, logits.shape[1])).indices
+    return Seen(batch["label"], best, logits.softmax(1).double().amax(1), _faults_of(logits))
+
+
+def image_columns(seen: Seen, batch: Batch, names: Sequence[str]) -> list[Row]:
     """What every row says of its image: a dict of the columns ``IMAGE_FIELDS`` for each image.
 
-    Where the logits ``(N, n_classes)`` are NaN or infinite there is no prediction: the image failed.
+    Where the logits are NaN or infinite there is no prediction: the image failed.
+
+    Args:
+        seen: See :func:`seen_in`; on the host, as :func:`~lightning_modules.results.reading.on_host` has it.
+        batch: Where the images are from.
+        names: Of the network's classes; each label is one, or -1.
     """
-    best = logits.topk(min(5, logits.shape[1])).indices
-    probabilities = logits.softmax(1).double().amax(1)
     rows: list[Row] = []
     for path, orientation, doubt, error, of_logits, label, ranks, probability in zip(
         batch["path"],
         batch["exif_orientation"],
         batch["doubt"],
         batch["box_error"],
-        errors_of_logits(logits),
-        batch["label"].tolist(),
-        best.tolist(),
-        probabilities.tolist(),
+        (FAULTS[fault] for fault in seen.fault.tolist()),
+        seen.label.tolist(),
+        seen.ranks.tolist(),
+        seen.probability.tolist(),
     ):
         row = {"path": path, "exif_orientation": orientation, "doubt": doubt}
         row |= {"label": label, "label_name": names[label] if label >= 0 else None}
@@ -84,6 +109,10 @@ def image_columns(logits: Tensor, batch: Batch, names: Sequence[str]) -> list[Ro
     return rows
 
 
+FAULTS = (None, "the network's logits are infinite", "the network's logits are NaN")
+"""What may be wrong with an image's logits; the first is nothing."""
+
+
 def errors_of_logits(logits: Tensor) -> list[str | None]:
     """What is wrong with the logits ``(N, n_classes)`` of each image; None where all are finite.
 
@@ -92,12 +121,18 @@ def errors_of_logits(logits: Tensor) -> list[str | None]:
         >>> errors_of_logits(torch.tensor([[0.0, 1.0], [torch.nan, 1.0], [0.0, -torch.inf]]))
         [None, "the network's logits are NaN", "the network's logits are infinite"]
     """
-    words = (None, "the network's logits are infinite", "the network's logits are NaN")
-    return [words[worst] for worst in torch.where(logits.isnan(), 2, logits.isinf().int()).amax(1).tolist()]
+    return [FAULTS[fault] for fault in _faults_of(logits).tolist()]
+
+
+def _faults_of(logits: Tensor) -> Tensor:
+    return torch.where(logits.isnan(), 2, logits.isinf().int()).amax(1)
 
 
 def with_columns(images: Sequence[Row], columns: Mapping[str, Any]) -> list[Row]:
-    """Rows of what every row says of its image, and of further columns: name -> N values; NaN becomes null."""
+    """Rows of what every row says of its image, and of further columns: name -> N values; NaN becomes null.
+
+    Tensors among them should lie on the host, as :func:`~lightning_modules.results.reading.on_host` has them.
+    """
     values = {
         name: [without_nan(value) for value in (of.tolist() if isinstance(of, Tensor) else of)]
         for name, of in columns.items()

@@ -80,7 +80,7 @@ class LogitMargin(Objective):
             others = output.masked_fill(wanted, 0).sum(1) / (output.shape[1] - 1)
         else:
             others = output.masked_fill(wanted, -torch.inf).logsumexp(1)
-        return output[wanted] - others
+        return output.gather(1, target[:, None])[:, 0] - others
 
 
 class Channel(Objective):

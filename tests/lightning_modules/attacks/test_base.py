@@ -22,7 +22,7 @@ def test_bounds_hold_and_eps_0_is_the_image(
     for eps in (1 / 255, 0.3, 1.0):
         adversarial = attack(shapes_network, big_images, labels, eps)
         assert not adversarial.requires_grad
-        linf, l2 = check_budget(attack, big_images, adversarial, eps)
+        linf, l2, _ = check_budget(attack, big_images, adversarial, eps)
         delta = (adversarial - big_images).double()
         torch.testing.assert_close(linf, delta.abs().amax((1, 2, 3)))
         torch.testing.assert_close(l2, delta.square().sum((1, 2, 3)).sqrt())

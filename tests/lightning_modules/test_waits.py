@@ -1,0 +1,186 @@
+"""A step waits for the device once: nothing reads a tensor's value on the host before the rows."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor
+
+from lightning_modules import (
+    FGSM,
+    PGD,
+    Attack,
+    AttributionMethod,
+    AttributionModule,
+    ForwardPass,
+    GradCAM,
+    GuidedBackprop,
+    GuidedGradCAM,
+    InputError,
+    Needs,
+    RobustnessModule,
+    Saliency,
+    SmoothGrad,
+    explain,
+    load_vgg16,
+)
+from lightning_modules.metrics import (
+    AttributionMetric,
+    AverageDrop,
+    ClassDiscrimination,
+    EnergyInBox,
+    InsertionDeletion,
+    PointingGame,
+    similarity,
+)
+from lightning_modules.results.reading import on_host
+from tests.lightning_modules.fragile import batch_of, dim_images
+from tests.lightning_modules.waits import put_on_device, waits_counted
+
+METHODS = [GradCAM(), GuidedBackprop(), GuidedGradCAM(), Saliency(), SmoothGrad(3, max_batch=4)]
+
+
+def a_batch(n: int = 3, labels: list[int] | None = None) -> dict[str, Any]:
+    """A batch without figures."""
+    return batch_of(dim_images(n), labels) | {"original": [None] * n}
+
+
+def metrics() -> list[AttributionMetric]:
+    return [PointingGame(), EnergyInBox(), ClassDiscrimination(), AverageDrop(), InsertionDeletion(step=256)]
+
+
+def waits_of(module: Any, batch: dict[str, Any]) -> list[str]:
+    """The waits of a test step of a module and a batch on the device."""
+    put_on_device(module)
+    module.test_step(batch, 0)  # the first step may look at what the later ones know
+    with waits_counted() as waits:
+        module.test_step(put_on_device(batch), 0)
+    return waits
+
+
+@pytest.fixture(autouse=True)
+def _sorting_as_on_a_gpu(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Without the short cut of what lies on the host anyway."""
+    monkeypatch.setattr(similarity, "_sorted_as_whole_numbers", similarity._sorted_on_device)
+
+
+@pytest.mark.parametrize("target", ["predicted", "label", "ring"])
+def test_a_step_of_attribution(target: str) -> None:
+    waits = waits_of(AttributionModule("shapes", methods=METHODS, metrics=metrics(), target=target), a_batch())
+    assert len(waits) == 1, "\n".join(waits)
+
+
+@pytest.mark.parametrize(
+    "attack",
+    [
+        FGSM(),
+        FGSM(2),
+        FGSM(1, unsaturate=True),
+        FGSM(targeted=True),
+        PGD(n_steps=2),
+        PGD(2, n_steps=2, unsaturate=True),
+    ],
+    ids=repr,
+)
+def test_a_step_of_robustness(attack: Attack) -> None:
+    waits = waits_of(RobustnessModule("shapes", ["1/255", 0.1], attack, methods=[GradCAM(), SmoothGrad(2)]), a_batch())
+    assert len(waits) == 1, "\n".join(waits)
+
+
+@pytest.mark.parametrize(
+    ("target", "n"), [(None, 0), (1, 0), (torch.tensor([0, 1]), 1)], ids=["predicted", "a class", "classes"]
+)
+def test_explain(target: Tensor | int | None, n: int) -> None:
+    network, images = put_on_device(load_vgg16("shapes")), put_on_device(dim_images(2))
+    with waits_counted() as waits:
+        explain(network, images, METHODS, put_on_device(target), keys=["a", "b"])
+    assert len(waits) == n, "\n".join(waits)
+
+
+class Peeking(AttributionMethod):
+    """Waits, in each of the ways in which one can."""
+
+    def __call__(self, forward_pass: ForwardPass) -> Tensor:
+        gradient = forward_pass.input_gradient()
+        flat = gradient.flatten()
+        bool(flat[0] > 0), int(flat[0]), flat.sum().item()
+        flat.tolist(), flat.numpy(), flat.cpu(), flat.to("cpu")
+        flat[flat > 0], flat.nonzero(), torch.equal(flat, flat), flat.unique()
+        torch.allclose(flat, flat), flat.long().abs().repeat_interleave(flat.long().abs())
+        flat[flat > 0] = flat[flat > 0]
+        return gradient
+
+
+def test_each_wait_is_counted_and_says_where_it_is() -> None:
+    module = AttributionModule("shapes", methods=[Peeking()], metrics=[])
+    waits = waits_of(module, a_batch())
+    assert len(waits) == 1 + 15
+    assert all("explanation[name] = method(explanation.forward_pass)" in wait for wait in waits[:-1])
+
+
+def test_what_is_known_to_the_host_is_no_wait() -> None:
+    with waits_counted() as waits:
+        float(torch.rand(3).sum())
+        put_on_device(torch.rand(3)).add(1)
+    assert not waits
+
+
+@pytest.mark.parametrize(("target", "labels"), [("predicted", [0, 8]), ("label", [8, 0])])
+def test_a_label_that_is_no_class_is_refused_all_the_same(target: str, labels: list[int]) -> None:
+    with pytest.raises(InputError, match="There is a label 8: the network has classes 0 to 7"):
+        AttributionModule("shapes", target=target).test_step(a_batch(2, labels), 0)
+
+
+def test_an_unlabelled_image_is_refused_all_the_same() -> None:
+    with pytest.raises(InputError, match=r"model\.target is label, but some images have none"):
+        AttributionModule("shapes", target="label").test_step(a_batch(2, [0, -1]), 0)
+
+
+@pytest.mark.parametrize("target", ["predicted", "label"])
+def test_a_label_that_is_no_class_is_not_attacked(target: str) -> None:
+    with pytest.raises(InputError, match="There is a label 8: the network has classes 0 to 7"):
+        RobustnessModule("shapes", target=target).test_step(a_batch(2, [0, 8]), 0)
+    with pytest.raises(InputError, match=r"flat folder.*or attack the predicted class"):
+        RobustnessModule("shapes").test_step(a_batch(2, [0, -1]), 0)
+
+
+@pytest.mark.parametrize("attack", [FGSM(), FGSM(2), PGD(n_steps=2)], ids=repr)
+def test_normalized_images_are_not_attacked(attack: Attack) -> None:
+    batch = a_batch(2)
+    batch["image"][1, 0, 0, 0] = -0.5
+    with pytest.raises(InputError, match=r"images to attack must have pixels in \[0, 1\], got \[-0\.5, 0\."):
+        RobustnessModule("shapes", ["4/255"], attack).test_step(batch, 0)
+    seen = ForwardPass(load_vgg16("shapes"), batch["image"], needs=Needs(loss_gradient=True))
+    (adversarial,) = attack.sweep(seen, batch["label"], [0.1]).adversarial
+    assert adversarial[0].isfinite().all()
+    assert adversarial[1].isnan().all()
+
+
+@pytest.mark.parametrize("target", [-1, 8, torch.tensor([0, 8]), torch.tensor([-1, 0])], ids=str)
+def test_a_target_that_is_no_class_is_refused(target: Any) -> None:
+    network = load_vgg16("shapes")
+    with pytest.raises(InputError, match=r"target must lie in \[0, 8\), got"):
+        explain(network, dim_images(2), [GradCAM()], target)
+
+
+def test_what_is_read_at_once_is_read_bit_by_bit() -> None:
+    """Of any dtype and shape, also where what is before it ends at an odd byte."""
+    tensors = [
+        torch.tensor([True, False, True]),
+        torch.tensor([2**53 + 1, -1]),
+        torch.tensor(torch.pi, dtype=torch.float64),
+        torch.empty(0, 4),
+        torch.rand(2, 3).T.bfloat16(),
+        torch.tensor([[float("nan"), -0.0]]),
+    ]
+    read, rest = on_host((tensors, {"words": ["a"], "none": None}))
+    assert rest == {"words": ["a"], "none": None}
+    for found, of in zip(read, tensors, strict=True):
+        assert (found.dtype, found.shape) == (of.dtype, of.shape)
+        assert (
+            found.numpy(force=True).tobytes() == of.contiguous().numpy().tobytes()
+            if of.dtype != torch.bfloat16
+            else torch.equal(found, of)
+        )
