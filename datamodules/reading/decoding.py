@@ -41,7 +41,7 @@ class Decoded(NamedTuple):
     doubt: str | None
 
 
-def read_image(source: str | os.PathLike[str] | bytes, exif_orientation: bool = False) -> Decoded:
+def read_image(source: str | os.PathLike[str] | bytes, exif_orientation: bool = False, name: str = "") -> Decoded:
     """Decodes a file, or a file's content, to an RGB image, as torchvision's loader does (``.convert("RGB")``).
 
     The content decides the format, not the file's name. Transparency is dropped; of an animation the first frame is
@@ -52,6 +52,7 @@ def read_image(source: str | os.PathLike[str] | bytes, exif_orientation: bool = 
         source: The file, or its content.
         exif_orientation: Whether an image is turned as its EXIF orientation asks. It is not in published ImageNet
             numbers. Pillow, and so torchvision's loader, turns TIFFs in any case.
+        name: What a content is called, which says what to do about it if it is no image that can be read.
 
     Raises:
         DecodingError: If the file cannot be read or decoded, is larger than ``MAX_PIXELS``, or has pixels whose range
@@ -72,7 +73,7 @@ def read_image(source: str | os.PathLike[str] | bytes, exif_orientation: bool = 
     except DecodingError:
         raise
     except Image.UnidentifiedImageError as error:
-        raise DecodingError(_why_unknown(source)) from error
+        raise DecodingError(_why_unknown(source, name)) from error
     except OSError as error:
         raise DecodingError(error.strerror or str(error)) from error
     except Exception as error:  # Pillow's plugins raise nearly anything on damaged files
@@ -110,10 +111,10 @@ def _would_wait(source: str | os.PathLike[str]) -> bool:
     return not (stat.S_ISREG(mode) or stat.S_ISDIR(mode))
 
 
-def _why_unknown(source: str | os.PathLike[str] | bytes) -> str:
+def _why_unknown(source: str | os.PathLike[str] | bytes, name: str) -> str:
     """What to say of a file, or a content, in which Pillow finds no image."""
     if isinstance(source, bytes):
-        name, head = "", source[:LONGEST_BEGINNING]
+        head = source[:LONGEST_BEGINNING]
     else:
         name = os.fspath(source)
         with open(source, "rb") as file:

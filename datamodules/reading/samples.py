@@ -93,7 +93,7 @@ class SampleReader:
             annotation: Content of the XML file of its boxes. None = look into ``boxes``.
         """
         try:
-            decoded = read_image(source, self.exif_orientation)
+            decoded = read_image(source, self.exif_orientation, path)
         except DecodingError as error:
             return failed(path, str(error))
         image = decoded.image

@@ -40,6 +40,7 @@ class LeftOut:
         no_images: Files by their extensions, "" = none.
         of_the_system: Files and folders by their names, hidden ones and the system's.
         loops: Links, by their paths, that lead back to a folder that they lie in.
+        repeats: Links, by their paths, to a folder that is listed below the same class folder already.
         dead_links: Links, by their paths, that lead nowhere; those that are called as images are failed ones.
         empty_folders: Folders without images that no class is called after, by their names.
     """
@@ -47,6 +48,7 @@ class LeftOut:
     no_images: Counter[str] = field(default_factory=Counter)
     of_the_system: Counter[str] = field(default_factory=Counter)
     loops: list[str] = field(default_factory=list)
+    repeats: list[str] = field(default_factory=list)
     dead_links: list[str] = field(default_factory=list)
     empty_folders: list[str] = field(default_factory=list)
 
@@ -65,6 +67,8 @@ class LeftOut:
             found.append(f"{n} hidden or of the system, not looked into: {_counted(self.of_the_system)}")
         if n := len(self.loops):
             found.append(f"{n} link{'s' * (n > 1)} to a folder above, not followed: {_listed(sorted(self.loops))}")
+        if n := len(self.repeats):
+            found.append(f"{n} link{'s' * (n > 1)} to a folder listed already: {_listed(sorted(self.repeats))}")
         if n := len(self.dead_links):
             found.append(f"{n} link{'s' * (n > 1)} to nowhere: {_listed(sorted(self.dead_links))}")
         if n := len(self.empty_folders):
@@ -172,6 +176,7 @@ def _each(
     left_out: LeftOut,
     depth: int | None = None,
     above: frozenset[tuple[int, int]] | None = None,
+    seen: set[tuple[int, int]] | None = None,
 ) -> Iterator[bytes]:
     """Paths, relative to ``root``, of the files that are wanted, to any depth below ``root/folder`` or to so many."""
     here = os.fsencode(root / folder)
@@ -183,6 +188,12 @@ def _each(
         if own in above:
             left_out.loops.append(printable(folder))
             return
+        # Below a class folder each folder counts once: links to and fro would lead to every order of the folders.
+        seen = set() if seen is None or "/" not in folder else seen
+        if own in seen:
+            left_out.repeats.append(printable(folder))
+            return
+        seen.add(own)
         folders = []
         with os.scandir(here) as entries:
             for entry in entries:
@@ -199,13 +210,13 @@ def _each(
                     left_out.no_images[printable(extension_of(name))] += 1
     except OSError as error:
         raise DataError(f"The folder {root / folder} cannot be read: {error.strerror}.") from error
-    for name in folders if depth is None or depth > 0 else []:
+    for name in sorted(folders) if depth is None or depth > 0 else []:
         deeper = None if depth is None else depth - 1
         path = os.fsdecode(prefix) + name
         if is_wanted is _is_image and extension_of(name) in image_extensions() and not holds_images(root, path):
             yield os.fsencode(path)  # which is looked for as an image, and fails as one
             continue
-        yield from _each(root, path, is_wanted, left_out, deeper, above | {own})
+        yield from _each(root, path, is_wanted, left_out, deeper, above | {own}, seen)
 
 
 def _identity(folder: Path) -> tuple[int, int]:

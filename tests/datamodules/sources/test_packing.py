@@ -46,6 +46,8 @@ def test_every_image_is_one_in_its_shard(tmp_path: Path) -> None:
         with (tmp_path / "images" / path).open("wb") as file:
             Image.new("RGB", (8, 8)).save(file, "PNG")
     (tmp_path / "images/cat/phone").write_bytes(b"\0\0\0\x18ftypheic" + b"\0" * 40)
+    for name in ("drawing.svg", "web.html.jpg", "photo.HEIF", "empty.png", "camera.dng"):
+        (tmp_path / "images/cat" / name).write_bytes(b"text" * (name != "empty.png"))
     pack_folder(tmp_path / "images", tmp_path / "shards")
     read = []
     for root in (tmp_path / "images", tmp_path / "shards"):
