@@ -146,7 +146,7 @@ def with_pixels(batch: Batch) -> Batch:
 
 
 class UnitBatch(TypedDict):
-    """A batch of N images to be made by activation maximization.
+    """A batch of N images to be made by activation maximization: a few numbers, which stay on the host.
 
     Attributes:
         target: Index of the class or channel, long ``(N,)``.

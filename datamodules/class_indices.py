@@ -133,6 +133,10 @@ class ClassIndexDataModule(pl.LightningDataModule):
         mine = cast(Dataset[UnitSample], todo[rank::world])
         return DataLoader(mine, batch_size=self.batch_size, collate_fn=collate_units)
 
+    def transfer_batch_to_device(self, batch: UnitBatch, device: torch.device, dataloader_idx: int) -> UnitBatch:
+        """Leaves a batch on the host, where it is read."""
+        return batch
+
 
 def _sample(unit: Unit, seed: int, index: int) -> UnitSample:
     path = f"{unit.stem}_seed{seed}.png"

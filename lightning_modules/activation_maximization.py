@@ -18,14 +18,15 @@ from lightning_modules.errors import InputError
 from lightning_modules.evaluation import Outputs, RunModule
 from lightning_modules.exemplars import read_exemplars, read_facts, settle_exemplars
 from lightning_modules.figures.exemplars import exemplar_sheets
-from lightning_modules.figures.synthesis import Growth, run_sheets, to_uint8
+from lightning_modules.figures.synthesis import Growth, run_sheets
 from lightning_modules.figures.variants import variants_figure
 from lightning_modules.gradients.fitting import is_out_of_memory
-from lightning_modules.judging import judged_image, load_judges, tell_of
+from lightning_modules.judging import judged_image, load_judges, measured_image, tell_of
 from lightning_modules.networks.loading import load_network
 from lightning_modules.networks.making import Said
 from lightning_modules.networks.network import Network
 from lightning_modules.options import plain_name
+from lightning_modules.results.reading import on_host
 from lightning_modules.results.report import Report
 from lightning_modules.results.rows import Row, read_rows
 from lightning_modules.results.synthesis import (
@@ -199,6 +200,7 @@ class ActivationMaximizationModule(RunModule):
 
     def test_step(self, batch: UnitBatch, batch_idx: int) -> Outputs:
         """Optimizes the images of a batch."""
+        batch = on_host(batch)  # where it is, unless a data module of somebody else's lets it be moved
         outputs: Outputs = {"rows": [], "images": {}, "figures": {}}
         for objective, members in self._passes(batch):
             for variant in self.variants:
@@ -277,17 +279,21 @@ class ActivationMaximizationModule(RunModule):
             "seconds": (time.monotonic() - start) / len(members),
             "cpu_seconds": (time.process_time() - cpu_start) / len(members),
         }
-        was_reached = torch.stack(reached).any(0).tolist() if reached else [True] * len(filled)
+        fresh = (self.fresh, self.n_fresh)
+        finished = [
+            measured_image(image, self.network, objective, int(batch["target"][i]), key, fresh)
+            for image, key, i in zip(images, keys, members)
+        ]
+        # All is computed before anything is read, so that a GPU is waited for once.
+        finished, was_reached = on_host((finished, torch.stack(reached).any(0) if reached else None))
         for position, i in enumerate(members):
             row = {**_named(batch, i), "variant": variant, "steps": steps_made, **times}
-            image, fresh = images[position], (self.fresh, self.n_fresh)
-            unreached_in = None if was_reached[position] else steps_made
-            judged = judged_image(
-                image, self.network, objective, row["target"], keys[position], fresh, self.judges, unreached_in
-            )
+            image, target_of_image = finished[position], row["target"]
+            unreached_in = steps_made if was_reached is not None and not was_reached[position] else None
+            judged = judged_image(image, self.network, objective, target_of_image, self.judges, unreached_in)
             outputs["rows"].append(row | judged | ({"image": files[position]} if judged["status"] == "ok" else {}))
             if judged["status"] == "ok":
-                outputs["images"][files[position]] = to_uint8(image)
+                outputs["images"][files[position]] = image.pixels.numpy()
                 growth = growths[position]
                 if growth is not None:
                     outputs["figures"][i] = growth.draw(f"{batch['name'][i]}, seed {row['seed']}")

@@ -160,9 +160,17 @@ class Growth:
 
 
 def to_uint8(image: Tensor) -> np.ndarray:
-    """An image ``(3, H, W)`` as uint8 ``(H, W, 3)``; what lies beyond 0 or 1 is black or white, what is NaN is grey."""
+    """An image ``(3, H, W)`` as uint8 ``(H, W, 3)``; see :func:`as_bytes`."""
+    return as_bytes(image).cpu().numpy()
+
+
+def as_bytes(image: Tensor) -> Tensor:
+    """An image ``(3, H, W)`` in 8 bits where it lies, uint8 ``(H, W, 3)``.
+
+    What lies beyond 0 or 1 is black or white, what is NaN is grey.
+    """
     finite = image.detach().float().nan_to_num(0.5).clamp(0, 1)
-    return (finite * 255).round().byte().permute(1, 2, 0).cpu().numpy()
+    return (finite * 255).round().byte().permute(1, 2, 0)
 
 
 def _most_lines(tiles: Sequence[Tile]) -> int:

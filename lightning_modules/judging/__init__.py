@@ -3,7 +3,7 @@
 Nothing here optimizes an image or writes a file.
 """
 
-from lightning_modules.judging.finished import judged_image
+from lightning_modules.judging.finished import judged_image, measured_image
 from lightning_modules.judging.judges import Judge, load_judges, tell_of
 
-__all__ = ["Judge", "judged_image", "load_judges", "tell_of"]
+__all__ = ["Judge", "judged_image", "load_judges", "measured_image", "tell_of"]

@@ -65,7 +65,7 @@ class Seen(NamedTuple):
 def seen_in(logits: Tensor, batch: Batch) -> Seen:
     """What rows say of logits ``(N, n_classes)`` and of the labels of their batch."""
     best = logits.topk(min(5, logits.shape[1])).indices
-    return Seen(batch["label"], best, logits.softmax(1).double().amax(1), _faults_of(logits))
+    return Seen(batch["label"], best, logits.softmax(1).double().amax(1), faults_of(logits))
 
 
 def image_columns(seen: Seen, batch: Batch, names: Sequence[str]) -> list[Row]:
@@ -121,10 +121,11 @@ def errors_of_logits(logits: Tensor) -> list[str | None]:
         >>> errors_of_logits(torch.tensor([[0.0, 1.0], [torch.nan, 1.0], [0.0, -torch.inf]]))
         [None, "the network's logits are NaN", "the network's logits are infinite"]
     """
-    return [FAULTS[fault] for fault in _faults_of(logits).tolist()]
+    return [FAULTS[fault] for fault in faults_of(logits).tolist()]
 
 
-def _faults_of(logits: Tensor) -> Tensor:
+def faults_of(logits: Tensor) -> Tensor:
+    """The same by their numbers in :data:`FAULTS`, int ``(N,)``; not read yet."""
     return torch.where(logits.isnan(), 2, logits.isinf().int()).amax(1)
 
 

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import pytest
+import torch
 
 from datamodules import ClassIndexDataModule, DataError
 from datamodules.sources.units import parse_units
@@ -32,6 +33,8 @@ def test_batches() -> None:
         "0001_dog_seed6.png",
         "features.28_0002_seed6.png",
     ]
+    # What is read on the host is not moved.
+    assert data.transfer_batch_to_device(batch, torch.device("meta"), 0)["target"].device.type == "cpu"
 
 
 @pytest.mark.parametrize("world", [1, 2, 3, 9])

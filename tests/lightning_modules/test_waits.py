@@ -6,11 +6,13 @@ from typing import Any
 
 import pytest
 import torch
+from pytorch_lightning import Trainer
 from torch import Tensor
 
 from lightning_modules import (
     FGSM,
     PGD,
+    ActivationMaximizationModule,
     Attack,
     AttributionMethod,
     AttributionModule,
@@ -36,6 +38,7 @@ from lightning_modules.metrics import (
     similarity,
 )
 from lightning_modules.results.reading import on_host
+from lightning_modules.synthesis import Channel, LogitMargin, Objective
 from tests.lightning_modules.fragile import batch_of, dim_images
 from tests.lightning_modules.waits import put_on_device, waits_counted
 
@@ -86,6 +89,21 @@ def test_a_step_of_attribution(target: str) -> None:
 )
 def test_a_step_of_robustness(attack: Attack) -> None:
     waits = waits_of(RobustnessModule("shapes", ["1/255", 0.1], attack, methods=[GradCAM(), SmoothGrad(2)]), a_batch())
+    assert len(waits) == 1, "\n".join(waits)
+
+
+@pytest.mark.parametrize("objective", [LogitMargin(), LogitMargin("mean"), Channel("features.4")], ids=repr)
+def test_the_images_of_a_pass_are_read_once(objective: Objective) -> None:
+    module = ActivationMaximizationModule(
+        "shapes", objective, steps=3, image_size=32, images_per_pass=2, n_fresh=2, n_figures=0
+    )
+    module.trainer = Trainer(accelerator="cpu", logger=False, enable_checkpointing=False, enable_progress_bar=False)
+    put_on_device(module)
+    units = {"target": torch.tensor([1, 2]), "seed": torch.tensor([0, 1]), "index": torch.arange(2)}
+    batch: Any = {**units, "layer": [objective.layer] * 2, "name": ["a", "b"], "path": ["a.png", "b.png"]}
+    with waits_counted() as waits:
+        outputs = module.test_step(batch, 0)
+    assert [row["status"] for row in outputs["rows"]] == ["ok", "ok"]
     assert len(waits) == 1, "\n".join(waits)
 
 
