@@ -262,7 +262,7 @@ class RobustnessModule(EvaluationModule):
 
 def _without_nan(attacked: Tensor, images: Tensor) -> tuple[Tensor, Tensor]:
     """The attacked images, with the clean one in place of each that has NaN; and which these are, bool ``(N,)``."""
-    is_lost = attacked.flatten(1).amax(1).isnan()
+    is_lost = attacked.amax(tuple(range(1, attacked.ndim))).isnan()
     if attacked.shape != images.shape:
         return attacked, is_lost  # the check of the budget refuses it
     return attacked.where(~is_lost.view(-1, 1, 1, 1), images), is_lost

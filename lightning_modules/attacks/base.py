@@ -115,7 +115,7 @@ def distances_of(attack: Attack, images: Tensor, adversarial: Tensor, eps: float
     """
     if adversarial.shape != images.shape:
         raise InputError(f"The attack {attack!r} gave {tuple(adversarial.shape)} of images {tuple(images.shape)}.")
-    delta = (adversarial.double() - images.double()).flatten(1)
+    delta = adversarial.flatten(1).double().sub_(images.flatten(1))
     order = float(attack.norm)
     linf, l2 = (torch.linalg.vector_norm(delta, p, 1) for p in (torch.inf, 2))
     if order == torch.inf:
@@ -169,8 +169,10 @@ def check_norm(norm: str | int, known: Sequence[str | int]) -> None:
 
 def are_in_range(images: Tensor) -> Tensor:
     """Of which images all pixels lie in [0, 1], bool ``(N,)``."""
-    flat = images.flatten(1)
-    return (flat.amin(1) >= CLIP_MIN) & (flat.amax(1) <= CLIP_MAX)  # both are NaN where a pixel is
+    # Not flattened, which would copy images in channels_last.
+    of_image = tuple(range(1, images.ndim))
+    # Both are NaN where a pixel is.
+    return (images.amin(of_image) >= CLIP_MIN) & (images.amax(of_image) <= CLIP_MAX)
 
 
 def only_in_range(images: Tensor) -> Tensor:
