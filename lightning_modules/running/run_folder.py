@@ -255,15 +255,17 @@ def _differences(before: Any, now: Any, prefix: str = "") -> list[str]:
             for line in _differences(before.get(key, NOT_SAID), now.get(key, NOT_SAID), f"{prefix}{key}.")
         ]
     before, now = _with_numbers(before), _with_numbers(now)
-    return [] if before == now else [f"{prefix[:-1]} was {before!r}, is now {now!r}"]
+    is_the_same = _alone(before) == _alone(now)
+    return [] if is_the_same else [f"{prefix[:-1]} was {before!r}, is now {now!r}"]
 
 
 def _with_numbers(value: Any) -> Any:
-    """A value whose whole numbers are numbers: of an option that takes text too, runs have kept either.
-
-    A text alone in a list is that text, which options for several patterns take as well.
-    """
+    """A value whose whole numbers are numbers: of an option that takes text too, runs have kept either."""
     if isinstance(value, list):
-        items = [_with_numbers(item) for item in value]
-        return items[0] if len(items) == 1 and isinstance(value[0], str) else items
+        return [_with_numbers(item) for item in value]
     return int(value) if isinstance(value, str) and re.fullmatch("0|-?[1-9][0-9]{0,17}", value) else value
+
+
+def _alone(value: Any) -> Any:
+    """A value, of a list of one text or number that text or number: options for several take one as well."""
+    return value[0] if isinstance(value, list) and len(value) == 1 and isinstance(value[0], str | int) else value

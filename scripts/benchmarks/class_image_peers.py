@@ -21,6 +21,7 @@ from torch import Tensor, nn
 from torchvision.transforms import functional as F
 
 from datamodules import Preprocess
+from datamodules.batch import pixels_of
 from datamodules.sources.photos import PhotoFolder
 from lightning_modules import Network
 from lightning_modules.errors import InputError, described
@@ -186,7 +187,7 @@ def spectrum_of(photos: str) -> Spectrum:
     for batch in folder.batches():
         n, n_failed = n + len(batch["image"]), n_failed + len(batch["failed"])
         if len(batch["image"]):
-            total += magnitudes(batch["image"]).sum(0)
+            total += magnitudes(pixels_of(batch["image"])).sum(0)
     if not n:
         raise InputError(f"model.photos: none of the {n_failed} photos in {folder.root} can be read.")
     return Spectrum((total / n).float(), n, n_failed)
