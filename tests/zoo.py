@@ -20,10 +20,10 @@ CRASHING = "crashes.jpg"
 """The file whose decoding kills the worker, if :func:`read_or_crash` is put in the decoder's place."""
 
 
-def read_or_crash(source: Any, exif_orientation: bool) -> Decoded:
+def read_or_crash(source: Any, *options: Any) -> Decoded:
     if os.path.basename(source) == CRASHING:
         os.kill(os.getpid(), signal.SIGKILL)
-    return read_image(source, exif_orientation)
+    return read_image(source, *options)
 
 
 def make_zoo(folder: Path) -> dict[str, str | None]:

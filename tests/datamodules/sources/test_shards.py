@@ -273,10 +273,10 @@ def test_what_kills_its_worker_fails_and_the_rest_goes_on(
     lethal = ["cat/3.png", "dog/v1.2 b.png"]
     contents = {(folder / "images" / name).read_bytes() for name in lethal}
 
-    def read_or_die(source: Any, exif_orientation: bool) -> Any:
+    def read_or_die(source: Any, *options: object) -> Any:
         if source in contents:
             os.kill(os.getpid(), 9)
-        return read_image(source, exif_orientation)
+        return read_image(source, *options)
 
     monkeypatch.setattr("datamodules.reading.samples.read_image", read_or_die)
     with pytest.warns(UserWarning, match="was killed by signal 9"):
