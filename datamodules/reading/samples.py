@@ -114,7 +114,7 @@ class SampleReader:
     def sample_bytes(self) -> int:
         """How many bytes a sample takes in a batch, if it has a few boxes: the pixels of all are as many."""
         with torch.random.fork_rng(devices=[]):
-            return self.transform(Image.new("RGB", (8, 8))).nbytes + MORE_PER_SAMPLE
+            return self.levels_of(Image.new("RGB", (8, 8))).nbytes + MORE_PER_SAMPLE
 
     def _read_boxes(self, path: str, decoded: Decoded, content: bytes | None) -> tuple[Tensor, Tensor, str | None]:
         """Boxes ``(K, 4)`` in what the model sees, their labels ``(K,)``, and what was wrong with the annotation."""

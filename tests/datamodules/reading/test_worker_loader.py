@@ -16,7 +16,9 @@ from torch.utils.data import DataLoader, Dataset, SequentialSampler
 
 from datamodules import DataError, ImageFolderDataModule, ImageSourcesDataModule
 from datamodules.reading import worker_loader as module
+from datamodules.reading.decoding import Preprocess
 from datamodules.reading.parcels import Parcel
+from datamodules.reading.samples import MORE_PER_SAMPLE, SampleReader
 from datamodules.reading.surviving_loader import SurvivingLoader
 from datamodules.reading.worker_loader import worker_loader
 from tests.images import make_images
@@ -216,3 +218,8 @@ def test_every_reader_of_images(tmp_path: Path) -> None:
         original = [[None if o is None else (o.pixels.tolist(), o.view) for o in x.pop("original")] for x in (a, b)]
         assert original[0] == original[1]
         assert all(same(a[name], b[name]) for name in a)
+
+
+def test_a_sample_takes_room_for_its_bytes() -> None:
+    """Not for the floats that a LightningModule makes of them, which would be four times as many."""
+    assert SampleReader(Preprocess(12, 10)).sample_bytes() == 3 * 10 * 10 + MORE_PER_SAMPLE
