@@ -82,7 +82,7 @@ class ClassTable:
         self._exact: dict[str, list[int]] = {}
         self._spaced: dict[str, list[int]] = {}
         for index, name in enumerate(self.names):
-            self._exact.setdefault(_composed(name), []).append(index)
+            self._exact.setdefault(composed(name), []).append(index)
             self._spaced.setdefault(_spaced(name), []).append(index)
 
     def __len__(self) -> int:
@@ -95,6 +95,10 @@ class ClassTable:
             AmbiguousClassError: If several classes are called so.
         """
         return self._only(text, self._of_name(text))
+
+    def is_named(self, text: str) -> bool:
+        """Whether a text is the name, or the WordNet id, of a class or of several."""
+        return bool(self._of_name(text))
 
     def index(self, wanted: Any) -> int:
         """The index of the class that a person wrote: text is a name, else a WordNet id, else an index.
@@ -120,7 +124,7 @@ class ClassTable:
 
     def _of_name(self, text: str) -> list[int]:
         """The classes that a text may name; [] if it is no name."""
-        named = self._exact.get(_composed(text)) or self._spaced.get(_spaced(text))
+        named = self._exact.get(composed(text)) or self._spaced.get(_spaced(text))
         return named or ([self._wnids[text]] if text in self._wnids else [])
 
     def _of_number(self, text: str) -> list[int]:
@@ -202,13 +206,13 @@ def checked_names(names: Iterable[str]) -> list[str]:
     return [str(name) for name in found]
 
 
-def _composed(name: str) -> str:
+def composed(name: str) -> str:
     """As Unicode composes it: é is one letter, however it was typed."""
     return unicodedata.normalize("NFC", name)
 
 
 def _spaced(name: str) -> str:
-    return _composed(name).replace("_", " ")
+    return composed(name).replace("_", " ")
 
 
 def _number(text: str) -> int | None:

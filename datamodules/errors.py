@@ -1,4 +1,8 @@
-"""The errors that a user can act on."""
+"""The errors that a user can act on, and how their messages list names."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
 
 
 class DataError(ValueError):
@@ -7,3 +11,9 @@ class DataError(ValueError):
 
 class DecodingError(ValueError):
     """A file that is not a usable image; the message says why, without the path."""
+
+
+def some(names: Iterable[str], most: int = 3) -> str:
+    """The first of the names, and dots if there are more."""
+    names = list(names)
+    return ", ".join(names[:most]) + ", ..." * (len(names) > most)

@@ -10,6 +10,7 @@ import numpy as np
 import pyarrow as pa
 
 from datamodules.classes import AmbiguousClassError, ClassTable
+from datamodules.errors import some
 from datamodules.reading.annotations import AnnotationError, find_annotation, read_annotation
 from datamodules.reading.samples import printable
 
@@ -44,10 +45,7 @@ def label_by_boxes(paths: pa.Array, labels: np.ndarray, boxes: Path, table: Clas
             several.append(printable(path))
     notes = [f"{n_labelled:,} images are labelled by the class that their boxes name"] if n_labelled else []
     if several:
-        notes.append(
-            f"{len(several):,} images have boxes of several classes, so no label: {', '.join(several[:3])}"
-            + ", ..." * (len(several) > 3)
-        )
+        notes.append(f"{len(several):,} images have boxes of several classes, so no label: {some(several)}")
     return notes
 
 
@@ -56,8 +54,8 @@ def notes_of_boxes(paths: pa.Array, boxes: Path, table: ClassTable | None) -> li
 
     Images may lack boxes, and boxes may be of other things; but if all are so, scores of boxes come out empty.
     """
-    some = np.unique(np.linspace(0, len(paths) - 1, min(len(paths), _LOOKED_FOR)).astype(int)).tolist()
-    files = [(path, find_annotation(boxes, path)) for path in (os.fsdecode(paths[k].as_py()) for k in some)]
+    spread = np.unique(np.linspace(0, len(paths) - 1, min(len(paths), _LOOKED_FOR)).astype(int)).tolist()
+    files = [(path, find_annotation(boxes, path)) for path in (os.fsdecode(paths[k].as_py()) for k in spread)]
     found = [file for _, file in files if file is not None]
     if not found:
         first = Path(printable(files[0][0]))
@@ -70,10 +68,9 @@ def notes_of_boxes(paths: pa.Array, boxes: Path, table: ClassTable | None) -> li
             notes.append(f"{printable(other)} and {printable(path)}, at least, have the same boxes: {file}")
             break
     names = {name for file in found[:_LOOKED_INTO] for name in _names(file, None)}
-    if table is None or not names or any(_is_known(name, table) for name in names):
+    if table is None or not names or any(table.is_named(name) for name in names):
         return notes
-    shown = ", ".join(sorted(names)[:3]) + ", ..." * (len(names) > 3)
-    return [*notes, f"the boxes in {boxes} are of no class of the network: {shown}"]
+    return [*notes, f"the boxes in {boxes} are of no class of the network: {some(sorted(names))}"]
 
 
 def _names(file: Path | None, content: bytes | None) -> tuple[str, ...]:
@@ -81,10 +78,3 @@ def _names(file: Path | None, content: bytes | None) -> tuple[str, ...]:
         return () if file is None else read_annotation(file, content).names
     except AnnotationError:  # which the row of the image tells
         return ()
-
-
-def _is_known(name: str, table: ClassTable) -> bool:
-    try:
-        return table.named(name) is not None
-    except AmbiguousClassError:
-        return True

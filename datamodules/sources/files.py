@@ -13,7 +13,7 @@ from typing import Any
 
 import pyarrow as pa
 
-from datamodules.errors import DataError
+from datamodules.errors import DataError, some
 from datamodules.reading.formats import begins_as_image, extension_of, image_extensions, is_something_else
 from datamodules.reading.samples import printable
 
@@ -66,15 +66,13 @@ class LeftOut:
         if n := self.of_the_system.total():
             found.append(f"{n} hidden or of the system, not looked into: {_counted(self.of_the_system)}")
         if n := len(self.loops):
-            found.append(f"{n} link{'s' * (n > 1)} to a folder above, not followed: {_listed(sorted(self.loops))}")
+            found.append(f"{n} link{'s' * (n > 1)} to a folder above, not followed: {some(sorted(self.loops))}")
         if n := len(self.repeats):
-            found.append(f"{n} link{'s' * (n > 1)} to a folder listed already: {_listed(sorted(self.repeats))}")
+            found.append(f"{n} link{'s' * (n > 1)} to a folder listed already: {some(sorted(self.repeats))}")
         if n := len(self.dead_links):
-            found.append(f"{n} link{'s' * (n > 1)} to nowhere: {_listed(sorted(self.dead_links))}")
+            found.append(f"{n} link{'s' * (n > 1)} to nowhere: {some(sorted(self.dead_links))}")
         if n := len(self.empty_folders):
-            found.append(
-                f"{n} folder{'s' * (n > 1)} without images, called after no class: {_listed(self.empty_folders)}"
-            )
+            found.append(f"{n} folder{'s' * (n > 1)} without images, called after no class: {some(self.empty_folders)}")
         return found
 
     def as_clause(self) -> str:
@@ -88,11 +86,7 @@ def _files(n: int) -> str:
 
 def _counted(counts: Counter[str], most: int = 8) -> str:
     shown = [f"{name} {count:,}" for name, count in sorted(counts.items(), key=lambda item: (-item[1], item[0]))]
-    return _listed(shown, most)
-
-
-def _listed(names: list[str], most: int = 3) -> str:
-    return ", ".join(names[:most]) + ", ..." * (len(names) > most)
+    return some(shown, most)
 
 
 def is_of_the_system(name: str) -> bool:

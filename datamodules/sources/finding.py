@@ -83,7 +83,7 @@ def _by_file(root: Path, table: ClassTable | None, labels: LabelFile, left_out: 
 def _note_of_numbers(file: Path, texts: Sequence[str | None], indices: np.ndarray, table: ClassTable) -> list[str]:
     """What to say if a label file has numbers that are no names: it may count from 1, or have an order of its own."""
     labels = {text: label for text, label in zip(texts, indices.tolist()) if text is not None and text[0].isdigit()}
-    numbers = {text: label for text, label in labels.items() if not is_named(text, table)}
+    numbers = {text: label for text, label in labels.items() if not table.is_named(text)}
     if not numbers:
         return []
     last = max(numbers, key=numbers.__getitem__)
@@ -134,16 +134,16 @@ def _classes_of(
     if table is None:
         return {folder: index for index, folder in enumerate(files)}, []
     # An empty class folder is none the less one; a folder without images that is called otherwise is not.
-    folders = [folder for folder, names in files.items() if len(names) or is_named(folder, table)]
+    folders = [folder for folder, names in files.items() if len(names) or table.is_named(folder)]
     left_out.empty_folders += [printable(folder) for folder in files if folder not in folders]
-    if all(folder.isascii() and folder.isdecimal() and not is_named(folder, table) for folder in folders):
+    if all(folder.isascii() and folder.isdecimal() and not table.is_named(folder) for folder in folders):
         return _by_indices(root, folders, table)
     try:
         return dict(zip(folders, table.of_folders(folders))), []
     except DataError as error:
         for folder in folders:
-            deeper = [name for name in class_folders(root / folder) if is_named(name, table)]
-            if deeper and not is_named(folder, table):
+            deeper = [name for name in class_folders(root / folder) if table.is_named(name)]
+            if deeper and not table.is_named(folder):
                 raise DataError(
                     f"{error} {root / folder} holds class folders ({deeper[0]}): is it the root?"
                 ) from error
@@ -168,14 +168,6 @@ def _by_indices(root: Path, folders: Sequence[str], table: ClassTable) -> tuple[
         f"{table.names[labels[last]]!r}); where the network has such folders in the order of text (0, 1, 10, ...), "
         "model.class_names says so"
     ]
-
-
-def is_named(text: str, table: ClassTable) -> bool:
-    """Whether a text is the name of a class, or of several."""
-    try:
-        return table.named(text) is not None
-    except AmbiguousClassError:
-        return True
 
 
 def round_the_classes(groups: np.ndarray) -> np.ndarray:

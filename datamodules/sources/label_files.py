@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import re
-import unicodedata
 from collections import Counter
 from collections.abc import Iterable, Sequence
 from pathlib import Path
@@ -11,10 +10,10 @@ from pathlib import Path
 import numpy as np
 from scipy.io import loadmat
 
-from datamodules.classes import AmbiguousClassError, ClassTable, UnknownClassError
-from datamodules.errors import DataError
+from datamodules.classes import AmbiguousClassError, ClassTable, UnknownClassError, composed
+from datamodules.errors import DataError, some
 from datamodules.reading.formats import extension_of, image_extensions
-from datamodules.sources.label_tables import read_text, some, table_of
+from datamodules.sources.label_tables import read_text, table_of
 
 _WNID = re.compile("n[0-9]{8}")
 
@@ -231,7 +230,7 @@ def _key(path: str) -> tuple[str, str]:
 
     Paths that only systems write differently have the same: with backslashes, with é as one letter or as two.
     """
-    path = unicodedata.normalize("NFC", path).strip().replace("\\", "/").removeprefix("./")
+    path = composed(path).strip().replace("\\", "/").removeprefix("./")
     extension = extension_of(path)
     is_image = extension in image_extensions()
     return (path[: -len(extension)], extension) if is_image else (path, "")

@@ -9,7 +9,7 @@ import json
 import re
 import zlib
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple
 
@@ -109,12 +109,6 @@ def table_of(text: str, path: Path) -> tuple[list[tuple[str, str]], str]:
             )
         found.append((image, label))
     return found, columns.heading
-
-
-def some(names: Iterable[str], most: int = 3) -> str:
-    """The first of the names, and dots if there are more."""
-    names = list(names)
-    return ", ".join(names[:most]) + ", ..." * (len(names) > most)
 
 
 def _refuse_json(text: str, path: Path) -> None:

@@ -10,7 +10,6 @@ from datamodules.classes import AmbiguousClassError, ClassTable, UnknownClassErr
 from datamodules.reading.formats import image_extensions, is_raw, remedy
 from datamodules.reading.samples import Failure, Sample, SampleReader, failed, printable
 from datamodules.sources.boxes import classes_of_boxes
-from datamodules.sources.finding import is_named
 from datamodules.sources.label_files import index_written
 
 
@@ -29,7 +28,7 @@ def folder_of(path: str, classes: ClassTable) -> str:
     If none is, the nearest of all; empty if it lies in none.
     """
     folders = [printable(name) for name in reversed(Path(path).parent.parts)]
-    return next((name for name in folders if is_named(name, classes)), folders[0] if folders else "")
+    return next((name for name in folders if classes.is_named(name)), folders[0] if folders else "")
 
 
 def label_of(path: str, sample: dict[str, Any], classes: ClassTable) -> int:

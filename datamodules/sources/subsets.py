@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import hashlib
-import unicodedata
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
-from functools import lru_cache
 
 import numpy as np
 
+from datamodules.classes import composed
 from datamodules.errors import DataError
 
 
@@ -55,8 +54,7 @@ class Subset:
     def notes(self, paths: Sequence[str], labels: np.ndarray) -> list[str]:
         """What :meth:`mask` takes of these images otherwise than may be meant, in sentences; [] = nothing."""
         notes = []
-        matched = {pattern for path in paths for pattern in self.include if _matches(path, pattern)}
-        if absent := [pattern for pattern in self.include if pattern not in matched]:
+        if absent := [pattern for pattern in self.include if not any(_matches(path, pattern) for path in paths)]:
             notes.append(f"data.include has {len(absent)} patterns that match no image: {', '.join(absent[:3])}")
         if self.limit_per_class is not None and (n := int((labels < 0).sum())):
             notes.append(f"data.limit_per_class leaves out {n:,} images without a label")
@@ -105,15 +103,9 @@ class Subset:
 
 def _matches(path: str, pattern: str) -> bool:
     """Whether a path, or that of a folder it lies in, matches a pattern, or is called so: ``cat [old]`` is both."""
-    place, pattern = _composed(path), _composed(pattern).removeprefix("./").rstrip("/")
+    place, pattern = composed(path), composed(pattern).removeprefix("./").rstrip("/")
     while place:
         if place == pattern or fnmatchcase(place, pattern):
             return True
         place = place.rpartition("/")[0]
     return False
-
-
-@lru_cache(1 << 10)
-def _composed(text: str) -> str:
-    """As Unicode composes it: é is one letter, however it was typed."""
-    return unicodedata.normalize("NFC", text)

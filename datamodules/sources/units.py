@@ -7,7 +7,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import NamedTuple
 
 from datamodules.classes import AmbiguousClassError, ClassTable, UnknownClassError
-from datamodules.errors import DataError
+from datamodules.errors import DataError, some
 
 EVERY = ("*", "all")
 """What stands for every channel of a layer."""
@@ -79,7 +79,7 @@ def _units(item: int | str, table: ClassTable, channels: Mapping[str, int], laye
     prefix, colon, number = item.rpartition(":")
     if layer is not None:
         return _channels(prefix if colon else layer, number, channels)
-    if not colon or _is_class(item, table):  # a class of a user's own network may have a colon in its name
+    if not colon or table.is_named(item):  # a class of a user's own network may have a colon in its name
         if colon and prefix in channels and (number in EVERY or _is_index(number, channels[prefix])):
             raise DataError(
                 f"data.classes names {item}, which is a class and may be a channel of the layer {prefix}. Name the "
@@ -88,13 +88,6 @@ def _units(item: int | str, table: ClassTable, channels: Mapping[str, int], laye
             )
         return _classes(item, table)
     return _channels(prefix, number, channels)
-
-
-def _is_class(text: str, table: ClassTable) -> bool:
-    try:
-        return table.named(text) is not None
-    except AmbiguousClassError:
-        return True
 
 
 def _classes(wanted: int | str, table: ClassTable) -> list[Unit]:
@@ -145,7 +138,11 @@ def _label(text: str, channels: Mapping[str, int]) -> str:
     if len(ends) != 1:
         raise DataError(
             f"data.classes names a channel of the layer {text!r}, which "
-            + (f"may be {' or '.join(ends[:6])}." if ends else f"the network does not have; it has {_some(channels)}.")
+            + (
+                f"may be {' or '.join(ends[:6])}."
+                if ends
+                else f"the network does not have; it has {some(channels, 40)}."
+            )
         )
     (layer,) = ends
     labels = calls[layer]
@@ -163,11 +160,6 @@ def _place(label: str) -> tuple[str, int | None]:
     """The layer's name and the number of its call, of a label such as ``layer1.0.relu@2``; None = it has none."""
     found = re.fullmatch("(.+)@([0-9]{1,9})", label)
     return (found[1], int(found[2])) if found else (label, None)
-
-
-def _some(labels: Iterable[str], most: int = 40) -> str:
-    found = list(labels)
-    return ", ".join(found[:most]) + (", ..." if len(found) > most else "")
 
 
 def _is_index(number: str, n: int) -> bool:
