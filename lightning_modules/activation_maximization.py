@@ -28,7 +28,7 @@ from lightning_modules.networks.network import Network
 from lightning_modules.options import plain_name
 from lightning_modules.results.reading import on_host
 from lightning_modules.results.report import Report
-from lightning_modules.results.rows import Row, read_rows
+from lightning_modules.results.rows import Row, Rows, read_rows
 from lightning_modules.results.synthesis import (
     COLUMNS,
     label_of_variant,
@@ -298,7 +298,7 @@ class ActivationMaximizationModule(RunModule):
                 if growth is not None:
                     outputs["figures"][i] = growth.draw(f"{batch['name'][i]}, seed {row['seed']}")
 
-    def summarize(self, table: pa.Table) -> dict[str, Any]:
+    def summarize(self, table: Rows) -> dict[str, Any]:
         judges = {judge.name: {"n_classes": judge.n_classes, "had_part": judge.had_part} for judge in self.judges}
         return summarize_synthesis(table, judges, self.variants)
 
