@@ -28,7 +28,7 @@ from lightning_modules.networks.making import Said
 from lightning_modules.networks.network import Network
 from lightning_modules.results.reading import on_host
 from lightning_modules.results.report import Report
-from lightning_modules.results.rows import read_rows
+from lightning_modules.results.rows import Rows, read_rows
 from lightning_modules.results.synthesis import (
     COLUMNS,
     label_of_variant,
@@ -285,7 +285,7 @@ class ActivationMaximizationModule(RunModule):
 
         return Watch(growths, tell)
 
-    def summarize(self, table: pa.Table) -> dict[str, Any]:
+    def summarize(self, table: Rows) -> dict[str, Any]:
         judges = {judge.name: {"n_classes": judge.n_classes, "had_part": judge.had_part} for judge in self.judges}
         return summarize_synthesis(table, judges, self.variants)
 

@@ -31,7 +31,7 @@ from lightning_modules.networks.making import Said
 from lightning_modules.results.attribution import BOXES_HINT, report_attribution, summarize_attribution
 from lightning_modules.results.reading import on_host
 from lightning_modules.results.report import Report
-from lightning_modules.results.rows import IMAGE_FIELDS, image_columns, seen_in, with_columns
+from lightning_modules.results.rows import IMAGE_FIELDS, Rows, image_columns, seen_in, with_columns
 
 
 class AttributionModule(EvaluationModule):
@@ -132,7 +132,7 @@ class AttributionModule(EvaluationModule):
         # What is no class is told of when it is read, with the rows.
         return batch["label"].clamp(0, len(self.network.class_names) - 1)
 
-    def summarize(self, table: pa.Table) -> dict[str, Any]:
+    def summarize(self, table: Rows) -> dict[str, Any]:
         return summarize_attribution(table)
 
     def report(self, summary: dict[str, Any]) -> Report:

@@ -43,7 +43,7 @@ from lightning_modules.results.robustness import (
     report_robustness,
     summarize_robustness,
 )
-from lightning_modules.results.rows import IMAGE_FIELDS, seen_in
+from lightning_modules.results.rows import IMAGE_FIELDS, Rows, seen_in
 
 STEPS_ALONG = 25
 """Points on the way from an image to the adversarial one, in the figures, beside those of the sweep."""
@@ -242,7 +242,7 @@ class RobustnessModule(EvaluationModule):
         names = self.network.class_names
         return steps.tolist(), {names[k]: probabilities[:, k].tolist() for k in dict.fromkeys([first, *others])}
 
-    def summarize(self, table: pa.Table) -> dict[str, Any]:
+    def summarize(self, table: Rows) -> dict[str, Any]:
         return summarize_robustness(table, self.eps)
 
     def report(self, summary: dict[str, Any]) -> Report:
