@@ -16,8 +16,10 @@ from lightning_modules.gradients.memory import keep_freed_memory
 from lightning_modules.gradients.needs import Needs
 from lightning_modules.methods.base import AttributionMethod
 from lightning_modules.methods.cam import GradCAM, GuidedGradCAM
+from lightning_modules.methods.cam_weights import GradCAMPlusPlus, HiResCAM, XGradCAM
 from lightning_modules.methods.explain import Explanation, explain
 from lightning_modules.methods.gradient import GuidedBackprop, Saliency
+from lightning_modules.methods.layer_cam import LayerCAM
 from lightning_modules.methods.smooth_grad import SmoothGrad
 from lightning_modules.networks.loading import load_network
 from lightning_modules.networks.making import as_network
@@ -41,9 +43,12 @@ __all__ = [
     "Explanation",
     "ForwardPass",
     "GradCAM",
+    "GradCAMPlusPlus",
     "GuidedBackprop",
     "GuidedGradCAM",
+    "HiResCAM",
     "InputError",
+    "LayerCAM",
     "Needs",
     "Network",
     "PredictionModule",
@@ -53,6 +58,7 @@ __all__ = [
     "SmoothGrad",
     "SynthesisProgress",
     "WeightsError",
+    "XGradCAM",
     "as_network",
     "explain",
     "fold_batch_norm",
