@@ -253,7 +253,7 @@ class ImageFolderDataModule(BytesDataModule):
         listing = list_folder(self.root, names, self.wishes)
         listing.tell(self.root)
         held_out = np.array([hashlib.sha256(path.as_py()).digest()[0] < 256 // 5 for path in listing.paths], dtype=bool)
-        train, val = listing.select(~held_out), listing.select(held_out)
+        train, val = listing.take(np.flatnonzero(~held_out)), listing.take(np.flatnonzero(held_out))
         if not len(train) or not len(val):
             raise DataError(f"{self.root} holds too few images ({len(listing)}) to train and validate on.")
         return train, val
