@@ -60,6 +60,4 @@ def seen_boxes(
         boxes = boxes_as_seen(boxes, annotated, size, orientation, is_turned)
     except AnnotationError as error:
         return no_boxes(annotation.names, f"{file} {error}")
-    return SeenBoxes(
-        preprocess.move_boxes(boxes, *size), annotation.names, "; ".join(annotation.problems) or None
-    )
+    return SeenBoxes(preprocess.move_boxes(boxes, *size), annotation.names, "; ".join(annotation.problems) or None)
