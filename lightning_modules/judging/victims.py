@@ -5,12 +5,12 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any, ClassVar
 
-import numpy as np
 import pyarrow as pa
 import torch
 
 from lightning_modules.judging.judges import Judge, Role, load_beside
 from lightning_modules.networks.network import Network
+from lightning_modules.results.reading import on_host
 from lightning_modules.results.rows import errors_of_logits
 from lightning_modules.results.transfer import victim_columns
 
@@ -31,7 +31,7 @@ class Victim(Judge):
         return [pa.field(column, _TYPES[what]) for what, column in victim_columns(self.name).items()]
 
     def verdicts(
-        self, pictures: Sequence[Sequence[np.ndarray]], targets: Sequence[int], *, targeted: bool
+        self, logits: Sequence[torch.Tensor], targets: Sequence[int], *, targeted: bool
     ) -> tuple[list[dict[str, list[Any]]], list[str | None]]:
         """Its columns of N images as they are and under each budget, and what is wrong with each image; None = nothing.
 
@@ -39,7 +39,7 @@ class Victim(Judge):
         wrong already or, if the attack is targeted, right already.
 
         Args:
-            pictures: The clean images, and those under each budget: 1 + k times N, uint8 ``(H, W, 3)`` each.
+            logits: Of the clean images, and of those under each budget: 1 + k times ``(N, n_classes)``; on the host.
             targets: The class attacked of each image, as the network that is attacked numbers them.
             targeted: Whether the attack leads to it.
 
@@ -49,7 +49,6 @@ class Victim(Judge):
         self.check(targets)
         classes = torch.tensor([self.class_of(target) for target in targets])
         names = victim_columns(self.name)
-        logits = [self.logits(at_budget).cpu() for at_budget in pictures]
         is_so = [((of.argmax(1) == classes) == targeted).tolist() for of in logits]
         columns = []
         for of_logits, fooled in zip(logits, is_so):
@@ -79,7 +78,7 @@ def show_to(
     """Shows attacked images to victims and adds what they say to the columns of the rows.
 
     Args:
-        victims: They are asked one after the other.
+        victims: Other networks; what all of them say is read at once.
         pictures: The clean images, and those under each budget: 1 + k times uint8 ``(N, 3, H, W)``; on the host.
         targets: The class attacked of each image.
         targeted: Whether the attack leads to it.
@@ -90,8 +89,9 @@ def show_to(
     """
     errors: list[str | None] = [None] * len(targets)
     as_files = [list(of_budget.permute(0, 2, 3, 1).contiguous().numpy()) for of_budget in pictures]
-    for victim in victims:
-        said, of_victim = victim.verdicts(as_files, targets, targeted=targeted)
+    logits = on_host([[victim.logits(of_budget) for of_budget in as_files] for victim in victims])
+    for victim, of in zip(victims, logits):
+        said, of_victim = victim.verdicts(of, targets, targeted=targeted)
         for of_budget, more in zip(columns, said, strict=True):
             of_budget |= more
         errors = [before or error for before, error in zip(errors, of_victim)]

@@ -14,8 +14,8 @@ VICTIM = ("success", "probability", "prediction_name")
 class that comes first."""
 
 ROUNDED_FIELDS = [pa.field("success_rounded", pa.bool_()), pa.field("linf_rounded", pa.float64())]
-"""Of the attacked image rounded to 8 bits: whether it still succeeds, and how far it then lies from the clean one, up to
-half a step beyond the budget. Null of the clean image."""
+"""Of the attacked image in 8 bits: whether it still succeeds, and how far it then lies from the clean one, up to half a
+step beyond the budget. Null of the clean image."""
 
 
 def victim_columns(victim: str) -> dict[str, str]:
