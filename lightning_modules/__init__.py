@@ -16,14 +16,18 @@ from lightning_modules.gradients.memory import keep_freed_memory
 from lightning_modules.gradients.needs import Needs
 from lightning_modules.methods.base import AttributionMethod
 from lightning_modules.methods.cam import GradCAM, GuidedGradCAM
+from lightning_modules.methods.cam_weights import GradCAMPlusPlus, HiResCAM, XGradCAM
 from lightning_modules.methods.explain import Explanation, explain
 from lightning_modules.methods.gradient import GuidedBackprop, Saliency
+from lightning_modules.methods.layer_cam import LayerCAM
 from lightning_modules.methods.smooth_grad import SmoothGrad
 from lightning_modules.networks.loading import load_network
 from lightning_modules.networks.making import as_network
 from lightning_modules.networks.network import Network
 from lightning_modules.networks.vgg16 import VGG16, fold_batch_norm, load_vgg16, save_vgg16
 from lightning_modules.networks.weights.files import WeightsError
+from lightning_modules.results.attacked_images import read_adversarial
+from lightning_modules.results.kept_maps import read_maps, score_maps
 from lightning_modules.robustness import RobustnessModule
 from lightning_modules.running.synthesis_progress import SynthesisProgress
 from lightning_modules.running.writer import RunWriter
@@ -41,9 +45,12 @@ __all__ = [
     "Explanation",
     "ForwardPass",
     "GradCAM",
+    "GradCAMPlusPlus",
     "GuidedBackprop",
     "GuidedGradCAM",
+    "HiResCAM",
     "InputError",
+    "LayerCAM",
     "Needs",
     "Network",
     "PredictionModule",
@@ -53,11 +60,15 @@ __all__ = [
     "SmoothGrad",
     "SynthesisProgress",
     "WeightsError",
+    "XGradCAM",
     "as_network",
     "explain",
     "fold_batch_norm",
     "keep_freed_memory",
     "load_network",
     "load_vgg16",
+    "read_adversarial",
+    "read_maps",
     "save_vgg16",
+    "score_maps",
 ]

@@ -32,6 +32,7 @@ from lightning_modules.results.report import SCORES, Report, image_scalars, tag
 from lightning_modules.results.rows import (
     IMAGE_FIELDS,
     Row,
+    Rows,
     failed_rows,
     image_columns,
     read_rows,
@@ -41,6 +42,7 @@ from lightning_modules.results.rows import (
     with_failures_alone,
 )
 from lightning_modules.results.scores import mean_with_interval, summarize_score
+from lightning_modules.results.stored import numbers_of
 from lightning_modules.results.tables import Table
 
 LEGEND = (
@@ -105,8 +107,13 @@ class RunModule(pl.LightningModule, ABC):
         """Columns of the rows."""
 
     @abstractmethod
-    def summarize(self, table: pa.Table) -> dict[str, Any]:
-        """The summary of all rows of a run, as plain values; it has ``n_images`` and ``n_failed``."""
+    def summarize(self, table: Rows) -> dict[str, Any]:
+        """The summary of all rows of a run, as plain values; it has ``n_images`` and ``n_failed``.
+
+        Args:
+            table: A ``pyarrow.Table``, or what does the same of rows in a folder: ``table[name]`` reads that column,
+                ``table.to_pandas()`` all.
+        """
 
     @abstractmethod
     def report(self, summary: dict[str, Any]) -> Report:
@@ -286,11 +293,11 @@ class EvaluationModule(RunModule):
                 f"neither a .cls nor a folder. Label them, or {self.verb} the predicted class: model.target predicted."
             )
 
-    def summarize(self, table: pa.Table) -> dict[str, Any]:
+    def summarize(self, table: Rows) -> dict[str, Any]:
         """Counts of images, accuracy, and of each column its mean, interval, mean over classes and count."""
-        frame = table.to_pandas()
-        scores = {name: summarize_score(frame[name], frame["label"]) for name in self.columns}
-        return {**summarize_images(frame), "scores": scores}
+        label = numbers_of(table["label"])
+        scores = {name: summarize_score(numbers_of(table[name]), label) for name in self.columns}
+        return {**summarize_images(table), "scores": scores}
 
     def report(self, summary: dict[str, Any]) -> Report:
         scores = summary["scores"]

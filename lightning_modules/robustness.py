@@ -55,7 +55,7 @@ from lightning_modules.results.robustness import (
     report_robustness,
     summarize_robustness,
 )
-from lightning_modules.results.rows import IMAGE_FIELDS, seen_in
+from lightning_modules.results.rows import IMAGE_FIELDS, Rows, seen_in
 from lightning_modules.results.transfer import ROUNDED_FIELDS, transfer_rates, with_transfer
 
 STEPS_ALONG = 25
@@ -320,7 +320,7 @@ class RobustnessModule(EvaluationModule):
         names = self.network.class_names
         return steps.tolist(), {names[k]: probabilities[:, k].tolist() for k in dict.fromkeys([first, *others])}
 
-    def summarize(self, table: pa.Table) -> dict[str, Any]:
+    def summarize(self, table: Rows) -> dict[str, Any]:
         return with_transfer(summarize_robustness(table, self.eps), table)
 
     def report(self, summary: dict[str, Any]) -> Report:

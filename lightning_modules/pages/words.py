@@ -9,6 +9,10 @@ from lightning_modules.results.tables import Table
 
 WORDS = {
     "GradCAM": "Grad-CAM. Marks the regions that raise the score of the class. It is coarse, but knows classes apart.",
+    "GradCAMPlusPlus": "Grad-CAM++. As Grad-CAM, but several objects of the class, and small ones, count as much as one.",
+    "XGradCAM": "XGrad-CAM. As Grad-CAM, but what a channel is worth is judged where it responds.",
+    "HiResCAM": "As Grad-CAM, but each place of a channel counts by what it does itself, not by the channel's mean.",
+    "LayerCAM": "As HiResCAM, of what raises the score alone. It can look at fine layers too, and join several.",
     "GuidedBackprop": "Guided Backpropagation. Marks the pixels and edges that the network responds to. It is "
     "sharp, but hardly depends on the class.",
     "GuidedGradCAM": "Guided Grad-CAM. The product of the two: the sharp pixels, inside the regions of the class.",

@@ -5,13 +5,14 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-import pandas as pd
-import pyarrow as pa
+import numpy as np
+import pyarrow.compute as pc
 
 from lightning_modules.attacks.budgets import format_eps
 from lightning_modules.results.report import CURVES, SUMMARY, Report, image_scalars, tag
-from lightning_modules.results.rows import summarize_images
+from lightning_modules.results.rows import Rows, summarize_images
 from lightning_modules.results.scores import mean_or_none
+from lightning_modules.results.stored import codes_of, numbers_of
 from lightning_modules.results.tables import Table, number, share
 from lightning_modules.results.transfer import notes_of_victims, transfer_rates
 
@@ -27,7 +28,7 @@ LEGEND = (
 )
 
 
-def summarize_robustness(table: pa.Table, budgets: Sequence[float] = ()) -> dict[str, Any]:
+def summarize_robustness(table: Rows, budgets: Sequence[float] = ()) -> dict[str, Any]:
     """Summary of the rows of a run, an image and budget each (0 = clean).
 
     ``clean_acc`` and each ``robust_acc`` are shares of the labelled images. ``attack_success_rate`` and
@@ -41,26 +42,43 @@ def summarize_robustness(table: pa.Table, budgets: Sequence[float] = ()) -> dict
         budgets: Those of the sweep.
     """
     written = {float(eps): format_eps(eps) for eps in budgets}
-    frame = table.to_pandas()
-    good = frame[frame["status"] == "ok"]
-    clean = good[good["eps"] == 0]
+    images = summarize_images(table)
+    path, eps = codes_of(table["path"])[0], numbers_of(table["eps"])
+    is_good = pc.equal(table["status"], "ok").to_numpy()
+    is_clean = is_good & (eps == 0)
+    success = numbers_of(table["success"])
     # Unlabelled images have no top1; nobody knows that they are wrong.
-    rightly = clean.loc[clean["top1"].ne(False) & clean["success"].notna(), "path"]
-    images = summarize_images(frame)
-    attacked = good[good["path"].isin(rightly)]
+    rightly = np.unique(path[is_clean & (numbers_of(table["top1"]) != 0) & ~np.isnan(success)])
+    is_attacked = is_good & np.isin(path, rightly)
+    places = {float(value): np.flatnonzero(is_good & (eps == value)) for value in np.unique(eps[is_good & (eps > 0)])}
+    sweep: list[dict[str, Any]] = [
+        {"eps": value, "written": written.get(value, format_eps(value)), "methods": {}} for value in places
+    ]
+
+    # One column after the other, so that one at a time lies in the memory.
+    for column, name in (("robust_acc", "top1"), ("robust_acc_top5", "top5"), ("linf", "linf"), ("l2", "l2")):
+        values = numbers_of(table[name])
+        for of_budget, of in zip(sweep, places.values()):
+            of_budget[column] = mean_or_none(values[of])
+    for of_budget, of in zip(sweep, places.values()):
+        of_budget["attack_success_rate"] = mean_or_none(success[of[is_attacked[of]]])
+    for method in [name.removesuffix(RANK_CORRELATION) for name in table.schema.names if RANK_CORRELATION in name]:
+        correlation, overlap = (numbers_of(table[method + suffix]) for suffix in (RANK_CORRELATION, TOP_OVERLAP))
+        for of_budget, of in zip(sweep, places.values()):
+            of_budget["methods"][method] = {
+                "rank_correlation": mean_or_none(correlation[of]),
+                "top_overlap": mean_or_none(overlap[of]),
+                "n": int((~np.isnan(correlation[of])).sum()),
+            }
     return {
         **images,
         "clean_acc": images["top1"],
         "clean_acc_top5": images["top5"],
         "n_attacked": len(rightly),
-        "n_saturated": int(clean["saturated"].astype(bool).sum()),
-        "n_vanished": int(clean["vanished"].astype(bool).sum()),
-        "median_smallest_eps": _median_smallest(attacked[attacked["eps"] == 0]),
-        "sweep": [
-            {"eps": float(eps), "written": written.get(eps, format_eps(float(eps)))}
-            | _at_budget(rows, attacked[attacked["eps"] == eps])
-            for eps, rows in good[good["eps"] > 0].groupby("eps")
-        ],
+        "n_saturated": int(np.nansum(numbers_of(table["saturated"])[is_clean])),
+        "n_vanished": int(np.nansum(numbers_of(table["vanished"])[is_clean])),
+        "median_smallest_eps": _median_smallest(numbers_of(table["smallest_eps"])[is_attacked & is_clean]),
+        "sweep": sweep,
     }
 
 
@@ -161,26 +179,9 @@ def _notes(summary: dict[str, Any], remedy: str) -> list[str]:
     return notes + notes_of_victims(summary["sweep"])
 
 
-def _at_budget(rows: pd.DataFrame, attacked: pd.DataFrame) -> dict[str, Any]:
-    methods = [name.removesuffix(RANK_CORRELATION) for name in rows.columns if name.endswith(RANK_CORRELATION)]
-    return {
-        "robust_acc": mean_or_none(rows["top1"]),
-        "robust_acc_top5": mean_or_none(rows["top5"]),
-        "attack_success_rate": mean_or_none(attacked["success"]),
-        "linf": mean_or_none(rows["linf"]),
-        "l2": mean_or_none(rows["l2"]),
-        "methods": {
-            name: {
-                "rank_correlation": mean_or_none(rows[name + RANK_CORRELATION]),
-                "top_overlap": mean_or_none(rows[name + TOP_OVERLAP]),
-                "n": int(rows[name + RANK_CORRELATION].count()),
-            }
-            for name in methods
-        },
-    }
-
-
-def _median_smallest(clean: pd.DataFrame) -> float | None:
-    """Images that no budget fools count as infinitely robust."""
-    median = clean["smallest_eps"].astype(float).fillna(float("inf")).median()
+def _median_smallest(smallest: np.ndarray) -> float | None:
+    """Images that no budget fools, NaN, count as infinitely robust."""
+    if not len(smallest):
+        return None
+    median = np.median(np.where(np.isnan(smallest), np.inf, smallest))
     return float(median) if median < float("inf") else None

@@ -9,6 +9,9 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from lightning_modules.results.rows import Rows
+from lightning_modules.results.stored import codes_of, numbers_of
+
 VICTIM = ("success", "probability", "prediction_name")
 """What a victim says of an attacked image: whether it is fooled, the probability of the class that is attacked, and the
 class that comes first."""
@@ -39,7 +42,7 @@ def victims_in(columns: Iterable[str]) -> list[str]:
     return [name.removeprefix("victim.").removesuffix(".success") for name in found]
 
 
-def with_transfer(summary: dict[str, Any], rows: Any) -> dict[str, Any]:
+def with_transfer(summary: dict[str, Any], rows: Rows) -> dict[str, Any]:
     """The summary of a robustness run with, for each budget, what else its images fool, where rows tell it.
 
     ``success_rate_rounded`` is over the same images as ``attack_success_rate``. Of each victim ``success_rate`` is over
@@ -47,25 +50,24 @@ def with_transfer(summary: dict[str, Any], rows: Any) -> dict[str, Any]:
 
     Args:
         summary: See :func:`~lightning_modules.results.robustness.summarize_robustness`.
-        rows: What gives columns by their names, as a :class:`pyarrow.Table` does.
+        rows: Those of the run.
     """
     names = rows.schema.names
     victims = victims_in(names)
     if "success_rounded" not in names and not victims:
         return summary
-    eps, path = _numbers(rows["eps"]), rows["path"].cast(pa.large_string())
-    is_good = np.asarray(pc.equal(rows["status"].cast(pa.string()), "ok").fill_null(False))
+    eps, path = numbers_of(rows["eps"]), codes_of(rows["path"])[0]
+    is_good = pc.equal(rows["status"], "ok").to_numpy()
     # Where the network itself was wrong from the start, nothing was to be fooled.
-    wrongly = path.filter(pa.array(is_good & (eps == 0) & (_numbers(rows["top1"]) == 0)))
-    is_of_wrong = np.asarray(pc.is_in(path, value_set=wrongly.combine_chunks()))
+    is_of_wrong = np.isin(path, path[is_good & (eps == 0) & (numbers_of(rows["top1"]) == 0)])
     places = [is_good & (eps == at["eps"]) for at in summary["sweep"]]
     sweep = [dict(at) for at in summary["sweep"]]
     if "success_rounded" in names:
-        success = _numbers(rows["success_rounded"])
+        success = numbers_of(rows["success_rounded"])
         for at, is_here in zip(sweep, places):
             at["success_rate_rounded"] = _rate(success[is_here & ~is_of_wrong])["success_rate"]
     for victim in victims:
-        success = _numbers(rows[victim_columns(victim)["success"]])
+        success = numbers_of(rows[victim_columns(victim)["success"]])
         for at, is_here in zip(sweep, places):
             at.setdefault("victims", {})[victim] = _rate(success[is_here])
     return {**summary, "sweep": sweep}
@@ -93,8 +95,3 @@ def notes_of_victims(sweep: Sequence[Mapping[str, Any]]) -> list[str]:
 def _rate(success: np.ndarray) -> dict[str, Any]:
     asked = success[~np.isnan(success)]
     return {"success_rate": float(asked.mean()) if len(asked) else None, "n": len(asked)}
-
-
-def _numbers(column: pa.ChunkedArray) -> np.ndarray:
-    """A column as float64, null as NaN."""
-    return np.asarray(column.cast(pa.float64()).to_numpy(), dtype=np.float64)

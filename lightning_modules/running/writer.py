@@ -15,7 +15,7 @@ from lightning_modules.evaluation import Outputs, RunModule
 from lightning_modules.figures.saving import FigureFormat, save_figure
 from lightning_modules.options import plain_name
 from lightning_modules.results.kept import PartsWithKept
-from lightning_modules.results.rows import read_rows
+from lightning_modules.results.stored import StoredRows, parts_of
 from lightning_modules.running.board import Board
 from lightning_modules.whole_files import written_whole
 
@@ -102,9 +102,9 @@ class RunWriter(pl.Callback):
             self.parts.write()
         # After this, the first rank may read what all have written.
         trainer.strategy.barrier()
-        if not trainer.is_global_zero or not any(self.rows.glob("part-*.parquet")):
+        if not trainer.is_global_zero or not parts_of(self.rows):
             return
-        self.summary = pl_module.summarize(read_rows(self.rows))
+        self.summary = pl_module.summarize(StoredRows(self.rows))
         for name, figure in pl_module.run_figures(self.summary, self.run):
             save_figure(figure, self.run / "figures", name, self.figure_format)
         if board := self._opened_board(trainer):

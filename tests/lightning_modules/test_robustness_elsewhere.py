@@ -58,14 +58,14 @@ class Edge(nn.Module):
 
     class_names = ("bright", "dark")
     input_size = 32
-    mean = std = (1.0, 1.0, 1.0)
+    mean = (0.0, 0.0, 0.0)
 
     def __init__(self) -> None:
         super().__init__()
         self.nothing = nn.Parameter(torch.zeros(1))
 
     def forward(self, x: Tensor) -> Tensor:
-        logit = (x.mean((1, 2, 3)) + 1) * 255 - 99.8 + 0 * self.nothing
+        logit = x.mean((1, 2, 3)) * 255 - 99.8 + 0 * self.nothing
         return torch.stack([logit, -logit], 1)
 
 

@@ -3,7 +3,6 @@ from __future__ import annotations
 import re
 from pathlib import Path
 
-import numpy as np
 import pyarrow as pa
 import pytest
 
@@ -11,7 +10,8 @@ from lightning_modules import AttributionModule, GradCAM, Saliency
 from lightning_modules.metrics import EnergyInBox, WeightRandomization
 from lightning_modules.metrics.randomization import OF_SEEDS
 from lightning_modules.results.attribution import report_attribution, summarize_attribution
-from lightning_modules.results.scores import bootstrap_interval
+from lightning_modules.results.rows import part_name, write_part
+from lightning_modules.results.stored import StoredRows
 
 
 @pytest.fixture(scope="module")
@@ -48,7 +48,7 @@ def test_scores_of_each_method(module: AttributionModule) -> None:
     assert 0.2 <= energy["low"] < 0.5 < energy["high"] <= 0.9
     assert of_saliency["n_degenerate"] == 1
     missing = of_saliency["scores"]["randomization_ssim"]
-    assert missing == {"mean": None, "low": None, "high": None, "class_mean": None, "n": 0}
+    assert missing == {"mean": None, "low": None, "high": None, "interval": None, "class_mean": None, "n": 0}
     assert of_saliency["curves"]["randomization_correlation_curve"] == pytest.approx([0.9, 0.8])
     assert of_saliency["curves"]["randomization_ssim_curve"] is None
     assert summary["failing_randomization"] == ["Saliency"]
@@ -95,14 +95,11 @@ def test_order_of_the_rows_does_not_matter_to_the_mean(module: AttributionModule
     assert first["mean"] == pytest.approx(second["mean"])
 
 
-def test_bootstrap_interval_is_that_of_the_mean() -> None:
-    values = np.random.default_rng(1).normal(3, 2, 4000)
-    low, high = bootstrap_interval(values)
-    half = 1.96 * 2 / np.sqrt(4000)
-    assert low == pytest.approx(values.mean() - half, abs=half / 5)
-    assert high == pytest.approx(values.mean() + half, abs=half / 5)
-    assert bootstrap_interval(values) == (low, high)
-    assert bootstrap_interval(np.array([2.0])) == (2.0, 2.0)
+def test_rows_in_a_folder_give_what_those_in_the_memory_do(module: AttributionModule, tmp_path: Path) -> None:
+    rows = table(module)
+    for part in (rows.slice(5), rows.slice(0, 5)):
+        write_part(tmp_path / part_name(0), part.to_pylist(), module.schema)
+    assert module.summarize(StoredRows(tmp_path)) == module.summarize(rows)
 
 
 def test_figures_of_the_run(module: AttributionModule, tmp_path: Path) -> None:
