@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any, Unpack
 
 import pyarrow as pa
+import torch
 from matplotlib.figure import Figure
 from pytorch_lightning.utilities import rank_zero_only
 from torch import Tensor
@@ -29,6 +30,7 @@ from lightning_modules.networks.class_names import find_target
 from lightning_modules.networks.loading import load_network
 from lightning_modules.networks.making import Said
 from lightning_modules.results.attribution import BOXES_HINT, report_attribution, summarize_attribution
+from lightning_modules.results.kept_maps import FOLDER, OPTION, bytes_of_maps, halved, table_of_maps
 from lightning_modules.results.reading import on_host
 from lightning_modules.results.report import Report
 from lightning_modules.results.rows import IMAGE_FIELDS, Rows, image_columns, seen_in, with_columns
@@ -45,6 +47,7 @@ class AttributionModule(EvaluationModule):
         metrics: Scores of the maps, by name or import path. null = PointingGame and EnergyInBox, which need boxes.
         target: The class to explain: predicted, label (the folder's), or the name or index of a class.
         n_figures: Images of which a figure is drawn: the first of each class in turn.
+        save_maps: Whether the maps are kept, in float16; class activation maps at the size of their layer.
     """
 
     def __init__(
@@ -55,6 +58,7 @@ class AttributionModule(EvaluationModule):
         target: str | int = "predicted",
         n_figures: int = 16,
         network: str | dict[str, Any] = "vgg16",
+        save_maps: bool = False,
         **said: Unpack[Said],
     ) -> None:
         methods = [GradCAM(), GuidedBackprop(), GuidedGradCAM(), SmoothGrad()] if methods is None else methods
@@ -74,6 +78,7 @@ class AttributionModule(EvaluationModule):
         self.columns = tuple(names)
         self.curves = [name for metric in metrics for name in metric.curves]
         self.target = find_target(target, self.network.class_names, ("predicted", "label"))
+        self.save_maps = save_maps
         # What does not fit the network is refused now, not at the first batch.
         self.needs_of_metrics = joined_needs(self.network, metrics)
         joined_needs(self.network, methods)
@@ -110,13 +115,29 @@ class AttributionModule(EvaluationModule):
         forward_pass = maps.forward_pass
         # All is computed before anything is read, so that a GPU is waited for once.
         scores = {name: self._score(maps[name], forward_pass, batch, method) for name, method in self.methods.items()}
-        seen, explained, scores = on_host((seen_in(forward_pass.logits, batch), forward_pass.target, scores))
+        kept = {name: halved(grid) for name, grid in maps.grids.items()} if self.save_maps else {}
+        boxes = batch["boxes"], batch["box_labels"], batch["n_boxes"]
+        seen, explained, scores, kept, boxes = on_host(
+            (seen_in(forward_pass.logits, batch), forward_pass.target, scores, kept, boxes if self.save_maps else None)
+        )
         self.check_labels(seen.label)
         images = image_columns(seen, batch, self.network.class_names)
         rows = []
         for name, columns in scores.items():
             rows += with_columns(images, {"target": explained, "method": [name] * len(images), **columns})
-        return {"rows": rows, "figures": self.draw(forward_pass, batch, maps, images)}
+        outputs: Outputs = {"rows": rows, "figures": self.draw(forward_pass, batch, maps, images)}
+        if boxes is not None:
+            good = [i for i, row in enumerate(images) if row["status"] == "ok"]
+            height, width = batch["image"].shape[2:]
+            outputs["kept"] = {FOLDER: table_of_maps(good, batch["path"], explained, boxes, kept, (height, width))}
+        return outputs
+
+    def bytes_kept(self) -> dict[str, int]:
+        """Of maps, by those of a grey image: what size they have is known when there are some."""
+        if not self.save_maps:
+            return {}
+        grey = torch.full((1, 3, self.network.input_size, self.network.input_size), 0.5, device=self.device)
+        return {OPTION: bytes_of_maps(explain(self.network, grey, list(self.methods.values())).grids)}
 
     def _score(
         self, attribution: Tensor, forward_pass: ForwardPass, batch: Batch, method: AttributionMethod

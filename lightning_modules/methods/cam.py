@@ -65,6 +65,18 @@ def on_pixels(grid: Tensor, forward_pass: ForwardPass) -> Tensor:
     return F.interpolate(grid, forward_pass.images.shape[2:], mode="bilinear", align_corners=False)
 
 
+def map_and_grid(method: AttributionMethod, forward_pass: ForwardPass) -> tuple[Tensor, Tensor]:
+    """The maps of a method, and on its layer's positions what they were enlarged from; or, where there is more to them
+    than that, themselves. Both detached.
+    """
+    # A call of its own may do more than enlarge.
+    if isinstance(method, ClassActivationMap) and type(method).__call__ is ClassActivationMap.__call__:
+        grid = method.grid(forward_pass, method.layer).detach()
+        return on_pixels(grid, forward_pass), grid
+    maps = method(forward_pass).detach()
+    return maps, maps
+
+
 class GradCAM(ClassActivationMap):
     r"""Grad-CAM, ``(N, 1, H, W)``, at least 0, bilinear from the layer's grid to the input's size.
 
