@@ -15,7 +15,8 @@ from torch import Tensor
 from datamodules.batch import Batch
 from lightning_modules.errors import InputError
 from lightning_modules.evaluation import EvaluationModule, Outputs
-from lightning_modules.figures.comparison import better, comparison_figure, curves_figure
+from lightning_modules.figures.comparison import comparison_figure, curves_figure
+from lightning_modules.figures.ranking import ranking_figure
 from lightning_modules.gradients.forward_pass import ForwardPass
 from lightning_modules.methods.base import AttributionMethod
 from lightning_modules.methods.cam import GradCAM, GuidedGradCAM
@@ -77,6 +78,11 @@ class AttributionModule(EvaluationModule):
         self.has_boxes: bool | None = None  # not known before there are images
         self.columns = tuple(names)
         self.curves = [name for metric in metrics for name in metric.curves]
+        self.better = {
+            name: "lower" if name in metric.lower_is_better else "higher"
+            for metric in metrics
+            for name in (*metric.columns, *metric.curves)
+        }
         self.target = find_target(target, self.network.class_names, ("predicted", "label"))
         self.save_maps = save_maps
         # What does not fit the network is refused now, not at the first batch.
@@ -157,7 +163,7 @@ class AttributionModule(EvaluationModule):
         return batch["label"].clamp(0, len(self.network.class_names) - 1)
 
     def summarize(self, table: Rows) -> dict[str, Any]:
-        return summarize_attribution(table)
+        return summarize_attribution(table, self.better)
 
     def report(self, summary: dict[str, Any]) -> Report:
         return report_attribution(summary, self.has_boxes, explains_predicted=self.target == "predicted")
@@ -166,7 +172,9 @@ class AttributionModule(EvaluationModule):
         """The methods' scores side by side, and their curves."""
         methods = summary["methods"]
         if any(score["n"] for of_method in methods.values() for score in of_method["scores"].values()):
-            yield "scores", comparison_figure(methods)
+            yield "scores", comparison_figure(methods, self.better)
+        if summary["ranking"]:
+            yield "ranking", ranking_figure(summary["ranking"], list(methods))
         likeness = "likeness to the trained network's map"
         randomization = next((metric for metric in self.metrics if isinstance(metric, WeightRandomization)), None)
         for name in self.curves:
@@ -174,7 +182,7 @@ class AttributionModule(EvaluationModule):
             if not curves:
                 continue
             score = name.removesuffix("_curve")
-            title = f"{score.replace('_', ' ')} ({better(score)} is better)"
+            title = f"{score.replace('_', ' ')} ({self.better[name]} is better)"
             if randomization and name == OF_SEEDS:
                 seeds = [str(randomization.seed + k) for k in range(randomization.n_seeds)]
                 yield name, curves_figure(curves, title, "seed of the random weights", likeness, seeds)

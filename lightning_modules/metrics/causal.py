@@ -105,6 +105,7 @@ class InsertionDeletion(AttributionMetric):
 
     columns = ("insertion", "deletion")
     curves = ("insertion_curve", "deletion_curve")
+    lower_is_better = ("deletion", "deletion_curve")
 
     def __init__(self, step: int | None = None, max_batch: int = 64) -> None:
         if (step is not None and step < 1) or max_batch < 1:
@@ -142,6 +143,7 @@ class AverageDrop(AttributionMetric):
     """
 
     columns = ("average_drop", "increase_in_confidence")
+    lower_is_better = ("average_drop",)
 
     def score(
         self, attribution: Tensor, forward_pass: ForwardPass, batch: Batch, method: AttributionMethod
