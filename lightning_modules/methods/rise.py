@@ -27,7 +27,7 @@ class RISE(AttributionMethod):
     zeros, enlarged bilinearly to one cell more than the image has and cut out at random. What it hides has the mean
     that the network subtracts. The masks of an image follow from the seed and the image's key alone, where the authors'
     program has the same masks for all images. It costs ``n_masks`` forward passes. A map is nowhere near 0: at each
-    pixel it is the mean probability of the images that show it.
+    pixel it is the mean probability of the images that show it. Scores that read values, not their order, see that.
 
     Args:
         n_masks: Masks of each image, at least 1; the paper has 4,000 for VGG16 and 8,000 for ResNet50.
