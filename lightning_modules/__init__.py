@@ -18,9 +18,14 @@ from lightning_modules.methods.base import AttributionMethod
 from lightning_modules.methods.cam import GradCAM, GuidedGradCAM
 from lightning_modules.methods.cam_weights import GradCAMPlusPlus, HiResCAM, XGradCAM
 from lightning_modules.methods.explain import Explanation, explain
-from lightning_modules.methods.gradient import GuidedBackprop, Saliency
+from lightning_modules.methods.gradient import GuidedBackprop, InputXGradient, Saliency
+from lightning_modules.methods.integrated_gradients import IntegratedGradients
 from lightning_modules.methods.layer_cam import LayerCAM
+from lightning_modules.methods.occlusion import Occlusion
+from lightning_modules.methods.rise import RISE
+from lightning_modules.methods.score_cam import ScoreCAM
 from lightning_modules.methods.smooth_grad import SmoothGrad
+from lightning_modules.methods.var_grad import VarGrad
 from lightning_modules.networks.loading import load_network
 from lightning_modules.networks.making import as_network
 from lightning_modules.networks.network import Network
@@ -35,6 +40,7 @@ from lightning_modules.running.writer import RunWriter
 __all__ = [
     "FGSM",
     "PGD",
+    "RISE",
     "VGG16",
     "ActivationMaximizationModule",
     "Attack",
@@ -50,15 +56,20 @@ __all__ = [
     "GuidedGradCAM",
     "HiResCAM",
     "InputError",
+    "InputXGradient",
+    "IntegratedGradients",
     "LayerCAM",
     "Needs",
     "Network",
+    "Occlusion",
     "PredictionModule",
     "RobustnessModule",
     "RunWriter",
     "Saliency",
+    "ScoreCAM",
     "SmoothGrad",
     "SynthesisProgress",
+    "VarGrad",
     "WeightsError",
     "XGradCAM",
     "as_network",

@@ -65,7 +65,9 @@ class AttributionModule(EvaluationModule):
         has_default_metrics = metrics is None
         metrics = [PointingGame(), EnergyInBox()] if metrics is None else metrics
         _refuse_twins("model.methods", [repr(method) for method in methods])
-        _refuse_twins("model.metrics", [f"the score {name}" for metric in metrics for name in metric.columns])
+        told = tuple(dict.fromkeys(name for method in methods for name in method.columns))
+        names = [*told, *(name for metric in metrics for name in metric.columns)]
+        _refuse_twins("model.metrics", [f"the score {name}" for name in names])
         if not methods:
             raise InputError("model.methods is empty: name at least one attribution method.")
         super().__init__(load_network(network, weights, **said), n_figures)
@@ -73,7 +75,7 @@ class AttributionModule(EvaluationModule):
         self.metrics = list(metrics)
         self.has_default_metrics = has_default_metrics
         self.has_boxes: bool | None = None  # not known before there are images
-        self.columns = tuple(name for metric in metrics for name in metric.columns)
+        self.columns = tuple(names)
         self.curves = [name for metric in metrics for name in metric.curves]
         self.target = find_target(target, self.network.class_names, ("predicted", "label"))
         self.save_maps = save_maps
@@ -85,7 +87,8 @@ class AttributionModule(EvaluationModule):
     def schema(self) -> pa.Schema:
         """Columns of the rows: those of the image, the target, the method, and its scores.
 
-        ``degenerate`` says that the map is constant or not finite: it shows nothing.
+        ``degenerate`` says that the map is constant or not finite: it shows nothing. What a method says itself of its
+        maps is null in the rows of the others.
         """
         fields = [*IMAGE_FIELDS, pa.field("target", pa.int64()), pa.field("method", pa.string())]
         fields += [pa.field("degenerate", pa.bool_())]
@@ -140,7 +143,7 @@ class AttributionModule(EvaluationModule):
         self, attribution: Tensor, forward_pass: ForwardPass, batch: Batch, method: AttributionMethod
     ) -> dict[str, Tensor]:
         """What the rows say of a batch's maps: N values for each column, NaN where there is none."""
-        columns = {"degenerate": ~shows_something(attribution.flatten(1))}
+        columns = {"degenerate": ~shows_something(attribution.flatten(1))} | method.told(attribution, forward_pass)
         for metric in self.metrics:
             columns |= metric.score(attribution, forward_pass, batch, method)
         return columns

@@ -14,12 +14,14 @@ MARKERS = "osD^vPX"
 LOWER_IS_BETTER = frozenset(
     (
         "average_drop",
+        "completeness_error",
         "deletion",
         "localization_error_top1",
         "localization_error_top5",
         "randomization_correlation",
         "randomization_correlation_of_seeds",
         "randomization_ssim",
+        "relative_completeness_error",
     )
 )
 """Scores of which less is better; for all others, more."""

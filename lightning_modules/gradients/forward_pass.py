@@ -144,6 +144,16 @@ class ForwardPass:
         """The most probable class, long ``(N,)``."""
         return self.logits.argmax(1)
 
+    @property
+    def target_logit(self) -> Tensor:
+        """The logit of the target, ``(N,)``."""
+        return self.logits.gather(1, self.target[:, None])[:, 0]
+
+    @property
+    def target_probability(self) -> Tensor:
+        """The probability of the target, ``(N,)``."""
+        return self.probabilities.gather(1, self.target[:, None])[:, 0]
+
     @cached_property
     def keys(self) -> list[str]:
         """What noise is seeded from: an image's key as given, or the SHA-256 of its pixels."""

@@ -150,7 +150,7 @@ class AverageDrop(AttributionMetric):
         strength = relative_magnitude(attribution).nan_to_num(0, 0, 0)[:, None]
         mask = strength / strength.amax((2, 3), keepdim=True).clamp_min(torch.finfo(strength.dtype).tiny)
         predict = _predict(forward_pass)
-        before = forward_pass.probabilities.gather(1, forward_pass.target[:, None])[:, 0]
+        before = forward_pass.target_probability
         after = predict(mean + mask.to(images.dtype) * (images - mean), forward_pass.target)
         drop = (before - after).clamp_min(0) / before.where(before > 0, 1)
         increase = (after > before).to(drop).where(after.isfinite(), torch.nan)

@@ -181,7 +181,10 @@ class RunFolder:
         path = self.path / name
         if not (fixed and path.exists()):
             write_text(path, text)
-        elif differences := _differences(yaml.safe_load(path.read_text()), yaml.safe_load(text)):
+        elif differences := [
+            f"{name} was {before!r}, is now {now!r}"
+            for name, before, now in differences_of(yaml.safe_load(path.read_text()), yaml.safe_load(text))
+        ]:
             raise RunError(
                 f"{self.path} holds a run of other settings: {'; '.join(differences)}. Give this one another --out, or "
                 f"{start_over}."
@@ -252,18 +255,17 @@ class _NotSaid:
 NOT_SAID = _NotSaid()
 
 
-def _differences(before: Any, now: Any, prefix: str = "") -> list[str]:
-    """What differs between two settings, apart from how the work is split."""
+def differences_of(before: Any, now: Any, prefix: str = "") -> list[tuple[str, Any, Any]]:
+    """The name and both values of what differs between two settings, apart from how the work is split."""
     if isinstance(before, Mapping) and isinstance(now, Mapping):
         return [
-            line
+            difference
             for key in sorted(before.keys() | now.keys())
             if f"{prefix}{key}" not in SPLIT
-            for line in _differences(before.get(key, NOT_SAID), now.get(key, NOT_SAID), f"{prefix}{key}.")
+            for difference in differences_of(before.get(key, NOT_SAID), now.get(key, NOT_SAID), f"{prefix}{key}.")
         ]
     before, now = _with_numbers(before), _with_numbers(now)
-    is_the_same = _alone(before) == _alone(now)
-    return [] if is_the_same else [f"{prefix[:-1]} was {before!r}, is now {now!r}"]
+    return [] if _alone(before) == _alone(now) else [(prefix[:-1], before, now)]
 
 
 def _with_numbers(value: Any) -> Any:

@@ -12,8 +12,7 @@ from PIL import Image
 from pytorch_lightning.loggers import TensorBoardLogger
 
 from lightning_modules.evaluation import Outputs, RunModule
-from lightning_modules.figures.saving import FigureFormat, save_figure
-from lightning_modules.options import plain_name
+from lightning_modules.figures.saving import FigureFormat, name_of_one_image, save_figure
 from lightning_modules.results.kept import PartsWithKept
 from lightning_modules.results.stored import StoredRows, parts_of
 from lightning_modules.running.board import Board
@@ -83,7 +82,7 @@ class RunWriter(pl.Callback):
             with written_whole(self.run / file) as aside:
                 Image.fromarray(pixels).save(aside, format="PNG")
         for i, figure in outputs["figures"].items():
-            name = f"{int(batch['index'][i]):05d}_{_as_file_name(batch['path'][i])}"
+            name = name_of_one_image(int(batch["index"][i]), batch["path"][i])
             save_figure(figure, self.run / "figures", name, self.figure_format)
         self.parts.add_with(outputs["rows"], outputs.get("kept", {}))
         if outputs["figures"] and (board := self._opened_board(trainer)):
@@ -121,9 +120,3 @@ class RunWriter(pl.Callback):
         if self.board is None:
             self.board = Board(Path(logger.log_dir), self.run / "figures")
         return self.board
-
-
-def _as_file_name(path: str) -> str:
-    """The end of an image's path, as a name that every file system takes."""
-    name = plain_name(Path(path).with_suffix("").as_posix())[-80:]
-    return name.encode()[-200:].decode(errors="ignore")  # file systems count bytes

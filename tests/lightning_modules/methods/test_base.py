@@ -13,6 +13,7 @@ from torch import Tensor
 from datamodules import ShapesDataModule
 from datamodules.batch import boxes_of, with_pixels
 from lightning_modules import (
+    RISE,
     AttributionMethod,
     GradCAM,
     GradCAMPlusPlus,
@@ -20,10 +21,15 @@ from lightning_modules import (
     GuidedGradCAM,
     HiResCAM,
     InputError,
+    InputXGradient,
+    IntegratedGradients,
     LayerCAM,
     Network,
+    Occlusion,
     Saliency,
+    ScoreCAM,
     SmoothGrad,
+    VarGrad,
     XGradCAM,
     explain,
 )
@@ -41,6 +47,13 @@ METHODS = [
     XGradCAM(),
     HiResCAM(),
     LayerCAM(["features.22", "features.29"]),
+    InputXGradient(),
+    SmoothGrad(n_samples=3, method=GuidedBackprop()),
+    VarGrad(n_samples=3),
+    IntegratedGradients(n_steps=3, baseline="noise"),
+    ScoreCAM("features.1"),
+    Occlusion(window=48),
+    RISE(n_masks=10),
 ]
 
 
