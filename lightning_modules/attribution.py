@@ -122,9 +122,9 @@ class AttributionModule(EvaluationModule):
         # All is computed before anything is read, so that a GPU is waited for once.
         scores = {name: self._score(maps[name], forward_pass, batch, method) for name, method in self.methods.items()}
         kept = {name: halved(grid) for name, grid in maps.grids.items()} if self.save_maps else {}
-        boxes = batch["boxes"], batch["box_labels"], batch["n_boxes"]
+        boxes = (batch["boxes"], batch["box_labels"], batch["n_boxes"]) if self.save_maps else None
         seen, explained, scores, kept, boxes = on_host(
-            (seen_in(forward_pass.logits, batch), forward_pass.target, scores, kept, boxes if self.save_maps else None)
+            (seen_in(forward_pass.logits, batch), forward_pass.target, scores, kept, boxes)
         )
         self.check_labels(seen.label)
         images = image_columns(seen, batch, self.network.class_names)

@@ -217,8 +217,10 @@ class EvaluationModule(RunModule):
             return None
         limit = getattr(data, "limit", 1.0)
         if isinstance(limit, float):
-            return math.ceil(limit * len(listing))
-        return min(len(listing), limit * data.batch_size * self.trainer.world_size)
+            most = math.ceil(limit * len(listing))
+        else:
+            most = limit * data.batch_size * self.trainer.world_size
+        return min(most, len(listing) - int(np.count_nonzero(listing.done)))
 
     def test_step(self, batch: Batch, batch_idx: int) -> Outputs:
         """Computes a batch, in parts if its memory does not suffice."""
