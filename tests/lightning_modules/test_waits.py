@@ -56,7 +56,7 @@ METHODS = [
     *(GradCAM(), GuidedBackprop(), GuidedGradCAM(), Saliency(), SmoothGrad(3, max_batch=4)),
     *(GradCAMPlusPlus(), XGradCAM(), HiResCAM(), LayerCAM(["features.22", "features.29"]), InputXGradient()),
     *(VarGrad(3), IntegratedGradients(3), IntegratedGradients(2, "blur"), IntegratedGradients(2, "mean")),
-    *(IntegratedGradients(2, "noise"), ScoreCAM("features.1"), Occlusion(56), RISE(3)),
+    *(IntegratedGradients(2, "noise"), ScoreCAM("features.1"), Occlusion(16), RISE(3)),
 ]
 
 
