@@ -211,9 +211,11 @@ def _save_figures(compared: Sequence[Compared], summary: Mapping[str, Any], out:
         for score in of["scores"]:
             if score["n"]:
                 name = _title(score["score"], summary["kind"])
-                panels.setdefault(name, {}).setdefault(score["group"] or EVERY, {})[run] = score
+                group = f"eps {score['group']}" if summary["kind"] == "eps" else score["group"] or EVERY
+                panels.setdefault(name, {}).setdefault(group, {})[run] = score
     n = "-".join(f"{n:,}" for n in sorted({of["n_images"] for of in summary["comparisons"].values()}))
-    title = f"Difference to {summary['first']}: mean and 95 % interval over {n} images"
+    only = next(iter(summary["comparisons"])) if len(summary["comparisons"]) == 1 else "each run"
+    title = f"{only} less {summary['first']}: mean difference and 95 % interval, {n} images"
     save_figure(differences_figure(panels, list(summary["comparisons"]), title), out / "figures", "differences")
     number = 0
     for each in compared:
