@@ -17,6 +17,7 @@ from typing import IO, Any
 
 import yaml
 
+from lightning_modules.results.kept import remove_unfinished_parts
 from lightning_modules.whole_files import written_whole
 
 SPLIT = frozenset(
@@ -44,15 +45,19 @@ SPLIT = frozenset(
 """Options that decide how the work is split, how much of it is done, or how it is shown, never a number."""
 
 LEFT = (
-    *("results", "figures", "images", "exemplars", "tensorboard"),
+    *("results", "maps", "adversarial", "figures", "images", "exemplars", "tensorboard"),
     *("summary.json", "inputs.json", "sessions.json", "listing.arrow", "config.yaml", "report.json", "index.html"),
 )
 """What a run leaves in its folder; nothing else is ever deleted."""
+
+KEPT = ("maps", "adversarial")
+"""Where parts lie that are named after those of the rows."""
 
 UNFINISHED = (
     *(f"{dot}{name}.tmp" for dot in (".", "") for name in LEFT if "." in name),
     *(".listing.arrow.*.part", "listing.arrow.*.part", "results/.part-*.tmp", "results/part-*.tmp"),
     *("figures/*.png.tmp", "figures/*.pdf.tmp", "images/*.png.tmp", "exemplars/.*.tmp"),
+    *("maps/.*.tmp", "adversarial/.*.tmp", "adversarial/**/.*.png.tmp"),
 )
 """What a killed run was about to write: hidden files and, from before those, others, which readers of a folder meet."""
 
@@ -164,6 +169,8 @@ class RunFolder:
         for pattern in UNFINISHED if self.is_run() else ():
             for path in self.path.glob(pattern):
                 path.unlink()
+        for folder in KEPT if self.is_run() else ():
+            remove_unfinished_parts(self.path, folder)
 
     def settle(self, name: str, text: str, *, fixed: bool, start_over: str = "start over with --overwrite") -> None:
         """Writes settings, YAML or JSON, to a file; or, where they are ``fixed``, compares them with what it holds.
