@@ -17,6 +17,7 @@ from datamodules.classes import checked_names
 from datamodules.errors import DataError
 from datamodules.pixels import BytesDataModule
 from datamodules.reading.annotations import folder_of_boxes
+from datamodules.reading.copied_ahead import CopiedAhead, CudaCopies
 from datamodules.reading.decoding import Preprocess
 from datamodules.reading.samples import Failure, Sample, SampleReader, collate
 from datamodules.reading.worker_loader import worker_loader
@@ -217,7 +218,9 @@ class ImageFolderDataModule(BytesDataModule):
     def test_dataloader(self) -> Iterable[Batch]:
         # Lightning's own sampler repeats images where they do not divide evenly; these neither repeat nor pad.
         rank, world = (self.trainer.global_rank, self.trainer.world_size) if self.trainer else (0, 1)
-        return self.listing.loader(self._test_reader(), Share(rank, world, self.limit), self._options())
+        loader = self.listing.loader(self._test_reader(), Share(rank, world, self.limit), self._options())
+        device = self.trainer.strategy.root_device if self.trainer else torch.device("cpu")
+        return CopiedAhead(loader, CudaCopies(device)) if device.type == "cuda" else loader
 
     def _test_reader(self) -> SampleReader:
         return SampleReader(self.preprocess, self.boxes, self.class_names, self.n_originals, self.exif_orientation)
