@@ -1,4 +1,4 @@
-"""Streams ImageNet-style folders of images, ``root/<class>/*.JPEG``, one flat folder without labels, or tar shards."""
+"""Streams ImageNet-style folders of images, ``root/<class>/*.JPEG``, one flat folder without labels, or shards."""
 
 from __future__ import annotations
 
@@ -32,14 +32,14 @@ from datamodules.sources.wishes import Wishes
 
 
 class ImageFolderDataModule(BytesDataModule):
-    """Streams the images of ``root/<class>/*.JPEG``, of a flat folder, or of tar shards, each once over all devices.
+    """Streams the images of ``root/<class>/*.JPEG``, of a flat folder, or of shards, each once over all devices.
 
     A class folder is called as a class of the network is, or by the WordNet id (``n02123045``) of an ImageNet class,
     also if only some of the 1,000 are there; see :class:`~datamodules.classes.ClassTable`.
 
     Args:
-        root: Folder of class folders, or of images; or tar shards in WebDataset's layout: a folder that holds them, or
-            a pattern such as val-{0000..0049}.tar. Training looks for ``root/train`` and ``root/val``; where they do
+        root: Folder of class folders, or of images; or tar shards in WebDataset's layout, or decoded ones: a folder
+            that holds them, or a pattern such as val-{0000..0049}.tar. Training looks for ``root/train`` and ``root/val``; where they do
             not exist, a fifth of the images, chosen by the hash of their paths, is held out for validation.
         boxes: Folder of box annotations in ILSVRC's XML layout, ``boxes/<class>/<name>.xml`` or ``boxes/<name>.xml``.
         batch_size: Images in a batch, on each device.
