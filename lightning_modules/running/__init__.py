@@ -4,6 +4,7 @@ Nothing here computes a number.
 """
 
 from lightning_modules.running.cli import RunCLI, import_from_here, run_main
+from lightning_modules.running.comparison import run_comparison
 from lightning_modules.running.demonstration import demonstrate
 from lightning_modules.running.description import run_description
 from lightning_modules.running.evaluation import EvaluationCLI, run_evaluation
@@ -22,6 +23,7 @@ __all__ = [
     "demonstrate",
     "import_from_here",
     "packing_options",
+    "run_comparison",
     "run_description",
     "run_evaluation",
     "run_main",
