@@ -39,8 +39,9 @@ class ImageFolderDataModule(BytesDataModule):
 
     Args:
         root: Folder of class folders, or of images; or tar shards in WebDataset's layout, or decoded ones: a folder
-            that holds them, or a pattern such as val-{0000..0049}.tar. Training looks for ``root/train`` and ``root/val``; where they do
-            not exist, a fifth of the images, chosen by the hash of their paths, is held out for validation.
+            that holds them, or a pattern such as val-{0000..0049}.tar. Training looks for ``root/train`` and
+            ``root/val``; where they do not exist, a fifth of the images, chosen by the hash of their paths, is held
+            out for validation.
         boxes: Folder of box annotations in ILSVRC's XML layout, ``boxes/<class>/<name>.xml`` or ``boxes/<name>.xml``.
         batch_size: Images in a batch, on each device.
         num_workers: Processes that decode images, for each device; 0 = the main one decodes. null = the CPUs divided

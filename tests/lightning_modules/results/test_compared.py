@@ -137,7 +137,9 @@ def test_other_images_altogether(first: Measured) -> None:
 
 def test_other_evaluations(first: Measured) -> None:
     attacked = run_of([{"path": "x", "status": "ok", "eps": 0.0, "top1": True}], "b")
-    with pytest.raises(InputError, match="different evaluations: a has a row for each method, b has a row for each eps"):
+    with pytest.raises(
+        InputError, match="different evaluations: a has a row for each method, b has a row for each eps"
+    ):
         pairs_of(first, attacked)
 
 
