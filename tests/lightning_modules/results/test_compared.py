@@ -37,9 +37,17 @@ def rows_of(scores: Mapping[str, Mapping[str, float | None]], **of_images: Mappi
     """A row for each image and method, by path -> method -> insertion; and further columns, by path."""
     return [
         {
-            **{"path": path, "status": "ok", "label": 0, "label_name": "cat", "prediction": 0},
-            **{"prediction_name": "cat", "top1": True, "target": 0, "method": method, "degenerate": value is None},
-            **{"insertion": value},
+            "path": path,
+            "status": "ok",
+            "label": 0,
+            "label_name": "cat",
+            "prediction": 0,
+            "prediction_name": "cat",
+            "top1": True,
+            "target": 0,
+            "method": method,
+            "degenerate": value is None,
+            "insertion": value,
             **{name: values[path] for name, values in of_images.items() if path in values},
         }
         for path, of in scores.items()
@@ -137,7 +145,9 @@ def test_other_images_altogether(first: Measured) -> None:
 
 def test_other_evaluations(first: Measured) -> None:
     attacked = run_of([{"path": "x", "status": "ok", "eps": 0.0, "top1": True}], "b")
-    with pytest.raises(InputError, match="different evaluations: a has a row for each method, b has a row for each eps"):
+    with pytest.raises(
+        InputError, match="different evaluations: a has a row for each method, b has a row for each eps"
+    ):
         pairs_of(first, attacked)
 
 
