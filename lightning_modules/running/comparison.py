@@ -14,7 +14,6 @@ from jsonargparse import Namespace
 from rich.console import Console
 
 from lightning_modules.escaping import plain, plain_lines
-from lightning_modules.figures.comparison import better
 from lightning_modules.figures.differences import differences_figure, pictures_below_each_other
 from lightning_modules.figures.saving import name_of_one_image, save_figure
 from lightning_modules.pages.runs import page_of_run
@@ -210,10 +209,12 @@ def _save_figures(compared: Sequence[Compared], summary: Mapping[str, Any], out:
     for run, of in summary["comparisons"].items():
         for score in of["scores"]:
             if score["n"]:
-                name = _title(score["score"], summary["kind"])
-                panels.setdefault(name, {}).setdefault(score["group"] or EVERY, {})[run] = score
+                name = _title(score["score"], compared[0].first.better)
+                group = f"eps {score['group']}" if summary["kind"] == "eps" else score["group"] or EVERY
+                panels.setdefault(name, {}).setdefault(group, {})[run] = score
     n = "-".join(f"{n:,}" for n in sorted({of["n_images"] for of in summary["comparisons"].values()}))
-    title = f"Difference to {summary['first']}: mean and 95 % interval over {n} images"
+    only = next(iter(summary["comparisons"])) if len(summary["comparisons"]) == 1 else "each run"
+    title = f"{only} less {summary['first']}: mean difference and 95 % interval, {n} images"
     save_figure(differences_figure(panels, list(summary["comparisons"]), title), out / "figures", "differences")
     number = 0
     for each in compared:
@@ -230,13 +231,11 @@ def _save_figures(compared: Sequence[Compared], summary: Mapping[str, Any], out:
                 number += 1
 
 
-def _title(score: str, kind: str) -> str:
+def _title(score: str, better: Mapping[str, str]) -> str:
     """What stands above a score's panel; whether more is better, where that is known."""
     name = FLAGS.get(score, score.replace("_", " "))
-    if score in ("top1", "top5"):
-        return f"{name} accuracy\n(higher is better)"
-    is_known = kind == "method" and score != "probability"
-    return f"{name}\n({better(score)} is better)" if is_known else name
+    known = {"top1": "higher", "top5": "higher", **better}
+    return f"{name}\n({known[score]} is better)" if score in known else name
 
 
 def _show(report: Report, out: Path | None) -> None:
