@@ -19,7 +19,7 @@ from lightning_modules import AttributionModule, GradCAM, RobustnessModule
 from lightning_modules.evaluation import EvaluationModule
 
 BUDGETS = ("1/255", "2/255", "4/255", "8/255")
-N_IMAGES, BATCH_SIZE = 320, 32
+N_IMAGES, BATCH_SIZE = 128, 32
 
 
 class Instant(nn.Module):
