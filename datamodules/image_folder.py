@@ -1,4 +1,4 @@
-"""Streams ImageNet-style folders of images, ``root/<class>/*.JPEG``, one flat folder without labels, or tar shards."""
+"""Streams ImageNet-style folders of images, ``root/<class>/*.JPEG``, one flat folder without labels, or shards."""
 
 from __future__ import annotations
 
@@ -17,6 +17,7 @@ from datamodules.classes import checked_names
 from datamodules.errors import DataError
 from datamodules.pixels import BytesDataModule
 from datamodules.reading.annotations import folder_of_boxes
+from datamodules.reading.copied_ahead import CopiedAhead, CudaCopies
 from datamodules.reading.decoding import Preprocess
 from datamodules.reading.samples import Failure, Sample, SampleReader, collate
 from datamodules.reading.worker_loader import worker_loader
@@ -31,15 +32,16 @@ from datamodules.sources.wishes import Wishes
 
 
 class ImageFolderDataModule(BytesDataModule):
-    """Streams the images of ``root/<class>/*.JPEG``, of a flat folder, or of tar shards, each once over all devices.
+    """Streams the images of ``root/<class>/*.JPEG``, of a flat folder, or of shards, each once over all devices.
 
     A class folder is called as a class of the network is, or by the WordNet id (``n02123045``) of an ImageNet class,
     also if only some of the 1,000 are there; see :class:`~datamodules.classes.ClassTable`.
 
     Args:
-        root: Folder of class folders, or of images; or tar shards in WebDataset's layout: a folder that holds them, or
-            a pattern such as val-{0000..0049}.tar. Training looks for ``root/train`` and ``root/val``; where they do
-            not exist, a fifth of the images, chosen by the hash of their paths, is held out for validation.
+        root: Folder of class folders, or of images; or tar shards in WebDataset's layout, or decoded ones: a folder
+            that holds them, or a pattern such as val-{0000..0049}.tar. Training looks for ``root/train`` and
+            ``root/val``; where they do not exist, a fifth of the images, chosen by the hash of their paths, is held
+            out for validation.
         boxes: Folder of box annotations in ILSVRC's XML layout, ``boxes/<class>/<name>.xml`` or ``boxes/<name>.xml``.
         batch_size: Images in a batch, on each device.
         num_workers: Processes that decode images, for each device; 0 = the main one decodes. null = the CPUs divided
@@ -160,7 +162,7 @@ class ImageFolderDataModule(BytesDataModule):
         """Whether boxes come with the images; None = shards may hold some, which is not known before they are read."""
         if self.boxes is not None:
             return True
-        return False if kind_at(self.test_root).is_counted else None
+        return None if kind_at(self.test_root).may_hold_boxes else False
 
     def fingerprint(self) -> dict[str, Any]:
         """What tells the images to be tested, and the files of their boxes, from others: counts and hashes of names."""
@@ -176,12 +178,14 @@ class ImageFolderDataModule(BytesDataModule):
 
     def _read_list(self) -> Listing:
         listing = kind_at(self.test_root).wished_at(self.test_root, self.class_names, self.wishes)
+        listing.check(self._test_reader())
         listing.tell(self.test_root)
         self.notes = listing.notes
         return listing
 
     def train_class_names(self) -> list[str]:
         """The names of the class folders that :meth:`train_dataloader` reads, in order."""
+        self._refuse_shards()
         train = self.root / "train"
         folder = train if train.is_dir() else self.root
         found = [name for name in class_folders(folder) if holds_images(folder, name)] if folder.is_dir() else []
@@ -213,10 +217,14 @@ class ImageFolderDataModule(BytesDataModule):
         return self._loader(ImageDataset(self.val_listing, reader))
 
     def test_dataloader(self) -> Iterable[Batch]:
-        reader = SampleReader(self.preprocess, self.boxes, self.class_names, self.n_originals, self.exif_orientation)
         # Lightning's own sampler repeats images where they do not divide evenly; these neither repeat nor pad.
         rank, world = (self.trainer.global_rank, self.trainer.world_size) if self.trainer else (0, 1)
-        return self.listing.loader(reader, Share(rank, world, self.limit), self._options())
+        loader = self.listing.loader(self._test_reader(), Share(rank, world, self.limit), self._options())
+        device = self.trainer.strategy.root_device if self.trainer else torch.device("cpu")
+        return CopiedAhead(loader, CudaCopies(device)) if device.type == "cuda" else loader
+
+    def _test_reader(self) -> SampleReader:
+        return SampleReader(self.preprocess, self.boxes, self.class_names, self.n_originals, self.exif_orientation)
 
     def _options(self) -> LoaderOptions:
         """Options that all loaders have in common."""
@@ -242,6 +250,7 @@ class ImageFolderDataModule(BytesDataModule):
     def _list_for_training(self) -> tuple[FolderListing, FolderListing]:
         if self.wishes.labels is not None:
             raise DataError("data.labels is for evaluation; training learns the classes of class folders.")
+        self._refuse_shards()
         names = self.class_names or self.train_class_names()
         if (self.root / "train").is_dir():
             if not (self.root / "val").is_dir():
@@ -253,7 +262,15 @@ class ImageFolderDataModule(BytesDataModule):
         listing = list_folder(self.root, names, self.wishes)
         listing.tell(self.root)
         held_out = np.array([hashlib.sha256(path.as_py()).digest()[0] < 256 // 5 for path in listing.paths], dtype=bool)
-        train, val = listing.select(~held_out), listing.select(held_out)
+        train, val = listing.take(np.flatnonzero(~held_out)), listing.take(np.flatnonzero(held_out))
         if not len(train) or not len(val):
             raise DataError(f"{self.root} holds too few images ({len(listing)}) to train and validate on.")
         return train, val
+
+    def _refuse_shards(self) -> None:
+        for place in (self.root, self.root / "train", self.root / "val"):
+            if kind_at(place) is not FolderListing:
+                raise DataError(
+                    f"{place} holds shards, which are for evaluation; training crops each image anew and at random, "
+                    "from folders of the original files."
+                )

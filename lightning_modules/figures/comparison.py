@@ -11,36 +11,15 @@ from matplotlib.figure import Figure
 from lightning_modules.figures.style import COLORS, in_legend, plain_text, wrap_name
 
 MARKERS = "osD^vPX"
-LOWER_IS_BETTER = frozenset(
-    (
-        "average_drop",
-        "deletion",
-        "localization_error_top1",
-        "localization_error_top5",
-        "randomization_correlation",
-        "randomization_correlation_of_seeds",
-        "randomization_ssim",
-    )
-)
-"""Scores of which less is better; for all others, more."""
-
-
-def better(score: str) -> str:
-    """Whether higher or lower is better.
-
-    Example:
-        >>> better("insertion"), better("deletion")
-        ('higher', 'lower')
-    """
-    return "lower" if score in LOWER_IS_BETTER else "higher"
 
 
 @plain_text
-def comparison_figure(methods: Mapping[str, Mapping[str, Any]]) -> Figure:
+def comparison_figure(methods: Mapping[str, Mapping[str, Any]], better: Mapping[str, str]) -> Figure:
     """A panel for each score, a point and its 95 % interval for each method.
 
     Args:
         methods: Name -> {"scores": {name: {"mean", "low", "high", "n"}}}, as in the summary.
+        better: Score -> whether ``higher`` or ``lower`` is better, where that is known.
     """
     names = list(methods)
     scores = [name for name in next(iter(methods.values()))["scores"] if _scored(methods, name)]
@@ -60,7 +39,8 @@ def comparison_figure(methods: Mapping[str, Mapping[str, Any]]) -> Figure:
             if score["n"]:
                 error = [[score["mean"] - score["low"]], [score["high"] - score["mean"]]]
                 axis.errorbar(score["mean"], y, xerr=error, fmt=_marker(y), color=_color(y), capsize=3)
-        axis.set_title(f"{scores[k].replace('_', ' ')}\n({better(scores[k])} is better)", fontsize=9)
+        direction = f"\n({better[scores[k]]} is better)" if scores[k] in better else ""
+        axis.set_title(f"{scores[k].replace('_', ' ')}{direction}", fontsize=9)
         axis.set_yticks(range(len(names)), [wrap_name(name) for name in names], fontsize=9)
         axis.set_ylim(len(names) - 0.5, -0.5)
         axis.tick_params(axis="x", labelsize=8)

@@ -14,6 +14,7 @@ from lightning_modules.results.rows import Rows, summarize_images
 from lightning_modules.results.scores import mean_or_none
 from lightning_modules.results.stored import codes_of, numbers_of
 from lightning_modules.results.tables import Table, number, share
+from lightning_modules.results.transfer import notes_of_victims, transfer_rates
 
 RANK_CORRELATION = ".rank_correlation"
 TOP_OVERLAP = ".top_overlap"
@@ -61,7 +62,9 @@ def summarize_robustness(table: Rows, budgets: Sequence[float] = ()) -> dict[str
             of_budget[column] = mean_or_none(values[of])
     for of_budget, of in zip(sweep, places.values()):
         of_budget["attack_success_rate"] = mean_or_none(success[of[is_attacked[of]]])
-    for method in [name.removesuffix(RANK_CORRELATION) for name in table.schema.names if RANK_CORRELATION in name]:
+    for method in [
+        name.removesuffix(RANK_CORRELATION) for name in table.schema.names if name.endswith(RANK_CORRELATION)
+    ]:
         correlation, overlap = (numbers_of(table[method + suffix]) for suffix in (RANK_CORRELATION, TOP_OVERLAP))
         for of_budget, of in zip(sweep, places.values()):
             of_budget["methods"][method] = {
@@ -105,6 +108,8 @@ def report_robustness(summary: dict[str, Any], remedy: str = "") -> Report:
             add(name, row["eps"], row[f"robust_{key}"])
     for row in sweep:
         add("attack_success_rate", row["eps"], row["attack_success_rate"])
+        for where, rate in transfer_rates(row).items():
+            add(tag("attack_success_rate", where), row["eps"], rate)
         for method, moved in row["methods"].items():
             for name in ("rank_correlation", "top_overlap"):
                 add(tag(name, method), row["eps"], moved[name])
@@ -128,7 +133,9 @@ def _steps_of_one(sweep: Sequence[float]) -> int:
 def _table(summary: dict[str, Any]) -> Table:
     """Accuracy under attack, success, and how far explanations moved, for each budget."""
     methods = list(summary["sweep"][0]["methods"]) if summary["sweep"] else []
-    header = ["eps", "top-1", "top-5", "success of the attack", "L∞", "L2"]
+    header = ["eps", "top-1", "top-5", "success of the attack"]
+    header += [f"success {where}" for where in transfer_rates(summary["sweep"][0] if summary["sweep"] else {})]
+    header += ["L∞", "L2"]
     header += [f"{name}: {what}" for name in methods for what in ("rank correlation", "top 15 % in common")]
     clean = ["0", *map(share, (summary["clean_acc"], summary["clean_acc_top5"]))]
     rows = [clean + [""] * (len(header) - len(clean))]
@@ -142,7 +149,8 @@ def _table(summary: dict[str, Any]) -> Table:
             for name in ("rank_correlation", "top_overlap")
         ]
         distances = [_distance(row["linf"], ".4f"), _distance(row["l2"], ".3f")]
-        rows.append([row["written"], *shares, *distances, *moved])
+        elsewhere = map(share, transfer_rates(row).values())
+        rows.append([row["written"], *shares, *elsewhere, *distances, *moved])
     title = f"Robustness; success is over the {summary['n_attacked']:,} images that could be fooled"
     return Table(header, rows, title)
 
@@ -170,7 +178,7 @@ def _notes(summary: dict[str, Any], remedy: str) -> list[str]:
         notes.append(
             f"The gradient of {summary['n_vanished']:,} images vanished, so the attack left them as they were."
         )
-    return notes
+    return notes + notes_of_victims(summary["sweep"])
 
 
 def _median_smallest(smallest: np.ndarray) -> float | None:

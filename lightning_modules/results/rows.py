@@ -232,6 +232,22 @@ def read_rows(folder: Path, columns: Sequence[str] | None = None) -> pa.Table:
     return StoredRows(folder, columns).to_table()
 
 
+def columns_of_rows(folder: Path, *, lists: bool = True) -> list[str]:
+    """The names of the columns of a run's first part, which all parts have; [] where there is none.
+
+    Args:
+        folder: Of the parts.
+        lists: Whether columns of lists, such as curves, are among them.
+
+    Raises:
+        InputError: If the part is damaged.
+    """
+    for part in parts_of(folder)[:1]:
+        with opened_part(part) as file:
+            return [field.name for field in file.schema_arrow if lists or not pa.types.is_list(field.type)]
+    return []
+
+
 def refuse_other_columns(folder: Path, schema: pa.Schema) -> None:
     """Asks that all parts have the columns of a schema, so that rows are only added to their like.
 

@@ -102,9 +102,25 @@ def test_rows_in_a_folder_give_what_those_in_the_memory_do(module: AttributionMo
     assert module.summarize(StoredRows(tmp_path)) == module.summarize(rows)
 
 
+def test_methods_are_ranked_by_each_score(module: AttributionModule) -> None:
+    summary = module.summarize(table(module))
+    assert summary["better"]["randomization_correlation_curve"] == "lower"
+    # The maps of "a" have no correlation, and none has a similarity.
+    assert {name: (of["better"], of["n"]) for name, of in summary["ranking"].items()} == {
+        "energy_in_box": ("higher", 3),
+        "randomization_correlation": ("lower", 2),
+    }
+    _, places = report_attribution(summary).tables
+    assert places.header == ["score", "better", "GradCAM", "Saliency", "images"]
+    assert places.rows == [
+        ["energy_in_box", "higher", "1-2", "1-2", "3"],
+        ["randomization_correlation", "lower", "1", "2", "2"],
+    ]
+
+
 def test_figures_of_the_run(module: AttributionModule, tmp_path: Path) -> None:
     figures = dict(module.run_figures(module.summarize(table(module)), tmp_path))
-    assert list(figures) == ["scores", "randomization_correlation_curve"]
+    assert list(figures) == ["scores", "ranking", "randomization_correlation_curve"]
     titles = [axes.get_title() for axes in figures["scores"].axes if axes.get_visible()]
     assert titles == ["energy in box\n(higher is better)", "randomization correlation\n(lower is better)"]
     (axes,) = figures["randomization_correlation_curve"].axes
@@ -137,7 +153,8 @@ def test_what_is_said_of_scores_that_no_map_has(
     method = {"n_degenerate": 0, "scores": dict.fromkeys(scores, none), "curves": {}}
     summary: dict = dict.fromkeys(("n_images", "n_failed", "n_box_errors", "n_labelled"), 0)
     summary |= dict.fromkeys(("top1", "top5"))
-    summary |= {"methods": {"GradCAM": method}, "failing_randomization": [], "undecided_randomization": []} | counts
+    summary |= {"methods": {"GradCAM": method}, "ranking": {}, "failing_randomization": []}
+    summary |= {"undecided_randomization": []} | counts
     (said,) = report_attribution(summary, has_boxes, explains_predicted=True).notes
     assert re.search(note, said)
     assert ("--data.boxes" in said) == (has_boxes is not True and "insertion" not in scores)
