@@ -83,7 +83,7 @@ def waits_of(module: Any, batch: dict[str, Any]) -> list[str]:
 @pytest.fixture(autouse=True)
 def _sorting_as_on_a_gpu(monkeypatch: pytest.MonkeyPatch) -> None:
     """Without the short cut of what lies on the host anyway."""
-    monkeypatch.setattr(similarity, "_sorted_as_whole_numbers", similarity._sorted_on_device)
+    monkeypatch.setattr(similarity, "_ranked_on_host", similarity._ranked_on_device)
 
 
 @pytest.mark.parametrize("target", ["predicted", "label", "ring"])
