@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import _while_importing  # noqa: F401  first
 from jsonargparse import ArgumentParser
 from rich.progress import track
 

@@ -15,8 +15,9 @@ from lightning_modules.evaluation import Outputs, RunModule
 from lightning_modules.figures.saving import FigureFormat, save_figure
 from lightning_modules.options import plain_name
 from lightning_modules.results.rows import Parts, read_rows
+from lightning_modules.running import stopping
 from lightning_modules.running.board import Board
-from lightning_modules.whole_files import written_whole
+from lightning_modules.whole_files import naming, written_whole
 
 ROWS_PER_PART = 8192
 
@@ -60,6 +61,7 @@ class RunWriter(pl.Callback):
     def setup(self, trainer: pl.Trainer, pl_module: pl.LightningModule, stage: str) -> None:
         assert isinstance(pl_module, RunModule)
         self.parts = Parts(self.rows, pl_module.schema, trainer.global_rank, ROWS_PER_PART, pl_module.seconds_per_part)
+        stopping.save_before_the_end(self.parts.write)
 
     def on_test_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         assert isinstance(pl_module, RunModule)
@@ -82,13 +84,15 @@ class RunWriter(pl.Callback):
         for i, figure in outputs["figures"].items():
             name = f"{int(batch['index'][i]):05d}_{_as_file_name(batch['path'][i])}"
             save_figure(figure, self.run / "figures", name, self.figure_format)
-        self.parts.add(outputs["rows"])
-        if outputs["figures"] and (board := self._opened_board(trainer)):
-            board.show_figures()
+        with stopping.undisturbed():
+            self.parts.add(outputs["rows"])
+        with naming(self.run / "tensorboard"):
+            if outputs["figures"] and (board := self._opened_board(trainer)):
+                board.show_figures()
 
     def on_exception(self, trainer: pl.Trainer, pl_module: pl.LightningModule, exception: BaseException) -> None:
         # Where the disk is full, this fails as well; then the first error should be told.
-        with suppress(OSError):
+        with suppress(OSError), stopping.undisturbed():
             if self.parts is not None:
                 self.parts.write()
 
@@ -96,7 +100,8 @@ class RunWriter(pl.Callback):
         # Not on_test_epoch_end: a rank that has no images at all does not get there.
         assert isinstance(pl_module, RunModule)
         if self.parts is not None:
-            self.parts.write()
+            with stopping.undisturbed():
+                self.parts.write()
         # After this, the first rank may read what all have written.
         trainer.strategy.barrier()
         if not trainer.is_global_zero or not any(self.rows.glob("part-*.parquet")):
@@ -104,11 +109,12 @@ class RunWriter(pl.Callback):
         self.summary = pl_module.summarize(read_rows(self.rows))
         for name, figure in pl_module.run_figures(self.summary, self.run):
             save_figure(figure, self.run / "figures", name, self.figure_format)
-        if board := self._opened_board(trainer):
-            board.show_figures()
-            board.show_report(pl_module.report(self.summary), self.command, self.settings)
-            board.close()
-            self.board = None
+        with naming(self.run / "tensorboard"):
+            if board := self._opened_board(trainer):
+                board.show_figures()
+                board.show_report(pl_module.report(self.summary), self.command, self.settings)
+                board.close()
+                self.board = None
 
     def _opened_board(self, trainer: pl.Trainer) -> Board | None:
         """None where there is no TensorBoard, and on ranks that do not log."""
