@@ -257,7 +257,7 @@ def _sentence_of(error: Exception) -> str | None:
 
 
 def _first_that_names(error: OSError) -> OSError:
-    """Of the errors that came one in the handling of the other, as where a disk is full, the first that names a file."""
+    """Of errors that came one while the other was handled, as where a disk is full, the first that names a file."""
     found, each = error, error.__context__
     while each is not None:
         found = each if isinstance(each, OSError) and each.filename is not None else found

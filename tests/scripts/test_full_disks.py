@@ -8,6 +8,7 @@ import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import evaluate_attribution
 import pytest
@@ -94,9 +95,10 @@ def test_tensorboard(
         write(files, *args)
 
     monkeypatch.setattr(threading, "excepthook", leave_errors_of_the_disk_to_the_main_thread)
-    with monkeypatch.context() as patch, pytest.raises(OSError, match="No space left") as raised:
+    with monkeypatch.context() as patch:
         patch.setattr(LocalFileSystem, "_write", full)
-        go()
+        with pytest.raises(OSError, match="No space left") as raised:
+            go()
     told = cli._sentence_of(raised.value)
     assert told is not None
     assert told.startswith("error: [Errno 28] No space left on device: 'run")
@@ -106,8 +108,12 @@ def test_tensorboard(
 
 
 def test_a_run_that_may_only_be_read(go: Callable[[], int], monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    def refuse(path: Path, mode: str = "r", *args: object, **options: object) -> None:
-        raise OSError(errno.EROFS, os.strerror(errno.EROFS), str(path))
+    opened = Path.open
+
+    def refuse(path: Path, mode: str = "r", *args: Any, **options: Any) -> Any:
+        if mode != "r" and path.name == ".lock":
+            raise OSError(errno.EROFS, os.strerror(errno.EROFS), str(path))
+        return opened(path, mode, *args, **options)
 
     monkeypatch.setattr(Path, "open", refuse)
     with pytest.raises(OSError, match=r"Read-only file system: 'run/\.lock'"):
