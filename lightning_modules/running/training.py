@@ -46,6 +46,7 @@ def run_training(
         args=args,
         max_epochs=10,
         log_every_n_steps=1,
+        enable_model_summary=False,  # of which the count of operations is 0
     )
     if cli.trainer.is_global_zero:
         run = RunFolder(cli.out)
