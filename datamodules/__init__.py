@@ -11,6 +11,7 @@ from datamodules.image_sources import ImageSourcesDataModule
 from datamodules.pictures import write_pictures
 from datamodules.reading.decoding import DecodingError, Preprocess, decode_image
 from datamodules.shapes import SHAPE_NAMES, ShapesDataModule, write_shapes
+from datamodules.sources.decoded_packing import pack_decoded
 from datamodules.sources.folder import FolderListing, list_folder
 from datamodules.sources.label_files import LabelFile, label_file
 from datamodules.sources.listing import Listing
@@ -32,6 +33,7 @@ __all__ = [
     "decode_image",
     "label_file",
     "list_folder",
+    "pack_decoded",
     "pack_folder",
     "write_pictures",
     "write_shapes",

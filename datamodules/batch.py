@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 from datamodules.classes import AmbiguousClassError, ClassTable, UnknownClassError
-from datamodules.errors import DataError
+from datamodules.errors import DataError, some
 
 INTERPOLATIONS = ("nearest", "bilinear", "bicubic", "box", "hamming", "lanczos")
 """By what images can be resized, as torchvision calls it."""
@@ -37,6 +37,7 @@ __all__ = [
     "boxes_of",
     "image_of_each_box",
     "pixels_of",
+    "some",
     "with_pixels",
 ]
 

@@ -160,7 +160,7 @@ class ImageFolderDataModule(BytesDataModule):
         """Whether boxes come with the images; None = shards may hold some, which is not known before they are read."""
         if self.boxes is not None:
             return True
-        return False if kind_at(self.test_root).is_counted else None
+        return None if kind_at(self.test_root).may_hold_boxes else False
 
     def fingerprint(self) -> dict[str, Any]:
         """What tells the images to be tested, and the files of their boxes, from others: counts and hashes of names."""
@@ -176,12 +176,14 @@ class ImageFolderDataModule(BytesDataModule):
 
     def _read_list(self) -> Listing:
         listing = kind_at(self.test_root).wished_at(self.test_root, self.class_names, self.wishes)
+        listing.check(self._test_reader())
         listing.tell(self.test_root)
         self.notes = listing.notes
         return listing
 
     def train_class_names(self) -> list[str]:
         """The names of the class folders that :meth:`train_dataloader` reads, in order."""
+        self._refuse_shards()
         train = self.root / "train"
         folder = train if train.is_dir() else self.root
         found = [name for name in class_folders(folder) if holds_images(folder, name)] if folder.is_dir() else []
@@ -213,10 +215,12 @@ class ImageFolderDataModule(BytesDataModule):
         return self._loader(ImageDataset(self.val_listing, reader))
 
     def test_dataloader(self) -> Iterable[Batch]:
-        reader = SampleReader(self.preprocess, self.boxes, self.class_names, self.n_originals, self.exif_orientation)
         # Lightning's own sampler repeats images where they do not divide evenly; these neither repeat nor pad.
         rank, world = (self.trainer.global_rank, self.trainer.world_size) if self.trainer else (0, 1)
-        return self.listing.loader(reader, Share(rank, world, self.limit), self._options())
+        return self.listing.loader(self._test_reader(), Share(rank, world, self.limit), self._options())
+
+    def _test_reader(self) -> SampleReader:
+        return SampleReader(self.preprocess, self.boxes, self.class_names, self.n_originals, self.exif_orientation)
 
     def _options(self) -> LoaderOptions:
         """Options that all loaders have in common."""
@@ -242,6 +246,7 @@ class ImageFolderDataModule(BytesDataModule):
     def _list_for_training(self) -> tuple[FolderListing, FolderListing]:
         if self.wishes.labels is not None:
             raise DataError("data.labels is for evaluation; training learns the classes of class folders.")
+        self._refuse_shards()
         names = self.class_names or self.train_class_names()
         if (self.root / "train").is_dir():
             if not (self.root / "val").is_dir():
@@ -253,7 +258,15 @@ class ImageFolderDataModule(BytesDataModule):
         listing = list_folder(self.root, names, self.wishes)
         listing.tell(self.root)
         held_out = np.array([hashlib.sha256(path.as_py()).digest()[0] < 256 // 5 for path in listing.paths], dtype=bool)
-        train, val = listing.select(~held_out), listing.select(held_out)
+        train, val = listing.take(np.flatnonzero(~held_out)), listing.take(np.flatnonzero(held_out))
         if not len(train) or not len(val):
             raise DataError(f"{self.root} holds too few images ({len(listing)}) to train and validate on.")
         return train, val
+
+    def _refuse_shards(self) -> None:
+        for place in (self.root, self.root / "train", self.root / "val"):
+            if kind_at(place) is not FolderListing:
+                raise DataError(
+                    f"{place} holds shards, which are for evaluation; training crops each image anew and at random, "
+                    "from folders of the original files."
+                )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -29,6 +30,13 @@ def written_whole(path: Path) -> Iterator[Path]:
         raise OSError(error.errno, os.strerror(error.errno), str(path)) from error
     finally:
         _delete(aside)
+
+
+def unfinished(path: Path) -> list[Path]:
+    """What other processes are writing in order to take the place of ``path``, or were when they were killed."""
+    beside = path.parent.iterdir() if path.parent.is_dir() else ()
+    written = re.compile(re.escape(f".{path.name}.") + r"\d+\.part")
+    return sorted(each for each in beside if written.fullmatch(each.name))
 
 
 def _delete(path: Path) -> None:

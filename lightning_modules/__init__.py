@@ -16,14 +16,23 @@ from lightning_modules.gradients.memory import keep_freed_memory
 from lightning_modules.gradients.needs import Needs
 from lightning_modules.methods.base import AttributionMethod
 from lightning_modules.methods.cam import GradCAM, GuidedGradCAM
+from lightning_modules.methods.cam_weights import GradCAMPlusPlus, HiResCAM, XGradCAM
 from lightning_modules.methods.explain import Explanation, explain
-from lightning_modules.methods.gradient import GuidedBackprop, Saliency
+from lightning_modules.methods.gradient import GuidedBackprop, InputXGradient, Saliency
+from lightning_modules.methods.integrated_gradients import IntegratedGradients
+from lightning_modules.methods.layer_cam import LayerCAM
+from lightning_modules.methods.occlusion import Occlusion
+from lightning_modules.methods.rise import RISE
+from lightning_modules.methods.score_cam import ScoreCAM
 from lightning_modules.methods.smooth_grad import SmoothGrad
+from lightning_modules.methods.var_grad import VarGrad
 from lightning_modules.networks.loading import load_network
 from lightning_modules.networks.making import as_network
 from lightning_modules.networks.network import Network
 from lightning_modules.networks.vgg16 import VGG16, fold_batch_norm, load_vgg16, save_vgg16
 from lightning_modules.networks.weights.files import WeightsError
+from lightning_modules.results.attacked_images import read_adversarial
+from lightning_modules.results.kept_maps import read_maps, score_maps
 from lightning_modules.robustness import RobustnessModule
 from lightning_modules.running.synthesis_progress import SynthesisProgress
 from lightning_modules.running.writer import RunWriter
@@ -31,6 +40,7 @@ from lightning_modules.running.writer import RunWriter
 __all__ = [
     "FGSM",
     "PGD",
+    "RISE",
     "VGG16",
     "ActivationMaximizationModule",
     "Attack",
@@ -41,23 +51,35 @@ __all__ = [
     "Explanation",
     "ForwardPass",
     "GradCAM",
+    "GradCAMPlusPlus",
     "GuidedBackprop",
     "GuidedGradCAM",
+    "HiResCAM",
     "InputError",
+    "InputXGradient",
+    "IntegratedGradients",
+    "LayerCAM",
     "Needs",
     "Network",
+    "Occlusion",
     "PredictionModule",
     "RobustnessModule",
     "RunWriter",
     "Saliency",
+    "ScoreCAM",
     "SmoothGrad",
     "SynthesisProgress",
+    "VarGrad",
     "WeightsError",
+    "XGradCAM",
     "as_network",
     "explain",
     "fold_batch_norm",
     "keep_freed_memory",
     "load_network",
     "load_vgg16",
+    "read_adversarial",
+    "read_maps",
     "save_vgg16",
+    "score_maps",
 ]

@@ -21,14 +21,14 @@ from lightning_modules.figures.exemplars import exemplar_sheets
 from lightning_modules.figures.synthesis import Growth, run_sheets
 from lightning_modules.figures.variants import variants_figure
 from lightning_modules.gradients.fitting import is_out_of_memory
+from lightning_modules.image_pass import ImagePass, Watch, passes
 from lightning_modules.judging import judged_image, load_judges, measured_image, tell_of
 from lightning_modules.networks.loading import load_network
 from lightning_modules.networks.making import Said
 from lightning_modules.networks.network import Network
-from lightning_modules.options import plain_name
 from lightning_modules.results.reading import on_host
 from lightning_modules.results.report import Report
-from lightning_modules.results.rows import Row, read_rows
+from lightning_modules.results.rows import Rows, read_rows
 from lightning_modules.results.synthesis import (
     COLUMNS,
     label_of_variant,
@@ -202,10 +202,10 @@ class ActivationMaximizationModule(RunModule):
         """Optimizes the images of a batch."""
         batch = on_host(batch)  # where it is, unless a data module of somebody else's lets it be moved
         outputs: Outputs = {"rows": [], "images": {}, "figures": {}}
-        for objective, members in self._passes(batch):
+        for images in passes(batch, self._objective_of, self.images_per_pass):
             for variant in self.variants:
                 try:
-                    self._make(batch, members, objective, variant, outputs)
+                    self._make(images, variant, outputs)
                 except RuntimeError as error:
                     if not is_out_of_memory(error):
                         raise
@@ -216,16 +216,6 @@ class ActivationMaximizationModule(RunModule):
         # What belongs to one unit stands together, so that a part of the rows has all of it or nothing.
         outputs["rows"].sort(key=lambda row: row["path"])
         return outputs
-
-    def _passes(self, batch: UnitBatch) -> Iterator[tuple[Objective, list[int]]]:
-        """The images of a batch that share a forward pass, by their numbers, and the objective that they share."""
-        by_layer: dict[str | None, list[int]] = {}
-        for i, layer in enumerate(batch["layer"]):
-            by_layer.setdefault(layer, []).append(i)
-        for layer, members in by_layer.items():
-            objective = self._objective_of(layer)
-            for start in range(0, len(members), self.images_per_pass):
-                yield objective, members[start : start + self.images_per_pass]
 
     def _objective_of(self, layer: str | None) -> Objective:
         """What is maximized of the units of a layer; None = of classes."""
@@ -251,54 +241,51 @@ class ActivationMaximizationModule(RunModule):
         recipe = self.recipes[variant]
         return maximize(self.network, objective, target, recipe, self.size, keys, on_step), recipe.steps
 
-    def _make(self, batch: UnitBatch, members: list[int], objective: Objective, variant: str, outputs: Outputs) -> None:
-        """Makes the images ``members`` as ``variant`` has it and adds what they give to ``outputs``."""
+    def _make(self, wanted: ImagePass, variant: str, outputs: Outputs) -> None:
+        """Makes the images of a pass as ``variant`` has it and adds what they give to ``outputs``."""
+        files = wanted.files(variant if len(self.variants) > 1 else None)
+        watch = self._watch(wanted, variant, files)
         start, cpu_start = time.monotonic(), time.process_time()
-        # A pass is filled up, so that an image is the same in a full one and in the last of a run.
-        filled = (members + members[-1:] * self.images_per_pass)[: self.images_per_pass]
-        keys = [f"{int(batch['seed'][i])}|{batch['layer'][i]}|{int(batch['target'][i])}" for i in filled]
-        target = batch["target"][filled]
+        images, steps = self.make(variant, wanted.objective, wanted.target, wanted.keys, watch)
+        n = len(wanted.members)
+        made = {
+            "variant": variant,
+            "steps": steps,
+            "seconds": (time.monotonic() - start) / n,
+            "cpu_seconds": (time.process_time() - cpu_start) / n,
+        }
+        finished = [
+            measured_image(image, self.network, wanted.objective, row["target"], key, (self.fresh, self.n_fresh))
+            for image, key, row in zip(images, wanted.keys, wanted.named)
+        ]
+        # All is computed before anything is read, so that a GPU is waited for once.
+        finished, reached = on_host((finished, watch.reached))
+        for member, (image, named, file, growth) in enumerate(zip(finished, wanted.named, files, watch.growths)):
+            unreached_in = steps if reached is not None and not reached[member] else None
+            judged = judged_image(image, self.network, wanted.objective, named["target"], self.judges, unreached_in)
+            is_ok = judged["status"] == "ok"
+            outputs["rows"].append({**named, **made, **judged} | ({"image": file} if is_ok else {}))
+            if is_ok:
+                outputs["images"][file] = image.pixels.numpy()
+            if is_ok and growth is not None:
+                figure = growth.draw(f"{named['name']}, seed {named['seed']}")
+                outputs["figures"][wanted.members[member]] = figure
+
+    def _watch(self, wanted: ImagePass, variant: str, files: Sequence[str]) -> Watch:
+        """What notes how the images of a pass grow, and tells the callbacks of it."""
         steps = self.recipes[self.whole].steps
         most = self.n_figures if variant == self.whole else 0
-        growths = [Growth(steps) if int(batch["index"][i]) < most else None for i in members]
-        files = [_file(batch["path"][i], variant if len(self.variants) > 1 else None) for i in members]
+        growths = [Growth(steps) if int(wanted.batch["index"][i]) < most else None for i in wanted.members]
         names = [file.removesuffix(".png") for file in files]
-        reached: list[Tensor] = []
 
-        def on_step(progress: Progress) -> None:
-            reached.append(progress.reached)
-            for i, growth in enumerate(growths):
-                if growth is not None:
-                    growth.add(progress, i)
+        def tell(progress: Progress) -> None:
             for callback in self.trainer.callbacks:  # type: ignore[attr-defined]
                 if hasattr(callback, "on_synthesis_step"):
                     callback.on_synthesis_step(self.trainer, names, progress, steps)
 
-        images, steps_made = self.make(variant, objective, target, keys, on_step)
-        times = {
-            "seconds": (time.monotonic() - start) / len(members),
-            "cpu_seconds": (time.process_time() - cpu_start) / len(members),
-        }
-        fresh = (self.fresh, self.n_fresh)
-        finished = [
-            measured_image(image, self.network, objective, int(batch["target"][i]), key, fresh)
-            for image, key, i in zip(images, keys, members)
-        ]
-        # All is computed before anything is read, so that a GPU is waited for once.
-        finished, was_reached = on_host((finished, torch.stack(reached).any(0) if reached else None))
-        for position, i in enumerate(members):
-            row = {**_named(batch, i), "variant": variant, "steps": steps_made, **times}
-            image, target_of_image = finished[position], row["target"]
-            unreached_in = steps_made if was_reached is not None and not was_reached[position] else None
-            judged = judged_image(image, self.network, objective, target_of_image, self.judges, unreached_in)
-            outputs["rows"].append(row | judged | ({"image": files[position]} if judged["status"] == "ok" else {}))
-            if judged["status"] == "ok":
-                outputs["images"][files[position]] = image.pixels.numpy()
-                growth = growths[position]
-                if growth is not None:
-                    outputs["figures"][i] = growth.draw(f"{batch['name'][i]}, seed {row['seed']}")
+        return Watch(growths, tell)
 
-    def summarize(self, table: pa.Table) -> dict[str, Any]:
+    def summarize(self, table: Rows) -> dict[str, Any]:
         judges = {judge.name: {"n_classes": judge.n_classes, "had_part": judge.had_part} for judge in self.judges}
         return summarize_synthesis(table, judges, self.variants)
 
@@ -326,14 +313,3 @@ class ActivationMaximizationModule(RunModule):
         whole = [row for row in rows if row["variant"] == self.whole]
         folder = run / "exemplars"
         yield from exemplar_sheets(whole, read_exemplars(folder), run / "images", folder, run.name)
-
-
-def _named(batch: UnitBatch, i: int) -> Row:
-    """What is to be made as image ``i``."""
-    of_image = {"path": batch["path"][i], "name": batch["name"][i], "layer": batch["layer"][i]}
-    return {**of_image, "target": int(batch["target"][i]), "seed": int(batch["seed"][i])}
-
-
-def _file(path: str, variant: str | None) -> str:
-    stem = path.removesuffix(".png")
-    return f"{stem}_{plain_name(variant)}.png" if variant else f"{stem}.png"

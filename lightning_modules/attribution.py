@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any, Unpack
 
 import pyarrow as pa
+import torch
 from matplotlib.figure import Figure
 from pytorch_lightning.utilities import rank_zero_only
 from torch import Tensor
@@ -14,7 +15,8 @@ from torch import Tensor
 from datamodules.batch import Batch
 from lightning_modules.errors import InputError
 from lightning_modules.evaluation import EvaluationModule, Outputs
-from lightning_modules.figures.comparison import better, comparison_figure, curves_figure
+from lightning_modules.figures.comparison import comparison_figure, curves_figure
+from lightning_modules.figures.ranking import ranking_figure
 from lightning_modules.gradients.forward_pass import ForwardPass
 from lightning_modules.methods.base import AttributionMethod
 from lightning_modules.methods.cam import GradCAM, GuidedGradCAM
@@ -29,9 +31,10 @@ from lightning_modules.networks.class_names import find_target
 from lightning_modules.networks.loading import load_network
 from lightning_modules.networks.making import Said
 from lightning_modules.results.attribution import BOXES_HINT, report_attribution, summarize_attribution
+from lightning_modules.results.kept_maps import FOLDER, OPTION, bytes_of_maps, halved, table_of_maps
 from lightning_modules.results.reading import on_host
 from lightning_modules.results.report import Report
-from lightning_modules.results.rows import IMAGE_FIELDS, image_columns, seen_in, with_columns
+from lightning_modules.results.rows import IMAGE_FIELDS, Rows, image_columns, seen_in, with_columns
 
 
 class AttributionModule(EvaluationModule):
@@ -45,6 +48,7 @@ class AttributionModule(EvaluationModule):
         metrics: Scores of the maps, by name or import path. null = PointingGame and EnergyInBox, which need boxes.
         target: The class to explain: predicted, label (the folder's), or the name or index of a class.
         n_figures: Images of which a figure is drawn: the first of each class in turn.
+        save_maps: Whether the maps are kept, in float16; class activation maps at the size of their layer.
     """
 
     def __init__(
@@ -55,13 +59,16 @@ class AttributionModule(EvaluationModule):
         target: str | int = "predicted",
         n_figures: int = 16,
         network: str | dict[str, Any] = "vgg16",
+        save_maps: bool = False,
         **said: Unpack[Said],
     ) -> None:
         methods = [GradCAM(), GuidedBackprop(), GuidedGradCAM(), SmoothGrad()] if methods is None else methods
         has_default_metrics = metrics is None
         metrics = [PointingGame(), EnergyInBox()] if metrics is None else metrics
         _refuse_twins("model.methods", [repr(method) for method in methods])
-        _refuse_twins("model.metrics", [f"the score {name}" for metric in metrics for name in metric.columns])
+        told = tuple(dict.fromkeys(name for method in methods for name in method.columns))
+        names = [*told, *(name for metric in metrics for name in metric.columns)]
+        _refuse_twins("model.metrics", [f"the score {name}" for name in names])
         if not methods:
             raise InputError("model.methods is empty: name at least one attribution method.")
         super().__init__(load_network(network, weights, **said), n_figures)
@@ -69,9 +76,15 @@ class AttributionModule(EvaluationModule):
         self.metrics = list(metrics)
         self.has_default_metrics = has_default_metrics
         self.has_boxes: bool | None = None  # not known before there are images
-        self.columns = tuple(name for metric in metrics for name in metric.columns)
+        self.columns = tuple(names)
         self.curves = [name for metric in metrics for name in metric.curves]
+        self.better = {
+            name: "lower" if name in metric.lower_is_better else "higher"
+            for metric in metrics
+            for name in (*metric.columns, *metric.curves)
+        }
         self.target = find_target(target, self.network.class_names, ("predicted", "label"))
+        self.save_maps = save_maps
         # What does not fit the network is refused now, not at the first batch.
         self.needs_of_metrics = joined_needs(self.network, metrics)
         joined_needs(self.network, methods)
@@ -80,7 +93,8 @@ class AttributionModule(EvaluationModule):
     def schema(self) -> pa.Schema:
         """Columns of the rows: those of the image, the target, the method, and its scores.
 
-        ``degenerate`` says that the map is constant or not finite: it shows nothing.
+        ``degenerate`` says that the map is constant or not finite: it shows nothing. What a method says itself of its
+        maps is null in the rows of the others.
         """
         fields = [*IMAGE_FIELDS, pa.field("target", pa.int64()), pa.field("method", pa.string())]
         fields += [pa.field("degenerate", pa.bool_())]
@@ -107,19 +121,35 @@ class AttributionModule(EvaluationModule):
         forward_pass = maps.forward_pass
         # All is computed before anything is read, so that a GPU is waited for once.
         scores = {name: self._score(maps[name], forward_pass, batch, method) for name, method in self.methods.items()}
-        seen, explained, scores = on_host((seen_in(forward_pass.logits, batch), forward_pass.target, scores))
+        kept = {name: halved(grid) for name, grid in maps.grids.items()} if self.save_maps else {}
+        boxes = (batch["boxes"], batch["box_labels"], batch["n_boxes"]) if self.save_maps else None
+        seen, explained, scores, kept, boxes = on_host(
+            (seen_in(forward_pass.logits, batch), forward_pass.target, scores, kept, boxes)
+        )
         self.check_labels(seen.label)
         images = image_columns(seen, batch, self.network.class_names)
         rows = []
         for name, columns in scores.items():
             rows += with_columns(images, {"target": explained, "method": [name] * len(images), **columns})
-        return {"rows": rows, "figures": self.draw(forward_pass, batch, maps, images)}
+        outputs: Outputs = {"rows": rows, "figures": self.draw(forward_pass, batch, maps, images)}
+        if boxes is not None:
+            good = [i for i, row in enumerate(images) if row["status"] == "ok"]
+            height, width = batch["image"].shape[2:]
+            outputs["kept"] = {FOLDER: table_of_maps(good, batch["path"], explained, boxes, kept, (height, width))}
+        return outputs
+
+    def bytes_kept(self) -> dict[str, int]:
+        """Of maps, by those of a grey image: what size they have is known when there are some."""
+        if not self.save_maps:
+            return {}
+        grey = torch.full((1, 3, self.network.input_size, self.network.input_size), 0.5, device=self.device)
+        return {OPTION: bytes_of_maps(explain(self.network, grey, list(self.methods.values())).grids)}
 
     def _score(
         self, attribution: Tensor, forward_pass: ForwardPass, batch: Batch, method: AttributionMethod
     ) -> dict[str, Tensor]:
         """What the rows say of a batch's maps: N values for each column, NaN where there is none."""
-        columns = {"degenerate": ~shows_something(attribution.flatten(1))}
+        columns = {"degenerate": ~shows_something(attribution.flatten(1))} | method.told(attribution, forward_pass)
         for metric in self.metrics:
             columns |= metric.score(attribution, forward_pass, batch, method)
         return columns
@@ -132,8 +162,8 @@ class AttributionModule(EvaluationModule):
         # What is no class is told of when it is read, with the rows.
         return batch["label"].clamp(0, len(self.network.class_names) - 1)
 
-    def summarize(self, table: pa.Table) -> dict[str, Any]:
-        return summarize_attribution(table)
+    def summarize(self, table: Rows) -> dict[str, Any]:
+        return summarize_attribution(table, self.better)
 
     def report(self, summary: dict[str, Any]) -> Report:
         return report_attribution(summary, self.has_boxes, explains_predicted=self.target == "predicted")
@@ -142,7 +172,9 @@ class AttributionModule(EvaluationModule):
         """The methods' scores side by side, and their curves."""
         methods = summary["methods"]
         if any(score["n"] for of_method in methods.values() for score in of_method["scores"].values()):
-            yield "scores", comparison_figure(methods)
+            yield "scores", comparison_figure(methods, self.better)
+        if summary["ranking"]:
+            yield "ranking", ranking_figure(summary["ranking"], list(methods))
         likeness = "likeness to the trained network's map"
         randomization = next((metric for metric in self.metrics if isinstance(metric, WeightRandomization)), None)
         for name in self.curves:
@@ -150,7 +182,7 @@ class AttributionModule(EvaluationModule):
             if not curves:
                 continue
             score = name.removesuffix("_curve")
-            title = f"{score.replace('_', ' ')} ({better(score)} is better)"
+            title = f"{score.replace('_', ' ')} ({self.better[name]} is better)"
             if randomization and name == OF_SEEDS:
                 seeds = [str(randomization.seed + k) for k in range(randomization.n_seeds)]
                 yield name, curves_figure(curves, title, "seed of the random weights", likeness, seeds)

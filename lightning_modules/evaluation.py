@@ -6,6 +6,7 @@ could not be read become failed rows, and a batch that does not fit in the devic
 
 from __future__ import annotations
 
+import math
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
@@ -25,11 +26,13 @@ from lightning_modules.figures.comparison import histograms_figure
 from lightning_modules.gradients.fitting import results_of_parts
 from lightning_modules.gradients.forward_pass import ForwardPass
 from lightning_modules.networks.network import Network
+from lightning_modules.results.kept import check_room
 from lightning_modules.results.reading import on_host
 from lightning_modules.results.report import SCORES, Report, image_scalars, tag
 from lightning_modules.results.rows import (
     IMAGE_FIELDS,
     Row,
+    Rows,
     failed_rows,
     image_columns,
     read_rows,
@@ -39,6 +42,7 @@ from lightning_modules.results.rows import (
     with_failures_alone,
 )
 from lightning_modules.results.scores import mean_with_interval, summarize_score
+from lightning_modules.results.stored import numbers_of
 from lightning_modules.results.tables import Table
 
 LEGEND = (
@@ -54,11 +58,15 @@ class Outputs(TypedDict):
         rows: Columns by their names.
         figures: Of some images, by their numbers in the batch.
         images: Made images, file name -> uint8 ``(H, W, 3)``.
+        pictures: Other images, file in RUN -> uint8 ``(H, W, 3)``.
+        kept: What is kept beside the rows, name of a folder in RUN -> a row for each image that did not fail.
     """
 
     rows: list[Row]
     figures: dict[int, Figure]
     images: NotRequired[dict[str, np.ndarray]]
+    pictures: NotRequired[dict[str, np.ndarray]]
+    kept: NotRequired[dict[str, pa.Table]]
 
 
 def refuse_rounded_weights(network: nn.Module) -> None:
@@ -99,8 +107,13 @@ class RunModule(pl.LightningModule, ABC):
         """Columns of the rows."""
 
     @abstractmethod
-    def summarize(self, table: pa.Table) -> dict[str, Any]:
-        """The summary of all rows of a run, as plain values; it has ``n_images`` and ``n_failed``."""
+    def summarize(self, table: Rows) -> dict[str, Any]:
+        """The summary of all rows of a run, as plain values; it has ``n_images`` and ``n_failed``.
+
+        Args:
+            table: A ``pyarrow.Table``, or what does the same of rows in a folder: ``table[name]`` reads that column,
+                ``table.to_pandas()`` all.
+        """
 
     @abstractmethod
     def report(self, summary: dict[str, Any]) -> Report:
@@ -182,14 +195,46 @@ class EvaluationModule(RunModule):
         if hasattr(data, "listing"):
             self.check_labels(data.listing.labels)
 
+    def bytes_kept(self) -> dict[str, int]:
+        """What is kept of each image beside its rows, at the most, in bytes; by the option that asks for it."""
+        return {}
+
+    def prepare_run(self, run: Path) -> None:
+        """Says how much is going to be kept.
+
+        Raises:
+            InputError: If the disk has not that much.
+        """
+        super().prepare_run(run)
+        for option, of_image in self.bytes_kept().items():
+            print(check_room(run, option, of_image, self._n_left()))
+
+    def _n_left(self) -> int | None:
+        """How many images are left to compute, at the most; None = nobody has counted them."""
+        data: Any = self.trainer.datamodule  # type: ignore[attr-defined]
+        listing: Any = getattr(data, "listing", None)
+        if not getattr(listing, "is_counted", False):
+            return None
+        limit = getattr(data, "limit", 1.0)
+        if isinstance(limit, float):
+            most = math.ceil(limit * len(listing))
+        else:
+            most = limit * data.batch_size * self.trainer.world_size
+        return min(most, len(listing) - int(np.count_nonzero(listing.done)))
+
     def test_step(self, batch: Batch, batch_idx: int) -> Outputs:
         """Computes a batch, in parts if its memory does not suffice."""
         batch = with_pixels(batch)  # which it has, unless a data module of somebody else's gives bytes as they are
         outputs: Outputs = {"rows": [], "figures": {}}
         if len(batch["image"]):
-            for first, part in results_of_parts(self.evaluate, batch):
+            parts = results_of_parts(self.evaluate, batch)
+            for first, part in parts:
                 outputs["rows"] += part["rows"]
                 outputs["figures"] |= {first + i: figure for i, figure in part["figures"].items()}
+                if "pictures" in part:
+                    outputs["pictures"] = outputs.get("pictures", {}) | part["pictures"]
+            if kept := [part["kept"] for _, part in parts if "kept" in part]:
+                outputs["kept"] = {folder: pa.concat_tables([of[folder] for of in kept]) for folder in kept[0]}
         outputs["rows"] = with_failures_alone(outputs["rows"])
         failed = {row["path"] for row in outputs["rows"] if row.get("status") == "failed"}
         outputs["figures"] = {i: of for i, of in outputs["figures"].items() if batch["path"][i] not in failed}
@@ -250,11 +295,11 @@ class EvaluationModule(RunModule):
                 f"neither a .cls nor a folder. Label them, or {self.verb} the predicted class: model.target predicted."
             )
 
-    def summarize(self, table: pa.Table) -> dict[str, Any]:
+    def summarize(self, table: Rows) -> dict[str, Any]:
         """Counts of images, accuracy, and of each column its mean, interval, mean over classes and count."""
-        frame = table.to_pandas()
-        scores = {name: summarize_score(frame[name], frame["label"]) for name in self.columns}
-        return {**summarize_images(frame), "scores": scores}
+        label = numbers_of(table["label"])
+        scores = {name: summarize_score(numbers_of(table[name]), label) for name in self.columns}
+        return {**summarize_images(table), "scores": scores}
 
     def report(self, summary: dict[str, Any]) -> Report:
         scores = summary["scores"]

@@ -6,12 +6,13 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple, Unpack
 
+import numpy as np
 import pyarrow as pa
 import torch
 from matplotlib.figure import Figure
 from torch import Tensor
 
-from datamodules.batch import Batch
+from datamodules.batch import Batch, pixels_of
 from lightning_modules.attacks.base import (
     Attack,
     Distances,
@@ -27,14 +28,25 @@ from lightning_modules.attacks.targets import classes_of, parse_target
 from lightning_modules.errors import InputError
 from lightning_modules.evaluation import EvaluationModule, Outputs
 from lightning_modules.figures.robustness import Panel, accuracy_figure, robustness_figure
+from lightning_modules.gradients.forward_pass import ForwardPass
 from lightning_modules.gradients.needs import Needs
+from lightning_modules.judging import load_victims, show_to, tell_of
 from lightning_modules.methods.base import AttributionMethod
 from lightning_modules.methods.cam import GradCAM
 from lightning_modules.methods.explain import Explanation, explain, joined_needs
 from lightning_modules.metrics.similarity import Ranking, rank_correlation, top_overlap
 from lightning_modules.networks.loading import load_network
 from lightning_modules.networks.making import Said
+from lightning_modules.networks.network import Network
 from lightning_modules.results.attacked import ATTACK_FIELDS, AtBudget, attacked_rows
+from lightning_modules.results.attacked_images import (
+    FOLDER,
+    OPTION,
+    bytes_of_image,
+    in_bytes,
+    pictures_of,
+    table_of_pixels,
+)
 from lightning_modules.results.reading import on_host
 from lightning_modules.results.report import Report
 from lightning_modules.results.robustness import (
@@ -43,7 +55,8 @@ from lightning_modules.results.robustness import (
     report_robustness,
     summarize_robustness,
 )
-from lightning_modules.results.rows import IMAGE_FIELDS, seen_in
+from lightning_modules.results.rows import IMAGE_FIELDS, Rows, seen_in
+from lightning_modules.results.transfer import ROUNDED_FIELDS, transfer_rates, with_transfer
 
 STEPS_ALONG = 25
 """Points on the way from an image to the adversarial one, in the figures, beside those of the sweep."""
@@ -75,6 +88,12 @@ class RobustnessModule(EvaluationModule):
         methods: Attribution methods of which the maps before and after are compared, by name or import path. Both
             explain the class that the clean image was given. null = GradCAM; [] = none.
         n_figures: Images of which a figure is drawn: the first of each class in turn.
+        victims: Other networks that are shown the attacked images, in 8 bits: does the attack transfer? Each is what
+            model.network takes, or {network: ..., weights: ..., class_names: ..., name: ...}. They are asked for a
+            class by its name.
+        rounded: Whether the network is asked once more what the attacked images are when they are rounded to 8 bits, as
+            in a file; a forward pass more for each budget.
+        save_adversarial: Whether the attacked images are kept, as pictures and exactly; rounded is then true.
     """
 
     verb = "attack"
@@ -88,6 +107,9 @@ class RobustnessModule(EvaluationModule):
         methods: Sequence[AttributionMethod] | None = None,
         n_figures: int = 16,
         network: str | dict[str, Any] = "vgg16",
+        victims: Sequence[str | dict] = (),  # not dict[str, Any]: a parser reads numbers in what may be anything
+        rounded: bool = False,
+        save_adversarial: bool = False,
         **said: Unpack[Said],
     ) -> None:
         attack = FGSM() if attack is None else attack
@@ -101,12 +123,44 @@ class RobustnessModule(EvaluationModule):
         self.methods = {repr(method): method for method in methods}
         self.target = parse_target(target, attack, self.network.class_names)
         joined_needs(self.network, methods)  # refuses unknown layers before the first batch
+        self.rounded = rounded or save_adversarial
+        self.save_adversarial = save_adversarial
+        self.victims = load_victims(victims, self.network)
 
     @property
     def schema(self) -> pa.Schema:
-        """Columns of the rows: of the image, of the attack, and two for each method."""
+        """Columns of the rows: of the image, of the attack, of what else it fools, and two for each method."""
+        fields = [*IMAGE_FIELDS, *ATTACK_FIELDS, *(ROUNDED_FIELDS if self.rounded else ())]
+        fields += [field for victim in self.victims for field in victim.fields]
         scores = [name + suffix for name in self.methods for suffix in (RANK_CORRELATION, TOP_OVERLAP)]
-        return pa.schema([*IMAGE_FIELDS, *ATTACK_FIELDS, *(pa.field(name, pa.float64()) for name in scores)])
+        return pa.schema([*fields, *(pa.field(name, pa.float64()) for name in scores)])
+
+    @property
+    def helpers(self) -> dict[str, Network]:
+        return {f"victim.{victim.name}": victim.network for victim in self.victims}
+
+    def on_test_start(self) -> None:
+        super().on_test_start()
+        targets = self._possible_targets()
+        for victim in self.victims:
+            victim.check(targets)
+            # They are no parts of this module: its state dict, and its precision, are those of the network.
+            victim.network.to(self.device)
+        if self.trainer.is_global_zero:
+            tell_of(self.victims)
+
+    def _possible_targets(self) -> list[int]:
+        """The classes that may be attacked, as far as it is known before images are read."""
+        listing = getattr(self.trainer.datamodule, "listing", None)  # type: ignore[attr-defined]
+        if isinstance(self.target, int):
+            return [self.target]
+        if self.target == "label" and getattr(listing, "is_counted", False):
+            return np.unique(listing.labels).tolist()  # type: ignore[union-attr]
+        return list(range(len(self.network.class_names)))
+
+    def bytes_kept(self) -> dict[str, int]:
+        n_pixels = 3 * self.network.input_size**2
+        return {OPTION: bytes_of_image(n_pixels, len(self.eps))} if self.save_adversarial else {}
 
     def evaluate(self, batch: Batch) -> Outputs:
         """A row for each image and budget, 0 = clean.
@@ -119,7 +173,7 @@ class RobustnessModule(EvaluationModule):
         clean, explained, target, (adversarial, vanished) = self._attack(batch)
         rankings = {name: Ranking(attribution) for name, attribution in clean.maps.items()}
         nothing = torch.zeros(len(images), dtype=torch.float64, device=images.device)
-        evaluated = [clean]
+        evaluated, seen = [clean], [images]
         measured = [self._measured(clean, batch, target, Distances(nothing, nothing, are_in_range(images)), {})]
         for eps, attacked in zip(self.eps, adversarial):
             attacked, is_lost = _without_nan(attacked, images)
@@ -127,23 +181,46 @@ class RobustnessModule(EvaluationModule):
             maps = self._explain(batch, attacked, explained)
             after = _Evaluated(maps.forward_pass.logits, dict(maps), is_lost)
             evaluated.append(after)
+            seen.append(attacked)
             measured.append(self._measured(after, batch, target, distances, _similarities(rankings, maps)))
+            if self.rounded:
+                self._add_rounded(measured[-1], images, attacked, target)
         # In float32 the probability of the attacked class is 1: its part of the loss's gradient is rounded away.
         saturated = clean.logits.softmax(1).gather(1, target[:, None])[:, 0] == 1
         of_images = {"target": target, "saturated": saturated, "vanished": vanished}
         # All is computed before anything is read, so that a GPU is waited for once.
-        of_images, measured = on_host((of_images, measured))
+        pictures = [in_bytes(each) for each in seen] if self.save_adversarial or self.victims else []
+        pixels = seen if self.save_adversarial else []
+        of_images, measured, pictures, pixels = on_host((of_images, measured, pictures, pixels))
         self.check_labels(measured[0].seen.label)
         self._check_bounds(images, adversarial, [at_budget.is_within for at_budget in measured])
+        errors = show_to(
+            self.victims, pictures, of_images["target"].tolist(), self.attack.targeted, [at.columns for at in measured]
+        )
         names = self.network.class_names
         rows = attacked_rows(batch, names, self.eps, self.attack.targeted, of_images, measured)
+        for row, error in zip(rows, errors):
+            if error is not None and row["status"] != "failed":
+                row |= {"status": "failed", "error": error}
         failed = {row["path"] for row in rows if row["status"] == "failed"}
         figures = {
             i: self._draw(i, images, adversarial, evaluated, rows)
             for i, original in enumerate(batch["original"])
             if original is not None and batch["path"][i] not in failed
         }
-        return {"rows": rows, "figures": figures}
+        outputs: Outputs = {"rows": rows, "figures": figures}
+        if self.save_adversarial:
+            outputs["pictures"] = pictures_of(batch["path"], self.eps, pictures[1:], failed)
+            outputs["kept"] = {FOLDER: table_of_pixels(batch["path"], self.eps, pixels, failed)}
+        return outputs
+
+    def _add_rounded(self, at_budget: AtBudget, images: Tensor, attacked: Tensor, target: Tensor) -> None:
+        """What the network says of the attacked images in 8 bits, and how far they are from the clean ones then."""
+        rounded = pixels_of(in_bytes(attacked)).to(images.dtype)
+        logits = ForwardPass(self.network, rounded).logits
+        is_target = (logits.argmax(1) == target).double()
+        at_budget.also["success_rounded"] = is_target.where(logits.isfinite().all(1), torch.nan)
+        at_budget.columns["linf_rounded"] = (rounded.double() - images).abs().amax((1, 2, 3))
 
     def _measured(
         self,
@@ -158,7 +235,8 @@ class RobustnessModule(EvaluationModule):
         probabilities = after.logits.double().softmax(1).gather(1, self._as_classes(label)[:, None])[:, 0]
         columns = {"probability_label": probabilities.where(label >= 0, torch.nan), "linf": linf, "l2": l2}
         is_target = after.logits.argmax(1) == target
-        return AtBudget(seen_in(after.logits, batch), after.is_lost, is_target, is_within, {**columns, **similarities})
+        columns |= similarities
+        return AtBudget(seen_in(after.logits, batch), after.is_lost, is_target, is_within, columns, {})
 
     def _check_bounds(self, images: Tensor, adversarial: Sequence[Tensor], is_within: Sequence[Tensor]) -> None:
         """Asks that the images, and what the attack made of them, lie where they should; the former first.
@@ -242,8 +320,8 @@ class RobustnessModule(EvaluationModule):
         names = self.network.class_names
         return steps.tolist(), {names[k]: probabilities[:, k].tolist() for k in dict.fromkeys([first, *others])}
 
-    def summarize(self, table: pa.Table) -> dict[str, Any]:
-        return summarize_robustness(table, self.eps)
+    def summarize(self, table: Rows) -> dict[str, Any]:
+        return with_transfer(summarize_robustness(table, self.eps), table)
 
     def report(self, summary: dict[str, Any]) -> Report:
         # Towards another class the gradient is there, however sure the network is.
@@ -254,7 +332,7 @@ class RobustnessModule(EvaluationModule):
     def run_figures(self, summary: dict[str, Any], run: Path) -> Iterator[tuple[str, Figure]]:
         """Accuracy over the budgets, and how far the explanations moved."""
         title = f"{self.attack!r}, target: {self._target_name()}"
-        yield "accuracy_over_eps", accuracy_figure(summary, title)
+        yield "accuracy_over_eps", accuracy_figure(summary, title, [transfer_rates(at) for at in summary["sweep"]])
 
     def _target_name(self) -> str:
         return self.network.class_names[self.target] if isinstance(self.target, int) else self.target

@@ -3,16 +3,30 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import partial
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
+import pytorch_grad_cam as peers
 import torch
 from scipy.ndimage import gaussian_filter
 from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.overrides import TorchFunctionMode
 
-from lightning_modules import ForwardPass, Needs, Network, as_network
+from lightning_modules import (
+    ForwardPass,
+    GradCAM,
+    GradCAMPlusPlus,
+    HiResCAM,
+    LayerCAM,
+    Needs,
+    Network,
+    XGradCAM,
+    as_network,
+)
+from lightning_modules.methods.cam import ClassActivationMap
 
 
 def full_pass(
@@ -39,6 +53,26 @@ def relative_error(ours: Tensor, reference: Tensor) -> float:
     """The largest difference, as a share of the largest entry of ``reference``."""
     assert ours.shape == reference.shape
     return float((ours - reference).detach().abs().max() / reference.detach().abs().max())
+
+
+PEER_CAMS: dict[type[ClassActivationMap], tuple[type[peers.base_cam.BaseCAM], float]] = {
+    GradCAM: (peers.GradCAM, 1.0),
+    # These add a number to a denominator, so that small gradients, or small activations, count otherwise than in the
+    # papers. Their maps are of gradients times a factor and of activations divided by it, which the papers' stay of.
+    GradCAMPlusPlus: (peers.GradCAMPlusPlus, 1e8),
+    XGradCAM: (peers.XGradCAM, 1e-8),
+    HiResCAM: (peers.HiResCAM, 1.0),
+    LayerCAM: (peers.LayerCAM, 1.0),
+}
+"""Class activation maps -> pytorch-grad-cam's, and the factor."""
+
+
+def peer_grid(cam: type[ClassActivationMap], activation: Tensor, gradient: Tensor) -> Tensor:
+    """pytorch-grad-cam's map ``(N, 1, h, w)`` of ``(N, C, h, w)``, before negative values are cut off."""
+    peer, factor = PEER_CAMS[cam]
+    values = [(activation / factor).numpy(), (gradient * factor).numpy()]
+    itself = SimpleNamespace(get_cam_weights=partial(peer.get_cam_weights, None))
+    return torch.from_numpy(peer.get_cam_image(itself, None, None, None, *values, False))[:, None]
 
 
 class _GuidedReLU(torch.autograd.Function):

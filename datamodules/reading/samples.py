@@ -14,9 +14,9 @@ from torch import Tensor
 
 from datamodules.batch import UPRIGHT, Batch, Original
 from datamodules.classes import AmbiguousClassError, ClassTable
-from datamodules.reading.annotations import AnnotationError, find_annotation, read_annotation
-from datamodules.reading.decoding import Decoded, DecodingError, Preprocess, read_image
-from datamodules.reading.orientation import boxes_as_seen
+from datamodules.reading.annotations import find_annotation
+from datamodules.reading.decoding import DecodingError, Preprocess, read_image
+from datamodules.reading.seen_boxes import SeenBoxes, no_boxes, seen_boxes
 
 NO_IMAGES = torch.zeros(0, 3, 1, 1, dtype=torch.uint8)
 """What a batch of failures alone holds."""
@@ -43,6 +43,31 @@ class Sample(TypedDict):
     box_error: str | None
     exif_orientation: int
     doubt: str | None
+    original: Original | None
+
+
+@final
+class Seen(TypedDict):
+    """One image as a network sees it, before anybody knows the network's classes.
+
+    Attributes:
+        image: uint8 ``(3, H, W)``.
+        path: How the rows call it.
+        size: Width and height in pixels of the image before resize and crop.
+        orientation: The EXIF orientation that its file asks for, 1 to 8 ...
+        is_turned: ... and whether it was turned so.
+        doubt: Why its pixels may be others than meant; None = there is no reason.
+        boxes: None = it has no annotation.
+        original: For its figure; None = it gets none.
+    """
+
+    image: Tensor
+    path: str
+    size: tuple[int, int]
+    orientation: int
+    is_turned: bool
+    doubt: str | None
+    boxes: SeenBoxes | None
     original: Original | None
 
 
@@ -92,49 +117,52 @@ class SampleReader:
             index: Its number in the data set; the first ones get figures.
             annotation: Content of the XML file of its boxes. None = look into ``boxes``.
         """
+        seen = self.look(source, path, index, annotation)
+        return seen if "failed" in seen else self.sample(seen, label, index)
+
+    def look(
+        self, source: str | os.PathLike[str] | bytes, path: str, index: int, annotation: bytes | None = None
+    ) -> Seen | Failure:
+        """What a network sees of an image, whatever its classes are; see :meth:`read`."""
         try:
             decoded = read_image(source, self.exif_orientation, path)
         except DecodingError as error:
             return failed(path, str(error))
         image = decoded.image
-        boxes, box_labels, box_error = self._read_boxes(path, decoded, annotation)
+        file = Path(f"{path}.xml") if annotation is not None else find_annotation(self.boxes, path)
+        how = image.size, decoded.orientation, decoded.is_turned
         return {
             "image": self.levels_of(image),
+            "path": printable(path),
+            "size": image.size,
+            "orientation": decoded.orientation,
+            "is_turned": decoded.is_turned,
+            "doubt": decoded.doubt,
+            "boxes": None if file is None else seen_boxes(self.preprocess, file, annotation, *how),
+            "original": self._original(image) if index < self.n_originals else None,
+        }
+
+    def sample(self, seen: Seen, label: int, index: int) -> Sample:
+        """The sample of what is seen, its boxes labelled by the network's classes."""
+        boxes, names, error = seen["boxes"] or no_boxes()
+        labels, ambiguous = self._labels(names if len(boxes) else ())
+        return {
+            "image": seen["image"],
             "label": label,
             "index": index,
-            "path": printable(path),
+            "path": seen["path"],
             "boxes": boxes,
-            "box_labels": box_labels,
-            "box_error": box_error,
-            "exif_orientation": UPRIGHT if decoded.is_turned else decoded.orientation,
-            "doubt": decoded.doubt,
-            "original": self._original(image) if index < self.n_originals else None,
+            "box_labels": torch.tensor(labels, dtype=torch.long),
+            "box_error": "; ".join([*([error] if error else []), *ambiguous]) or None,
+            "exif_orientation": UPRIGHT if seen["is_turned"] else seen["orientation"],
+            "doubt": seen["doubt"],
+            "original": seen["original"],
         }
 
     def sample_bytes(self) -> int:
         """How many bytes a sample takes in a batch, if it has a few boxes: the pixels of all are as many."""
         with torch.random.fork_rng(devices=[]):
             return self.levels_of(Image.new("RGB", (8, 8))).nbytes + MORE_PER_SAMPLE
-
-    def _read_boxes(self, path: str, decoded: Decoded, content: bytes | None) -> tuple[Tensor, Tensor, str | None]:
-        """Boxes ``(K, 4)`` in what the model sees, their labels ``(K,)``, and what was wrong with the annotation."""
-        empty = torch.zeros(0, 4), torch.zeros(0, dtype=torch.long)
-        file = Path(f"{path}.xml") if content is not None else find_annotation(self.boxes, path)
-        if file is None:
-            return *empty, None
-        try:
-            annotation = read_annotation(file, content)
-        except AnnotationError as error:
-            return *empty, str(error)
-        annotated, seen = (annotation.width, annotation.height), decoded.image.size
-        boxes = torch.tensor(annotation.boxes, dtype=torch.float32).reshape(-1, 4)
-        try:
-            boxes = boxes_as_seen(boxes, annotated, seen, decoded.orientation, decoded.is_turned)
-        except AnnotationError as error:
-            return *empty, f"{file} {error}"
-        labels, ambiguous = self._labels(annotation.names)
-        moved = self._preprocess.move_boxes(boxes, *seen)
-        return moved, torch.tensor(labels, dtype=torch.long), "; ".join([*annotation.problems, *ambiguous]) or None
 
     def _labels(self, names: Sequence[str]) -> tuple[list[int], list[str]]:
         """The classes that boxes are named after, -1 = none of the network, and what is wrong with names."""
@@ -152,11 +180,12 @@ class SampleReader:
         scale = min(1.0, ORIGINAL_SIZE / max(image.size))
         reduced = image.resize((max(1, round(image.width * scale)), max(1, round(image.height * scale))))
         x, y = reduced.width / image.width, reduced.height / image.height
-        left, top, right, bottom = self._preprocess.view(*image.size)
+        left, top, right, bottom = self.preprocess.view(*image.size)
         return Original(np.array(reduced), (left * x, top * y, right * x, bottom * y))
 
     @property
-    def _preprocess(self) -> Preprocess:
+    def preprocess(self) -> Preprocess:
+        """What the boxes and originals go by."""
         assert isinstance(self.transform, Preprocess), "random crops have neither boxes nor originals"
         return self.transform
 

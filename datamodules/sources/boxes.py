@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Iterable
 from contextlib import suppress
 from pathlib import Path
 
@@ -25,8 +26,13 @@ def classes_of_boxes(file: Path | None, content: bytes | None, table: ClassTable
         file: The XML file. None = there is none.
         content: What it holds, if it has been read already.
     """
+    return classes_named(names_of_boxes(file, content) or (), table)
+
+
+def classes_named(names: Iterable[str], table: ClassTable) -> set[int]:
+    """The classes of the network that boxes of these names are of."""
     found = set()
-    for name in set(_names(file, content)):
+    for name in set(names):
         with suppress(AmbiguousClassError):  # which the row of the image tells
             found.add(table.named(name))
     return {label for label in found if label is not None}
@@ -67,14 +73,15 @@ def notes_of_boxes(paths: pa.Array, boxes: Path, table: ClassTable | None) -> li
         if file is not None and (other := of_file.setdefault(file, path)) != path:
             notes.append(f"{printable(other)} and {printable(path)}, at least, have the same boxes: {file}")
             break
-    names = {name for file in found[:_LOOKED_INTO] for name in _names(file, None)}
+    names = {name for file in found[:_LOOKED_INTO] for name in names_of_boxes(file, None) or ()}
     if table is None or not names or any(table.is_named(name) for name in names):
         return notes
     return [*notes, f"the boxes in {boxes} are of no class of the network: {some(sorted(names))}"]
 
 
-def _names(file: Path | None, content: bytes | None) -> tuple[str, ...]:
+def names_of_boxes(file: Path | None, content: bytes | None = None) -> tuple[str, ...] | None:
+    """What an annotation calls its objects; () = it cannot be read, None = there is none."""
     try:
-        return () if file is None else read_annotation(file, content).names
+        return None if file is None else read_annotation(file, content).names
     except AnnotationError:  # which the row of the image tells
         return ()

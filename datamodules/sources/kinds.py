@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from datamodules.sources.decoded import DecodedListing
 from datamodules.sources.folder import FolderListing
 from datamodules.sources.listing import Listing, read_arrow
 from datamodules.sources.shards import ShardListing
 
-KINDS: tuple[type[Listing], ...] = (ShardListing, FolderListing)
+KINDS: tuple[type[Listing], ...] = (ShardListing, DecodedListing, FolderListing)
 """In the order in which they are asked; the last one takes whatever there is, if only to say what is wrong with it."""
 
 

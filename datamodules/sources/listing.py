@@ -51,6 +51,7 @@ class Listing(ABC):
     Attributes:
         key: What an Arrow file of this kind has in its metadata, and that of no other kind has.
         is_counted: Whether it is known how many images there are before they are read.
+        may_hold_boxes: Whether boxes may lie with the images, which is not known before these are read.
         labels: Index of the class of each image that was looked at, long ``(N,)``; -1 = unlabelled.
         file: Where :meth:`save` wrote the listing. Such a one is mapped into memory, which all processes share, and
             is pickled as its file's name.
@@ -59,6 +60,7 @@ class Listing(ABC):
 
     key: ClassVar[bytes]
     is_counted: ClassVar[bool]
+    may_hold_boxes: ClassVar[bool] = False
     labels: np.ndarray
     file: Path | None
     notes: tuple[str, ...] = ()
@@ -84,17 +86,29 @@ class Listing(ABC):
         Raises:
             DataError: If it cannot be used, or cannot meet the wishes.
         """
-        if wishes.labels is not None:
-            raise DataError(
-                f"{root} holds no folder of images, whose labels data.labels could say. Shards hold those of their "
-                "samples (.cls); pack_shards.py --data.labels writes them there."
-            )
+        cls.refuse_labels(root, wishes)
         if not wishes.subset.is_all:
             raise DataError(
                 f"{root} holds no folder of images: data.include, data.limit_per_class and data.sample choose among "
                 "images that are known before they are read."
             )
         return cls.found_at(root, class_names)
+
+    @staticmethod
+    def refuse_labels(root: Path, wishes: Wishes) -> None:
+        """Asks that no label file is wished for where labels lie with the images."""
+        if wishes.labels is not None:
+            raise DataError(
+                f"{root} holds no folder of images, whose labels data.labels could say. Shards hold those of their "
+                "samples (.cls); pack_shards.py --data.labels writes them there."
+            )
+
+    def check(self, reader: SampleReader) -> None:  # noqa: B027
+        """Whether these images can be read as a reader is to give them.
+
+        Raises:
+            DataError: If they cannot.
+        """
 
     def tell(self, root: Path) -> None:
         """Says what was left out or had to be decided, if anything was."""

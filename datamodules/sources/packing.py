@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import logging
 import os
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable
 from pathlib import Path
+from typing import NamedTuple, Self
 
 from webdataset import TarWriter
 
@@ -15,7 +17,9 @@ from datamodules.reading.samples import printable
 from datamodules.sources.folder import FolderListing, list_folder
 from datamodules.sources.label_files import LabelFile
 from datamodules.sources.wishes import Wishes
-from datamodules.writing import written_whole
+from datamodules.writing import unfinished, written_whole
+
+logger = logging.getLogger(__name__)
 
 
 def pack_folder(
@@ -55,21 +59,61 @@ def pack_folder(
         ...     n, sorted(path.name for path in Path(folder, "shards").iterdir())
         (8, ['00000.tar', '00001.tar'])
     """
-    root, out = Path(root).expanduser(), Path(out).expanduser()
-    boxes = folder_of_boxes(boxes)
-    if images_per_shard < 1:
-        raise DataError(f"images_per_shard must be at least 1, got {images_per_shard}.")
-    if out.exists() and not (out.is_dir() and not any(out.iterdir())):
-        raise DataError(f"{out} exists and is not an empty folder. Name another --out, or delete it.")
-    listing = list_folder(root, wishes=Wishes(labels=labels))
-    listing.tell(root)
-    with written_whole(out) as aside:
+    packing = Packing.of(root, out, images_per_shard, boxes, labels)
+    with written_whole(packing.out) as aside:
         aside.mkdir()
-        classes = _classes(listing, labels)
-        for shard in track(range(-(-len(listing) // images_per_shard))):
-            numbers = range(shard * images_per_shard, min(len(listing), (shard + 1) * images_per_shard))
-            _write_shard(listing, numbers, aside / f"{shard:05d}.tar", boxes, classes)
-    return len(listing)
+        for shard in track(range(packing.n_shards)):
+            _write_shard(packing, packing.numbers(shard), aside / f"{shard:05d}.tar")
+    return len(packing.listing)
+
+
+class Packing(NamedTuple):
+    """What is to be packed, and how.
+
+    Attributes:
+        listing: The images.
+        out: Folder to write; it does not exist yet, or is empty.
+        images_per_shard: Images in a shard.
+        boxes: Folder of box annotations.
+        classes: Path -> class, of the images whose folder does not say it to whoever sees the path alone.
+    """
+
+    listing: FolderListing
+    out: Path
+    images_per_shard: int
+    boxes: Path | None
+    classes: dict[str, str]
+
+    @classmethod
+    def of(
+        cls,
+        root: str | Path,
+        out: str | Path,
+        images_per_shard: int,
+        boxes: str | Path | None,
+        labels: LabelFile | None,
+    ) -> Self:
+        """What :func:`pack_folder` is given, checked; says what is left out, and what a killed one left behind."""
+        root, out, boxes = Path(root).expanduser(), Path(out).expanduser(), folder_of_boxes(boxes)
+        if images_per_shard < 1:
+            raise DataError(f"images_per_shard must be at least 1, got {images_per_shard}.")
+        if out.exists() and not (out.is_dir() and not any(out.iterdir())):
+            raise DataError(f"{out} exists and is not an empty folder. Name another --out, or delete it.")
+        if left := unfinished(out):
+            logger.warning(
+                "%s is being written, or was left behind by a process that was killed; then delete it.", left[0]
+            )
+        listing = list_folder(root, wishes=Wishes(labels=labels, boxes=boxes))
+        listing.tell(root)
+        return cls(listing, out, images_per_shard, boxes, _classes(listing, labels))
+
+    @property
+    def n_shards(self) -> int:
+        return -(-len(self.listing) // self.images_per_shard)
+
+    def numbers(self, shard: int) -> range:
+        """Of the images in a shard."""
+        return range(len(self.listing))[shard * self.images_per_shard : (shard + 1) * self.images_per_shard]
 
 
 def _classes(listing: FolderListing, labels: LabelFile | None) -> dict[str, str]:
@@ -83,9 +127,8 @@ def _classes(listing: FolderListing, labels: LabelFile | None) -> dict[str, str]
     return {path: folder for path, folder in folders.items() if numbered or path.count("/") > 1}
 
 
-def _write_shard(
-    listing: FolderListing, numbers: range, shard: Path, boxes: Path | None, classes: Mapping[str, str]
-) -> None:
+def _write_shard(packing: Packing, numbers: range, shard: Path) -> None:
+    listing, classes = packing.listing, packing.classes
     keys: set[str] = set()
     with (
         shard.open("wb") as file,
@@ -103,7 +146,7 @@ def _write_shard(
             sample[suffix] = content
             if printable(path) in classes:
                 sample["cls"] = classes[printable(path)].encode()
-            if annotation := find_annotation(boxes, path):
+            if annotation := find_annotation(packing.boxes, path):
                 sample["xml"] = _read(annotation, annotation)
             writer.write({"__key__": key, **sample})
 

@@ -40,6 +40,7 @@ class ShardListing(Listing):
 
     key: ClassVar[bytes] = b"shards"
     is_counted: ClassVar[bool] = False
+    may_hold_boxes: ClassVar[bool] = True
 
     shards: tuple[str, ...]
     labels: np.ndarray

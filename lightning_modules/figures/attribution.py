@@ -26,6 +26,12 @@ from lightning_modules.figures.style import (
 
 Box = Sequence[float]
 
+MOST_COLUMNS = 7
+"""Of more panels than that, the image among them, a figure has several bands, one below the other."""
+
+HEIGHT, BAND = 5.9, 5.2
+"""Inches: how high a figure with one band is, and how much each further one adds."""
+
 
 @plain_text
 def attribution_figure(
@@ -39,7 +45,7 @@ def attribution_figure(
     boxes: Tensor | None = None,
     is_target: Tensor | None = None,
 ) -> Figure:
-    """The image, the most probable classes, and each map alone and laid over the image.
+    """The image, the most probable classes, and each map alone and laid over the image; many maps in several bands.
 
     Signed maps (their channels added up) share one scale that is centred at zero, magnitudes another. Both are
     fractions of each map's own 99.5th percentile, which stands under its name: full colour there.
@@ -54,32 +60,38 @@ def attribution_figure(
         boxes: Boxes ``(K, 4)`` in pixels of the maps; outlined in the image.
         is_target: Which of them are of the class explained, bool ``(K,)``: the others are dotted. None = all.
     """
-    columns = 1 + len(maps)
-    width = 2.5 * columns + 1.1
-    figure = Figure(figsize=(width, 5.9), dpi=110)
-    grid = figure.add_gridspec(
-        2, columns + 1, width_ratios=[1.0] * columns + [0.06], left=0.02, right=1 - 1 / width, bottom=0.05, top=0.8,
-        wspace=0.08, hspace=0.12,
+    bands = -(-(1 + len(maps)) // MOST_COLUMNS)
+    columns = -(-(1 + len(maps)) // bands)
+    width, height = 2.5 * columns + 1.1, HEIGHT + (bands - 1) * BAND
+    figure = Figure(figsize=(width, height), dpi=110)
+    outer = figure.add_gridspec(
+        bands, 1, left=0.02, right=1 - 1 / width, bottom=0.05 * HEIGHT / height, top=1 - 0.2 * HEIGHT / height,
+        hspace=(BAND - 0.75 * HEIGHT) / (0.75 * HEIGHT),
     )  # fmt: skip
-    heading(figure, title, subtitle)
-    image_axes = figure.add_subplot(grid[0, 0])
+    grids = [
+        outer[band].subgridspec(2, columns + 1, width_ratios=[1.0] * columns + [0.06], wspace=0.08, hspace=0.12)
+        for band in range(bands)
+    ]
+    heading(figure, title, subtitle, height / HEIGHT)
+    image_axes = figure.add_subplot(grids[0][0, 0])
     _show_image(image_axes, original, view)
     if boxes is not None and maps:
         _show_boxes(image_axes, view, boxes, is_target, next(iter(maps.values())).shape)
-    _show_top(figure.add_subplot(grid[1, 0]), top)
+    _show_top(figure.add_subplot(grids[0][1, 0]), top)
     crop = _crop(original, view)
-    for column, (name, attribution) in enumerate(maps.items(), start=1):
+    for place, (name, attribution) in enumerate(maps.items(), start=1):
+        band, column = divmod(place, columns)
         values = ScaledMap(attribution)
-        axes = figure.add_subplot(grid[0, column])
+        axes = figure.add_subplot(grids[band][0, column])
         colors, lowest = (SIGNED_COLORS, -1) if values.is_signed else (MAGNITUDE_COLORS, 0)
         axes.imshow(values.alone, cmap=colors, vmin=lowest, vmax=1)
         scale = f"full colour at {'±' * values.is_signed}{values.scale:.2g}"
         axes.set_title(f"{wrap_name(name)}\n{scale}", fontsize=10 if len(name) <= 22 else 8)
         axes.set_axis_off()
-        axes = figure.add_subplot(grid[1, column])
+        axes = figure.add_subplot(grids[band][1, column])
         show_overlay(axes, crop, values)
     if maps:
-        _add_scales(figure, grid, columns)
+        _add_scales(figure, grids[0], columns)
     return figure
 
 

@@ -14,12 +14,14 @@ MARKERS = "osD^vPX"
 LOWER_IS_BETTER = frozenset(
     (
         "average_drop",
+        "completeness_error",
         "deletion",
         "localization_error_top1",
         "localization_error_top5",
         "randomization_correlation",
         "randomization_correlation_of_seeds",
         "randomization_ssim",
+        "relative_completeness_error",
     )
 )
 """Scores of which less is better; for all others, more."""
@@ -36,11 +38,12 @@ def better(score: str) -> str:
 
 
 @plain_text
-def comparison_figure(methods: Mapping[str, Mapping[str, Any]]) -> Figure:
+def comparison_figure(methods: Mapping[str, Mapping[str, Any]], better: Mapping[str, str]) -> Figure:
     """A panel for each score, a point and its 95 % interval for each method.
 
     Args:
         methods: Name -> {"scores": {name: {"mean", "low", "high", "n"}}}, as in the summary.
+        better: Score -> whether ``higher`` or ``lower`` is better, where that is known.
     """
     names = list(methods)
     scores = [name for name in next(iter(methods.values()))["scores"] if _scored(methods, name)]
@@ -60,7 +63,8 @@ def comparison_figure(methods: Mapping[str, Mapping[str, Any]]) -> Figure:
             if score["n"]:
                 error = [[score["mean"] - score["low"]], [score["high"] - score["mean"]]]
                 axis.errorbar(score["mean"], y, xerr=error, fmt=_marker(y), color=_color(y), capsize=3)
-        axis.set_title(f"{scores[k].replace('_', ' ')}\n({better(scores[k])} is better)", fontsize=9)
+        direction = f"\n({better[scores[k]]} is better)" if scores[k] in better else ""
+        axis.set_title(f"{scores[k].replace('_', ' ')}{direction}", fontsize=9)
         axis.set_yticks(range(len(names)), [wrap_name(name) for name in names], fontsize=9)
         axis.set_ylim(len(names) - 0.5, -0.5)
         axis.tick_params(axis="x", labelsize=8)

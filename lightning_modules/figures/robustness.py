@@ -92,8 +92,16 @@ def robustness_figure(
 
 
 @plain_text
-def accuracy_figure(summary: Mapping[str, Any], title: str) -> Figure:
-    """Accuracy and success over eps and, beside them, how far the explanations moved, from a run's summary."""
+def accuracy_figure(
+    summary: Mapping[str, Any], title: str, elsewhere: Sequence[Mapping[str, float | None]] = ()
+) -> Figure:
+    """Accuracy and success over eps and, beside them, how far the explanations moved, from a run's summary.
+
+    Args:
+        summary: See :func:`~lightning_modules.results.robustness.summarize_robustness`.
+        title: The first line.
+        elsewhere: For each budget where else its images succeed, and how often; None where there is nothing to tell.
+    """
     sweep = summary["sweep"]
     methods = list(sweep[0]["methods"]) if sweep else []
     figure = Figure(figsize=(11 if methods else 6.5, 4.6), dpi=110)
@@ -112,6 +120,10 @@ def accuracy_figure(summary: Mapping[str, Any], title: str) -> Figure:
             axes.plot(eps, values, style, color=color, label=name)
     success = [(row["eps"], row["attack_success_rate"]) for row in sweep if row["attack_success_rate"] is not None]
     axes.plot(*zip((0.0, 0.0), *success), "^--", color=SECOND_COLOR, label="attack success rate")
+    for k, where in enumerate(elsewhere[0] if elsewhere else ()):
+        rates = [(row["eps"], at[where]) for row, at in zip(sweep, elsewhere) if at[where] is not None]
+        words = in_legend(f"success {shorten(where)}")
+        axes.plot(*zip((0.0, 0.0), *rates), "v:", color=COLORS[(k + 3) % len(COLORS)], label=words)
     axes.set_title(f"{summary['n_images']:,} images, {summary['n_attacked']:,} attacked", fontsize=10)
     _finish(axes, written, (-0.02, 1.02))
     for k, name in enumerate(methods):

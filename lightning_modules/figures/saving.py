@@ -14,6 +14,7 @@ from matplotlib.figure import Figure
 from PIL import Image
 
 from lightning_modules.figures.fonts import use_fonts_with_all_letters
+from lightning_modules.options import plain_name
 from lightning_modules.whole_files import written_whole
 
 FigureFormat = Literal["png", "pdf"]
@@ -56,6 +57,17 @@ def is_of_one_image(path: Path) -> bool:
         (True, False)
     """
     return re.match(r"\d{5}_", path.name) is not None
+
+
+def name_of_one_image(index: int, path: str) -> str:
+    """What the file of an image's figure is called, of letters that every file system takes: of a long path, the end.
+
+    Example:
+        >>> name_of_one_image(12, "stars/a star.png")
+        '00012_stars_a_star'
+    """
+    name = plain_name(Path(path).with_suffix("").as_posix())[-80:]
+    return f"{index:05d}_{name.encode()[-200:].decode(errors='ignore')}"  # file systems count bytes
 
 
 def _first_lines(figure: Figure) -> list[str]:

@@ -82,11 +82,18 @@ def percentile(values: Tensor) -> float:
     return float(torch.quantile(flat, PERCENTILE / 100)) or float(flat.max())
 
 
-def heading(figure: Figure, title: str, subtitle: str = "") -> None:
-    """Writes the first lines of a figure, wrapped to its width; of a long title, such as a path, the end stays."""
+def heading(figure: Figure, title: str, subtitle: str = "", times_as_high: float = 1.0) -> None:
+    """Writes the first lines of a figure, wrapped to its width; of a long title, such as a path, the end stays.
+
+    Args:
+        figure: The figure.
+        title: The first line.
+        subtitle: What stands below.
+        times_as_high: How many times as high it is as others, so that the lines stand as far apart.
+    """
     width = float(figure.get_figwidth()) - 0.3
     title = with_its_end(title, int(8.5 * width))
-    figure.suptitle(title, x=0.02, y=0.98, ha="left", va="top", fontsize=13, fontweight="bold")
+    figure.suptitle(title, x=0.02, y=1 - 0.02 / times_as_high, ha="left", va="top", fontsize=13, fontweight="bold")
     if not subtitle:
         return
     # An inch holds so many letters of each size.
@@ -95,7 +102,8 @@ def heading(figure: Figure, title: str, subtitle: str = "") -> None:
         size, lines = 9, wrap(subtitle, int(13.5 * width))
     if len(lines) > 2:
         size, lines = 8, wrap(subtitle, int(15 * width), most_lines=3)
-    figure.text(0.02, 0.905, plain(subtitle) if len(lines) == 1 else "\n".join(lines), fontsize=size, va="center")
+    text = plain(subtitle) if len(lines) == 1 else "\n".join(lines)
+    figure.text(0.02, 1 - 0.095 / times_as_high, text, fontsize=size, va="center")
 
 
 def wrap(text: str, most: int, most_lines: int | None = None) -> list[str]:

@@ -144,6 +144,16 @@ class ForwardPass:
         """The most probable class, long ``(N,)``."""
         return self.logits.argmax(1)
 
+    @property
+    def target_logit(self) -> Tensor:
+        """The logit of the target, ``(N,)``."""
+        return self.logits.gather(1, self.target[:, None])[:, 0]
+
+    @property
+    def target_probability(self) -> Tensor:
+        """The probability of the target, ``(N,)``."""
+        return self.probabilities.gather(1, self.target[:, None])[:, 0]
+
     @cached_property
     def keys(self) -> list[str]:
         """What noise is seeded from: an image's key as given, or the SHA-256 of its pixels."""
@@ -161,19 +171,30 @@ class ForwardPass:
         return _full_precision(self._activation(layer)[1].detach())
 
     def layer_gradient(self, layer: str | None = None) -> Tensor:
-        """Gradient of the target logit with respect to the output of ``layer``; computed no deeper than the layer.
+        """Gradient of the target logit with respect to the output of ``layer``.
+
+        One backward pass serves all layers that the pass's needs name, and ends at the first of them.
 
         Raises:
             InputError: If the pass's needs do not name the layer.
         """
-        name, activation = self._activation(layer)
+        name, _ = self._activation(layer)
         self._require(name in self.needs.layer_gradients, f"layer_gradients={{{name!r}}}")
-        return self._gradient(f"layer {name}", activation)
+        with self._computing:
+            if f"layer {name}" not in self._gradients:
+                layers = sorted(self.needs.layer_gradients)
+                found = self._gradients_of([self._activations[layer] for layer in layers])
+                # A layer that the logits do not depend on has gradient zero.
+                self._gradients |= {
+                    f"layer {layer}": torch.zeros_like(self._activations[layer]) if gradient is None else gradient
+                    for layer, gradient in zip(layers, found, strict=True)
+                }
+            return self._gradients[f"layer {name}"]
 
     def input_gradient(self) -> Tensor:
         """Gradient of the target logit with respect to the pixels, ``(N, 3, H, W)``, signed."""
         self._require(self.needs.input_gradient, "input_gradient=True")
-        return self._gradient("input", self.images)
+        return self._gradient("input")
 
     def guided_gradient(self) -> Tensor:
         """The same under the rule of Guided Backpropagation, ``(N, 3, H, W)``, signed.
@@ -185,7 +206,7 @@ class ForwardPass:
         """
         self._require(self.needs.guided_gradient, "guided_gradient=True")
         with self._computing, self._rule.guided():
-            return self._gradient("guided input", self.images)
+            return self._gradient("guided input")
 
     def loss_gradient(self, loss: Callable[[Tensor], Tensor]) -> Tensor:
         """Gradient of a loss with respect to the pixels, ``(N, 3, H, W)``; not kept.
@@ -227,20 +248,25 @@ class ForwardPass:
                 "method of your own says so by its needs(network)."
             )
 
-    def _gradient(self, name: str, inputs: Tensor) -> Tensor:
+    def _gradient(self, name: str) -> Tensor:
+        """The gradient of the pixels under the rule that holds, kept as ``name``."""
         with self._computing:
             if name not in self._gradients:
-                gradient = None
-                if self._score.requires_grad:
-                    with gradients_enabled():
-                        (gradient,) = torch.autograd.grad(
-                            self._score, inputs, retain_graph=self.needs.n_gradients > 1, allow_unused=True
-                        )
-                if gradient is None and inputs is self.images:
+                (gradient,) = self._gradients_of([self.images])
+                if gradient is None:
                     raise self._without_gradient()
-                # A layer that the logits do not depend on has gradient zero.
-                self._gradients[name] = torch.zeros_like(inputs) if gradient is None else _full_precision(gradient)
+                self._gradients[name] = gradient
             return self._gradients[name]
+
+    def _gradients_of(self, inputs: Sequence[Tensor]) -> list[Tensor | None]:
+        """Gradients of the target logits by one backward pass; None = they do not depend on it."""
+        if not self._score.requires_grad:
+            return [None] * len(inputs)
+        with gradients_enabled():
+            gradients = torch.autograd.grad(
+                self._score, inputs, retain_graph=self.needs.n_gradients > 1, allow_unused=True
+            )
+        return [None if gradient is None else _full_precision(gradient) for gradient in gradients]
 
     def _without_gradient(self) -> InputError:
         return InputError(

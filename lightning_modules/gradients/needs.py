@@ -57,5 +57,5 @@ class Needs:
 
     @property
     def n_gradients(self) -> int:
-        """How many gradients are read. What a single one needs is freed on the way."""
-        return len(self.layer_gradients) + self.input_gradient + self.guided_gradient + self.loss_gradient
+        """How many backward passes that takes: one serves all layers. What a single one needs is freed on the way."""
+        return bool(self.layer_gradients) + self.input_gradient + self.guided_gradient + self.loss_gradient

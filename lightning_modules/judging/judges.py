@@ -7,7 +7,7 @@ import warnings
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar, NamedTuple, TypeVar
 
 import numpy as np
 import pyarrow as pa
@@ -31,8 +31,26 @@ OPTIONS = ("network", "weights", *Said.__annotations__)
 _TYPES = {"probability": pa.float64(), "rank": pa.int64(), "prediction_name": pa.string()}
 
 
+class Role(NamedTuple):
+    """What a network beside that of a run is asked for, in words.
+
+    Attributes:
+        word: What it is called.
+        option: Where it is named.
+        wish: After a class that it lacks: who wants it.
+        first: What the run's own network does.
+    """
+
+    word: str
+    option: str
+    wish: str
+    first: str
+
+
 class Judge:
     """A network that says of finished images what they are.
+
+    A subclass with another :attr:`role` may say other things of them.
 
     Args:
         name: What columns and figures call it.
@@ -42,6 +60,8 @@ class Judge:
     Attributes:
         had_part: Whether it is, weight by weight, the network that makes the images: no second opinion then.
     """
+
+    role: ClassVar = Role("judge", "model.judges", "of which data.classes wants images", "makes the images")
 
     def __init__(self, name: str, network: Network, maker: Network) -> None:
         self.name = name
@@ -89,16 +109,16 @@ class Judge:
         try:
             missing = [target for target in dict.fromkeys(targets) if self.class_of(target) is None]
         except AmbiguousClassError as error:
-            raise InputError(f"model.judges: {self.name} is asked for a class by its name, and {error}") from error
+            text = f"{self.role.option}: {self.name} is asked for a class by its name, and {error}"
+            raise InputError(text) from error
         if missing:
             wanted = [repr(self._theirs.names[target]) for target in missing]
             raise InputError(
-                f"model.judges: {self.name} has no class called {_some(wanted, ' or ')}, of which data.classes wants "
-                f"images; its classes are {_some(self._its.names)}. A judge is asked for a class by its name: take one "
+                f"{self.role.option}: {self.name} has no class called {_some(wanted, ' or ')}, {self.role.wish}; its "
+                f"classes are {_some(self._its.names)}. A {self.role.word} is asked for a class by its name: take one "
                 f"that knows it, or say its names, {{network: ..., class_names: ...}}."
             )
 
-    @torch.no_grad()
     def __call__(self, pixels: np.ndarray, target: int) -> Row:
         """Its columns of an image, or what failed: a part of the image's row.
 
@@ -112,10 +132,7 @@ class Judge:
         self.check([target])
         index = self.class_of(target)
         assert index is not None
-        like = next(self.network.parameters())
-        image = self._prepared(pixels).to(like.device, like.dtype)
-        with torch.autocast(like.device.type, enabled=False):
-            logits = self.network(image[None].contiguous(memory_format=torch.channels_last)).float()
+        logits = self.logits([pixels])
         (error,) = errors_of_logits(logits)
         if error is not None:
             return {"status": "failed", "error": f"the judge {self.name}: {error}"}
@@ -128,11 +145,22 @@ class Judge:
         }
         return {column: numbers[what] for what, column in verdict_columns(self.name).items()}
 
+    @torch.no_grad()
+    def logits(self, pictures: Sequence[np.ndarray]) -> torch.Tensor:
+        """What the network gives of pictures, each uint8 ``(H, W, 3)``: float32 ``(N, n_classes)``, where it is."""
+        like = next(self.network.parameters())
+        images = torch.stack([self._prepared(pixels) for pixels in pictures]).to(like.device, like.dtype)
+        with torch.autocast(like.device.type, enabled=False):
+            return self.network(images.contiguous(memory_format=torch.channels_last)).float()
+
     def _prepared(self, pixels: np.ndarray) -> torch.Tensor:
         """The image as the network's own preparation has it, without a crop: ``(3, size, size)`` in [0, 1]."""
         size, mode = self.network.input_size, InterpolationMode(self.network.interpolation)
         resized = F.resize(Image.fromarray(pixels), [size, size], mode, antialias=True)
         return F.convert_image_dtype(F.pil_to_tensor(resized), torch.float32)
+
+
+JudgeT = TypeVar("JudgeT", bound=Judge)
 
 
 def with_verdicts(judged: Row, judges: Sequence[Judge], pixels: np.ndarray, target: int) -> Row:
@@ -153,32 +181,38 @@ def with_verdicts(judged: Row, judges: Sequence[Judge], pixels: np.ndarray, targ
 
 
 def load_judges(wanted: Sequence[str | Mapping[str, Any]], maker: Network) -> list[Judge]:
-    """Loads networks that are to judge images which ``maker`` makes.
+    """Loads networks that are to judge images which ``maker`` makes; see :func:`load_beside`."""
+    return load_beside(Judge, wanted, maker)
+
+
+def load_beside(kind: type[JudgeT], wanted: Sequence[str | Mapping[str, Any]], maker: Network) -> list[JudgeT]:
+    """Loads networks that are asked beside the one of a run.
 
     Args:
+        kind: What they are to be.
         wanted: Of each what :func:`~lightning_modules.networks.loading.load_network` takes: a network alone, or
             ``{"network": ..., "weights": ..., "class_names": ..., ...}``, with a ``name`` if the network's own does not
             tell it from others.
-        maker: What makes the images.
+        maker: The network of the run.
 
     Raises:
         InputError: If one cannot be had, or two would be called the same; says which.
     """
-    specifications = [_specification(each) for each in wanted]
-    names = _names(specifications)
+    specifications = [_specification(each, kind.role) for each in wanted]
+    names = _names(specifications, kind.role)
     judges = []
     for name, options in zip(names, specifications):
         arguments = {key: value for key, value in options.items() if key != "name"}
         try:
-            judges.append(Judge(name, load_network(**arguments), maker))
+            judges.append(kind(name, load_network(**arguments), maker))
         except InputError as error:
             # What they call model.network and so on is here the judge's own.
             text = re.sub(rf"\bmodel\.({'|'.join(OPTIONS)})\b", r"\1", str(error))
-            raise type(error)(f"model.judges, {name}: {text}") from error
+            raise type(error)(f"{kind.role.option}, {name}: {text}") from error
     return judges
 
 
-def tell_of(judges: Sequence[Judge], n_channels: int, n_units: int) -> None:
+def tell_of(judges: Sequence[Judge], n_channels: int = 0, n_units: int = 0) -> None:
     """Warns of judges that are none: of what they are not asked, and of those that made the images themselves."""
     if n_channels:
         which = f"{n_channels} of the {n_units} units" if n_channels < n_units else "all units"
@@ -190,35 +224,37 @@ def tell_of(judges: Sequence[Judge], n_channels: int, n_units: int) -> None:
     for judge in judges:
         if judge.had_part:
             warnings.warn(
-                f"model.judges: {judge.name} has the weights of the network that makes the images, so what it says of "
-                "them is no second opinion.",
+                f"{judge.role.option}: {judge.name} has the weights of the network that {judge.role.first}, so what it "
+                "says of them is no second opinion.",
                 stacklevel=2,
             )
         elif judge.is_numbered:
             warnings.warn(
-                f"model.judges: nobody says what the classes of {judge.name} are called. They are taken to be those of "
-                "the network that makes the images, in the same order, as there are as many.",
+                f"{judge.role.option}: nobody says what the classes of {judge.name} are called. They are taken to be "
+                f"those of the network that {judge.role.first}, in the same order, as there are as many.",
                 stacklevel=2,
             )
 
 
-def _specification(wanted: Any) -> dict[str, Any]:
+def _specification(wanted: Any, role: Role) -> dict[str, Any]:
     """What is said of a judge, by the names of :data:`OPTIONS`."""
     if isinstance(wanted, str):
         return {"network": wanted}
     if not isinstance(wanted, Mapping):
-        raise InputError(f"model.judges: {wanted!r} is no network: name it as --model.network is named.")
+        raise InputError(f"{role.option}: {wanted!r} is no network: name it as --model.network is named.")
     options = dict(wanted)
     if "class_path" in options:
         options["network"] = {key: options.pop(key) for key in ("class_path", "init_args") if key in options}
     if unknown := sorted(options.keys() - {*OPTIONS, "name"}):
-        raise InputError(f"model.judges: a judge has no option {unknown[0]!r}; it has {', '.join(OPTIONS)}, name.")
+        raise InputError(
+            f"{role.option}: a {role.word} has no option {unknown[0]!r}; it has {', '.join(OPTIONS)}, name."
+        )
     if not options.get("network"):
-        raise InputError(f"model.judges: {options} names no network: {{network: efficientnet_lite0, ...}}.")
+        raise InputError(f"{role.option}: {options} names no network: {{network: efficientnet_lite0, ...}}.")
     return options
 
 
-def _names(specifications: Sequence[Mapping[str, Any]]) -> list[str]:
+def _names(specifications: Sequence[Mapping[str, Any]], role: Role) -> list[str]:
     """What the judges are called: as they are to be, else as their networks, else with their weights.
 
     Raises:
@@ -231,7 +267,7 @@ def _names(specifications: Sequence[Mapping[str, Any]]) -> list[str]:
         names.append(f"{name}_{plain_name(weights)}" if short.count(name) > 1 and not options.get("name") else name)
     if double := [name for name, n in Counter(names).items() if n > 1]:
         raise InputError(
-            f"model.judges: two are called {double[0]}. Give each a name of its own: {{network: ..., name: ...}}."
+            f"{role.option}: two are called {double[0]}. Give each a name of its own: {{network: ..., name: ...}}."
         )
     return names
 

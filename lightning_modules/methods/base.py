@@ -32,6 +32,9 @@ class AttributionMethod(NamedByOptions, ABC):
         torch.Size([2, 3, 112, 112])
     """
 
+    columns: tuple[str, ...] = ()
+    """Names of the numbers that the rows hold of each of its maps, beside the scores; see :meth:`told`."""
+
     def needs(self, network: Network) -> Needs:
         """What the method reads of a pass of ``network``; unless a method says otherwise, the gradient of the pixels.
 
@@ -43,3 +46,14 @@ class AttributionMethod(NamedByOptions, ABC):
     @abstractmethod
     def __call__(self, forward_pass: ForwardPass) -> Tensor:
         """The maps of all images of the pass, which keeps what :meth:`needs` names and nothing else."""
+
+    def told(self, attribution: Tensor, forward_pass: ForwardPass) -> dict[str, Tensor]:
+        """What the method itself says of its maps: ``(N,)`` for each of :attr:`columns`, NaN where there is nothing.
+
+        So Integrated Gradients say how far they are from what they should add up to.
+
+        Args:
+            attribution: The maps that it gave, ``(N, C, H, W)``.
+            forward_pass: The pass that they explain.
+        """
+        return {}

@@ -1,6 +1,8 @@
-"""Class activation maps: a layer's activations, weighted by their gradients."""
+"""Class activation maps: a layer's activations, weighted and added up. Here is what they share, and Grad-CAM."""
 
 from __future__ import annotations
+
+from abc import abstractmethod
 
 from torch import Tensor
 from torch.nn import functional as F
@@ -13,21 +15,13 @@ from lightning_modules.methods.base import AttributionMethod
 from lightning_modules.networks.network import Network
 
 
-class GradCAM(AttributionMethod):
-    r"""Grad-CAM, ``(N, 1, H, W)``, at least 0, bilinear from the layer's grid to the input's size.
-
-    .. math:: L = \mathrm{ReLU}\Big(\sum_k \alpha_k A^k\Big), \quad
-        \alpha_k = \frac{1}{Z} \sum_{ij} \frac{\partial y}{\partial A^k_{ij}}
-
-    where ``A`` are the activations of the layer and ``y`` is the target logit.
+class ClassActivationMap(AttributionMethod):
+    """A class activation map from one layer's activations and gradients. A subclass says how they are weighted.
 
     Args:
         layer: Name of the layer to look at, of any layout of channels and positions, Swin's and ViT's tokens too;
             ``layer@2`` names one of several calls, counted from 0. null = the network's own target layer, features.29
             in VGG16.
-
-    Reference: Selvaraju et al., "Grad-CAM: Visual Explanations from Deep Networks via Gradient-based Localization",
-    ICCV 2017.
     """
 
     def __init__(self, layer: str | None = None) -> None:
@@ -37,13 +31,68 @@ class GradCAM(AttributionMethod):
         return Needs(layer_gradients={network.target_layer_for(type(self).__name__, self.layer)})
 
     def __call__(self, forward_pass: ForwardPass) -> Tensor:
-        layout = forward_pass.network.layout(forward_pass.label(self.layer))
-        activation = layout.maps(forward_pass.activation(self.layer))
-        if activation.ndim != 4:
-            raise InputError(f"Grad-CAM needs a layer with positions; {self.layer!r} gives {tuple(activation.shape)}.")
-        weights = layout.maps(forward_pass.layer_gradient(self.layer)).mean((2, 3), keepdim=True)
-        cam = (weights * activation).sum(1, keepdim=True).relu()
-        return F.interpolate(cam, forward_pass.images.shape[2:], mode="bilinear", align_corners=False)
+        return on_pixels(self.grid(forward_pass, self.layer), forward_pass)
+
+    def grid(self, forward_pass: ForwardPass, layer: str | None) -> Tensor:
+        """The map on the positions of a layer, ``(N, 1, h, w)``, at least 0."""
+        layout = forward_pass.network.layout(forward_pass.label(layer))
+        gradient = layout.maps(forward_pass.layer_gradient(layer))
+        return self.weighted(channel_maps(forward_pass, layer), gradient).sum(1, keepdim=True).relu()
+
+    @staticmethod
+    @abstractmethod
+    def weighted(activation: Tensor, gradient: Tensor) -> Tensor:
+        """The activations as they are added up, ``(N, C, h, w)``, as both arguments."""
+
+
+def channel_maps(forward_pass: ForwardPass, layer: str | None) -> Tensor:
+    """The activations of a layer as ``(N, C, h, w)``, whatever its layout.
+
+    Raises:
+        InputError: If it has no positions.
+    """
+    layout = forward_pass.network.layout(forward_pass.label(layer))
+    activation = layout.maps(forward_pass.activation(layer))
+    if activation.ndim != 4:
+        raise InputError(
+            f"A class activation map needs a layer with positions; {layer!r} gives {tuple(activation.shape)}."
+        )
+    return activation
+
+
+def on_pixels(grid: Tensor, forward_pass: ForwardPass) -> Tensor:
+    """A map on a layer's positions, ``(N, 1, h, w)``, at the size of the images; bilinear."""
+    return F.interpolate(grid, forward_pass.images.shape[2:], mode="bilinear", align_corners=False)
+
+
+def map_and_grid(method: AttributionMethod, forward_pass: ForwardPass) -> tuple[Tensor, Tensor]:
+    """The maps of a method, and on its layer's positions what they were enlarged from; or, where there is more to them
+    than that, themselves. Both detached.
+    """
+    # A call of its own may do more than enlarge.
+    if isinstance(method, ClassActivationMap) and type(method).__call__ is ClassActivationMap.__call__:
+        grid = method.grid(forward_pass, method.layer).detach()
+        return on_pixels(grid, forward_pass), grid
+    maps = method(forward_pass).detach()
+    return maps, maps
+
+
+class GradCAM(ClassActivationMap):
+    r"""Grad-CAM, ``(N, 1, H, W)``, at least 0, bilinear from the layer's grid to the input's size.
+
+    .. math:: L = \mathrm{ReLU}\Big(\sum_k \alpha_k A^k\Big), \quad
+        \alpha_k = \frac{1}{Z} \sum_{ij} \frac{\partial y}{\partial A^k_{ij}}
+
+    where ``A`` are the activations of the layer and ``y`` is the target logit. It costs a backward pass that ends at
+    the layer.
+
+    Reference: Selvaraju et al., "Grad-CAM: Visual Explanations from Deep Networks via Gradient-based Localization",
+    ICCV 2017.
+    """
+
+    @staticmethod
+    def weighted(activation: Tensor, gradient: Tensor) -> Tensor:
+        return gradient.mean((2, 3), keepdim=True) * activation
 
 
 class GuidedGradCAM(AttributionMethod):

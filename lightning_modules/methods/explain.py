@@ -14,6 +14,7 @@ from lightning_modules.gradients.forward_pass import ForwardPass
 from lightning_modules.gradients.needs import Needs
 from lightning_modules.gradients.rectifiers import check_guided_rule
 from lightning_modules.methods.base import AttributionMethod
+from lightning_modules.methods.cam import map_and_grid
 from lightning_modules.networks.network import Network
 
 
@@ -22,11 +23,14 @@ class Explanation(dict[str, Tensor]):
 
     Attributes:
         forward_pass: The pass that they explain, with its logits and targets.
+        grids: The same maps before they were enlarged: class activation maps on the positions of their layer, ``(N, 1,
+            h, w)``; all others as they are.
     """
 
     def __init__(self, forward_pass: ForwardPass) -> None:
         super().__init__()
         self.forward_pass = forward_pass
+        self.grids: dict[str, Tensor] = {}
 
 
 def explain(
@@ -70,7 +74,7 @@ def explain(
     wanted = wanted if needs is None else wanted | needs
     explanation = Explanation(ForwardPass(network, images, target, needs=wanted, keys=keys, check_target=check_target))
     for name, method in zip(names, methods, strict=True):
-        explanation[name] = method(explanation.forward_pass).detach()
+        explanation[name], explanation.grids[name] = map_and_grid(method, explanation.forward_pass)
         _check_map(name, explanation[name], images)
     return explanation
 

@@ -23,6 +23,22 @@ class Saliency(AttributionMethod):
         return forward_pass.input_gradient()
 
 
+class InputXGradient(AttributionMethod):
+    r"""Input times gradient, ``(N, 3, H, W)``, signed: what each pixel adds to a linear model of the target logit.
+
+    .. math:: L = x \odot \nabla y(x)
+
+    Pixels are in [0, 1], so black adds nothing. Peers multiply the pixels as they are after normalization, where the
+    mean adds nothing. It costs Saliency's backward pass.
+
+    Reference: Shrikumar et al., "Not Just a Black Box: Learning Important Features Through Propagating Activation
+    Differences", 2016.
+    """
+
+    def __call__(self, forward_pass: ForwardPass) -> Tensor:
+        return forward_pass.images.detach() * forward_pass.input_gradient()
+
+
 class GuidedBackprop(AttributionMethod):
     """Guided Backpropagation, ``(N, 3, H, W)``, signed: see :meth:`ForwardPass.guided_gradient`.
 

@@ -2,27 +2,23 @@
 
 from __future__ import annotations
 
-from typing import Any, Literal
+from typing import Literal
 
-import torch
 from torch import Tensor
 
-from lightning_modules.errors import InputError
 from lightning_modules.gradients.forward_pass import ForwardPass
-from lightning_modules.gradients.needs import Needs
 from lightning_modules.methods.base import AttributionMethod
-from lightning_modules.networks.network import Network
-from lightning_modules.options import seed_from
+from lightning_modules.methods.noisy_copies import NoisyCopies, zeros_for
 
 
-class SmoothGrad(AttributionMethod):
+class SmoothGrad(NoisyCopies):
     r"""SmoothGrad, ``(N, 3, H, W)``: the mean gradient over noisy copies of the image.
 
     .. math:: M(x) = \frac{1}{n} \sum_{i=1}^{n} \nabla y(x + \mathcal{N}(0, \sigma^2)), \quad
         \sigma = \text{noise_level} \cdot (\max x - \min x)
 
     The noise of an image follows from the seed and the image's key alone, so its map is the same in any batch. The
-    target is that of the clean image.
+    target is that of the clean image. It costs ``n_samples`` forward and backward passes.
 
     Args:
         n_samples: Noisy copies of each image, at least 1.
@@ -32,6 +28,7 @@ class SmoothGrad(AttributionMethod):
             squares (as in Hooker et al., "A Benchmark for Interpretability Methods", NeurIPS 2019).
         max_batch: Most noisy images in one pass, which bounds the memory. null = as many as the batch has, at least 32.
         seed: Seed of the noise.
+        method: Whose maps are averaged in place of gradients, such as GuidedBackprop. null = Saliency, the gradient.
 
     Raises:
         InputError: If ``n_samples``, ``noise_level`` or ``max_batch`` is out of its range.
@@ -47,63 +44,19 @@ class SmoothGrad(AttributionMethod):
         statistic: Literal["signed", "magnitude", "squared"] = "signed",
         max_batch: int | None = None,
         seed: int = 0,
+        method: AttributionMethod | None = None,
     ) -> None:
-        if n_samples < 1:
-            raise InputError(f"n_samples must be at least 1, got {n_samples}.")
-        if max_batch is not None and max_batch < 1:
-            raise InputError(f"max_batch must be at least 1, got {max_batch}.")
-        if not noise_level >= 0:
-            raise InputError(f"noise_level must be at least 0, got {noise_level}.")
-        self.n_samples = n_samples
-        self.noise_level = noise_level
-        self.clip = clip
+        super().__init__(n_samples, noise_level, clip, max_batch, seed, method)
         self.statistic = statistic
-        self.max_batch = max_batch
-        self.seed = seed
-
-    def needs(self, network: Network) -> Needs:
-        return Needs()  # it makes passes of its own, at the noisy images
 
     def __call__(self, forward_pass: ForwardPass) -> Tensor:
-        images = forward_pass.images.detach()
-        generators = [
-            torch.Generator(images.device).manual_seed(seed_from(self.seed, key)) for key in forward_pass.keys
-        ]
-        most = self.max_batch or max(32, len(images))
-        total = torch.zeros_like(images)
-        for first in range(0, len(images), most):
-            part = slice(first, first + most)
-            total[part] = self._sum(forward_pass, images[part], forward_pass.target[part], generators[part], most)
-        return total / self.n_samples
-
-    def _sum(
-        self,
-        forward_pass: ForwardPass,
-        images: Tensor,
-        target: Tensor,
-        generators: list[torch.Generator],
-        most: int,
-    ) -> Tensor:
-        """The sum over the copies, for so few images that at least one copy of all fits in a pass of ``most``."""
-        sigma = self.noise_level * (images.amax((1, 2, 3), keepdim=True) - images.amin((1, 2, 3), keepdim=True))
-        total = torch.zeros_like(images)
-        copies = most // len(images)
-        for start in range(0, self.n_samples, copies):
-            k = min(copies, self.n_samples - start)
-            # Drawn copy by copy, so that the noise does not depend on how many share a pass.
-            noisy = torch.cat([images + sigma * self._noise(images, generators) for _ in range(k)])
-            noisy = noisy.clamp(0, 1) if self.clip else noisy
-            gradient = forward_pass.at(noisy, target.repeat(k), Needs(input_gradient=True)).input_gradient()
+        total: Tensor | None = None
+        for part, _, maps in self.samples(forward_pass):
+            total = zeros_for(maps, forward_pass) if total is None else total
             if self.statistic == "magnitude":
-                gradient = gradient.abs()
+                maps = maps.abs()
             elif self.statistic == "squared":
-                gradient = gradient.square()
-            total += gradient.unflatten(0, (k, len(images))).sum(0)
-        return total
-
-    @staticmethod
-    def _noise(images: Tensor, generators: list[torch.Generator]) -> Tensor:
-        # In float32 whatever the images are: in float64 other numbers are drawn.
-        options: dict[str, Any] = {"device": images.device, "dtype": torch.float32}
-        noise = [torch.randn(images.shape[1:], generator=generator, **options) for generator in generators]
-        return torch.stack(noise).to(images.dtype)
+                maps = maps.square()
+            total[part] += maps.sum(0)
+        assert total is not None
+        return total / self.n_samples

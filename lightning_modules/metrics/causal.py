@@ -105,6 +105,7 @@ class InsertionDeletion(AttributionMetric):
 
     columns = ("insertion", "deletion")
     curves = ("insertion_curve", "deletion_curve")
+    lower_is_better = ("deletion", "deletion_curve")
 
     def __init__(self, step: int | None = None, max_batch: int = 64) -> None:
         if (step is not None and step < 1) or max_batch < 1:
@@ -142,6 +143,7 @@ class AverageDrop(AttributionMetric):
     """
 
     columns = ("average_drop", "increase_in_confidence")
+    lower_is_better = ("average_drop",)
 
     def score(
         self, attribution: Tensor, forward_pass: ForwardPass, batch: Batch, method: AttributionMethod
@@ -150,7 +152,7 @@ class AverageDrop(AttributionMetric):
         strength = relative_magnitude(attribution).nan_to_num(0, 0, 0)[:, None]
         mask = strength / strength.amax((2, 3), keepdim=True).clamp_min(torch.finfo(strength.dtype).tiny)
         predict = _predict(forward_pass)
-        before = forward_pass.probabilities.gather(1, forward_pass.target[:, None])[:, 0]
+        before = forward_pass.target_probability
         after = predict(mean + mask.to(images.dtype) * (images - mean), forward_pass.target)
         drop = (before - after).clamp_min(0) / before.where(before > 0, 1)
         increase = (after > before).to(drop).where(after.isfinite(), torch.nan)

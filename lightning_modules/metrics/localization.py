@@ -179,6 +179,7 @@ class LocalizationError(AttributionMetric):
     """
 
     columns = ("localization_error_top1", "localization_error_top5")
+    lower_is_better = columns
 
     def __init__(self, threshold: float = 0.15, iou: float = 0.5) -> None:
         if not 0 < threshold < 1 or not 0 < iou <= 1:

@@ -72,6 +72,7 @@ class WeightRandomization(AttributionMetric):
 
     columns = ("randomization_correlation", "randomization_ssim")
     curves: tuple[str, ...] = ("randomization_correlation_curve", "randomization_ssim_curve")
+    lower_is_better = (*columns, *curves, OF_SEEDS)
 
     def __init__(self, layers: Sequence[str] | None = None, seed: int = 0, n_seeds: int = 1) -> None:
         if n_seeds < 1:

@@ -169,20 +169,21 @@ class Network(nn.Module, Generic[ModuleT]):
             )
         return call.layout
 
-    def target_layer_for(self, method: str, layer: str | None = None) -> str:
+    def target_layer_for(self, method: str, layer: str | None = None, option: str = "layer") -> str:
         """The layer that a method looks at: the one that it was given, else the network's own.
 
         Args:
             method: The method's name, for messages.
             layer: What the method was given, see :meth:`call`; None = nothing.
+            option: The method's option that names it, for messages.
 
         Raises:
             InputError: If there is no such layer, it has no positions, or none is known; lists those that it could be.
         """
         layer = layer or self.target_layer
         advice = (
-            f"Name one by {{class_path: {method}, init_args: {{layer: ...}}}}; layers with positions, the last first: "
-            f"{listed(self.facts.with_positions)}."
+            f"Name one by {{class_path: {method}, init_args: {{{option}: ...}}}}; layers with positions, the last "
+            f"first: {listed(self.facts.with_positions)}."
         )
         if layer is None:
             raise InputError(

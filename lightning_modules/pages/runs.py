@@ -10,14 +10,13 @@ from typing import Any
 
 import pyarrow as pa
 import pyarrow.compute as pc
-import pyarrow.parquet as pq
 import yaml
 
 from lightning_modules.figures.saving import is_of_one_image
 from lightning_modules.pages.page import Page, Section
 from lightning_modules.pages.pictures import Album, in_words
 from lightning_modules.pages.told import Told
-from lightning_modules.results.rows import Row, read_rows
+from lightning_modules.results.rows import Row, columns_of_rows, read_rows
 from lightning_modules.results.tables import Table
 
 MOST_FIGURES, MOST_IMAGES, MOST_PANELS, MOST_FAILURES, MOST_ROWS = 12, 48, 16, 20, 100
@@ -88,8 +87,7 @@ def section_of_run(run: Path, commands: Sequence[str], title: str = "", about: s
 
 def _read(run: Path, names: Sequence[str]) -> pa.Table:
     """Of the rows those columns that there are; of a huge run all of them would not fit in the memory."""
-    part = next((run / "results").glob("part-*.parquet"))
-    known = pq.read_schema(part).names
+    known = columns_of_rows(run / "results")
     return read_rows(run / "results", [name for name in names if name in known])
 
 

@@ -9,11 +9,21 @@ from lightning_modules.results.tables import Table
 
 WORDS = {
     "GradCAM": "Grad-CAM. Marks the regions that raise the score of the class. It is coarse, but knows classes apart.",
+    "GradCAMPlusPlus": "Grad-CAM++. As Grad-CAM, but of several objects of the class each counts.",
+    "XGradCAM": "XGrad-CAM. As Grad-CAM, but what a channel is worth is judged where it responds.",
+    "HiResCAM": "As Grad-CAM, but each place of a channel counts by what it does itself, not by the channel's mean.",
+    "LayerCAM": "As HiResCAM, of what raises the score alone. It can look at fine layers too, and join several.",
     "GuidedBackprop": "Guided Backpropagation. Marks the pixels and edges that the network responds to. It is "
     "sharp, but hardly depends on the class.",
     "GuidedGradCAM": "Guided Grad-CAM. The product of the two: the sharp pixels, inside the regions of the class.",
     "SmoothGrad": "How much each pixel changes the score, averaged over noisy copies of the image.",
     "Saliency": "How much each pixel changes the score of the class.",
+    "InputXGradient": "How much each pixel adds to the score: how bright it is, times how much it changes the score.",
+    "VarGrad": "How much the effect of each pixel varies over noisy copies of the image.",
+    "IntegratedGradients": "What each pixel adds to the score, from an image without information to this one.",
+    "ScoreCAM": "Score-CAM. As Grad-CAM, but a channel is worth what the network says of the part that it shows.",
+    "Occlusion": "How much probability is lost when a window around a pixel is hidden.",
+    "RISE": "How probable the class is, on average, when the pixel is shown and random others are hidden.",
     "FGSM": "An attack in one step: every pixel moves by the same small amount, up or down, as hurts most.",
     "PGD": "An attack in many small steps.",
     "mean and 95 % interval": "The mean over the images, ± how far the true mean may lie from it with 95 % confidence.",
@@ -26,6 +36,8 @@ WORDS = {
     "deletion": "How long the network knows the class when the marked pixels vanish first. Lower is better.",
     "average_drop": "How much probability is lost when only what the map marks is shown. Lower is better.",
     "increase_in_confidence": "Share of images of which the class becomes more probable then. Higher is better.",
+    "completeness_error": "How far the sum of a map is from the score that it should explain. Lower is better.",
+    "relative_completeness_error": "The same as a share of that score. More than 0.05 asks for more steps.",
     "randomization_correlation": "How alike a map stays while the network forgets what it has learnt. A map that stays "
     "the same does not explain the network. Lower is better.",
     "randomization_ssim": "The same, measured by how alike the two maps look.",

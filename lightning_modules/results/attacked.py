@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import pyarrow as pa
 import torch
@@ -38,13 +38,16 @@ class AtBudget(NamedTuple):
         is_target: Which are predicted to be the class attacked, bool ``(N,)``.
         is_within: Which kept to the attack's bounds, bool ``(N,)``.
         columns: Further columns, ``(N,)`` each.
+        also: Columns that say, as ``success`` does, whether something else made of the images succeeds: of each, which
+            are then predicted to be the class attacked, float64 ``(N,)``; NaN where it is not known.
     """
 
     seen: Seen
     is_lost: Tensor
     is_target: Tensor
     is_within: Tensor
-    columns: dict[str, Tensor]
+    columns: dict[str, Any]
+    also: dict[str, Tensor]
 
 
 def attacked_rows(
@@ -77,6 +80,11 @@ def attacked_rows(
             "success": [None if nothing else is_fooled for nothing, is_fooled in zip(success[0], fooled)],
             "smallest_eps": smallest,
         }
+        for name, of_other in at_budget.also.items():
+            own[name] = [
+                None if nothing or one != one else bool(one) == targeted
+                for nothing, one in zip(success[0], of_other.tolist())
+            ]
         rows += with_columns(images, {**columns, **own, **at_budget.columns})
     return rows
 

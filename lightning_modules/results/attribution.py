@@ -2,18 +2,21 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
-import pandas as pd
 import pyarrow as pa
 
 from lightning_modules.errors import told_from
 from lightning_modules.metrics.localization import ClassDiscrimination, EnergyInBox, LocalizationError, PointingGame
 from lightning_modules.metrics.randomization import FAILING_CORRELATION, OF_SEEDS
+from lightning_modules.results.curves import mean_curves
+from lightning_modules.results.ranking import place, rank_methods
 from lightning_modules.results.report import CURVES, SCORES, Report, image_scalars, tag
-from lightning_modules.results.rows import summarize_images
+from lightning_modules.results.rows import Rows, summarize_images
 from lightning_modules.results.scores import mean_with_interval, summarize_score
+from lightning_modules.results.stored import codes_of, groups_of, numbers_of
 from lightning_modules.results.tables import Table
 
 OF_BOXES = frozenset(
@@ -34,33 +37,60 @@ LEGEND = (
 )
 
 
-def summarize_attribution(table: pa.Table) -> dict[str, Any]:
+def summarize_attribution(table: Rows, better: Mapping[str, str] | None = None) -> dict[str, Any]:
     """Counts of images, accuracy, and for each method its scores and mean curves.
 
-    A score has ``mean``, ``low`` and ``high`` (its bootstrap 95 % interval), ``class_mean`` (the mean over classes of
-    the target of their means), and ``n``, the number of maps that could be scored; all None but ``n`` where there are
-    none. ``n_degenerate`` counts the maps that are constant or not finite. ``failing_randomization`` names the methods
-    whose maps hardly change when the network forgets everything, ``undecided_randomization`` those of which that holds
-    under some seeds of the random weights and not under others.
+    Of a score see :func:`~lightning_modules.results.scores.summarize_score`; its ``class_mean`` is over the classes of
+    the target, and ``n`` the number of maps that could be scored. ``n_degenerate`` counts the maps that are constant or
+    not finite. ``failing_randomization`` names the methods whose maps hardly change when the network forgets
+    everything, ``undecided_randomization`` those of which that holds under some seeds of the random weights and not
+    under others. ``ranking`` has for each score of which it is known whether more is better the places of the methods,
+    see :func:`~lightning_modules.results.ranking.rank_methods`, if there are several.
+
+    Args:
+        table: The rows.
+        better: Score -> ``higher`` or ``lower``; also of curves.
     """
-    frame = table.to_pandas()
+    better = better or {}
+    ranking = {}
     schema = {field.name: field.type for field in table.schema}
     names = list(schema)[list(schema).index("degenerate") + 1 :] if "degenerate" in schema else []
-    curves = [name for name in names if pa.types.is_list(schema[name])]
-    methods: dict[str, Any] = {}
-    for method, rows in frame.dropna(subset=["method"]).groupby("method", sort=False):
-        methods[str(method)] = {
-            "n_degenerate": int(rows["degenerate"].sum()),
-            "scores": {name: summarize_score(rows[name], rows["target"]) for name in names if name not in curves},
-            "curves": {name: mean_curve(rows[name]) for name in curves},
-        }
+    places = groups_of(table["method"]) if "method" in schema else {}
+    methods: dict[str, Any] = {method: {"n_degenerate": 0, "scores": {}, "curves": {}} for method in places}
+    # One column after the other, so that one at a time lies in the memory.
+    if places:
+        images = codes_of(table["path"])[0]
+        is_degenerate, target = numbers_of(table["degenerate"]), numbers_of(table["target"])
+    for method, of in places.items():
+        methods[method]["n_degenerate"] = int(np.nansum(is_degenerate[of]))
+    for name in names if places else ():
+        if pa.types.is_list(schema[name]):
+            for method, curve in mean_curves(table.select(["method", name])).items():
+                methods[method]["curves"][name] = curve
+            continue
+        values = numbers_of(table[name])
+        for method, of in places.items():
+            methods[method]["scores"][name] = summarize_score(values[of], target[of])
+        if name in better:
+            of_images = {method: _by_image(values[of], images[of], images.max() + 1) for method, of in places.items()}
+            if (ranked := rank_methods(of_images, better[name])) is not None:
+                ranking[name] = ranked
     fails = {method: [r > FAILING_CORRELATION for r in correlations(of)] for method, of in methods.items()}
     return {
-        **summarize_images(frame),
+        **summarize_images(table),
         "methods": methods,
+        "better": dict(better),
+        "ranking": ranking,
         "failing_randomization": [method for method, of_seeds in fails.items() if of_seeds and all(of_seeds)],
         "undecided_randomization": [method for method, of_seeds in fails.items() if any(of_seeds) > all(of_seeds)],
     }
+
+
+def _by_image(values: np.ndarray, images: np.ndarray, n: int) -> np.ndarray:
+    """The value of each image ``(n,)``, of those that stand at ``images``; NaN of the others."""
+    of_image = np.full(n, np.nan)
+    of_image[images] = values
+    return of_image
 
 
 def correlations(of_method: dict[str, Any]) -> list[float]:
@@ -94,7 +124,9 @@ def report_attribution(
             if values:
                 over, steps = curve_steps(name, len(values))
                 curves[tag(f"{CURVES}_over_{over}", name, method)] = list(zip(steps, values))
-    return Report(scalars, curves, summary, [_table(methods)] if methods else [], notes, LEGEND)
+    return Report(
+        scalars, curves, summary, [_table(methods), *_ranking_tables(summary)] if methods else [], notes, LEGEND
+    )
 
 
 def _table(methods: dict[str, Any]) -> Table:
@@ -107,6 +139,19 @@ def _table(methods: dict[str, Any]) -> Table:
         rows.append([name, *map(mean_with_interval, of_methods), n])
     rows.append(["maps that show nothing", *(str(of_method["n_degenerate"]) for of_method in methods.values()), ""])
     return Table(["mean and 95 % interval of each score", *methods, "maps scored"], rows)
+
+
+def _ranking_tables(summary: dict[str, Any]) -> list[Table]:
+    """The place of each method by each score, if several are ranked."""
+    ranking, methods = summary["ranking"], list(summary["methods"])
+    if not ranking:
+        return []
+    rows = [
+        [name, ranked["better"], *(place(ranked["methods"][method]) for method in methods), f"{ranked['n']:,}"]
+        for name, ranked in ranking.items()
+    ]
+    title = "Places: 2-4 = from second to fourth, as no more can be told apart with 95 % over all pairs of methods"
+    return [Table(["score", "better", *methods, "images"], rows, title)]
 
 
 def _notes_of_unscored(summary: dict[str, Any], has_boxes: bool | None, explains_predicted: bool) -> list[str]:
@@ -186,12 +231,3 @@ def curve_steps(name: str, n: int) -> tuple[str, list[int]]:
     if name.startswith("randomization"):
         return "layers", list(range(n))
     return "percent_of_pixels", [round(100 * k / max(1, n - 1)) for k in range(n)]
-
-
-def mean_curve(curves: pd.Series) -> list[float | None] | None:
-    """The mean of lists of one length, point by point; a missing point is left out, and None where all miss it."""
-    present = curves.dropna()
-    if present.empty:
-        return None
-    points = pd.DataFrame([[np.nan if v is None else v for v in curve] for curve in present], dtype=np.float64)
-    return [None if np.isnan(value) else float(value) for value in points.mean()]

@@ -5,14 +5,16 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-import pandas as pd
-import pyarrow as pa
+import numpy as np
+import pyarrow.compute as pc
 
 from lightning_modules.attacks.budgets import format_eps
 from lightning_modules.results.report import CURVES, SUMMARY, Report, image_scalars, tag
-from lightning_modules.results.rows import summarize_images
+from lightning_modules.results.rows import Rows, summarize_images
 from lightning_modules.results.scores import mean_or_none
+from lightning_modules.results.stored import codes_of, numbers_of
 from lightning_modules.results.tables import Table, number, share
+from lightning_modules.results.transfer import notes_of_victims, transfer_rates
 
 RANK_CORRELATION = ".rank_correlation"
 TOP_OVERLAP = ".top_overlap"
@@ -26,7 +28,7 @@ LEGEND = (
 )
 
 
-def summarize_robustness(table: pa.Table, budgets: Sequence[float] = ()) -> dict[str, Any]:
+def summarize_robustness(table: Rows, budgets: Sequence[float] = ()) -> dict[str, Any]:
     """Summary of the rows of a run, an image and budget each (0 = clean).
 
     ``clean_acc`` and each ``robust_acc`` are shares of the labelled images. ``attack_success_rate`` and
@@ -40,26 +42,43 @@ def summarize_robustness(table: pa.Table, budgets: Sequence[float] = ()) -> dict
         budgets: Those of the sweep.
     """
     written = {float(eps): format_eps(eps) for eps in budgets}
-    frame = table.to_pandas()
-    good = frame[frame["status"] == "ok"]
-    clean = good[good["eps"] == 0]
+    images = summarize_images(table)
+    path, eps = codes_of(table["path"])[0], numbers_of(table["eps"])
+    is_good = pc.equal(table["status"], "ok").to_numpy()
+    is_clean = is_good & (eps == 0)
+    success = numbers_of(table["success"])
     # Unlabelled images have no top1; nobody knows that they are wrong.
-    rightly = clean.loc[clean["top1"].ne(False) & clean["success"].notna(), "path"]
-    images = summarize_images(frame)
-    attacked = good[good["path"].isin(rightly)]
+    rightly = np.unique(path[is_clean & (numbers_of(table["top1"]) != 0) & ~np.isnan(success)])
+    is_attacked = is_good & np.isin(path, rightly)
+    places = {float(value): np.flatnonzero(is_good & (eps == value)) for value in np.unique(eps[is_good & (eps > 0)])}
+    sweep: list[dict[str, Any]] = [
+        {"eps": value, "written": written.get(value, format_eps(value)), "methods": {}} for value in places
+    ]
+
+    # One column after the other, so that one at a time lies in the memory.
+    for column, name in (("robust_acc", "top1"), ("robust_acc_top5", "top5"), ("linf", "linf"), ("l2", "l2")):
+        values = numbers_of(table[name])
+        for of_budget, of in zip(sweep, places.values()):
+            of_budget[column] = mean_or_none(values[of])
+    for of_budget, of in zip(sweep, places.values()):
+        of_budget["attack_success_rate"] = mean_or_none(success[of[is_attacked[of]]])
+    for method in [name.removesuffix(RANK_CORRELATION) for name in table.schema.names if RANK_CORRELATION in name]:
+        correlation, overlap = (numbers_of(table[method + suffix]) for suffix in (RANK_CORRELATION, TOP_OVERLAP))
+        for of_budget, of in zip(sweep, places.values()):
+            of_budget["methods"][method] = {
+                "rank_correlation": mean_or_none(correlation[of]),
+                "top_overlap": mean_or_none(overlap[of]),
+                "n": int((~np.isnan(correlation[of])).sum()),
+            }
     return {
         **images,
         "clean_acc": images["top1"],
         "clean_acc_top5": images["top5"],
         "n_attacked": len(rightly),
-        "n_saturated": int(clean["saturated"].astype(bool).sum()),
-        "n_vanished": int(clean["vanished"].astype(bool).sum()),
-        "median_smallest_eps": _median_smallest(attacked[attacked["eps"] == 0]),
-        "sweep": [
-            {"eps": float(eps), "written": written.get(eps, format_eps(float(eps)))}
-            | _at_budget(rows, attacked[attacked["eps"] == eps])
-            for eps, rows in good[good["eps"] > 0].groupby("eps")
-        ],
+        "n_saturated": int(np.nansum(numbers_of(table["saturated"])[is_clean])),
+        "n_vanished": int(np.nansum(numbers_of(table["vanished"])[is_clean])),
+        "median_smallest_eps": _median_smallest(numbers_of(table["smallest_eps"])[is_attacked & is_clean]),
+        "sweep": sweep,
     }
 
 
@@ -87,6 +106,8 @@ def report_robustness(summary: dict[str, Any], remedy: str = "") -> Report:
             add(name, row["eps"], row[f"robust_{key}"])
     for row in sweep:
         add("attack_success_rate", row["eps"], row["attack_success_rate"])
+        for where, rate in transfer_rates(row).items():
+            add(tag("attack_success_rate", where), row["eps"], rate)
         for method, moved in row["methods"].items():
             for name in ("rank_correlation", "top_overlap"):
                 add(tag(name, method), row["eps"], moved[name])
@@ -110,7 +131,9 @@ def _steps_of_one(sweep: Sequence[float]) -> int:
 def _table(summary: dict[str, Any]) -> Table:
     """Accuracy under attack, success, and how far explanations moved, for each budget."""
     methods = list(summary["sweep"][0]["methods"]) if summary["sweep"] else []
-    header = ["eps", "top-1", "top-5", "success of the attack", "L∞", "L2"]
+    header = ["eps", "top-1", "top-5", "success of the attack"]
+    header += [f"success {where}" for where in transfer_rates(summary["sweep"][0] if summary["sweep"] else {})]
+    header += ["L∞", "L2"]
     header += [f"{name}: {what}" for name in methods for what in ("rank correlation", "top 15 % in common")]
     clean = ["0", *map(share, (summary["clean_acc"], summary["clean_acc_top5"]))]
     rows = [clean + [""] * (len(header) - len(clean))]
@@ -124,7 +147,8 @@ def _table(summary: dict[str, Any]) -> Table:
             for name in ("rank_correlation", "top_overlap")
         ]
         distances = [_distance(row["linf"], ".4f"), _distance(row["l2"], ".3f")]
-        rows.append([row["written"], *shares, *distances, *moved])
+        elsewhere = map(share, transfer_rates(row).values())
+        rows.append([row["written"], *shares, *elsewhere, *distances, *moved])
     title = f"Robustness; success is over the {summary['n_attacked']:,} images that could be fooled"
     return Table(header, rows, title)
 
@@ -152,29 +176,12 @@ def _notes(summary: dict[str, Any], remedy: str) -> list[str]:
         notes.append(
             f"The gradient of {summary['n_vanished']:,} images vanished, so the attack left them as they were."
         )
-    return notes
+    return notes + notes_of_victims(summary["sweep"])
 
 
-def _at_budget(rows: pd.DataFrame, attacked: pd.DataFrame) -> dict[str, Any]:
-    methods = [name.removesuffix(RANK_CORRELATION) for name in rows.columns if name.endswith(RANK_CORRELATION)]
-    return {
-        "robust_acc": mean_or_none(rows["top1"]),
-        "robust_acc_top5": mean_or_none(rows["top5"]),
-        "attack_success_rate": mean_or_none(attacked["success"]),
-        "linf": mean_or_none(rows["linf"]),
-        "l2": mean_or_none(rows["l2"]),
-        "methods": {
-            name: {
-                "rank_correlation": mean_or_none(rows[name + RANK_CORRELATION]),
-                "top_overlap": mean_or_none(rows[name + TOP_OVERLAP]),
-                "n": int(rows[name + RANK_CORRELATION].count()),
-            }
-            for name in methods
-        },
-    }
-
-
-def _median_smallest(clean: pd.DataFrame) -> float | None:
-    """Images that no budget fools count as infinitely robust."""
-    median = clean["smallest_eps"].astype(float).fillna(float("inf")).median()
+def _median_smallest(smallest: np.ndarray) -> float | None:
+    """Images that no budget fools, NaN, count as infinitely robust."""
+    if not len(smallest):
+        return None
+    median = np.median(np.where(np.isnan(smallest), np.inf, smallest))
     return float(median) if median < float("inf") else None

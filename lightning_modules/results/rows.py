@@ -3,19 +3,20 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeAlias
 
 import pandas as pd
 import pyarrow as pa
+import pyarrow.compute as pc
 import pyarrow.parquet as pq
 import torch
 from torch import Tensor
 
 from datamodules.batch import UPRIGHT, Batch
 from lightning_modules.errors import InputError
+from lightning_modules.results.stored import StoredRows, codes_of, opened_part, parts_of
 from lightning_modules.whole_files import written_whole
 
 IMAGE_FIELDS = [
@@ -44,6 +45,9 @@ may be others than meant; null = there is no reason.
 
 Row = dict[str, Any]
 """The columns of a row by their names; what is missing is null."""
+
+Rows: TypeAlias = pa.Table | StoredRows
+"""The rows of a run, in the memory or in its folder: what a summary is made of."""
 
 
 class Seen(NamedTuple):
@@ -223,12 +227,25 @@ def read_rows(folder: Path, columns: Sequence[str] | None = None) -> pa.Table:
     Raises:
         InputError: If a part is damaged.
     """
-    parts = sorted(folder.glob("part-*.parquet"))
-    if not parts:
+    if not parts_of(folder):
         return pa.table({name: [] for name in columns or ["path"]})
-    table = pa.concat_tables([_read_part(part, columns) for part in parts])
-    keys = [name for name in ("path", "method", "eps", "variant") if name in table.column_names]
-    return table.sort_by([(name, "ascending") for name in keys])
+    return StoredRows(folder, columns).to_table()
+
+
+def columns_of_rows(folder: Path, *, lists: bool = True) -> list[str]:
+    """The names of the columns of a run's first part, which all parts have; [] where there is none.
+
+    Args:
+        folder: Of the parts.
+        lists: Whether columns of lists, such as curves, are among them.
+
+    Raises:
+        InputError: If the part is damaged.
+    """
+    for part in parts_of(folder)[:1]:
+        with opened_part(part) as file:
+            return [field.name for field in file.schema_arrow if lists or not pa.types.is_list(field.type)]
+    return []
 
 
 def refuse_other_columns(folder: Path, schema: pa.Schema) -> None:
@@ -237,8 +254,8 @@ def refuse_other_columns(folder: Path, schema: pa.Schema) -> None:
     Raises:
         InputError: If a part has others, as another version's may, or is damaged.
     """
-    for part in sorted(folder.glob("part-*.parquet")):
-        with _opened(part) as file:
+    for part in parts_of(folder):
+        with opened_part(part) as file:
             found = file.schema_arrow
         lacks = [field.name for field in schema if field.name not in found.names]
         has = [name for name in found.names if name not in schema.names]
@@ -251,46 +268,40 @@ def refuse_other_columns(folder: Path, schema: pa.Schema) -> None:
             )
 
 
-def _read_part(path: Path, columns: Sequence[str] | None) -> pa.Table:
-    with _opened(path) as file:
-        return file.read(columns)
-
-
-@contextmanager
-def _opened(path: Path) -> Iterator[pq.ParquetFile]:
-    try:
-        # As a file of its own: in a folder named key=value, pyarrow would add a column.
-        with pq.ParquetFile(path) as file:
-            yield file
-    except pa.ArrowInvalid as error:
-        raise InputError(
-            f"{path} is damaged ({error}). Delete it: the same command computes the images that it held again."
-        ) from error
-
-
 def done_paths(folder: Path) -> set[str]:
     """Paths of the images that have their rows already, the failed ones too."""
-    return set(read_rows(folder, ["path"]).column("path").to_pylist())
+    done: set[str] = set()
+    if parts_of(folder):
+        for batch in StoredRows(folder, ["path"]).to_batches():
+            done.update(batch.column(0).dictionary.to_pylist())
+    return done
 
 
-def summarize_images(frame: pd.DataFrame) -> dict[str, Any]:
+def summarize_images(table: Rows) -> dict[str, Any]:
     """Counts of images and accuracy, from rows of which an image may have several.
 
     ``top1`` and ``top5`` are shares of the labelled images that did not fail, None where there is nothing to tell.
     ``n_unturned`` counts those that ask by their EXIF orientation to be turned, and were not; ``doubts`` those of which
     the pixels may be others than meant, by the reason.
     """
-    images = frame.drop_duplicates("path")
-    good = images[images["status"] == "ok"]
+    is_first = pa.array(~pd.Series(codes_of(table["path"])[0]).duplicated().to_numpy())
+    is_good = pc.equal(table["status"].filter(is_first), "ok").fill_null(False)
+
+    def of_good(name: str) -> pa.ChunkedArray:
+        return table[name].filter(is_first).filter(is_good)
+
+    n_good = pc.sum(is_good).as_py() or 0
+    doubts = pc.value_counts(of_good("doubt").cast(pa.string()).drop_null())
     summary: dict[str, Any] = {
-        "n_images": len(images),
-        "n_failed": len(images) - len(good),
-        "n_box_errors": int(good["error"].notna().sum()),
-        "n_unturned": int((good["exif_orientation"] > UPRIGHT).sum()),
-        "doubts": {str(doubt): int(n) for doubt, n in good["doubt"].value_counts().sort_index().items()},
-        "n_labelled": int((good["label"] >= 0).sum()),
+        "n_images": len(is_good),
+        "n_failed": len(is_good) - n_good,
+        "n_box_errors": n_good - of_good("error").null_count,
+        "n_unturned": _count(pc.greater(of_good("exif_orientation"), UPRIGHT)),
+        "doubts": dict(sorted((each["values"], each["counts"]) for each in doubts.to_pylist())),
+        "n_labelled": _count(pc.greater_equal(of_good("label"), 0)),
     }
-    for name in ("top1", "top5"):
-        values = good[name].dropna()
-        summary[name] = float(values.mean()) if len(values) else None
-    return summary
+    return summary | {name: pc.mean(of_good(name)).as_py() for name in ("top1", "top5")}
+
+
+def _count(holds: pa.ChunkedArray) -> int:
+    return pc.sum(holds).as_py() or 0

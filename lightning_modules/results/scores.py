@@ -12,21 +12,35 @@ from lightning_modules.results.tables import number
 
 N_RESAMPLES = 1000
 
+MOST_RESAMPLED = 100_000
+"""Of how many values at the most the interval is the bootstrap's. Beyond, where resampling takes minutes, the formula
+that it comes near to is more exact than 1,000 resamples."""
 
-def summarize_score(values: pd.Series, classes: pd.Series) -> dict[str, Any]:
-    """``mean``, ``low`` and ``high`` (its bootstrap 95 % interval), ``class_mean`` and ``n``; missing values left out.
+
+def summarize_score(values: np.ndarray, classes: np.ndarray) -> dict[str, Any]:
+    """``mean``, ``low`` and ``high`` (its 95 % interval), ``interval``, ``class_mean`` and ``n``.
+
+    ``interval`` says which it is: ``bootstrap`` of up to :data:`MOST_RESAMPLED` values, ``normal`` of more. All are
+    None but ``n`` where there is no value.
 
     Args:
-        values: The score of each map or image.
-        classes: The class of each, over which ``class_mean`` takes the mean of means.
+        values: The score of each map or image, float64 ``(n,)``; NaN is left out.
+        classes: The class of each, over which ``class_mean`` takes the mean of means; NaN is none.
     """
-    scored = values.dropna()
-    if scored.empty:
-        return {"mean": None, "low": None, "high": None, "class_mean": None, "n": 0}
-    numbers = scored.to_numpy(dtype=np.float64)
-    low, high = bootstrap_interval(numbers)
-    class_mean = float(scored.groupby(classes[scored.index]).mean().mean())
-    return {"mean": float(numbers.mean()), "low": low, "high": high, "class_mean": class_mean, "n": len(numbers)}
+    is_scored = ~np.isnan(values)
+    scored = values[is_scored]
+    if not len(scored):
+        return {"mean": None, "low": None, "high": None, "interval": None, "class_mean": None, "n": 0}
+    is_resampled = len(scored) <= MOST_RESAMPLED
+    low, high = (bootstrap_interval if is_resampled else normal_interval)(scored)
+    return {
+        "mean": float(scored.mean()),
+        "low": low,
+        "high": high,
+        "interval": "bootstrap" if is_resampled else "normal",
+        "class_mean": float(pd.Series(scored).groupby(classes[is_scored]).mean().mean()),
+        "n": len(scored),
+    }
 
 
 def bootstrap_interval(values: np.ndarray, n_resamples: int = N_RESAMPLES, seed: int = 0) -> tuple[float, float]:
@@ -44,9 +58,36 @@ def bootstrap_interval(values: np.ndarray, n_resamples: int = N_RESAMPLES, seed:
     return float(interval.low), float(interval.high)
 
 
-def mean_or_none(values: pd.Series) -> float | None:
-    """The mean of what is not missing; None where all is."""
-    values = values.dropna().astype(float)
+def normal_interval(values: np.ndarray) -> tuple[float, float]:
+    r"""What the percentile bootstrap's 95 % interval comes near to with more and more resamples, for many values.
+
+    With the mean :math:`m`, the deviation :math:`s` and the skewness :math:`g` of the :math:`n` values, its ends are
+
+    .. math:: m + \frac{s}{\sqrt n} \left(z + \frac{g}{6 \sqrt n} (z^2 - 1)\right), \quad z = \pm 1.96.
+
+    No end lies beyond the values. The skewness counts where few values differ from the others, such as the misses of a
+    map that nearly always points rightly.
+
+    Reference: Cornish & Fisher, "Moments and Cumulants in the Specification of Distributions", 1938; Hall, "The
+    Bootstrap and Edgeworth Expansion", 1992.
+
+    Example:
+        >>> low, high = normal_interval(np.arange(101.0))
+        >>> round(low, 2), round(high, 2)
+        (44.31, 55.69)
+    """
+    mean, deviation, n = values.mean(), values.std(), len(values)
+    off = values - mean
+    z = stats.norm.ppf([0.025, 0.975])
+    if deviation:
+        z = z + (off * off * off).mean() / deviation**3 / (6 * np.sqrt(n)) * (z**2 - 1)
+    low, high = np.clip(mean + z * deviation / np.sqrt(n), values.min(), values.max())
+    return float(low), float(high)
+
+
+def mean_or_none(values: np.ndarray) -> float | None:
+    """The mean of float64 ``(n,)`` but for the NaN among them; None where all is."""
+    values = values[~np.isnan(values)]
     return float(values.mean()) if len(values) else None
 
 

@@ -5,16 +5,15 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-import pyarrow as pa
-
 from lightning_modules.results.report import SCORES, SUMMARY, Report, tag
-from lightning_modules.results.rows import Row
+from lightning_modules.results.rows import Row, Rows
 from lightning_modules.results.tables import Table, number, share
 from lightning_modules.results.verdicts import (
     judges_in,
     note_of_verdict,
     summarize_verdicts,
     table_of_verdicts,
+    verdict_columns,
     verdict_of,
 )
 from lightning_modules.synthesis.maximization import VARIANTS
@@ -43,7 +42,7 @@ MOST_ROWS = 32
 
 
 def summarize_synthesis(
-    table: pa.Table, judges: Mapping[str, Mapping[str, Any]] | None = None, variants: Sequence[str] = VARIANTS
+    table: Rows, judges: Mapping[str, Mapping[str, Any]] | None = None, variants: Sequence[str] = VARIANTS
 ) -> dict[str, Any]:
     """Counts, and for each variant the mean, least and greatest of each number, and what the judges made of it.
 
@@ -52,7 +51,9 @@ def summarize_synthesis(
         judges: Name -> ``n_classes``, and ``had_part``: whether the judge made the images itself.
         variants: In which order they come.
     """
-    frame = table.to_pandas()
+    judged = [column for judge in judges or () for column in verdict_columns(judge).values()]
+    names = {"status", "variant", "steps", *COLUMNS, *judged}
+    frame = table.select([name for name in table.schema.names if name in names]).to_pandas()
     good = frame[frame["status"] == "ok"]
     summaries = {}
     for variant in [name for name in variants if (good["variant"] == name).any()]:

@@ -4,9 +4,11 @@ Nothing here computes a number.
 """
 
 from lightning_modules.running.cli import RunCLI, import_from_here, run_main
+from lightning_modules.running.comparison import run_comparison
 from lightning_modules.running.demonstration import demonstrate
 from lightning_modules.running.description import run_description
 from lightning_modules.running.evaluation import EvaluationCLI, run_evaluation
+from lightning_modules.running.packing import packing_options
 from lightning_modules.running.prediction import run_prediction
 from lightning_modules.running.run_folder import RunError, RunFolder
 from lightning_modules.running.training import run_training
@@ -20,6 +22,8 @@ __all__ = [
     "RunWriter",
     "demonstrate",
     "import_from_here",
+    "packing_options",
+    "run_comparison",
     "run_description",
     "run_evaluation",
     "run_main",

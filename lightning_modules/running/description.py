@@ -12,8 +12,15 @@ from lightning_modules.errors import InputError
 from lightning_modules.escaping import in_rich
 from lightning_modules.methods.base import AttributionMethod
 from lightning_modules.methods.cam import GradCAM, GuidedGradCAM
-from lightning_modules.methods.gradient import GuidedBackprop, Saliency
+from lightning_modules.methods.cam_weights import GradCAMPlusPlus, HiResCAM, XGradCAM
+from lightning_modules.methods.gradient import GuidedBackprop, InputXGradient, Saliency
+from lightning_modules.methods.integrated_gradients import IntegratedGradients
+from lightning_modules.methods.layer_cam import LayerCAM
+from lightning_modules.methods.occlusion import Occlusion
+from lightning_modules.methods.rise import RISE
+from lightning_modules.methods.score_cam import ScoreCAM
 from lightning_modules.methods.smooth_grad import SmoothGrad
+from lightning_modules.methods.var_grad import VarGrad
 from lightning_modules.networks.facts import place, shown
 from lightning_modules.networks.loading import NETWORK_HELP, load_network
 from lightning_modules.networks.making import Said
@@ -24,7 +31,12 @@ from lightning_modules.results.tables import Table
 from lightning_modules.running.cli import import_from_here
 from lightning_modules.running.parser import HelpfulParser
 
-METHODS: tuple[AttributionMethod, ...] = (GradCAM(), GuidedBackprop(), GuidedGradCAM(), Saliency(), SmoothGrad())
+METHODS: tuple[AttributionMethod, ...] = (
+    *(GradCAM(), GradCAMPlusPlus(), XGradCAM(), HiResCAM(), LayerCAM()),
+    *(GuidedBackprop(), GuidedGradCAM()),
+    *(Saliency(), InputXGradient(), SmoothGrad(), VarGrad(), IntegratedGradients()),
+    *(ScoreCAM(), Occlusion(), RISE()),
+)
 
 
 def run_description(*, description: str | None, args: list[str] | None = None) -> int:

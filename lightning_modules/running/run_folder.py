@@ -17,6 +17,7 @@ from typing import IO, Any
 
 import yaml
 
+from lightning_modules.results.kept import remove_unfinished_parts
 from lightning_modules.whole_files import written_whole
 
 SPLIT = frozenset(
@@ -44,15 +45,19 @@ SPLIT = frozenset(
 """Options that decide how the work is split, how much of it is done, or how it is shown, never a number."""
 
 LEFT = (
-    *("results", "figures", "images", "exemplars", "tensorboard"),
+    *("results", "maps", "adversarial", "figures", "images", "exemplars", "tensorboard"),
     *("summary.json", "inputs.json", "sessions.json", "listing.arrow", "config.yaml", "report.json", "index.html"),
 )
 """What a run leaves in its folder; nothing else is ever deleted."""
+
+KEPT = ("maps", "adversarial")
+"""Where parts lie that are named after those of the rows."""
 
 UNFINISHED = (
     *(f"{dot}{name}.tmp" for dot in (".", "") for name in LEFT if "." in name),
     *(".listing.arrow.*.part", "listing.arrow.*.part", "results/.part-*.tmp", "results/part-*.tmp"),
     *("figures/*.png.tmp", "figures/*.pdf.tmp", "images/*.png.tmp", "exemplars/.*.tmp"),
+    *("maps/.*.tmp", "adversarial/.*.tmp", "adversarial/**/.*.png.tmp"),
 )
 """What a killed run was about to write: hidden files and, from before those, others, which readers of a folder meet."""
 
@@ -164,6 +169,8 @@ class RunFolder:
         for pattern in UNFINISHED if self.is_run() else ():
             for path in self.path.glob(pattern):
                 path.unlink()
+        for folder in KEPT if self.is_run() else ():
+            remove_unfinished_parts(self.path, folder)
 
     def settle(self, name: str, text: str, *, fixed: bool, start_over: str = "start over with --overwrite") -> None:
         """Writes settings, YAML or JSON, to a file; or, where they are ``fixed``, compares them with what it holds.
@@ -174,7 +181,10 @@ class RunFolder:
         path = self.path / name
         if not (fixed and path.exists()):
             write_text(path, text)
-        elif differences := _differences(yaml.safe_load(path.read_text()), yaml.safe_load(text)):
+        elif differences := [
+            f"{name} was {before!r}, is now {now!r}"
+            for name, before, now in differences_of(yaml.safe_load(path.read_text()), yaml.safe_load(text))
+        ]:
             raise RunError(
                 f"{self.path} holds a run of other settings: {'; '.join(differences)}. Give this one another --out, or "
                 f"{start_over}."
@@ -245,18 +255,17 @@ class _NotSaid:
 NOT_SAID = _NotSaid()
 
 
-def _differences(before: Any, now: Any, prefix: str = "") -> list[str]:
-    """What differs between two settings, apart from how the work is split."""
+def differences_of(before: Any, now: Any, prefix: str = "") -> list[tuple[str, Any, Any]]:
+    """The name and both values of what differs between two settings, apart from how the work is split."""
     if isinstance(before, Mapping) and isinstance(now, Mapping):
         return [
-            line
+            difference
             for key in sorted(before.keys() | now.keys())
             if f"{prefix}{key}" not in SPLIT
-            for line in _differences(before.get(key, NOT_SAID), now.get(key, NOT_SAID), f"{prefix}{key}.")
+            for difference in differences_of(before.get(key, NOT_SAID), now.get(key, NOT_SAID), f"{prefix}{key}.")
         ]
     before, now = _with_numbers(before), _with_numbers(now)
-    is_the_same = _alone(before) == _alone(now)
-    return [] if is_the_same else [f"{prefix[:-1]} was {before!r}, is now {now!r}"]
+    return [] if _alone(before) == _alone(now) else [(prefix[:-1], before, now)]
 
 
 def _with_numbers(value: Any) -> Any:

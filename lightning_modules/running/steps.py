@@ -101,6 +101,8 @@ def run_steps(steps: Sequence[Step], scripts: Path, n_at_once: int | None = None
 def _run(words: Sequence[str], scripts: str, logs: Sequence[str], columns: str, n_threads: int) -> None:
     """Runs a script as if it had been typed; what it prints goes to two files."""
     _end_with_whoever_started_it()
+    # The way in which this process was started is no wish of the command's: its workers start as anywhere else.
+    multiprocessing.set_start_method(None, force=True)
     for number, log in enumerate(logs, start=1):
         os.dup2(os.open(log, os.O_WRONLY | os.O_APPEND | os.O_CREAT), number)
     torch.set_num_threads(n_threads)

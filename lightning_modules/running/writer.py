@@ -12,9 +12,9 @@ from PIL import Image
 from pytorch_lightning.loggers import TensorBoardLogger
 
 from lightning_modules.evaluation import Outputs, RunModule
-from lightning_modules.figures.saving import FigureFormat, save_figure
-from lightning_modules.options import plain_name
-from lightning_modules.results.rows import Parts, read_rows
+from lightning_modules.figures.saving import FigureFormat, name_of_one_image, save_figure
+from lightning_modules.results.kept import PartsWithKept
+from lightning_modules.results.stored import StoredRows, parts_of
 from lightning_modules.running import stopping
 from lightning_modules.running.board import Board
 from lightning_modules.whole_files import naming, written_whole
@@ -25,9 +25,9 @@ ROWS_PER_PART = 8192
 class RunWriter(pl.Callback):
     """Writes all that a run of a :class:`RunModule` leaves, each file whole or not there.
 
-    After each step an image that was made, then the figures, then the rows: a row says that its image is done. At the
-    end, when all processes have written their rows, the first one reduces them to the summary, draws the figures of the
-    whole run and makes TensorBoard its report, if there is one.
+    After each step pictures that were made, then the figures, then what is kept beside the rows, and the rows: a row
+    says that its image is done. At the end, when all processes have written their rows, the first one reduces them to
+    the summary, draws the figures of the whole run and makes TensorBoard its report, if there is one.
 
     Args:
         run: The folder of the run.
@@ -51,7 +51,7 @@ class RunWriter(pl.Callback):
         self.command = command
         self.settings = dict(settings or {})
         self.summary: dict[str, Any] | None = None
-        self.parts: Parts | None = None
+        self.parts: PartsWithKept | None = None
         self.board: Board | None = None
 
     @property
@@ -60,7 +60,8 @@ class RunWriter(pl.Callback):
 
     def setup(self, trainer: pl.Trainer, pl_module: pl.LightningModule, stage: str) -> None:
         assert isinstance(pl_module, RunModule)
-        self.parts = Parts(self.rows, pl_module.schema, trainer.global_rank, ROWS_PER_PART, pl_module.seconds_per_part)
+        when = ROWS_PER_PART, pl_module.seconds_per_part
+        self.parts = PartsWithKept(self.rows, pl_module.schema, trainer.global_rank, *when)
         stopping.save_before_the_end(self.parts.write)
 
     def on_test_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
@@ -78,14 +79,15 @@ class RunWriter(pl.Callback):
         dataloader_idx: int = 0,
     ) -> None:
         assert self.parts is not None
-        for name, pixels in outputs.get("images", {}).items():
-            with written_whole(self.run / "images" / name) as aside:
+        made = {f"images/{name}": pixels for name, pixels in outputs.get("images", {}).items()}
+        for file, pixels in (made | outputs.get("pictures", {})).items():
+            with written_whole(self.run / file) as aside:
                 Image.fromarray(pixels).save(aside, format="PNG")
         for i, figure in outputs["figures"].items():
-            name = f"{int(batch['index'][i]):05d}_{_as_file_name(batch['path'][i])}"
+            name = name_of_one_image(int(batch["index"][i]), batch["path"][i])
             save_figure(figure, self.run / "figures", name, self.figure_format)
         with stopping.undisturbed():
-            self.parts.add(outputs["rows"])
+            self.parts.add_with(outputs["rows"], outputs.get("kept", {}))
         with naming(self.run / "tensorboard"):
             if outputs["figures"] and (board := self._opened_board(trainer)):
                 board.show_figures()
@@ -104,9 +106,9 @@ class RunWriter(pl.Callback):
                 self.parts.write()
         # After this, the first rank may read what all have written.
         trainer.strategy.barrier()
-        if not trainer.is_global_zero or not any(self.rows.glob("part-*.parquet")):
+        if not trainer.is_global_zero or not parts_of(self.rows):
             return
-        self.summary = pl_module.summarize(read_rows(self.rows))
+        self.summary = pl_module.summarize(StoredRows(self.rows))
         for name, figure in pl_module.run_figures(self.summary, self.run):
             save_figure(figure, self.run / "figures", name, self.figure_format)
         with naming(self.run / "tensorboard"):
@@ -124,9 +126,3 @@ class RunWriter(pl.Callback):
         if self.board is None:
             self.board = Board(Path(logger.log_dir), self.run / "figures")
         return self.board
-
-
-def _as_file_name(path: str) -> str:
-    """The end of an image's path, as a name that every file system takes."""
-    name = plain_name(Path(path).with_suffix("").as_posix())[-80:]
-    return name.encode()[-200:].decode(errors="ignore")  # file systems count bytes

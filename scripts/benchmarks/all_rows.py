@@ -8,6 +8,7 @@ from functools import partial
 from benchmarks.attack_rows import fgsm
 from benchmarks.limit_rows import bare_network, smooth_grad_on_gpu
 from benchmarks.map_rows import EMULATED, grad_cam, guided_backprop, smooth_grad, three_maps, three_maps_bf16
+from benchmarks.reading_rows import decoded_shards
 from benchmarks.run_rows import bf16_accuracy, end_to_end, peak_memory, sustained
 from benchmarks.score_rows import insertion_deletion
 from benchmarks.setting import Setting
@@ -26,13 +27,15 @@ TIMED: dict[str, Callable[[Setting, bool], Row]] = {
     "activation_maximization": activation_maximization,
     "insertion_deletion": insertion_deletion,
 }
-ROWS = ("limit", *TIMED, "peak_memory", "sustained", "bf16_accuracy", "gpu")
+ROWS = ("limit", "decoded", *TIMED, "peak_memory", "sustained", "bf16_accuracy", "gpu")
 
 
 def run_row(name: str, setting: Setting, rounds: int, peers: bool) -> list[Result]:
     """The lines of one row; none where the device has no use for it."""
     if name == "limit":
         return bare_network(setting, rounds)
+    if name == "decoded":
+        return decoded_shards(setting, rounds)
     if name == "gpu":
         return smooth_grad_on_gpu(setting, rounds) if setting.device.type == "cuda" else []
     if name == "sustained":

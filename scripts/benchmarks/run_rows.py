@@ -37,7 +37,7 @@ def end_to_end(setting: Setting, peers: bool = True) -> Row:
 
     def contenders(n: int) -> list[Contender]:
         root = folder / str(n)
-        _write_photos(setting, root, n)
+        write_photos(root, n)
         module = AttributionModule(
             setting.weights, methods=[GradCAM(), GuidedBackprop(), GuidedGradCAM()], metrics=[], n_figures=0
         )
@@ -123,7 +123,7 @@ def _accuracy(setting: Setting, images: Tensor, what: str) -> list[Result]:
     ]
 
 
-def _write_photos(setting: Setting, root: Path, n: int) -> None:
+def write_photos(root: Path, n: int) -> None:
     """Writes ``n`` JPEGs of 500 × 375 pixels with detail as photos have it, about 100 kB each."""
     shutil.rmtree(root, ignore_errors=True)
     root.mkdir(parents=True)

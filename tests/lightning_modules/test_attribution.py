@@ -9,7 +9,16 @@ from torch import Tensor
 
 from datamodules import ShapesDataModule
 from datamodules.batch import with_pixels
-from lightning_modules import AttributionMethod, AttributionModule, ForwardPass, GradCAM, InputError, Saliency
+from lightning_modules import (
+    AttributionMethod,
+    AttributionModule,
+    ForwardPass,
+    GradCAM,
+    InputError,
+    IntegratedGradients,
+    Saliency,
+)
+from lightning_modules.metrics import PointingGame
 
 
 @pytest.fixture
@@ -28,6 +37,24 @@ def test_rows_and_figures_of_a_batch(batch: dict[str, Any]) -> None:
     assert outputs["rows"][-1] == {"path": "x.png", "status": "failed", "error": "the file is empty"}
     assert list(outputs["figures"]) == [0]
     assert set(outputs["rows"][0]) <= set(module.schema.names)
+
+
+def test_what_a_method_says_of_its_maps_stands_in_its_rows(batch: dict[str, Any]) -> None:
+    methods = [IntegratedGradients(2), GradCAM(), IntegratedGradients(3)]
+    module = AttributionModule("shapes", methods, [PointingGame()], n_figures=0)
+    assert module.columns == ("completeness_error", "relative_completeness_error", "pointing_game")
+    rows = module.test_step({**batch, "original": [None] * 4}, 0)["rows"]
+    error = [row.get("completeness_error") for row in rows]
+    assert all(value > 0 for value in error[:4] + error[8:])
+    assert error[4:8] == [None] * 4
+
+
+def test_a_score_called_as_what_a_method_says_is_refused() -> None:
+    class Twin(PointingGame):
+        columns = ("completeness_error",)
+
+    with pytest.raises(InputError, match="names the score completeness_error twice"):
+        AttributionModule("shapes", [IntegratedGradients()], [Twin()])
 
 
 def test_batch_of_failures_alone(batch: dict[str, Any]) -> None:

@@ -19,6 +19,7 @@ from lightning_modules.attacks.budgets import parse_sweep
 from lightning_modules.metrics import rank_correlation, top_overlap
 from lightning_modules.results.robustness import summarize_robustness
 from lightning_modules.results.rows import part_name, read_rows, write_part
+from lightning_modules.results.stored import StoredRows
 
 EPS = ["1/255", "2/255", "4/255", "8/255"]
 
@@ -283,6 +284,7 @@ def test_summary_by_hand(tmp_path: Path) -> None:
     table = read_rows(tmp_path)
     assert table["eps"].to_pylist()[:4] == [0, 1 / 255, 2 / 255, 0]
     summary = summarize_robustness(table, parse_sweep(["1/255", "2/255"], "inf"))
+    assert summarize_robustness(StoredRows(tmp_path), parse_sweep(["1/255", "2/255"], "inf")) == summary
     first, second = summary.pop("sweep")
     assert summary == {
         "n_images": 4,

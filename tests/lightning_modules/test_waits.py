@@ -12,19 +12,29 @@ from torch import Tensor
 from lightning_modules import (
     FGSM,
     PGD,
+    RISE,
     ActivationMaximizationModule,
     Attack,
     AttributionMethod,
     AttributionModule,
     ForwardPass,
     GradCAM,
+    GradCAMPlusPlus,
     GuidedBackprop,
     GuidedGradCAM,
+    HiResCAM,
     InputError,
+    InputXGradient,
+    IntegratedGradients,
+    LayerCAM,
     Needs,
+    Occlusion,
     RobustnessModule,
     Saliency,
+    ScoreCAM,
     SmoothGrad,
+    VarGrad,
+    XGradCAM,
     explain,
     load_vgg16,
 )
@@ -42,7 +52,12 @@ from lightning_modules.synthesis import Channel, LogitMargin, Objective
 from tests.lightning_modules.fragile import batch_of, dim_images
 from tests.lightning_modules.waits import put_on_device, waits_counted
 
-METHODS = [GradCAM(), GuidedBackprop(), GuidedGradCAM(), Saliency(), SmoothGrad(3, max_batch=4)]
+METHODS = [
+    *(GradCAM(), GuidedBackprop(), GuidedGradCAM(), Saliency(), SmoothGrad(3, max_batch=4)),
+    *(GradCAMPlusPlus(), XGradCAM(), HiResCAM(), LayerCAM(["features.22", "features.29"]), InputXGradient()),
+    *(VarGrad(3), IntegratedGradients(3), IntegratedGradients(2, "blur"), IntegratedGradients(2, "mean")),
+    *(IntegratedGradients(2, "noise"), ScoreCAM("features.1"), Occlusion(56), RISE(3)),
+]
 
 
 def a_batch(n: int = 3, labels: list[int] | None = None) -> dict[str, Any]:

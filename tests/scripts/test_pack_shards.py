@@ -1,12 +1,15 @@
 from __future__ import annotations
 
 import json
+import re
 import shutil
 from collections.abc import Callable
 from pathlib import Path
 
 import evaluate_attribution
+import evaluate_robustness
 import pack_shards
+import pandas as pd
 import pytest
 
 from datamodules import DataError
@@ -14,10 +17,13 @@ from lightning_modules.results.rows import read_rows
 from tests.scripts.processes import complete
 from tests.scripts.test_evaluate_attribution import same_rows
 
+DECODED = ("--decoded", "--network", "vgg16", "--weights", "shapes", "--data.num_workers", 0)
+
 
 @pytest.mark.slow
+@pytest.mark.parametrize("how", [(), DECODED], ids=["tar", "decoded"])
 def test_rows_from_shards_are_those_from_the_folder(
-    call: Callable, shapes: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    call: Callable, shapes: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], how: tuple
 ) -> None:
     """Also for two processes of two workers, which go on where one process stopped."""
     images, boxes = tmp_path / "images", tmp_path / "boxes"
@@ -25,12 +31,13 @@ def test_rows_from_shards_are_those_from_the_folder(
         shutil.copytree(shapes / "val" / name, images / name)
         shutil.copytree(shapes / "annotations/val" / name, boxes / name)
     (images / "star/empty.png").touch()
-    call(pack_shards.main, "--data.root", images, "--data.boxes", boxes, "--out", "shards", "--images_per_shard", 5)
-    assert "21 images in 5 shards. Read them with --data.root shards" in capsys.readouterr().out
+    where = ["--data.root", images, "--data.boxes", boxes]
+    call(pack_shards.main, *where, "--out", "shards", "--images_per_shard", 5, *how)
+    assert re.search(r"21 images in 5 shards, \d+\.\d MB\. Read them with --data\.root shards", capsys.readouterr().out)
 
     options = ["--model.weights", "shapes", "--model.methods", "[GradCAM]", "--trainer.accelerator", "cpu"]
     options += ["--data.batch_size", 4, "--model.n_figures", 0]
-    call(evaluate_attribution.main, "--data.root", images, "--data.boxes", boxes, *options, "--out", "folder")
+    call(evaluate_attribution.main, *where, *options, "--out", "folder")
     options = ["--data.root", tmp_path / "shards", *options, "--data.num_workers", 2, "--out", "run"]
     call(evaluate_attribution.main, *options, "--trainer.limit_test_batches", 2)
     part = read_rows(tmp_path / "run/results")
@@ -45,8 +52,44 @@ def test_rows_from_shards_are_those_from_the_folder(
     assert [summary["n_failed"] for summary in summaries] == [1, 1]
 
 
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("evaluate", "options"),
+    [
+        (evaluate_attribution.main, ("--model.methods", "[GradCAM]", "--model.n_figures", 2)),
+        (evaluate_robustness.main, ("--model.eps", "[4/255]", "--model.methods", "[]", "--model.n_figures", 0)),
+    ],
+    ids=["attribution", "robustness"],
+)
+def test_rows_from_decoded_shards_are_the_same_to_the_bit(
+    call: Callable, shapes: Path, tmp_path: Path, evaluate: Callable, options: tuple
+) -> None:
+    """Of attribution the figures too, whose originals lie in the shards."""
+    (tmp_path / "images").mkdir()
+    for name in ("star", "heart"):
+        shutil.copytree(shapes / "val" / name, tmp_path / "images" / name)
+    (tmp_path / "images/star/empty.png").touch()
+    where = ["--data.boxes", shapes / "annotations/val"] if evaluate is evaluate_attribution.main else []
+    call(pack_shards.main, "--data.root", "images", *where, "--out", "decoded", *DECODED)
+    common = ("--model.weights", "shapes", "--trainer.accelerator", "cpu", "--data.num_workers", 0)
+    call(evaluate, "--data.root", "images", *where, *common, *options, "--out", "one")
+    call(evaluate, "--data.root", "decoded", *common, *options, "--out", "two")
+    one, two = (read_rows(tmp_path / name / "results").to_pandas() for name in ("one", "two"))
+    assert (one["status"] == "failed").sum() == 1
+    pd.testing.assert_frame_equal(two, one, check_exact=True)
+    figures = [sorted((tmp_path / name / "figures").glob("*_*.png")) for name in ("one", "two")]
+    assert [figure.name for figure in figures[0]] == [figure.name for figure in figures[1]]
+    assert [a.read_bytes() == b.read_bytes() for a, b in zip(*figures)] == [True] * len(figures[0])
+
+
 def test_bad_input(call: Callable, shapes: Path, tmp_path: Path) -> None:
     with pytest.raises(DataError, match="nowhere does not exist"):
         call(pack_shards.main, "--data.root", "nowhere", "--out", "shards")
+    for options, message in (
+        (("--data.exif_orientation", "true"), "exif_orientation goes with --decoded"),
+        (("--data.num_workers", -1), "num_workers must be at least 0, got -1"),
+    ):
+        with pytest.raises(DataError, match=message):
+            call(pack_shards.main, "--data.root", shapes / "val", "--out", "shards", *options)
     with pytest.raises(DataError, match="is not an empty folder"):
         call(pack_shards.main, "--data.root", shapes / "val", "--out", shapes)

@@ -10,10 +10,11 @@ import numpy as np
 import pyarrow as pa
 import pytest
 
-from datamodules import DataError, FolderListing, ImageFolderDataModule, Listing
+from datamodules import DataError, FolderListing, ImageFolderDataModule, Listing, Preprocess, pack_decoded
 from datamodules.batch import Batch
 from datamodules.reading.samples import SampleReader, collate
 from datamodules.sources import kinds
+from datamodules.sources.decoded import DecodedListing
 from datamodules.sources.kinds import KINDS, kind_at, load_listing
 from datamodules.sources.listing import LoaderOptions, Share
 from datamodules.sources.shards import ShardListing
@@ -23,12 +24,19 @@ from tests.images import make_images
 def test_what_lies_there_decides(tmp_path: Path) -> None:
     make_images(tmp_path / "folder", "cat/a.png")
     make_images(tmp_path / "both", "cat/a.png")
+    pack_decoded(tmp_path / "folder", tmp_path / "decoded", Preprocess(8, 8), num_workers=0)
+    make_images(tmp_path / "with decoded", "cat/a.png")
+    (tmp_path / "with decoded/0.decoded.arrow").touch()
     for folder in ("both", "shards"):
         (tmp_path / folder).mkdir(exist_ok=True)
         with tarfile.open(tmp_path / folder / "0.tar", "w") as tar:
             tar.add(tmp_path / "folder/cat/a.png", "cat/a.png")
-    roots = ("folder", "both", "nowhere", "shards", "shards/0.tar", "shards/{0..1}.tar", "nowhere.tgz")
-    assert [kind_at(tmp_path / root) for root in roots] == [FolderListing] * 3 + [ShardListing] * 4
+    for kind, roots in {
+        FolderListing: ("folder", "both", "nowhere", "with decoded", "decoded/listing.arrow"),
+        ShardListing: ("shards", "shards/0.tar", "shards/{0..1}.tar", "nowhere.tgz"),
+        DecodedListing: ("decoded", "decoded/00000.decoded.arrow", "{0..1}.decoded.arrow"),
+    }.items():
+        assert [kind_at(tmp_path / root) for root in roots] == [kind] * len(roots)
 
 
 @pytest.mark.parametrize("kind", KINDS)
@@ -36,7 +44,8 @@ def test_a_saved_listing_is_loaded_as_its_kind(tmp_path: Path, kind: type[Listin
     make_images(tmp_path / "folder", "cat/a.png")
     with tarfile.open(tmp_path / "x.tar", "w") as tar:
         tar.add(tmp_path / "folder/cat/a.png", "cat/a.png")
-    root = tmp_path / ("folder" if kind is FolderListing else "x.tar")
+    pack_decoded(tmp_path / "folder", tmp_path / "decoded", Preprocess(), num_workers=0)
+    root = tmp_path / {FolderListing: "folder", ShardListing: "x.tar", DecodedListing: "decoded"}[kind]
     listing = kind_at(root).found_at(root, ["cat"]).without({"cat/a.png"})
     listing.save(tmp_path / "listing.arrow")
     for loaded in (load_listing(tmp_path / "listing.arrow"), pickle.loads(pickle.dumps(listing))):
@@ -44,7 +53,7 @@ def test_a_saved_listing_is_loaded_as_its_kind(tmp_path: Path, kind: type[Listin
         assert loaded.labels.tolist() == [0]
         assert loaded.fingerprint() == listing.fingerprint()
         options: LoaderOptions = {"batch_size": 1, "num_workers": 0, "pin_memory": False}
-        assert list(loaded.loader(SampleReader(None), Share(), options)) == []
+        assert list(loaded.loader(SampleReader(Preprocess()), Share(), options)) == []
 
 
 class TwiceListing(Listing):

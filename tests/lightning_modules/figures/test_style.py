@@ -45,6 +45,21 @@ def test_panels_and_texts() -> None:
     assert (box.x0, box.y0, box.x1, box.y1) == pytest.approx((27.5, 7.5, 80.0, 112.5))
 
 
+def test_many_maps_stand_in_bands() -> None:
+    maps = {f"method {k}": torch.rand(1, 112, 112) for k in range(15)}
+    few, many = draw(dict(list(maps.items())[:6])), draw(maps)
+    assert many.get_figwidth() < few.get_figwidth()
+    assert len(many.axes) == 2 + 2 * 15 + 2
+    many.canvas.draw()
+    panels = {axes.get_title().split("\n")[0]: axes.get_position() for axes in many.axes if axes.get_title()}
+    lefts = [round(panels[name].x0, 3) for name in maps]
+    assert len(set(lefts)) == 6  # 16 panels with the image: 6, 6 and 4
+    assert lefts[5] == min(lefts)
+    boxes = [panel.get_tightbbox() for panel in many.axes]
+    for i, one in enumerate(boxes):
+        assert not any(one.padded(-2).overlaps(other.padded(-2)) for other in boxes[i + 1 :])
+
+
 def test_boxes_of_other_classes_are_dotted() -> None:
     maps = {"GradCAM": torch.rand(1, 112, 112)}
     boxes = torch.tensor([[0.0, 0.0, 56.0, 112.0], [60.0, 0.0, 90.0, 50.0]])

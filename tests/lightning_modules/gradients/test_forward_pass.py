@@ -103,7 +103,8 @@ def test_gradients_are_computed_once(shapes_network: Network, monkeypatch: pytes
 def test_layer_gradient_does_not_reach_the_layers_below(shapes_network: Network) -> None:
     """The gradient of the target layer is short: its backward pass stops at the layer."""
     reached = []
-    forward_pass = full_pass(shapes_network, torch.rand(1, 3, 112, 112), layers=["features.29", "features.1"])
+    needs = Needs(activations={"features.1"}, layer_gradients={"features.29"}, input_gradient=True)
+    forward_pass = ForwardPass(shapes_network, torch.rand(1, 3, 112, 112), needs=needs)
     forward_pass._activations["features.1"].register_hook(lambda gradient: reached.append(gradient))
     forward_pass.layer_gradient("features.29")
     assert not reached

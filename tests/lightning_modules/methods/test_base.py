@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -12,14 +13,25 @@ from torch import Tensor
 from datamodules import ShapesDataModule
 from datamodules.batch import boxes_of, with_pixels
 from lightning_modules import (
+    RISE,
     AttributionMethod,
     GradCAM,
+    GradCAMPlusPlus,
     GuidedBackprop,
     GuidedGradCAM,
+    HiResCAM,
     InputError,
+    InputXGradient,
+    IntegratedGradients,
+    LayerCAM,
     Network,
+    Occlusion,
     Saliency,
+    ScoreCAM,
     SmoothGrad,
+    VarGrad,
+    XGradCAM,
+    explain,
 )
 from lightning_modules.methods.maps import magnitude
 from tests.references import full_pass, relative_error
@@ -31,25 +43,41 @@ METHODS = [
     Saliency(),
     SmoothGrad(n_samples=3),
     SmoothGrad(n_samples=3, clip=True, statistic="squared"),
+    GradCAMPlusPlus(),
+    XGradCAM(),
+    HiResCAM(),
+    LayerCAM(["features.22", "features.29"]),
+    InputXGradient(),
+    SmoothGrad(n_samples=3, method=GuidedBackprop()),
+    VarGrad(n_samples=3),
+    IntegratedGradients(n_steps=3, baseline="noise"),
+    ScoreCAM("features.1"),
+    Occlusion(window=48),
+    RISE(n_masks=10),
 ]
+
+
+def maps_of(method: AttributionMethod, network: Network, images: Tensor, **options: Any) -> Tensor:
+    (maps,) = explain(network, images, [method], **options).values()
+    return maps
 
 
 @pytest.mark.parametrize("method", METHODS, ids=repr)
 def test_map_does_not_depend_on_the_batch(shapes_network: Network, method: AttributionMethod) -> None:
     images = torch.rand(3, 3, 112, 112)
     keys = [f"image {k}" for k in range(3)]
-    together = method(full_pass(shapes_network, images, keys=keys))
+    together = maps_of(method, shapes_network, images, keys=keys)
     order = [2, 0, 1]
-    reordered = method(full_pass(shapes_network, images[order], keys=[keys[k] for k in order]))
+    reordered = maps_of(method, shapes_network, images[order], keys=[keys[k] for k in order])
     for position, k in enumerate(order):
-        alone = method(full_pass(shapes_network, images[k : k + 1], keys=keys[k : k + 1]))
+        alone = maps_of(method, shapes_network, images[k : k + 1], keys=keys[k : k + 1])
         assert relative_error(alone[0], together[k]) < 1e-5
         assert relative_error(reordered[position], together[k]) < 1e-5
 
 
 @pytest.mark.parametrize("method", METHODS, ids=repr)
 def test_maps_of_images_differ_and_are_not_black(shapes_network: Network, method: AttributionMethod) -> None:
-    maps = method(full_pass(shapes_network, torch.rand(2, 3, 112, 112), 0))
+    maps = maps_of(method, shapes_network, torch.rand(2, 3, 112, 112), target=0)
     assert maps.shape[2:] == (112, 112)
     assert maps.isfinite().all()
     assert relative_error(maps[0], maps[1]) > 0.01

@@ -3,7 +3,6 @@ from __future__ import annotations
 import re
 from pathlib import Path
 
-import numpy as np
 import pyarrow as pa
 import pytest
 
@@ -11,7 +10,8 @@ from lightning_modules import AttributionModule, GradCAM, Saliency
 from lightning_modules.metrics import EnergyInBox, WeightRandomization
 from lightning_modules.metrics.randomization import OF_SEEDS
 from lightning_modules.results.attribution import report_attribution, summarize_attribution
-from lightning_modules.results.scores import bootstrap_interval
+from lightning_modules.results.rows import part_name, write_part
+from lightning_modules.results.stored import StoredRows
 
 
 @pytest.fixture(scope="module")
@@ -48,7 +48,7 @@ def test_scores_of_each_method(module: AttributionModule) -> None:
     assert 0.2 <= energy["low"] < 0.5 < energy["high"] <= 0.9
     assert of_saliency["n_degenerate"] == 1
     missing = of_saliency["scores"]["randomization_ssim"]
-    assert missing == {"mean": None, "low": None, "high": None, "class_mean": None, "n": 0}
+    assert missing == {"mean": None, "low": None, "high": None, "interval": None, "class_mean": None, "n": 0}
     assert of_saliency["curves"]["randomization_correlation_curve"] == pytest.approx([0.9, 0.8])
     assert of_saliency["curves"]["randomization_ssim_curve"] is None
     assert summary["failing_randomization"] == ["Saliency"]
@@ -95,19 +95,32 @@ def test_order_of_the_rows_does_not_matter_to_the_mean(module: AttributionModule
     assert first["mean"] == pytest.approx(second["mean"])
 
 
-def test_bootstrap_interval_is_that_of_the_mean() -> None:
-    values = np.random.default_rng(1).normal(3, 2, 4000)
-    low, high = bootstrap_interval(values)
-    half = 1.96 * 2 / np.sqrt(4000)
-    assert low == pytest.approx(values.mean() - half, abs=half / 5)
-    assert high == pytest.approx(values.mean() + half, abs=half / 5)
-    assert bootstrap_interval(values) == (low, high)
-    assert bootstrap_interval(np.array([2.0])) == (2.0, 2.0)
+def test_rows_in_a_folder_give_what_those_in_the_memory_do(module: AttributionModule, tmp_path: Path) -> None:
+    rows = table(module)
+    for part in (rows.slice(5), rows.slice(0, 5)):
+        write_part(tmp_path / part_name(0), part.to_pylist(), module.schema)
+    assert module.summarize(StoredRows(tmp_path)) == module.summarize(rows)
+
+
+def test_methods_are_ranked_by_each_score(module: AttributionModule) -> None:
+    summary = module.summarize(table(module))
+    assert summary["better"]["randomization_correlation_curve"] == "lower"
+    # The maps of "a" have no correlation, and none has a similarity.
+    assert {name: (of["better"], of["n"]) for name, of in summary["ranking"].items()} == {
+        "energy_in_box": ("higher", 3),
+        "randomization_correlation": ("lower", 2),
+    }
+    _, places = report_attribution(summary).tables
+    assert places.header == ["score", "better", "GradCAM", "Saliency", "images"]
+    assert places.rows == [
+        ["energy_in_box", "higher", "1-2", "1-2", "3"],
+        ["randomization_correlation", "lower", "1", "2", "2"],
+    ]
 
 
 def test_figures_of_the_run(module: AttributionModule, tmp_path: Path) -> None:
     figures = dict(module.run_figures(module.summarize(table(module)), tmp_path))
-    assert list(figures) == ["scores", "randomization_correlation_curve"]
+    assert list(figures) == ["scores", "ranking", "randomization_correlation_curve"]
     titles = [axes.get_title() for axes in figures["scores"].axes if axes.get_visible()]
     assert titles == ["energy in box\n(higher is better)", "randomization correlation\n(lower is better)"]
     (axes,) = figures["randomization_correlation_curve"].axes
@@ -140,7 +153,8 @@ def test_what_is_said_of_scores_that_no_map_has(
     method = {"n_degenerate": 0, "scores": dict.fromkeys(scores, none), "curves": {}}
     summary: dict = dict.fromkeys(("n_images", "n_failed", "n_box_errors", "n_labelled"), 0)
     summary |= dict.fromkeys(("top1", "top5"))
-    summary |= {"methods": {"GradCAM": method}, "failing_randomization": [], "undecided_randomization": []} | counts
+    summary |= {"methods": {"GradCAM": method}, "ranking": {}, "failing_randomization": []}
+    summary |= {"undecided_randomization": []} | counts
     (said,) = report_attribution(summary, has_boxes, explains_predicted=True).notes
     assert re.search(note, said)
     assert ("--data.boxes" in said) == (has_boxes is not True and "insertion" not in scores)

@@ -94,14 +94,14 @@ def test_summary_of_what_may_be_otherwise_than_meant(tmp_path: Path) -> None:
         row |= {"c": {"exif_orientation": 2, "doubt": "dim"}, "e": {"exif_orientation": 8}}.get(row["path"], {})
     write_part(tmp_path / part_name(0), found[3:], SCHEMA)
     write_part(tmp_path / part_name(1), found[:3], SCHEMA)
-    summary = summarize_images(read_rows(tmp_path).to_pandas())
+    summary = summarize_images(read_rows(tmp_path))
     assert (summary["n_unturned"], summary["doubts"]) == (2, {"dim": 2})
 
 
 def test_summary_of_images(tmp_path: Path) -> None:
     write_part(tmp_path / part_name(0), rows("b", 0, 0, 1.0, None) + rows("d", -1, 0, None, None), SCHEMA)
     write_part(tmp_path / part_name(1), failed("c") + rows("a", 1, 0, 0.25, 0.5), SCHEMA)
-    assert summarize_images(read_rows(tmp_path).to_pandas()) == {
+    assert summarize_images(read_rows(tmp_path)) == {
         "n_images": 4,
         "n_failed": 1,
         "n_box_errors": 0,
@@ -112,5 +112,5 @@ def test_summary_of_images(tmp_path: Path) -> None:
         "top5": 1.0,
     }
     write_part(tmp_path / "failures" / part_name(0), failed("c"), SCHEMA)
-    summary = summarize_images(read_rows(tmp_path / "failures").to_pandas())
+    summary = summarize_images(read_rows(tmp_path / "failures"))
     assert (summary["n_images"], summary["n_failed"], summary["top1"]) == (1, 1, None)

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import multiprocessing
 import os
 import signal
 import subprocess
@@ -98,6 +99,14 @@ def test_a_step_that_fails_ends_the_demo(scripts: Path, capfd: pytest.CaptureFix
     assert told.err.endswith("this is why\n")
     assert "wait" not in told.out
     assert not (scripts / "out/index.html").exists()
+
+
+@pytest.mark.process
+def test_a_step_starts_its_workers_as_if_it_had_been_typed(scripts: Path) -> None:
+    method = "import multiprocessing\n\ndef main():\n    print(multiprocessing.get_start_method())\n"
+    (scripts / "start.py").write_text(f"from lightning_modules.running import run_main\n{method}")
+    (ended,) = run_steps([Step("", "", ["start.py"])], scripts)
+    assert ended.stdout == f"{multiprocessing.get_start_method()}\n"
 
 
 @pytest.mark.process

@@ -1,0 +1,55 @@
+"""The places of methods by several scores -> a matplotlib figure. Knows no model and no logger."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+from matplotlib.figure import Figure
+
+from lightning_modules.figures.style import plain_text, wrap_name
+
+
+@plain_text
+def ranking_figure(ranking: Mapping[str, Mapping[str, Any]], methods: Sequence[str]) -> Figure:
+    """A row for each method and a column for each score: the places that it may have, the darker the better.
+
+    Args:
+        ranking: Score -> {"better", "n", "methods": {name: {"mean", "best_place", "worst_place"}}}, as in the summary.
+        methods: In the order of the rows.
+    """
+    figure = Figure(figsize=(2.6 + 1.15 * len(ranking), 1.9 + 0.36 * len(methods)), dpi=110, layout="constrained")
+    axes = figure.subplots()
+    last = len(methods) - 1
+    places = np.array([[np.mean(_places(ranked, method)) - 1 for ranked in ranking.values()] for method in methods])
+    axes.imshow(1 - places / last, cmap="Blues", vmin=-0.1, vmax=1.6, aspect="auto")
+    for y, method in enumerate(methods):
+        for x, ranked in enumerate(ranking.values()):
+            best, worst = _places(ranked, method)
+            text = f"{best}" if best == worst else f"{best}–{worst}"
+            mean = f"{ranked['methods'][method]['mean']:.3f}"
+            axes.text(
+                x, y - 0.12, text, ha="center", va="center", fontsize=10, weight="bold" if best == 1 else "normal"
+            )
+            axes.text(x, y + 0.26, mean, ha="center", va="center", fontsize=7, color="0.3")
+    titles = [
+        f"{wrap_name(name.replace('_', ' '), 14)}\n({ranked['better']} is better)" for name, ranked in ranking.items()
+    ]
+    axes.set_xticks(range(len(ranking)), titles, fontsize=8)
+    axes.xaxis.tick_top()
+    axes.set_yticks(range(len(methods)), [wrap_name(name) for name in methods], fontsize=9)
+    axes.tick_params(length=0)
+    axes.spines[:].set_visible(False)
+    counts = sorted({ranked["n"] for ranked in ranking.values()})
+    n = "-".join(f"{count:,}" for count in dict.fromkeys((counts[0], counts[-1])))
+    figure.suptitle(f"Places of the methods, and their means, over {n} images", fontsize=11)
+    axes.set_xlabel(
+        "2–4: from second to fourth; no more can be told apart with 95 % over all pairs of methods", fontsize=8
+    )
+    return figure
+
+
+def _places(ranked: Mapping[str, Any], method: str) -> tuple[int, int]:
+    of_method = ranked["methods"][method]
+    return of_method["best_place"], of_method["worst_place"]

@@ -1,0 +1,66 @@
+"""LayerCAM: a class activation map of any layer, and of several together."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from functools import reduce
+
+import torch
+from torch import Tensor
+
+from lightning_modules.errors import InputError
+from lightning_modules.gradients.forward_pass import ForwardPass
+from lightning_modules.gradients.needs import Needs
+from lightning_modules.methods.cam import ClassActivationMap, on_pixels
+from lightning_modules.networks.network import Network
+
+GAMMA = 2.0
+"""How far the paper enlarges small values before maps of several layers are joined."""
+
+
+class LayerCAM(ClassActivationMap):
+    r"""LayerCAM, ``(N, 1, H, W)``, at least 0: each activation counts by its own gradient, where that is positive.
+
+    .. math:: L = \mathrm{ReLU}\Big(\sum_k \mathrm{ReLU}\Big(\frac{\partial y}{\partial A^k}\Big) \odot A^k\Big)
+
+    Maps of several layers are fused by the greatest value at each pixel, each brought to one scale before:
+
+    .. math:: \hat{L} = \tanh\Big(\frac{\gamma L}{\max L}\Big), \quad \gamma = 2
+
+    The paper enlarges so the maps of shallow layers only. Which layers are shallow no network says, so here, as in
+    torch-cam, all are. It costs a backward pass that ends at the first of the layers; with the network's own layer,
+    nothing beside Grad-CAM.
+
+    Args:
+        layers: Name of a layer, as for GradCAM, or of several, which are fused. null = the network's own target layer,
+            features.29 in VGG16.
+
+    Raises:
+        InputError: If there is no layer in the list.
+
+    Reference: Jiang et al., "LayerCAM: Exploring Hierarchical Class Activation Maps for Localization", IEEE
+    Transactions on Image Processing 2021.
+    """
+
+    def __init__(self, layers: str | Sequence[str] | None = None) -> None:
+        self.layers = layers if layers is None or isinstance(layers, str) else list(layers)
+        if self.layers == []:
+            raise InputError("LayerCAM.layers is empty: name a layer, or give null for the network's own.")
+
+    def needs(self, network: Network) -> Needs:
+        name = type(self).__name__
+        return Needs(layer_gradients={network.target_layer_for(name, layer, "layers") for layer in self._each()})
+
+    def __call__(self, forward_pass: ForwardPass) -> Tensor:
+        grids = [self.grid(forward_pass, layer) for layer in self._each()]
+        if len(grids) > 1:
+            largest = [grid.amax((1, 2, 3), keepdim=True) for grid in grids]
+            grids = [(GAMMA * grid / top.where(top > 0, 1)).tanh() for grid, top in zip(grids, largest, strict=True)]
+        return reduce(torch.maximum, [on_pixels(grid, forward_pass) for grid in grids])
+
+    def _each(self) -> Sequence[str | None]:
+        return [self.layers] if self.layers is None or isinstance(self.layers, str) else self.layers
+
+    @staticmethod
+    def weighted(activation: Tensor, gradient: Tensor) -> Tensor:
+        return gradient.relu() * activation

@@ -1,0 +1,90 @@
+"""What SmoothGrad and VarGrad share: the maps of a method at noisy copies of an image."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from lightning_modules.errors import InputError
+from lightning_modules.gradients.forward_pass import ForwardPass
+from lightning_modules.gradients.needs import Needs
+from lightning_modules.methods.base import AttributionMethod
+from lightning_modules.methods.checks import check_at_least_one
+from lightning_modules.methods.gradient import Saliency
+from lightning_modules.methods.variants import at_variants, generators, shared_batches
+from lightning_modules.networks.network import Network
+
+
+class NoisyCopies(AttributionMethod):
+    """Makes one map of many, each of a noisy copy of the image. A subclass says how.
+
+    The noise of an image follows from the seed and the image's key alone, so its map is the same in any batch. The
+    target is that of the clean image.
+
+    Args:
+        n_samples: Noisy copies of each image, at least 1.
+        noise_level: Standard deviation of the noise as a fraction of the image's own range, at least 0.
+        clip: Whether the noisy pixels are clipped to [0, 1]. The paper does not clip.
+        max_batch: Most noisy images in one pass, which bounds the memory. null = as many as the batch has, at least 32.
+        seed: Seed of the noise.
+        method: Whose maps of the copies are taken, such as GuidedBackprop or GradCAM. null = Saliency, the gradient.
+
+    Raises:
+        InputError: If ``n_samples``, ``noise_level`` or ``max_batch`` is out of its range.
+    """
+
+    def __init__(
+        self,
+        n_samples: int = 25,
+        noise_level: float = 0.15,
+        clip: bool = False,
+        max_batch: int | None = None,
+        seed: int = 0,
+        method: AttributionMethod | None = None,
+    ) -> None:
+        check_at_least_one(n_samples=n_samples, max_batch=max_batch)
+        if not noise_level >= 0:
+            raise InputError(f"noise_level must be at least 0, got {noise_level}.")
+        self.n_samples = n_samples
+        self.noise_level = noise_level
+        self.clip = clip
+        self.max_batch = max_batch
+        self.seed = seed
+        self.method = method
+
+    def needs(self, network: Network) -> Needs:
+        (self.method or Saliency()).needs(network)  # refuses what cannot be, before the first batch
+        return Needs()  # it makes passes of its own, at the noisy images
+
+    def samples(self, forward_pass: ForwardPass) -> Iterator[tuple[slice, int, Tensor]]:
+        """Maps of noisy copies, batch by batch.
+
+        Yields:
+            Which n of the images; how many copies of them came before; and the maps, ``(K, n, C, H, W)``.
+        """
+        images, method = forward_pass.images.detach(), self.method or Saliency()
+        sigma = self.noise_level * (images.amax((1, 2, 3), keepdim=True) - images.amin((1, 2, 3), keepdim=True))
+        drawn, needs = generators(forward_pass, self.seed), method.needs(forward_pass.network)
+        for part, copies in shared_batches(len(images), self.n_samples, self.max_batch):
+            k = copies.stop - copies.start
+            # Drawn copy by copy, so that the noise does not depend on how many share a pass.
+            noise = [self._noise(images[part], drawn[part]) for _ in range(k)]
+            noisy = torch.stack([images[part] + sigma[part] * of_copy for of_copy in noise])
+            noisy = noisy.clamp(0, 1) if self.clip else noisy
+            maps = method(at_variants(forward_pass, noisy, part, needs))
+            yield part, copies.start, maps.unflatten(0, noisy.shape[:2])
+
+    @staticmethod
+    def _noise(images: Tensor, drawn: list[torch.Generator]) -> Tensor:
+        # In float32 whatever the images are: in float64 other numbers are drawn.
+        options: dict[str, Any] = {"device": images.device, "dtype": torch.float32}
+        noise = [torch.randn(images.shape[1:], generator=generator, **options) for generator in drawn]
+        return torch.stack(noise).to(images.dtype)
+
+
+def zeros_for(maps: Tensor, forward_pass: ForwardPass) -> Tensor:
+    """Where the maps of all images of a pass are added up, of maps ``(K, n, C, H, W)`` of some of them."""
+    return maps.new_zeros(len(forward_pass.images), *maps.shape[2:])

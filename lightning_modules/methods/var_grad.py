@@ -1,0 +1,34 @@
+"""VarGrad: how much the gradient varies over noisy copies of an image."""
+
+from __future__ import annotations
+
+from torch import Tensor
+
+from lightning_modules.gradients.forward_pass import ForwardPass
+from lightning_modules.methods.noisy_copies import NoisyCopies, zeros_for
+
+
+class VarGrad(NoisyCopies):
+    r"""VarGrad, ``(N, 3, H, W)``, at least 0: the variance of the gradient over noisy copies of the image.
+
+    .. math:: V(x) = \frac{1}{n} \sum_{i=1}^{n} \big(\nabla y(x + \epsilon_i) - M(x)\big)^2, \quad
+        \epsilon_i \sim \mathcal{N}(0, \sigma^2)
+
+    where ``M`` is SmoothGrad's mean over the same copies: of the same seed and image they have the same noise. It costs
+    ``n_samples`` forward and backward passes.
+
+    Reference: Adebayo et al., "Sanity Checks for Saliency Maps", NeurIPS 2018; its appendix.
+    """
+
+    def __call__(self, forward_pass: ForwardPass) -> Tensor:
+        mean: Tensor | None = None
+        for part, n, maps in self.samples(forward_pass):
+            if mean is None:
+                mean, squares = zeros_for(maps, forward_pass), zeros_for(maps, forward_pass)
+            # Chan's way to join the squares of two samples: a mean of squares less a squared mean would round to
+            # anything where the gradient hardly varies.
+            k = len(maps)
+            change = maps.mean(0) - mean[part]
+            squares[part] += (maps - maps.mean(0)).square().sum(0) + change.square() * (n * k / (n + k))
+            mean[part] += change * (k / (n + k))
+        return squares / self.n_samples

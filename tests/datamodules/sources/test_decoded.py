@@ -1,0 +1,348 @@
+from __future__ import annotations
+
+import os
+import pickle
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pytest
+from PIL import ExifTags, Image
+
+from datamodules import DataError, ImageFolderDataModule, Preprocess, label_file, pack_decoded
+from datamodules.reading.annotations import Annotation, write_annotation
+from datamodules.reading.samples import SampleReader
+from datamodules.sources import decoded_packing
+from datamodules.sources.decoded import DecodedListing, list_decoded
+from datamodules.sources.decoded_files import OpenShard
+from datamodules.sources.listing import Share
+from tests.datamodules.sources.test_shards import NAMES, same, samples
+from tests.images import make_images
+
+# A worker's death may come while torch opens files, to see whether it still can.
+pytestmark = pytest.mark.filterwarnings("ignore:unclosed file <_io.FileIO:ResourceWarning")
+
+SMALL = Preprocess(32, 24)
+SIZES = {"resize_size": 32, "input_size": 24}
+
+
+def make_folder(root: Path) -> Path:
+    """Images of every kind that there is: turned, dark, damaged, oddly named, with boxes that are right and wrong."""
+    make_images(root / "images", *(f"cat/{k}.png" for k in range(5)), *(f"dog/{k}.png" for k in range(4)))
+    generator = np.random.default_rng(0)
+    for k, size in enumerate([(60, 40), (40, 60), (31, 33), (2000, 7)]):
+        pixels = generator.integers(0, 256, (*size[::-1], 3), dtype=np.uint8)
+        exif = Image.Exif()
+        exif[ExifTags.Base.Orientation] = (1, 6, 3, 8)[k]
+        Image.fromarray(pixels).save(root / f"images/dog/noise {k}.jpg", exif=exif)
+    Image.fromarray(generator.integers(0, 900, (40, 50), dtype=np.uint16)).save(root / "images/cat/dark.png")
+    (root / "images/dog/empty.jpg").touch()
+    os.rename(root / "images/cat/4.png", os.fsencode(root / "images/cat") + b"/\xff\n.png")
+    (root / "images/cat/deeper").mkdir()
+    shutil.copy(root / "images/dog/0.png", root / "images/cat/deeper/x.png")
+    for name, annotation in {
+        "cat/0": Annotation(50, 40, ("cat", "bird", "dog"), ((10, 10, 20.5, 30), (0, 0, 9, 9), (1, 2, 3, 4))),
+        "cat/1": Annotation(10, 40, ("cat",), ((1, 1, 2, 3),)),  # of another size
+        "cat/2": Annotation(50, 40, (), ()),
+        "dog/noise 1": Annotation(60, 40, ("dog",), ((1, 1, 20, 30),)),
+        "dog/noise 2": Annotation(31, 33, ("dog",), ((1, 1, 20, 30),)),  # turned or not: nobody knows
+    }.items():
+        (root / "boxes" / name).parent.mkdir(parents=True, exist_ok=True)
+        write_annotation(root / f"boxes/{name}.xml", annotation)
+    (root / "boxes/dog/3.xml").write_text("<annotation>")
+    return root
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    root = make_folder(tmp_path_factory.mktemp("folder"))
+    pack_decoded(root / "images", root / "decoded", SMALL, 5, root / "boxes", num_workers=0)
+    return root
+
+
+def test_the_folder_is_of_all_kinds(folder: Path) -> None:
+    found = samples(folder / "images", boxes=str(folder / "boxes"), **SIZES)
+    assert len(found) == 16
+    assert found["dog/empty.jpg"] == "the file is empty"
+    whole: Any = {path: sample for path, sample in found.items() if isinstance(sample, tuple)}
+    assert sum(sample[2] is not None for sample in whole.values()) == 3
+    assert sum(sample[4] > 1 for sample in whole.values()) == 3
+    assert sum(sample[5] is not None for sample in whole.values()) == 1
+    assert {len(sample[6][0]) for sample in whole.values()} == {0, 1, 3}
+
+
+@pytest.mark.parametrize(("world", "workers"), [(1, 0), (1, 2), (3, 0)])
+@pytest.mark.parametrize("where", ["decoded", "decoded/{00000..00003}.decoded.arrow"], ids=["folder", "pattern"])
+def test_same_samples_as_from_the_folder(folder: Path, where: str, world: int, workers: int) -> None:
+    """To the bit, failures and the messages of boxes among them."""
+    expected = samples(folder / "images", boxes=str(folder / "boxes"), **SIZES)
+    assert same(samples(folder / where, world, workers, **SIZES), expected)
+
+
+def test_labels_of_boxes_are_those_of_the_network_that_reads(folder: Path) -> None:
+    for names in (["dog", "bird", "cat"], ["cat", "dog", "b_ird", "bird", "bi rd"], ["cat", "dog", "bird", "bird"]):
+        found = samples(folder / "decoded", class_names=names, **SIZES)
+        assert same(found, samples(folder / "images", class_names=names, boxes=str(folder / "boxes"), **SIZES))
+
+
+def test_originals_are_those_of_the_files(folder: Path) -> None:
+    batches = []
+    for root in (folder / "images", folder / "decoded"):
+        data = ImageFolderDataModule(str(root), class_names=NAMES, num_workers=0, n_originals=20, **SIZES)
+        data.setup("test")
+        (batch,) = data.test_dataloader()
+        batches.append(dict(zip(batch["path"], batch["original"], strict=True)))
+    for path, original in batches[0].items():
+        np.testing.assert_array_equal(batches[1][path].pixels, original.pixels)
+        assert batches[1][path].view == original.view
+    assert len(batches[0]) == 15
+
+
+def test_beyond_the_first_images_the_packed_pixels_are_shown(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    make_images(tmp_path / "images", "cat/a.png", "cat/b.png")
+    monkeypatch.setattr(decoded_packing, "ORIGINALS", 1)
+    pack_decoded(tmp_path / "images", tmp_path / "decoded", SMALL, num_workers=0)
+    data = ImageFolderDataModule(str(tmp_path / "decoded"), class_names=NAMES, num_workers=0, n_originals=2, **SIZES)
+    data.setup("test")
+    (batch,) = data.test_dataloader()
+    kept, packed = batch["original"]
+    assert kept.pixels.shape == (40, 50, 3)
+    np.testing.assert_array_equal(packed.pixels, batch["image"][1].permute(1, 2, 0))
+    assert packed.view == (0, 0, 24, 24)
+
+
+def test_turned_images(folder: Path, tmp_path: Path) -> None:
+    options: dict[str, Any] = {"exif_orientation": True, **SIZES}
+    pack_decoded(
+        folder / "images", tmp_path / "turned", SMALL, boxes=folder / "boxes", exif_orientation=True, num_workers=0
+    )
+    expected = samples(folder / "images", boxes=str(folder / "boxes"), **options)
+    assert same(samples(tmp_path / "turned", **options), expected)
+
+
+def test_boxes_that_are_given_later(folder: Path, tmp_path: Path) -> None:
+    """As with tar shards, they count where none were packed."""
+    pack_decoded(folder / "images", tmp_path / "bare", SMALL, num_workers=0)
+    boxes = str(folder / "boxes")
+    assert same(samples(tmp_path / "bare", boxes=boxes, **SIZES), samples(folder / "images", boxes=boxes, **SIZES))
+    assert same(samples(tmp_path / "bare", **SIZES), samples(folder / "images", **SIZES))
+
+
+def test_a_flat_folder_is_labelled_by_a_table_or_by_boxes(tmp_path: Path) -> None:
+    make_images(tmp_path / "flat", "a.png", "b.png", "c.png", "d.png")
+    (tmp_path / "flat/d.png").write_bytes(b"")
+    (tmp_path / "labels.csv").write_text("a.png,dog\nb.png,1\n")
+    (tmp_path / "boxes").mkdir()
+    for name, of in {"a": ("cat", "cat"), "b": ("cat", "dog"), "c": ("bird",), "d": ("dog",)}.items():
+        boxes = tuple((1.0, 1.0, 5.0, 5.0 + k) for k in range(len(of)))
+        write_annotation(tmp_path / f"boxes/{name}.xml", Annotation(50, 40, of, boxes))
+    labels = label_file(str(tmp_path / "labels.csv"), None)
+    pack_decoded(tmp_path / "flat", tmp_path / "table", SMALL, labels=labels, num_workers=0)
+    pack_decoded(tmp_path / "flat", tmp_path / "boxed", SMALL, boxes=tmp_path / "boxes", num_workers=0)
+    pack_decoded(tmp_path / "flat", tmp_path / "bare", SMALL, num_workers=0)
+    for name, expected in {"table": [1, 1, -1, -1], "boxed": [0, -1, -1, 1], "bare": [-1] * 4}.items():
+        listing = list_decoded(tmp_path / name, NAMES)
+        found = {listing.path(k): label for k, label in enumerate(listing.labels.tolist())}
+        assert [found[f"{letter}.png"] for letter in "abcd"] == expected, name
+
+
+def test_what_is_done_is_left_out_and_parts_are_those_of_the_folder(folder: Path) -> None:
+    done = {"cat/\\xff\n.png", "dog/noise 1.jpg", "dog/empty.jpg"}
+    found = samples(folder / "decoded", world=2, done=done, **SIZES)
+    assert found.keys() == samples(folder / "images", **SIZES).keys() - done
+    for part in ({"include": ["dog/noise*", "cat/0.png"]}, {"limit_per_class": 2}, {"sample": 5, "seed": 3}):
+        options: dict[str, Any] = {**part, **SIZES, "boxes": str(folder / "boxes")}
+        expected = samples(folder / "images", **options)
+        assert 2 < len(expected) < 16
+        assert same(samples(folder / "decoded", **options), expected)
+
+
+def test_a_listing_is_sent_as_a_name_and_knows_its_content(folder: Path, tmp_path: Path) -> None:
+    listing = list_decoded(folder / "decoded", NAMES).part(
+        ImageFolderDataModule(str(folder / "decoded"), class_names=NAMES, sample=7).wishes.subset
+    )
+    listing.save(tmp_path / "listing.arrow")
+    loaded = DecodedListing.load(tmp_path / "listing.arrow")
+    sent = pickle.dumps(loaded)
+    assert len(sent) < 1000
+    again = pickle.loads(sent)
+    assert again.fingerprint() == listing.fingerprint()
+    assert [again.place(k) for k in range(7)] == [listing.place(k) for k in range(7)]
+    Image.new("RGB", (50, 40), "red").save(folder / "images/cat/3.png")
+    pack_decoded(folder / "images", tmp_path / "other", SMALL, 5, folder / "boxes", num_workers=0)
+    one, two = (list_decoded(root, NAMES).fingerprint() for root in (folder / "decoded", tmp_path / "other"))
+    assert one.pop("content_sha256") != two.pop("content_sha256")
+    assert one == two
+    make_images(folder / "images/cat", "0.png", "1.png", "2.png", "3.png")
+
+
+def test_the_same_folder_gives_the_same_bytes(folder: Path, tmp_path: Path) -> None:
+    pack_decoded(folder / "images", tmp_path / "again", SMALL, 5, folder / "boxes", num_workers=2)
+    shards = sorted((folder / "decoded").iterdir())
+    assert len(shards) == 4
+    assert [shard.read_bytes() for shard in shards] == [(tmp_path / "again" / s.name).read_bytes() for s in shards]
+
+
+@pytest.mark.parametrize(
+    ("options", "wanted"),
+    [
+        ({"resize_size": 33}, "bilinear to a shorter side of 33, cropped to 24 × 24"),
+        ({"input_size": 20}, "shorter side of 32, cropped to 20 × 20"),
+        ({"interpolation": "bicubic"}, "as they lie, bicubic to"),
+        ({"exif_orientation": True}, "turned as EXIF asks, bilinear to"),
+    ],
+    ids=str,
+)
+def test_other_pixels_than_the_network_wants_are_refused(folder: Path, options: dict, wanted: str) -> None:
+    data = ImageFolderDataModule(str(folder / "decoded"), class_names=NAMES, **{**SIZES, **options})
+    packed = "holds images as they lie, bilinear to a shorter side of 32, cropped to 24 × 24, and the network is to"
+    for refused in (data.fingerprint, lambda: data.setup("test")):
+        with pytest.raises(DataError, match=f"{packed} see them .*{wanted}.*: pack them for it"):
+            refused()
+    listing = list_decoded(folder / "decoded", NAMES)
+    with pytest.raises(DataError, match=wanted):
+        listing.loader(
+            SampleReader(data.preprocess, exif_orientation=data.exif_orientation),
+            Share(),
+            {"batch_size": 1, "num_workers": 0, "pin_memory": False},
+        )
+
+
+def test_the_same_pixels_said_otherwise_are_not_refused(folder: Path, tmp_path: Path) -> None:
+    pack_decoded(folder / "images", tmp_path / "uncropped", Preprocess(None, 24), num_workers=0)
+    assert len(samples(tmp_path / "uncropped", resize_size=24, input_size=24)) == 16
+
+
+def without_one(root: Path) -> None:
+    (root / "00001.decoded.arrow").unlink()
+
+
+def cut(root: Path) -> None:
+    with (root / "00002.decoded.arrow").open("r+b") as file:
+        file.truncate(1000)
+
+
+def emptied(root: Path) -> None:
+    (root / "00000.decoded.arrow").write_bytes(b"")
+
+
+def foreign(root: Path) -> None:
+    with pa.OSFile(str(root / "00000.decoded.arrow"), "wb") as sink, pa.ipc.new_file(sink, pa.schema([])):
+        pass
+
+
+def mixed(root: Path) -> None:
+    pack_decoded(root.parent / "images", root.parent / "more", Preprocess(24, 24), num_workers=0)
+    shutil.copy(root.parent / "more/00000.decoded.arrow", root / "00009.decoded.arrow")
+
+
+def twice(root: Path) -> None:
+    shutil.copy(root / "00001.decoded.arrow", root / "00002.decoded.arrow")
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (without_one, "holds 3 of the 4 shards that were packed together"),
+        (cut, r"00002\.decoded\.arrow is no decoded shard, or is not whole: pack it again"),
+        (emptied, r"00000\.decoded\.arrow is no decoded shard, or is not whole"),
+        (foreign, r"00000\.decoded\.arrow is no decoded shard, or is not whole"),
+        (mixed, r"00009\.decoded\.arrow and .*00000\.decoded\.arrow were not packed together"),
+        (twice, "were packed twice"),
+    ],
+    ids=["a shard is missing", "cut", "empty", "of somebody else", "mixed", "twice"],
+)
+def test_shards_that_are_not_whole(folder: Path, tmp_path: Path, change: Callable[[Path], None], message: str) -> None:
+    shutil.copytree(folder / "decoded", tmp_path / "decoded")
+    (tmp_path / "images").symlink_to(folder / "images")
+    change(tmp_path / "decoded")
+    with pytest.raises(DataError, match=message):
+        list_decoded(tmp_path / "decoded", NAMES)
+
+
+@pytest.mark.parametrize(
+    ("class_names", "options", "message"),
+    [
+        (None, {}, "class_names have to be known"),
+        (["cat", "horse"], {}, "1 of 2 class folders match no class of the network"),
+        (["cat", "cat", "dog"], {}, "fits several classes"),
+        (NAMES, {"labels": "labels.csv"}, r"pack_shards\.py --data\.labels writes them there"),
+        (NAMES, {"include": "horse*"}, "data.include horse.* matches none of 16 images"),
+    ],
+    ids=["unknown", "others", "two of a name", "labels", "include"],
+)
+def test_bad_wishes(
+    folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, class_names: Any, options: Any, message: str
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "labels.csv").write_text("a.png,dog\n")
+    data = ImageFolderDataModule(str(folder / "decoded"), class_names=class_names, **SIZES, **options)
+    with pytest.raises(DataError, match=message):
+        data.fingerprint()
+
+
+def test_a_class_that_was_packed_and_the_network_lacks(tmp_path: Path) -> None:
+    make_images(tmp_path / "flat", "a.png")
+    (tmp_path / "labels.csv").write_text("a.png,horse\n")
+    labels = label_file(str(tmp_path / "labels.csv"), None)
+    pack_decoded(tmp_path / "flat", tmp_path / "decoded", SMALL, labels=labels, num_workers=0)
+    with pytest.raises(DataError, match="are of the class 'horse', which the network lacks"):
+        list_decoded(tmp_path / "decoded", NAMES)
+
+
+@pytest.mark.parametrize("place", ["", "train", "val"])
+def test_training_needs_the_files(folder: Path, tmp_path: Path, place: str) -> None:
+    make_images(tmp_path / "root", "train/cat/a.png", "val/cat/a.png")
+    if place:
+        shutil.rmtree(tmp_path / "root" / place)
+    shutil.copytree(folder / "decoded", tmp_path / "root" / place if place else tmp_path / "alone")
+    data = ImageFolderDataModule(str(tmp_path / ("root" if place else "alone")))
+    for refused in (lambda: data.setup("fit"), data.train_class_names):
+        with pytest.raises(DataError, match=r"holds shards, which are for evaluation; training crops each image anew"):
+            refused()
+
+
+class TestPacking:
+    def test_a_full_disk_is_told_before(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        make_images(tmp_path / "images", "cat/a.png", "cat/b.png")
+        usage = shutil.disk_usage(tmp_path)._replace(free=2 * 3 * 24 * 24 - 1)
+        monkeypatch.setattr(shutil, "disk_usage", lambda place: usage)
+        with pytest.raises(DataError, match=r"2 images of 1,728 bytes take 0\.0 GB, and .* has 0\.0 GB left"):
+            pack_decoded(tmp_path / "images", tmp_path / "new/decoded", SMALL, num_workers=0)
+        assert not (tmp_path / "new").exists()
+
+    def test_all_or_nothing(self, tmp_path: Path) -> None:
+        make_images(tmp_path / "images", "cat/a.png", "cat/b.png")
+
+        def stopped(numbers: range) -> Any:
+            yield 0
+            raise KeyboardInterrupt
+
+        with pytest.raises(KeyboardInterrupt):
+            pack_decoded(tmp_path / "images", tmp_path / "out", SMALL, 1, track=stopped, num_workers=0)
+        assert [path.name for path in tmp_path.iterdir()] == ["images"]
+        pack_decoded(tmp_path / "images", tmp_path / "out", SMALL, 1, num_workers=0)
+        with pytest.raises(DataError, match="exists and is not an empty folder"):
+            pack_decoded(tmp_path / "images", tmp_path / "out", SMALL, num_workers=0)
+
+    def test_what_a_killed_one_left_is_told(self, tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+        make_images(tmp_path / "images", "cat/a.png")
+        for name in (".out.999999999.part", ".outer.3.part", ".out.listing.part"):
+            (tmp_path / name).mkdir()
+        pack_decoded(tmp_path / "images", tmp_path / "out", SMALL, num_workers=0)
+        (said,) = caplog.messages
+        assert said.startswith(f"{tmp_path}/.out.999999999.part is being written, or was left behind by a process")
+
+    def test_a_shard_is_read_where_it_lies(self, folder: Path) -> None:
+        """Not a byte of it is copied before an image is asked for, and it takes no open file."""
+        n_open = len(os.listdir("/proc/self/fd"))
+        shard = OpenShard(str(folder / "decoded/00000.decoded.arrow"))
+        assert len(os.listdir("/proc/self/fd")) == n_open
+        seen = shard.look(0, with_original=False)
+        assert "failed" not in seen
+        assert seen["image"].data_ptr() == shard.images.data_ptr()
+        maps = Path("/proc/self/maps").read_text()
+        assert f"{folder}/decoded/00000.decoded.arrow" in maps
