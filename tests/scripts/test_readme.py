@@ -92,7 +92,7 @@ class TestPages:
 
     def test_every_script_stands_in_the_table(self) -> None:
         told = re.findall(r"^\| `(\w+\.py)", MAIN.read_text(), re.MULTILINE)
-        assert sorted(told) == sorted(path.name for path in (ROOT / "scripts").glob("*.py"))
+        assert sorted(told) == sorted(path.name for path in (ROOT / "scripts").glob("[!_]*.py"))
 
 
 def anchor(heading: str) -> str:
