@@ -35,16 +35,14 @@ def run_of(rows: Sequence[Mapping[str, Any]], name: str = "a", **facts: Any) -> 
 
 def rows_of(scores: Mapping[str, Mapping[str, float | None]], **of_images: Mapping[str, Any]) -> list[dict[str, Any]]:
     """A row for each image and method, by path -> method -> insertion; and further columns, by path."""
-    return [
-        {
-            **{"path": path, "status": "ok", "label": 0, "label_name": "cat", "prediction": 0},
-            **{"prediction_name": "cat", "top1": True, "target": 0, "method": method, "degenerate": value is None},
-            **{"insertion": value},
-            **{name: values[path] for name, values in of_images.items() if path in values},
-        }
-        for path, of in scores.items()
-        for method, value in of.items()
-    ]
+    found = []
+    for path, of in scores.items():
+        for method, value in of.items():
+            row = {"path": path, "status": "ok", "label": 0, "label_name": "cat", "prediction": 0}
+            row |= {"prediction_name": "cat", "top1": True, "target": 0, "method": method}
+            row |= {"degenerate": value is None, "insertion": value}
+            found.append(row | {name: values[path] for name, values in of_images.items() if path in values})
+    return found
 
 
 A = {"x": {"CAM": 0.1, "IG": 0.5}, "y": {"CAM": 0.2, "IG": 0.5}, "z": {"CAM": 0.3, "IG": None}}
