@@ -1,4 +1,4 @@
-"""Streams ImageNet-style folders of images, ``root/<class>/*.JPEG``, one flat folder without labels, or tar shards."""
+"""Streams ImageNet-style folders of images, ``root/<class>/*.JPEG``, one flat folder without labels, or shards."""
 
 from __future__ import annotations
 
@@ -17,6 +17,7 @@ from datamodules.classes import checked_names
 from datamodules.errors import DataError
 from datamodules.pixels import BytesDataModule
 from datamodules.reading.annotations import folder_of_boxes
+from datamodules.reading.copied_ahead import CopiedAhead, CudaCopies
 from datamodules.reading.decoding import Preprocess
 from datamodules.reading.samples import Failure, Sample, SampleReader, collate
 from datamodules.reading.worker_loader import worker_loader
@@ -31,15 +32,16 @@ from datamodules.sources.wishes import Wishes
 
 
 class ImageFolderDataModule(BytesDataModule):
-    """Streams the images of ``root/<class>/*.JPEG``, of a flat folder, or of tar shards, each once over all devices.
+    """Streams the images of ``root/<class>/*.JPEG``, of a flat folder, or of shards, each once over all devices.
 
     A class folder is called as a class of the network is, or by the WordNet id (``n02123045``) of an ImageNet class,
     also if only some of the 1,000 are there; see :class:`~datamodules.classes.ClassTable`.
 
     Args:
-        root: Folder of class folders, or of images; or tar shards in WebDataset's layout: a folder that holds them, or
-            a pattern such as val-{0000..0049}.tar. Training looks for ``root/train`` and ``root/val``; where they do
-            not exist, a fifth of the images, chosen by the hash of their paths, is held out for validation.
+        root: Folder of class folders, or of images; or tar shards in WebDataset's layout, or decoded ones: a folder
+            that holds them, or a pattern such as val-{0000..0049}.tar. Training looks for ``root/train`` and
+            ``root/val``; where they do not exist, a fifth of the images, chosen by the hash of their paths, is held
+            out for validation.
         boxes: Folder of box annotations in ILSVRC's XML layout, ``boxes/<class>/<name>.xml`` or ``boxes/<name>.xml``.
         batch_size: Images in a batch, on each device.
         num_workers: Processes that decode images, for each device; 0 = the main one decodes. null = the CPUs divided
@@ -217,7 +219,9 @@ class ImageFolderDataModule(BytesDataModule):
     def test_dataloader(self) -> Iterable[Batch]:
         # Lightning's own sampler repeats images where they do not divide evenly; these neither repeat nor pad.
         rank, world = (self.trainer.global_rank, self.trainer.world_size) if self.trainer else (0, 1)
-        return self.listing.loader(self._test_reader(), Share(rank, world, self.limit), self._options())
+        loader = self.listing.loader(self._test_reader(), Share(rank, world, self.limit), self._options())
+        device = self.trainer.strategy.root_device if self.trainer else torch.device("cpu")
+        return CopiedAhead(loader, CudaCopies(device)) if device.type == "cuda" else loader
 
     def _test_reader(self) -> SampleReader:
         return SampleReader(self.preprocess, self.boxes, self.class_names, self.n_originals, self.exif_orientation)

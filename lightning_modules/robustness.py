@@ -175,9 +175,13 @@ class RobustnessModule(EvaluationModule):
         nothing = torch.zeros(len(images), dtype=torch.float64, device=images.device)
         evaluated, seen = [clean], [images]
         measured = [self._measured(clean, batch, target, Distances(nothing, nothing, are_in_range(images)), {})]
+        # Pixel by pixel with what the network works on, which may be channels_last, in one order of the memory.
+        laid_out = images
+        if images.stride() != adversarial[0].stride() and images.shape == adversarial[0].shape:
+            laid_out = torch.empty_like(adversarial[0]).copy_(images)
         for eps, attacked in zip(self.eps, adversarial):
-            attacked, is_lost = _without_nan(attacked, images)
-            distances = distances_of(self.attack, images, attacked, eps)
+            attacked, is_lost = _without_nan(attacked, laid_out)
+            distances = distances_of(self.attack, laid_out, attacked, eps)
             maps = self._explain(batch, attacked, explained)
             after = _Evaluated(maps.forward_pass.logits, dict(maps), is_lost)
             evaluated.append(after)

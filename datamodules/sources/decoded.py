@@ -29,7 +29,7 @@ from datamodules.sources.label_files import index_written
 from datamodules.sources.wishes import Wishes
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class DecodedListing(CountedListing):
     """The images of decoded shards.
 
@@ -44,11 +44,11 @@ class DecodedListing(CountedListing):
     key: ClassVar[bytes] = b"decoded"
     may_hold_boxes: ClassVar[bool] = True
 
-    numbers: np.ndarray = None  # type: ignore[assignment]  # a field behind those with defaults needs one
-    shards: tuple[str, ...] = ()
-    starts: tuple[int, ...] = ()
-    making: Making = None  # type: ignore[assignment]
-    sha256: str = ""
+    numbers: np.ndarray
+    shards: tuple[str, ...]
+    starts: tuple[int, ...]
+    making: Making
+    sha256: str
 
     @classmethod
     def lies_at(cls, root: Path) -> bool:

@@ -90,6 +90,10 @@ class Attack(NamedByOptions, ABC):
         """What a call gives, for an attack whose call looks at its images first; here without that look."""
         return self(network, images, target, eps)
 
+    def of_pass(self, forward_pass: ForwardPass, images: Tensor, target: Tensor, eps: float) -> Tensor:
+        """The same of the ``images`` of a pass, which knows more of them, such as what their noise is seeded from."""
+        return self.unchecked(forward_pass.network, images, target, eps)
+
     def sweep(self, forward_pass: ForwardPass, target: Tensor, eps: Sequence[float]) -> Sweep:
         """Attacks the images of a pass under each budget; a subclass may share work between them.
 
@@ -99,7 +103,7 @@ class Attack(NamedByOptions, ABC):
         """
         images = only_in_range(forward_pass.images.detach())
         with float32_gradients(images.device):
-            adversarial = [self.unchecked(forward_pass.network, images, target, value).detach() for value in eps]
+            adversarial = [self.of_pass(forward_pass, images, target, value).detach() for value in eps]
         still = [(image == images).flatten(1).all(1) for image in adversarial]
         return Sweep(adversarial, torch.stack(still).all(0))
 
@@ -115,15 +119,26 @@ def distances_of(attack: Attack, images: Tensor, adversarial: Tensor, eps: float
     """
     if adversarial.shape != images.shape:
         raise InputError(f"The attack {attack!r} gave {tuple(adversarial.shape)} of images {tuple(images.shape)}.")
-    delta = adversarial.flatten(1).double().sub_(images.flatten(1))
-    order = float(attack.norm)
-    linf, l2 = (torch.linalg.vector_norm(delta, p, 1) for p in (torch.inf, 2))
-    if order == torch.inf:
-        distance, rounding = linf, torch.full_like(linf, 2**-24)
-    else:
-        distance = l2 if order == 2 else torch.linalg.vector_norm(delta, order, 1)
-        rounding = 2**-24 * (delta != 0).sum(1) ** (1 / order)
+    # Image by image on a processor, whose caches hold one: three times faster.
+    n = 1 if images.device.type == "cpu" else len(images)
+    of_images = [_moved(a, b, float(attack.norm)) for a, b in zip(adversarial.split(n), images.split(n))]
+    linf, l2, distance, rounding = (torch.cat(of) for of in zip(*of_images))
     return Distances(linf, l2, (distance <= eps * (1 + 1e-6) + rounding) & are_in_range(adversarial))
+
+
+def _moved(adversarial: Tensor, images: Tensor, norm: float) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    """How far images ``(N, C, H, W)`` were moved, in the norms inf, 2 and ``norm``, and what of the last is rounding.
+
+    All are float64 ``(N,)``.
+    """
+    delta = (adversarial.double() - images.double()).flatten(1)
+    least, greatest = delta.aminmax(dim=1)
+    linf = torch.maximum(greatest, -least)
+    l2 = (delta[:, None] @ delta[:, :, None])[:, 0, 0].sqrt()
+    if norm == torch.inf:
+        return linf, l2, linf, torch.full_like(linf, 2**-24)
+    distance = l2 if norm == 2 else torch.linalg.vector_norm(delta, norm, 1)
+    return linf, l2, distance, 2**-24 * (delta != 0).sum(1) ** (1 / norm)
 
 
 def check_budget(attack: Attack, images: Tensor, adversarial: Tensor, eps: float) -> Distances:

@@ -11,30 +11,6 @@ from matplotlib.figure import Figure
 from lightning_modules.figures.style import COLORS, in_legend, plain_text, wrap_name
 
 MARKERS = "osD^vPX"
-LOWER_IS_BETTER = frozenset(
-    (
-        "average_drop",
-        "completeness_error",
-        "deletion",
-        "localization_error_top1",
-        "localization_error_top5",
-        "randomization_correlation",
-        "randomization_correlation_of_seeds",
-        "randomization_ssim",
-        "relative_completeness_error",
-    )
-)
-"""Scores of which less is better; for all others, more."""
-
-
-def better(score: str) -> str:
-    """Whether higher or lower is better.
-
-    Example:
-        >>> better("insertion"), better("deletion")
-        ('higher', 'lower')
-    """
-    return "lower" if score in LOWER_IS_BETTER else "higher"
 
 
 @plain_text

@@ -8,6 +8,7 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+import pandas as pd
 import pyarrow as pa
 import pyarrow.compute as pc
 import yaml
@@ -17,6 +18,7 @@ from lightning_modules.pages.page import Page, Section
 from lightning_modules.pages.pictures import Album, in_words
 from lightning_modules.pages.told import Told
 from lightning_modules.results.rows import Row, columns_of_rows, read_rows
+from lightning_modules.results.stored import StoredRows
 from lightning_modules.results.tables import Table
 
 MOST_FIGURES, MOST_IMAGES, MOST_PANELS, MOST_FAILURES, MOST_ROWS = 12, 48, 16, 20, 100
@@ -27,6 +29,7 @@ SHEET = "contact_sheet"
 """How the figures begin that show on one sheet the images that a run made."""
 
 FAILED = ["failed", "why"]
+NO_ERRORS = pd.DataFrame({"path": [], "error": []}, dtype=object)
 
 
 def page_of_run(run: Path, commands: Sequence[str]) -> Page:
@@ -78,7 +81,7 @@ def section_of_run(run: Path, commands: Sequence[str], title: str = "", about: s
         images=images,
         panels=panels,
         legend=told.legend,
-        failures=_failures(run, summary),
+        failures=failures_of(run, summary),
         left_out=left_out + album.unread,
         facts=facts(summary, yaml.safe_load(settings)),
         settings=settings,
@@ -121,15 +124,19 @@ def _bounded(table: Table, run: Path, left_out: list[str]) -> Table:
     return Table(table.header, table.rows[:MOST_ROWS], table.title, table.n_left)
 
 
-def _failures(run: Path, summary: Mapping[str, Any]) -> list[Table]:
+def failures_of(run: Path, summary: Mapping[str, Any]) -> list[Table]:
     """The first images that failed or of which the boxes are wrong, and why; none, where there is nothing to tell."""
     if not summary.get("n_failed") and not summary.get("n_box_errors"):
         return []
-    table = _read(run, ["path", "status", "error"])
-    if len(table.column_names) < 3:
+    rows = StoredRows(run / "results")
+    if not {"path", "status", "error"} <= set(rows.schema.names):
         return []
-    told = table.filter(pc.or_kleene(pc.equal(table["status"], "failed"), pc.is_valid(table["error"])))
-    errors = told.to_pandas().drop_duplicates("path")
+    told = [
+        batch.filter(pc.or_kleene(pc.equal(batch["status"], "failed"), pc.is_valid(batch["error"])))
+        for batch in rows.select(["path", "error", "status"]).to_batches()
+    ]
+    frames = [batch.to_pandas().astype(object) for batch in told if len(batch)]
+    errors = pd.concat(frames).sort_values("path", kind="stable").drop_duplicates("path") if frames else NO_ERRORS
     title = f"The first {MOST_FAILURES} of {len(errors):,}; the rows have all" if len(errors) > MOST_FAILURES else ""
     first = errors[["path", "error"]].head(MOST_FAILURES).fillna("").to_numpy().tolist()
     return [Table(FAILED, first, title, n_left=2)]

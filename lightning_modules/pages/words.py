@@ -46,6 +46,8 @@ WORDS = {
     "top-1": "Share of images of which the most probable class is the right one.",
     "top-5": "Share of images of which the right class is among the five most probable ones.",
     "success of the attack": "Share of images whose predicted class the attack changed as it wanted.",
+    "success in 8 bits": "The same once the attacked images are rounded to 8 bits, as files hold them.",
+    "success on": "Share of the images that another network was right about, and that now fool it as well.",
     "L∞": "The largest change of any pixel, on average over the images.",
     "L2": "The size of the change of all pixels together, on average over the images.",
     "rank correlation": "How alike the maps before and after the attack rank the pixels: 1 the same, 0 unrelated.",
@@ -71,6 +73,11 @@ WORDS = {
     "n": "How many images, or maps, the numbers are of.",
     "of all images": "The mean over all images, ± how far the true mean may lie from it with 95 % confidence.",
     "maps scored": "How many maps have the score: some images lack what it takes, such as the box of an object.",
+    "difference and 95 % interval": "How much more it is in the second run than in the one that it is compared with, "
+    "on average over the pairs; in brackets, between what the true difference lies with 95 % confidence.",
+    "pairs": "How many images have the number in both runs. All numbers of the row are of these.",
+    "McNemar's test": "How probable it is that one run is right alone as much more often than the other, if neither is "
+    "better. Below 0.05 is hardly chance.",
     "total variation": "How much neighbouring pixels differ. Smooth images have little.",
 }
 """What stands in the tables -> what it means."""

@@ -29,7 +29,7 @@ def summarize_comparisons(comparisons: Sequence[Pairs]) -> dict[str, Any]:
         comparisons: Of the same first run with others, one or more.
     """
     compared = {pairs.second.name: _scores(pairs) for pairs in comparisons}
-    tested = [score for scores in compared.values() for score in scores if "p" in score]
+    tested = [score for scores in compared.values() for score in scores if "p" in score and score["n"]]
     for score, p in zip(tested, holm([score["p"] for score in tested])):
         score["p_holm"] = p
     return {
@@ -55,7 +55,10 @@ def _scores(pairs: Pairs) -> list[dict[str, Any]]:
         for group in [group for group, columns in pairs.groups.items() if column in columns]:
             first, second = pairs.values(group, column)
             score = {"score": column, "group": group, **paired_difference(first, second)._asdict()}
-            if column in pairs.first.flags:
+            is_flag = column in pairs.first.flags
+            if is_flag and not score["n"] + score["n_unpaired"]:
+                continue  # as where no image has a label
+            if is_flag:
                 test = mcnemar(first, second)
                 score |= {"only_first": test.only_first, "only_second": test.only_second, "p": test.p}
             found.append(score)

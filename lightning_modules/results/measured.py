@@ -12,13 +12,17 @@ import pyarrow.compute as pc
 
 from lightning_modules.attacks.budgets import format_eps
 from lightning_modules.errors import InputError
+from lightning_modules.results.stored import KEYS, numbers_of
 from lightning_modules.results.verdicts import judges_in, verdict_columns
 
-KINDS = ("method", "eps", "variant")
+KINDS = KEYS[1:]
 """What may tell the rows of one image apart; an image of other runs has one row."""
 
 FLAGS = {"top1": "top-1", "top5": "top-5", "success": "success of the attack"}
-"""Columns of yes and no, and what tables call them."""
+"""Columns of yes and no that tables call otherwise."""
+
+OF_THE_MAKING = ("degenerate", "saturated", "vanished")
+"""Columns of yes and no that say why a number is not there, or not what it seems."""
 
 OF_IMAGES = ("top1", "top5", "probability")
 """Columns that say the same of an image in the rows of each method."""
@@ -124,25 +128,16 @@ def measured(table: pa.Table, name: str, n_classes: int | None = None) -> Measur
 def _columns(rows: pa.Table) -> tuple[dict[str, np.ndarray], frozenset[str]]:
     """The numbers, and which of them are yes or no."""
     judges = judges_in(rows.column_names)
-    flags = {name for name in FLAGS if name in rows.column_names}
-    numbers = [
-        column.name
-        for column in rows.schema
-        if column.name in flags or (pa.types.is_floating(column.type) and column.name not in (*KINDS, *NOT_COMPARED))
-    ]
-    found = {name: _as_floats(rows[name]) for name in numbers}
+    compared = [column for column in rows.schema if column.name not in (*KINDS, *NOT_COMPARED, *OF_THE_MAKING)]
+    flags = {column.name for column in compared if pa.types.is_boolean(column.type)}
+    numbers = [column.name for column in compared if column.name in flags or pa.types.is_floating(column.type)]
+    found = {name: numbers_of(rows[name]) for name in numbers}
     for judge in judges:
-        ranks = _as_floats(rows[verdict_columns(judge)["rank"]])
+        ranks = numbers_of(rows[verdict_columns(judge)["rank"]])
         name = f"named first by {judge}"
         found[name] = np.where(np.isnan(ranks), np.nan, ranks <= 1)
         flags.add(name)
     return found, frozenset(flags)
-
-
-def _as_floats(column: pa.ChunkedArray) -> np.ndarray:
-    """Numbers, or yes and no, as float64; null as NaN."""
-    kind = pa.int8() if pa.types.is_boolean(column.type) else column.type
-    return pc.cast(pc.cast(column, kind), pa.float64()).to_numpy()
 
 
 def _images(good: pa.Table) -> pd.DataFrame:

@@ -12,7 +12,7 @@ import numpy as np
 from scipy import stats
 
 from lightning_modules.errors import InputError
-from lightning_modules.results.scores import bootstrap_interval
+from lightning_modules.results.scores import interval_of_mean
 
 
 class PairedDifference(NamedTuple):
@@ -24,8 +24,9 @@ class PairedDifference(NamedTuple):
         first: Mean of the first over the pairs; None where there are none, as all below.
         second: Mean of the second over the same pairs.
         difference: The mean of second - first.
-        low: Lower end of its bootstrap 95 % interval; None also of a single pair, which tells nothing of a spread.
+        low: Lower end of its 95 % interval; None also of a single pair, which tells nothing of a spread.
         high: Upper end.
+        interval: Which it is: ``bootstrap``, or ``normal`` of very many pairs.
     """
 
     n: int
@@ -35,13 +36,16 @@ class PairedDifference(NamedTuple):
     difference: float | None
     low: float | None
     high: float | None
+    interval: str | None
 
 
 def paired_difference(first: np.ndarray, second: np.ndarray) -> PairedDifference:
-    """The mean difference of two scores of the same images, with its paired bootstrap 95 % interval.
+    """The mean difference of two scores of the same images, with its 95 % interval.
 
-    Images are drawn again, each with both of its scores: that is the bootstrap of the mean of the differences. It is
-    seeded, so the same pairs give the same interval. It knows nothing of other intervals beside it.
+    Images are drawn again, each with both of its scores: that is the bootstrap of the mean of the differences, see
+    :func:`~lightning_modules.results.scores.interval_of_mean`. It is seeded, so the same pairs give the same interval.
+    It knows nothing of other intervals beside it; of those of all pairs of methods, see
+    :func:`~lightning_modules.results.ranking.rank_methods`.
 
     Args:
         first: ``(N,)``; NaN = not scored.
@@ -53,16 +57,19 @@ def paired_difference(first: np.ndarray, second: np.ndarray) -> PairedDifference
     Reference: Efron, "Bootstrap methods: another look at the jackknife", 1979.
 
     Example:
-        >>> paired_difference(np.array([0.0, 0.5, np.nan]), np.array([0.5, 1.0, 0.0]))._asdict()
-        {'n': 2, 'n_unpaired': 1, 'first': 0.25, 'second': 0.75, 'difference': 0.5, 'low': 0.5, 'high': 0.5}
+        >>> found = paired_difference(np.array([0.0, 0.5, np.nan]), np.array([0.5, 1.0, 0.0]))
+        >>> found.n, found.n_unpaired, found.first, found.second, found.difference
+        (2, 1, 0.25, 0.75, 0.5)
     """
     first, second, n_unpaired = _pairs(first, second)
     n = len(first)
     if not n:
-        return PairedDifference(0, n_unpaired, None, None, None, None, None)
+        return PairedDifference(0, n_unpaired, None, None, None, None, None, None)
     differences = second - first
-    means = (float(values.mean()) for values in (first, second, differences))
-    return PairedDifference(n, n_unpaired, *means, *(bootstrap_interval(differences) if n > 1 else (None, None)))
+    low, high, interval = interval_of_mean(differences) if n > 1 else (None, None, None)
+    return PairedDifference(
+        n, n_unpaired, float(first.mean()), float(second.mean()), float(differences.mean()), low, high, interval
+    )
 
 
 class McNemar(NamedTuple):

@@ -62,7 +62,9 @@ def summarize_robustness(table: Rows, budgets: Sequence[float] = ()) -> dict[str
             of_budget[column] = mean_or_none(values[of])
     for of_budget, of in zip(sweep, places.values()):
         of_budget["attack_success_rate"] = mean_or_none(success[of[is_attacked[of]]])
-    for method in [name.removesuffix(RANK_CORRELATION) for name in table.schema.names if RANK_CORRELATION in name]:
+    for method in [
+        name.removesuffix(RANK_CORRELATION) for name in table.schema.names if name.endswith(RANK_CORRELATION)
+    ]:
         correlation, overlap = (numbers_of(table[method + suffix]) for suffix in (RANK_CORRELATION, TOP_OVERLAP))
         for of_budget, of in zip(sweep, places.values()):
             of_budget["methods"][method] = {

@@ -31,16 +31,26 @@ def summarize_score(values: np.ndarray, classes: np.ndarray) -> dict[str, Any]:
     scored = values[is_scored]
     if not len(scored):
         return {"mean": None, "low": None, "high": None, "interval": None, "class_mean": None, "n": 0}
-    is_resampled = len(scored) <= MOST_RESAMPLED
-    low, high = (bootstrap_interval if is_resampled else normal_interval)(scored)
+    low, high, interval = interval_of_mean(scored)
     return {
         "mean": float(scored.mean()),
         "low": low,
         "high": high,
-        "interval": "bootstrap" if is_resampled else "normal",
+        "interval": interval,
         "class_mean": float(pd.Series(scored).groupby(classes[is_scored]).mean().mean()),
         "n": len(scored),
     }
+
+
+def interval_of_mean(values: np.ndarray) -> tuple[float, float, str]:
+    """The 95 % interval of the mean, and which: ``bootstrap`` of up to :data:`MOST_RESAMPLED` values, else ``normal``.
+
+    Args:
+        values: float64 ``(n,)``, at least one.
+    """
+    if len(values) <= MOST_RESAMPLED:
+        return *bootstrap_interval(values), "bootstrap"
+    return *normal_interval(values), "normal"
 
 
 def bootstrap_interval(values: np.ndarray, n_resamples: int = N_RESAMPLES, seed: int = 0) -> tuple[float, float]:

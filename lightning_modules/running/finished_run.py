@@ -15,6 +15,7 @@ from lightning_modules.figures.saving import name_of_one_image, pixels_of
 from lightning_modules.pages.told import Told
 from lightning_modules.results.measured import Measured, measured
 from lightning_modules.results.rows import columns_of_rows, read_rows
+from lightning_modules.results.stored import parts_of
 from lightning_modules.running.run_folder import RunError, differences_of
 
 
@@ -27,6 +28,7 @@ class FinishedRun:
         measured: What its rows measured.
         settings: All of them.
         inputs: What it was of: hashes of the weights, the images and the boxes.
+        better: Score -> whether ``higher`` or ``lower`` is better, where the run says it.
         told: What it said at its end.
     """
 
@@ -34,6 +36,7 @@ class FinishedRun:
     measured: Measured
     settings: Mapping[str, Any]
     inputs: Mapping[str, Any]
+    better: Mapping[str, str]
     told: Told
 
     def picture(self, path: str) -> np.ndarray | None:
@@ -53,7 +56,7 @@ def read_finished_run(path: Path, name: str) -> FinishedRun:
     Raises:
         RunError: If it is none of an evaluation, or has not come to its end.
     """
-    if not (path / "sessions.json").exists() or not any((path / "results").glob("part-*.parquet")):
+    if not (path / "sessions.json").exists() or not parts_of(path / "results"):
         raise RunError(f"{path} is no RUN with rows: name what an evaluation had as --out.")
     sessions = json.loads((path / "sessions.json").read_text())
     if not (path / "summary.json").exists() or "ended" not in sessions[-1]:
@@ -67,6 +70,7 @@ def read_finished_run(path: Path, name: str) -> FinishedRun:
         measured(rows, name, of_network.get("n_classes")),
         yaml.safe_load((path / "config.yaml").read_text()),
         json.loads((path / "inputs.json").read_text()),
+        summary.get("better", {}),
         Told.load(path),
     )
 

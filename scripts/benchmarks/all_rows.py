@@ -6,8 +6,10 @@ from collections.abc import Callable
 from functools import partial
 
 from benchmarks.attack_rows import fgsm
+from benchmarks.host_rows import host_time
 from benchmarks.limit_rows import bare_network, smooth_grad_on_gpu
 from benchmarks.map_rows import EMULATED, grad_cam, guided_backprop, smooth_grad, three_maps, three_maps_bf16
+from benchmarks.million_rows import million
 from benchmarks.reading_rows import decoded_shards
 from benchmarks.run_rows import bf16_accuracy, end_to_end, peak_memory, sustained
 from benchmarks.score_rows import insertion_deletion
@@ -27,7 +29,7 @@ TIMED: dict[str, Callable[[Setting, bool], Row]] = {
     "activation_maximization": activation_maximization,
     "insertion_deletion": insertion_deletion,
 }
-ROWS = ("limit", "decoded", *TIMED, "peak_memory", "sustained", "bf16_accuracy", "gpu")
+ROWS = ("limit", "decoded", *TIMED, "peak_memory", "sustained", "bf16_accuracy", "host", "million", "gpu")
 
 
 def run_row(name: str, setting: Setting, rounds: int, peers: bool) -> list[Result]:
@@ -38,6 +40,10 @@ def run_row(name: str, setting: Setting, rounds: int, peers: bool) -> list[Resul
         return decoded_shards(setting, rounds)
     if name == "gpu":
         return smooth_grad_on_gpu(setting, rounds) if setting.device.type == "cuda" else []
+    if name == "host":
+        return host_time(rounds)
+    if name == "million":
+        return million()
     if name == "sustained":
         return sustained()
     if name == "peak_memory":

@@ -11,6 +11,7 @@ from PIL import ExifTags, Image
 from datamodules import DataError, ImageFolderDataModule
 from datamodules.reading.annotations import Annotation, write_annotation
 from datamodules.sources import folder
+from tests.datamodules.trainers import fake_trainer
 from tests.images import make_images
 
 
@@ -72,7 +73,7 @@ class TestBatches:
             data = ImageFolderDataModule(str(tmp_path), num_workers=0)
             data.read_done = lambda: {"cat/3.png"}
             data.setup("test")
-            data.trainer = type("FakeTrainer", (), {"global_rank": rank, "world_size": world, "num_devices": 1})()
+            data.trainer = fake_trainer(rank, world)
             paths += [path for batch in data.test_dataloader() for path in batch["path"]]
         assert sorted(paths) == [f"cat/{k}.png" for k in (0, 1, 2, 4, 5, 6)]
 
@@ -236,7 +237,7 @@ class TestListingOnce:
         data = ImageFolderDataModule(str(tmp_path / "images"), num_workers=0)
         data.listing_file = tmp_path / "run/listing.arrow"
         data.read_done = lambda: {"cat/3.png"}
-        data.trainer = type("FakeTrainer", (), {"global_rank": rank, "world_size": world, "num_devices": 1})()
+        data.trainer = fake_trainer(rank, world)
         return data
 
     def test_the_first_process_lists_for_all(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

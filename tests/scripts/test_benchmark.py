@@ -8,6 +8,7 @@ from typing import Any
 import benchmark
 import pytest
 import torch
+from benchmarks import host_rows, million_rows
 from benchmarks.limit_rows import bare_network
 from benchmarks.setting import Setting
 from benchmarks.timing import OURS, Contender, Goal, Row, assert_close, compare, measure
@@ -109,3 +110,19 @@ def test_the_limit_counts_what_the_network_computes() -> None:
     line = bare_network(small, rounds=1)[0]
     assert line.ours
     assert line.ratio == pytest.approx(line.theirs[0] / line.ours[0])
+
+
+def test_host_time_and_growth(
+    call: Callable[..., Any], capsys: pytest.CaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(host_rows, "N_IMAGES", 4)
+    monkeypatch.setattr(host_rows, "BATCH_SIZE", 2)
+    monkeypatch.setattr(million_rows, "SIZES", (20, 200))
+    call(benchmark.main, *SMALL, "--rows", "host,million", "--json", "numbers.json")
+    lines = json.loads(Path("numbers.json").read_text())["results"]
+    assert [line["row"] for line in lines] == ["host"] * 3 + ["million"] * 6
+    for line in lines:
+        assert line["ratio"] == pytest.approx(sum(line["ours"]) / len(line["ours"]) / line["theirs"][0])
+    printed = capsys.readouterr().out
+    assert "host time beyond loading, an image | the goal |" in printed
+    assert "summary of robustness, four budgets: 200 images | ten times that of a tenth |" in printed

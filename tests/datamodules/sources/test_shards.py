@@ -18,6 +18,7 @@ from datamodules.reading.annotations import Annotation, write_annotation
 from datamodules.reading.decoding import read_image
 from datamodules.sources.shard_loader import Part, own_parts
 from datamodules.sources.shards import ShardListing
+from tests.datamodules.trainers import fake_trainer
 from tests.images import make_images
 
 NAMES = ["cat", "dog"]
@@ -32,7 +33,7 @@ def samples(root: object, world: int = 1, workers: int = 0, done: set | None = N
         options = {"class_names": NAMES, "num_workers": workers, "batch_size": 2, **options}
         data = ImageFolderDataModule(str(root), **options)  # type: ignore[arg-type]
         data.read_done = lambda: done or set()
-        data.trainer = type("FakeTrainer", (), {"global_rank": rank, "world_size": world, "num_devices": 1})()
+        data.trainer = fake_trainer(rank, world)
         data.setup("test")
         for batch in data.test_dataloader():
             rows = list(batch["failed"])

@@ -6,7 +6,7 @@ import torch
 from scipy.stats import rankdata, spearmanr
 
 from lightning_modules import InputError
-from lightning_modules.metrics import Ranking, rank_correlation, top_overlap
+from lightning_modules.metrics import Ranking, rank_correlation, similarity, top_overlap
 
 
 def test_rank_correlation_is_scipys() -> None:
@@ -34,6 +34,31 @@ def test_a_ranking_made_once_ranks_as_scipy_does(dtype: torch.dtype) -> None:
     for score in (rank_correlation, top_overlap):
         assert torch.equal(score(ranking, Ranking(other)), score(maps, other))
         assert torch.equal(score(ranking, other), score(maps, Ranking(other)))
+
+
+def test_the_host_ranks_to_the_bit_as_the_device_does() -> None:
+    """Maps of zeros, with few ties, with many, without, with NaN, and of equal pixels."""
+    values = torch.rand(6, 400, generator=torch.Generator().manual_seed(0))
+    values[0, ::3], values[1, 7], values[2] = 0, values[1, 300], values[2].mul(5).round()
+    values[3, 9], values[4], values[5] = torch.nan, 0, 0.25
+    for on_host, on_device in zip(similarity._ranked_on_host(values), similarity._ranked_on_device(values)):
+        assert torch.equal(on_host, on_device)
+
+
+def test_the_overlap_is_the_smaller_part_of_each_pixel() -> None:
+    """Against a sum over pixels, with ties at the thresholds of both maps."""
+    a, b = torch.rand(2, 5, 1, 9, 9, generator=torch.Generator().manual_seed(0)).mul(6).round()
+    for k in (1, 12, 40, 81):
+        expected = []
+        for pair in zip(a, b):
+            parts = []
+            for of in pair:
+                flat = of.flatten()
+                least = flat.sort().values[-k]
+                part = (k - (flat > least).sum()) / (flat == least).sum()
+                parts.append((flat > least) + part * (flat == least))
+            expected.append(float(torch.minimum(*parts).sum() / k))
+        assert top_overlap(a, b, k / 81).tolist() == pytest.approx(expected, rel=1e-6)
 
 
 def test_maps_of_three_channels_are_compared_by_their_magnitude() -> None:
