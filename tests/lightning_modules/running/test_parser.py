@@ -61,6 +61,7 @@ MAXIMIZATION = ["maximize_activation", *ATTRIBUTION[3:]]
         (["train_classifier", "--data.root", "nowhere", "--out", "run", "--trainer.accelerator", "cpu"],
          "nowhere holds no class folders to train on: it should hold nowhere/CLASS/*.jpg, or such folders in train"),
         (["train_classifier", "--data", "ShapeDataModule", "--out", "x"], "Did you mean ShapesDataModule or Image"),
+        ([*ATTRIBUTION, "--seed_everything", -1], "--seed_everything should be from 0 to 4294967295, got -1."),
         (["demo", "--ot", "x"], "There is no option --ot. Did you mean --out?"),
     ],
 )  # fmt: skip
