@@ -68,6 +68,8 @@ class NoisyCopies(AttributionMethod):
         images, method = forward_pass.images.detach(), self.method or Saliency()
         sigma = self.noise_level * (images.amax((1, 2, 3), keepdim=True) - images.amin((1, 2, 3), keepdim=True))
         drawn, needs = generators(forward_pass, self.seed), method.needs(forward_pass.network)
+        if not len(images):  # of which the maps have a shape all the same
+            yield slice(0, 0), 0, method(forward_pass.at(images, forward_pass.target, needs))[None]
         for part, copies in shared_batches(len(images), self.n_samples, self.max_batch):
             k = copies.stop - copies.start
             # Drawn copy by copy, so that the noise does not depend on how many share a pass.
