@@ -6,7 +6,10 @@ Of ``datamodules`` only ``datamodules.batch`` is imported here, the contract.
 from lightning_modules.activation_maximization import ActivationMaximizationModule
 from lightning_modules.attacks.base import Attack
 from lightning_modules.attacks.fgsm import FGSM
+from lightning_modules.attacks.noise import Noise
 from lightning_modules.attacks.pgd import PGD
+from lightning_modules.attacks.sparse_l1 import SparseL1Descent
+from lightning_modules.attacks.spsa import SPSA
 from lightning_modules.attribution import AttributionModule
 from lightning_modules.classifier import ClassifierModule, PredictionModule
 from lightning_modules.errors import InputError
@@ -41,6 +44,7 @@ __all__ = [
     "FGSM",
     "PGD",
     "RISE",
+    "SPSA",
     "VGG16",
     "ActivationMaximizationModule",
     "Attack",
@@ -61,6 +65,7 @@ __all__ = [
     "LayerCAM",
     "Needs",
     "Network",
+    "Noise",
     "Occlusion",
     "PredictionModule",
     "RobustnessModule",
@@ -68,6 +73,7 @@ __all__ = [
     "Saliency",
     "ScoreCAM",
     "SmoothGrad",
+    "SparseL1Descent",
     "SynthesisProgress",
     "VarGrad",
     "WeightsError",

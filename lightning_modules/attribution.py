@@ -78,11 +78,9 @@ class AttributionModule(EvaluationModule):
         self.has_boxes: bool | None = None  # not known before there are images
         self.columns = tuple(names)
         self.curves = [name for metric in metrics for name in metric.curves]
-        self.better = {
-            name: "lower" if name in metric.lower_is_better else "higher"
-            for metric in metrics
-            for name in (*metric.columns, *metric.curves)
-        }
+        lower = {name for method in methods for name in method.lower_is_better}
+        lower |= {name for metric in metrics for name in metric.lower_is_better}
+        self.better = {name: "lower" if name in lower else "higher" for name in (*self.columns, *self.curves)}
         self.target = find_target(target, self.network.class_names, ("predicted", "label"))
         self.save_maps = save_maps
         # What does not fit the network is refused now, not at the first batch.

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import _while_importing  # noqa: F401  first
 from benchmarks.all_rows import ROWS
 from benchmarks.outcome import run_benchmark
 from jsonargparse import ArgumentParser

@@ -6,6 +6,7 @@ figures/comparison.png; the table tells how often the judges name the classes, a
 
 from __future__ import annotations
 
+import _while_importing  # noqa: F401  first
 from benchmarks.class_images import ClassImageComparison
 
 from datamodules import ClassIndexDataModule

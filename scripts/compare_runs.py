@@ -6,6 +6,8 @@ changed most. With --out OUT it leaves a summary, figures, a TensorBoard run and
 
 from __future__ import annotations
 
+import _while_importing  # noqa: F401  first
+
 from lightning_modules.running import run_comparison, run_main
 
 

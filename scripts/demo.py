@@ -10,6 +10,8 @@ import sys
 import time
 from pathlib import Path
 
+import _while_importing  # noqa: F401  first
+
 from datamodules import write_pictures, write_shapes
 from lightning_modules.running import demonstrate, run_main
 from lightning_modules.running.parser import HelpfulParser

@@ -5,6 +5,8 @@ Every script looks at its network so before the first image.
 
 from __future__ import annotations
 
+import _while_importing  # noqa: F401  first
+
 from lightning_modules.running import run_description, run_main
 
 

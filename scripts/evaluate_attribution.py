@@ -6,6 +6,8 @@ and in TensorBoard), and config.yaml. The same command again continues an unfini
 
 from __future__ import annotations
 
+import _while_importing  # noqa: F401  first
+
 from datamodules import ImageFolderDataModule
 from lightning_modules import AttributionModule
 from lightning_modules.running import run_evaluation, run_main

@@ -7,6 +7,8 @@ unfinished run.
 
 from __future__ import annotations
 
+import _while_importing  # noqa: F401  first
+
 from datamodules import ImageFolderDataModule
 from lightning_modules import RobustnessModule
 from lightning_modules.running import run_evaluation, run_main

@@ -10,6 +10,8 @@ most. The same command again continues an unfinished run.
 
 from __future__ import annotations
 
+import _while_importing  # noqa: F401  first
+
 from datamodules import ClassIndexDataModule
 from lightning_modules import ActivationMaximizationModule, SynthesisProgress
 from lightning_modules.running import run_evaluation, run_main

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import _while_importing  # noqa: F401  first
 from rich.progress import track
 
 from datamodules import Preprocess, label_file, pack_decoded, pack_folder

@@ -5,6 +5,8 @@ What cannot be read is reported, and the rest still done; the exit code is then 
 
 from __future__ import annotations
 
+import _while_importing  # noqa: F401  first
+
 from datamodules import ImageSourcesDataModule
 from lightning_modules.running import run_main, run_prediction
 

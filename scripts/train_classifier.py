@@ -6,6 +6,8 @@ The result, RUN/vgg16.pth, is a plain VGG16 with its class names inside; every o
 
 from __future__ import annotations
 
+import _while_importing  # noqa: F401  first
+
 from datamodules import ImageFolderDataModule
 from lightning_modules import ClassifierModule
 from lightning_modules.running import run_main, run_training

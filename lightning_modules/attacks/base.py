@@ -90,6 +90,10 @@ class Attack(NamedByOptions, ABC):
         """What a call gives, for an attack whose call looks at its images first; here without that look."""
         return self(network, images, target, eps)
 
+    def of_pass(self, forward_pass: ForwardPass, images: Tensor, target: Tensor, eps: float) -> Tensor:
+        """The same of the ``images`` of a pass, which knows more of them, such as what their noise is seeded from."""
+        return self.unchecked(forward_pass.network, images, target, eps)
+
     def sweep(self, forward_pass: ForwardPass, target: Tensor, eps: Sequence[float]) -> Sweep:
         """Attacks the images of a pass under each budget; a subclass may share work between them.
 
@@ -99,7 +103,7 @@ class Attack(NamedByOptions, ABC):
         """
         images = only_in_range(forward_pass.images.detach())
         with float32_gradients(images.device):
-            adversarial = [self.unchecked(forward_pass.network, images, target, value).detach() for value in eps]
+            adversarial = [self.of_pass(forward_pass, images, target, value).detach() for value in eps]
         still = [(image == images).flatten(1).all(1) for image in adversarial]
         return Sweep(adversarial, torch.stack(still).all(0))
 

@@ -7,12 +7,15 @@ get one that ends at the pixels.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any, Literal
 
 import torch
+from cleverhans.torch.attacks.noise import noise
 from cleverhans.torch.attacks.projected_gradient_descent import projected_gradient_descent
+from cleverhans.torch.attacks.sparse_l1_descent import sparse_l1_descent
+from cleverhans.torch.attacks.spsa import spsa
 from cleverhans.torch.utils import optimize_linear
 from torch import Tensor
 from torch.overrides import TorchFunctionMode
@@ -58,6 +61,7 @@ def projected_steps(
     norm: Literal["inf", 2],
     targeted: bool,
     clip: tuple[float, float],
+    seeds: Sequence[int] | None = None,
 ) -> Tensor:
     """Images after steps of the fast gradient method, each projected to within ``eps`` of where they began.
 
@@ -74,14 +78,10 @@ def projected_steps(
         norm: The norm of both.
         targeted: Whether the cross-entropy shrinks.
         clip: The range that pixels keep to.
+        seeds: Of each image, from which a point of the budget to begin at is drawn. None = it begins at the image.
     """
-    is_finite = torch.ones(len(images), 1, 1, 1, dtype=torch.bool, device=images.device)
-    with _Unwaited() as unwaited:
-
-        def network(pixels: Tensor) -> Tensor:
-            with unwaited.left():
-                return logits_of(_Logits.apply(pixels, pass_at(pixels.detach()), is_finite))
-
+    with _Unwaited(seeds) as unwaited:
+        network = _Stepped(unwaited, pass_at, logits_of, len(images), images.device)
         stepped = projected_gradient_descent(
             network,
             images,
@@ -93,10 +93,116 @@ def projected_steps(
             clip_max=clip[1],
             y=target,
             targeted=targeted,
-            rand_init=False,
+            rand_init=seeds is not None,
             sanity_checks=False,
         ).detach()
-    return stepped.where(is_finite, torch.nan)
+    return stepped.where(network.is_finite, torch.nan)
+
+
+def sparse_steps(
+    pass_at: Callable[[Tensor], ForwardPass],
+    images: Tensor,
+    target: Tensor,
+    eps: float,
+    *,
+    step: float,
+    n_steps: int,
+    sparsity: float,
+    targeted: bool,
+    clip: tuple[float, float],
+) -> Tensor:
+    """Images after steps along the signs of the largest entries of the gradient, projected to within ``eps`` in norm 1.
+
+    An image on whose way a gradient is not finite is NaN.
+
+    Args:
+        pass_at: As of :func:`projected_steps`; and so are all others.
+        images: Pixels to begin with, contiguous.
+        target: The classes.
+        eps: The budget.
+        step: Length of a step, in the norm 1.
+        n_steps: Number of steps.
+        sparsity: Percent of the entries that a step leaves out.
+        targeted: Whether the cross-entropy shrinks.
+        clip: The range that pixels keep to.
+    """
+    with _Unwaited() as unwaited:
+        network = _Stepped(unwaited, pass_at, lambda logits: logits, len(images), images.device)
+        stepped = sparse_l1_descent(
+            network,
+            images,
+            eps,
+            step,
+            n_steps,
+            y=target,
+            targeted=targeted,
+            clip_min=clip[0],
+            clip_max=clip[1],
+            grad_sparsity=float(sparsity),
+            sanity_checks=False,
+        )
+    return stepped.where(network.is_finite, torch.nan)
+
+
+def noised(images: Tensor, eps: float, seeds: Sequence[int], clip: tuple[float, float]) -> Tensor:
+    """Images with uniform noise up to ``eps``, drawn for each from its seed, within ``clip``."""
+    with _Unwaited(seeds):
+        return noise(images, eps, clip_min=clip[0], clip_max=clip[1])
+
+
+def spsa_steps(
+    network: Callable[[Tensor], Tensor],
+    images: Tensor,
+    target: Tensor,
+    eps: float,
+    seeds: Sequence[int],
+    *,
+    norm: Literal["inf", 2],
+    targeted: bool,
+    n_steps: int,
+    n_samples: int,
+    learning_rate: float,
+    delta: float,
+    clip: tuple[float, float],
+) -> Tensor:
+    """Images after steps of Adam along a gradient that is estimated, each projected to within ``eps``.
+
+    Args:
+        network: From pixels to logits.
+        images: Pixels to begin with.
+        target: The classes whose margin shrinks or, where the attack is targeted, grows.
+        eps: The budget.
+        seeds: Of all that is drawn for each image.
+        norm: The norm of the budget.
+        targeted: Whether the margin grows.
+        n_steps: Number of steps.
+        n_samples: Pairs of noisy images of a step.
+        learning_rate: Of Adam.
+        delta: How far the noisy images lie from the image.
+        clip: The range that pixels keep to.
+    """
+    stepped = []
+    # cleverhans takes them one by one as well.
+    for image, of_image, seed in zip(images.split(1), target.split(1), seeds, strict=True):
+        with _Unwaited([seed]) as unwaited:
+            stepped.append(
+                spsa(
+                    unwaited.leaving(network),
+                    image,
+                    eps,
+                    n_steps,
+                    _order(norm),
+                    clip_min=clip[0],
+                    clip_max=clip[1],
+                    y=of_image,
+                    targeted=targeted,
+                    learning_rate=learning_rate,
+                    delta=delta,
+                    spsa_samples=n_samples,
+                    sanity_checks=False,
+                )
+            )
+    return torch.cat(stepped)
 
 
 def _are_finite(gradient: Tensor) -> Tensor:
@@ -109,15 +215,29 @@ def _order(norm: Literal["inf", 2, 1]) -> float | int:
 
 
 class _Unwaited(TorchFunctionMode):
-    """Lets cleverhans do, inside, without what it would wait for a GPU for.
+    """Lets cleverhans do, inside, without what it would wait for a GPU for, and draws for each image by itself.
 
-    It asserts at each step that a direction that it has just divided by its length has length 1, and makes its
-    constants on the host.
+    It asserts at each step that a direction that it has just divided by its length has length 1, makes its constants on
+    the host, and draws random numbers for a whole batch at once.
+
+    Args:
+        seeds: Of each image, for what is drawn. None = nothing is.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, seeds: Sequence[int] | None = None) -> None:
         super().__init__()
         self.is_left = False
+        self._seeds = seeds
+        self._generators: dict[torch.device, list[torch.Generator]] = {}
+
+    def leaving(self, call: Callable[..., Tensor]) -> Callable[..., Tensor]:
+        """What a call does is not cleverhans' own."""
+
+        def left(*args: Any) -> Tensor:
+            with self.left():
+                return call(*args)
+
+        return left
 
     @contextmanager
     def left(self) -> Iterator[None]:
@@ -135,7 +255,46 @@ class _Unwaited(TorchFunctionMode):
                 return True
             if func is torch.tensor and isinstance(args[0], float | int):
                 return torch.full((), args[0], **kwargs)
+            if self._seeds is not None and func is torch.Tensor.uniform_:
+                for of_image, generator in zip(args[0], self._generators_on(args[0].device), strict=True):
+                    # Not there: it would be filled in the order in which its numbers lie, which is the format's.
+                    drawn = torch.empty(of_image.shape, dtype=of_image.dtype, device=of_image.device)
+                    of_image.copy_(drawn.uniform_(*args[1:], generator=generator))
+                return args[0]
+            if self._seeds is not None and func is torch.rand_like:  # which SPSA calls, of a single image
+                (generator,) = self._generators_on(args[0].device)
+                return torch.rand(args[0].shape, generator=generator, dtype=args[0].dtype, device=args[0].device)
         return func(*args, **kwargs)
+
+    def _generators_on(self, device: torch.device) -> list[torch.Generator]:
+        if device not in self._generators:
+            self._generators[device] = [torch.Generator(device).manual_seed(seed) for seed in self._seeds or ()]
+        return self._generators[device]
+
+
+class _Stepped:
+    """Logits at the pixels to which cleverhans steps, with the gradients that passes give.
+
+    Attributes:
+        is_finite: Of which images each gradient was finite, bool ``(N, 1, 1, 1)``.
+    """
+
+    def __init__(
+        self,
+        unwaited: _Unwaited,
+        pass_at: Callable[[Tensor], ForwardPass],
+        logits_of: Callable[[Tensor], Tensor],
+        n: int,
+        device: torch.device,
+    ) -> None:
+        self._unwaited = unwaited
+        self._pass_at = pass_at
+        self._logits_of = logits_of
+        self.is_finite = torch.ones(n, 1, 1, 1, dtype=torch.bool, device=device)
+
+    def __call__(self, pixels: Tensor) -> Tensor:
+        with self._unwaited.left():
+            return self._logits_of(_Logits.apply(pixels, self._pass_at(pixels.detach()), self.is_finite))
 
 
 class _Logits(torch.autograd.Function):
@@ -146,11 +305,13 @@ class _Logits(torch.autograd.Function):
 
     @staticmethod
     def forward(ctx: Any, pixels: Tensor, forward_pass: ForwardPass, is_finite: Tensor) -> Tensor:
-        ctx.forward_pass, ctx.is_finite = forward_pass, is_finite
+        ctx.forward_pass, ctx.is_finite, ctx.is_contiguous = forward_pass, is_finite, pixels.is_contiguous()
         return forward_pass.logits.clone()
 
     @staticmethod
     def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor, None, None]:
         gradient = ctx.forward_pass.loss_gradient(lambda logits: (logits * gradients[0]).sum())
         ctx.is_finite &= _are_finite(gradient)
-        return scaled_near_one(gradient.where(ctx.is_finite, 0)), None, None
+        scaled = scaled_near_one(gradient.where(ctx.is_finite, 0))
+        # cleverhans takes views of it, as it may of the gradient of contiguous pixels.
+        return scaled.contiguous() if ctx.is_contiguous else scaled, None, None

@@ -2,31 +2,25 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Literal
 
 from torch import Tensor
 
-from lightning_modules.attacks.base import (
-    CLIP_MAX,
-    CLIP_MIN,
-    Attack,
-    at_even_odds,
-    check_images,
-    check_norm,
-    float32_gradients,
-)
+from lightning_modules.attacks.base import CLIP_MAX, CLIP_MIN, at_even_odds, check_norm
 from lightning_modules.attacks.cleverhans_adapter import projected_steps
+from lightning_modules.attacks.seeded import SeededAttack
 from lightning_modules.errors import InputError
 from lightning_modules.gradients.forward_pass import ForwardPass
 from lightning_modules.gradients.needs import Needs
 from lightning_modules.networks.network import Network
 
 
-class PGD(Attack):
+class PGD(SeededAttack):
     """Projected gradient descent: steps of the fast gradient method, each projected into the budget; by cleverhans.
 
-    It starts at the image itself (as Kurakin et al. do; Madry et al. start at a random point of the budget), so it
-    draws no random numbers and gives the same on any number of devices.
+    It starts at the image itself, as Kurakin et al. do, and then draws no random numbers; or, as Madry et al. do, at a
+    random point of the budget, which follows from the seed and the path of the image.
 
     Args:
         norm: The norm that the budget limits: inf or 2.
@@ -34,6 +28,8 @@ class PGD(Attack):
         n_steps: Number of steps, at least 1; each costs a forward and a backward pass, for every budget.
         relative_step: Length of a step as a fraction of the budget, in (0, 1].
         unsaturate: As in :class:`FGSM`.
+        random_start: Whether it starts at a random point.
+        seed: Seed of that point.
 
     Reference: Kurakin, Goodfellow & Bengio, "Adversarial Examples in the Physical World", ICLR 2017 workshop; Madry et
     al., "Towards Deep Learning Models Resistant to Adversarial Attacks", ICLR 2018.
@@ -54,6 +50,8 @@ class PGD(Attack):
         n_steps: int = 10,
         relative_step: float = 0.25,
         unsaturate: bool = False,
+        random_start: bool = False,
+        seed: int = 0,
     ) -> None:
         check_norm(norm, ("inf", 2))
         if n_steps < 1:
@@ -65,24 +63,20 @@ class PGD(Attack):
         self.n_steps = n_steps
         self.relative_step = relative_step
         self.unsaturate = unsaturate
+        self.random_start = self.is_random = random_start
+        self.seed = seed
 
-    def __call__(self, network: Network, images: Tensor, target: Tensor, eps: float) -> Tensor:
-        check_images(images)
-        return self.unchecked(network, images, target, eps)
-
-    def unchecked(self, network: Network, images: Tensor, target: Tensor, eps: float) -> Tensor:
-        with float32_gradients(images.device):
-            images = images.detach().clone()
-            classes = target.clone()  # autograd cannot keep a tensor that was made under inference mode
-            return projected_steps(
-                lambda x: ForwardPass(network, x.to(images.dtype), needs=Needs(loss_gradient=True)),
-                lambda logits: at_even_odds(logits, classes) if self.unsaturate else logits,
-                images,
-                classes,
-                eps,
-                step=eps * self.relative_step,
-                n_steps=self.n_steps,
-                norm=self.norm,
-                targeted=self.targeted,
-                clip=(CLIP_MIN, CLIP_MAX),
-            )
+    def attacked(self, network: Network, images: Tensor, target: Tensor, eps: float, seeds: Sequence[int]) -> Tensor:
+        return projected_steps(
+            lambda x: ForwardPass(network, x.to(images.dtype), needs=Needs(loss_gradient=True)),
+            lambda logits: at_even_odds(logits, target) if self.unsaturate else logits,
+            images,
+            target,
+            eps,
+            step=eps * self.relative_step,
+            n_steps=self.n_steps,
+            norm=self.norm,
+            targeted=self.targeted,
+            clip=(CLIP_MIN, CLIP_MAX),
+            seeds=seeds if self.random_start else None,
+        )

@@ -10,7 +10,7 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
 from lightning_modules.figures.comparison import MARKERS
-from lightning_modules.figures.style import COLORS, in_legend, plain_text, shorten, with_its_end, wrap_name
+from lightning_modules.figures.style import COLORS, in_legend, plain_text, shorten, with_its_end, wrap, wrap_name
 
 DPI = 110
 HEAD, LABEL = 44, 26
@@ -34,7 +34,7 @@ def differences_figure(
     rows = -(-max(1, len(panels)) // columns)
     height = 0.95 + (0.22 + 0.13 * len(runs)) * len(groups)
     figure = Figure(figsize=(2.1 + 2.4 * columns, 0.9 + rows * height), dpi=DPI, layout="constrained")
-    figure.suptitle(title, fontsize=11)
+    figure.suptitle("\n".join(wrap(title, int(10 * (2 + 2.4 * columns)))), fontsize=11)
     axes = figure.subplots(rows, columns, squeeze=False, sharey=True)
     offsets = np.linspace(-0.5, 0.5, len(runs) + 2)[1:-1]
     for axis, (name, of) in zip(axes.flat, panels.items()):

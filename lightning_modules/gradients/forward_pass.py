@@ -24,6 +24,12 @@ from lightning_modules.networks.observation import looked_at, visible_torchscrip
 from lightning_modules.networks.operators import REENTRANT
 
 
+def keys_of(images: Tensor) -> list[str]:
+    """The SHA-256 of the pixels of each image: what its noise is seeded from where it has no name."""
+    pixels = images.detach().cpu().contiguous()
+    return [hashlib.sha256(image.numpy().tobytes()).hexdigest() for image in pixels]
+
+
 class ForwardPass:
     """Holds a batch's images, targets, logits and the activations asked for, and computes gradients of the targets'
     logits when they are first needed.
@@ -159,8 +165,7 @@ class ForwardPass:
         """What noise is seeded from: an image's key as given, or the SHA-256 of its pixels."""
         if self._keys is not None:
             return self._keys
-        pixels = self.images.detach().cpu().contiguous()
-        return [hashlib.sha256(image.numpy().tobytes()).hexdigest() for image in pixels]
+        return keys_of(self.images)
 
     def activation(self, layer: str | None = None) -> Tensor:
         """Output of ``layer`` (None = the network's target layer), detached, at least float32.

@@ -47,6 +47,7 @@ class IntegratedGradients(AttributionMethod):
     """
 
     columns = ("completeness_error", "relative_completeness_error")
+    lower_is_better = columns
 
     def __init__(
         self,

@@ -26,7 +26,7 @@ class Occlusion(AttributionMethod):
 
     where ``y`` is the target's logit, and in ``x_w`` the window ``w`` shows the baseline. The paper has the target's
     probability: of an image of which the network is sure that is 1 in float32 whatever is hidden, and the map black.
-    It costs a forward pass for each window, 225 for square images. The windows are Captum's: the first lies in the
+    It costs a forward pass for each window, 225 at 224 × 224. The windows are Captum's: the first lies in the
     upper left corner, and the last ones are cut off at the edges.
 
     Args:

@@ -46,6 +46,8 @@ WORDS = {
     "top-1": "Share of images of which the most probable class is the right one.",
     "top-5": "Share of images of which the right class is among the five most probable ones.",
     "success of the attack": "Share of images whose predicted class the attack changed as it wanted.",
+    "success in 8 bits": "The same once the attacked images are rounded to 8 bits, as files hold them.",
+    "success on": "Share of the images that another network was right about, and that now fool it as well.",
     "L∞": "The largest change of any pixel, on average over the images.",
     "L2": "The size of the change of all pixels together, on average over the images.",
     "rank correlation": "How alike the maps before and after the attack rank the pixels: 1 the same, 0 unrelated.",

@@ -66,8 +66,10 @@ def paired_difference(first: np.ndarray, second: np.ndarray) -> PairedDifference
     if not n:
         return PairedDifference(0, n_unpaired, None, None, None, None, None, None)
     differences = second - first
-    means = (float(values.mean()) for values in (first, second, differences))
-    return PairedDifference(n, n_unpaired, *means, *(interval_of_mean(differences) if n > 1 else (None, None, None)))
+    low, high, interval = interval_of_mean(differences) if n > 1 else (None, None, None)
+    return PairedDifference(
+        n, n_unpaired, float(first.mean()), float(second.mean()), float(differences.mean()), low, high, interval
+    )
 
 
 class McNemar(NamedTuple):

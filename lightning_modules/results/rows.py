@@ -201,7 +201,7 @@ class Parts:
     def write(self) -> None:
         """Writes what there is."""
         if self.rows:
-            # A signal may come at any point here, after which the rows are written once more: to the same part.
+            # Where an error comes at any point here, the rows are written once more: to the same part.
             self.part = self.part or self.folder / part_name(self.rank)
             write_part(self.part, self.rows, self.schema)
             self.rows = []

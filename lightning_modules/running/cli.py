@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import errno
 import inspect
 import logging
 import os
 import shlex
-import signal
 import sys
+import threading
+import traceback
 import warnings
 from collections.abc import Callable, Sequence
 from datetime import timedelta
@@ -29,13 +29,9 @@ from datamodules.batch import DataError
 from lightning_modules.errors import InputError
 from lightning_modules.escaping import plain_lines, show_warnings_plainly
 from lightning_modules.gradients.memory import keep_freed_memory
+from lightning_modules.running import stopping
 from lightning_modules.running.parser import HelpfulParser
 from lightning_modules.running.run_folder import RunError
-from lightning_modules.running.stopping import Stopped, end_with_the_first_process
-
-OF_THE_DISK = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EACCES, errno.EPERM)
-"""Errors of the file system that are the user's to mend."""
-
 
 MOST_ON_A_CPU = 8
 """Processes for each CPU: as many as a test may want, far fewer than a slip of the keyboard asks for."""
@@ -101,6 +97,9 @@ class RunCLI(LightningCLI):
             super().parse_arguments(parser, args)
         except (AttributeError, KeyError, TypeError) as error:  # the parser's own, about files of odd structure
             parser.error(f"the options cannot be understood: {error}")
+        seed = self.config.get("seed_everything")
+        if type(seed) is int and not 0 <= seed < 2**32:
+            raise RunError(f"--seed_everything should be from 0 to {2**32 - 1}, got {seed}.")
 
     def before_instantiate_classes(self) -> None:
         """Refuses null where an option has to have a value, which the parser lets through."""
@@ -180,7 +179,8 @@ def _refuse_what_leaves_no_run(trainer: Trainer) -> None:
 
 def quieten() -> None:
     """Leaves out Lightning's advertisement, and its warnings about things that are chosen here, not by the user."""
-    logging.getLogger("pytorch_lightning.utilities.rank_zero").addFilter(_is_of_use)
+    for name in ("utilities.rank_zero", "trainer.connectors.signal_connector"):
+        logging.getLogger(f"pytorch_lightning.{name}").addFilter(_is_of_use)
     for message in (
         "`isinstance.treespec, LeafSpec.` is deprecated",
         ".*does not have many workers",
@@ -190,7 +190,7 @@ def quieten() -> None:
 
 
 def _is_of_use(record: logging.LogRecord) -> bool:
-    return not any(words in str(record.msg) for words in ("litlogger", "TPU available"))
+    return not any(words in str(record.msg) for words in ("litlogger", "TPU available", "Received SIGTERM"))
 
 
 def import_from_here() -> None:
@@ -219,27 +219,50 @@ def run_main(main: Callable[[], int | None]) -> None:
     quieten()
     show_warnings_plainly()
     keep_freed_memory()
-    end_with_the_first_process()
+    threading.excepthook = leave_errors_of_the_disk_to_the_main_thread
+    stopping.listen()
     try:
-        sys.exit(main())
-    except (DataError, InputError, RunError, MisconfigurationException) as error:
-        message = str(error)
-    except ValueError as error:
-        # jsonargparse wraps what is raised while it passes a value from one part to the next.
-        if not isinstance(error.__cause__, DataError | InputError):
+        code = main()
+    except Exception as error:
+        told = _sentence_of(error)
+        if told is None:
+            stopping.end_if_another_has(error)
+            if stopping.has_companions():  # of which each prints its own when a connection is lost
+                stopping.end("".join(traceback.format_exception(error)).rstrip(), 1, speaks=True)
             raise
-        message = str(error.__cause__)
-    except OSError as error:
-        if error.errno not in OF_THE_DISK:
-            raise
-        message = f"{error}. What was written is whole; the same command goes on from there."
-    except Stopped as stopped:
-        if stopped.rank:  # Lightning kills the first process, which may still be writing, when another one fails
-            sys.exit(0)
-        print(f"{stopped}. What was computed is written; the same command goes on from there.", file=sys.stderr)
-        sys.exit(128 + stopped.signum)
-    except KeyboardInterrupt:  # before the first batch, or after the last one
-        print("stopped by SIGINT. What was written is whole; the same command goes on from there.", file=sys.stderr)
-        sys.exit(128 + signal.SIGINT)
-    print(f"error: {plain_lines(message)}", file=sys.stderr)
-    sys.exit(2)
+        if stopping.has_companions():
+            stopping.end(told, 2, speaks=True)
+        print(told, file=sys.stderr)
+        code = 2
+    finally:
+        stopping.wait_if_it_ends()
+    stopping.is_over()
+    sys.exit(code)
+
+
+def leave_errors_of_the_disk_to_the_main_thread(args: threading.ExceptHookArgs) -> None:
+    """Prints an error of a thread, as Python does, unless it is one that TensorBoard's thread hands on."""
+    if not (isinstance(args.exc_value, OSError) and args.exc_value.errno in stopping.OF_THE_DISK):
+        threading.__excepthook__(args)
+
+
+def _sentence_of(error: Exception) -> str | None:
+    """What is said of an error that is the user's to mend; None = it is another one."""
+    ours = (DataError, InputError, RunError, MisconfigurationException)
+    if isinstance(error, ours):
+        return f"error: {plain_lines(str(error))}"
+    # jsonargparse wraps what is raised while it passes a value from one part to the next.
+    if isinstance(error, ValueError) and isinstance(error.__cause__, ours):
+        return f"error: {plain_lines(str(error.__cause__))}"
+    if isinstance(error, OSError) and error.errno in stopping.OF_THE_DISK:
+        return f"error: {plain_lines(str(_first_that_names(error)))}. {stopping.WRITTEN}"
+    return None
+
+
+def _first_that_names(error: OSError) -> OSError:
+    """Of errors that came one while the other was handled, as where a disk is full, the first that names a file."""
+    found, each = error, error.__context__
+    while each is not None:
+        found = each if isinstance(each, OSError) and each.filename is not None else found
+        each = each.__context__
+    return found

@@ -61,8 +61,10 @@ class Compared(NamedTuple):
     changed: Sequence[Changed]
 
     def pictures(self, path: str) -> dict[str, Any] | None:
-        """The figures of an image in both runs; None where one has none."""
+        """The figures of an image in both runs, or in the one that there is; None where one has none."""
         runs = {self.pairs.first.name: self.first, self.pairs.second.name: self.second}
+        if self.first is self.second:  # whose figure shows both methods
+            runs = {self.first.measured.name: self.first}
         found = {name: run.picture(path) for name, run in runs.items()}
         return None if any(pixels is None for pixels in found.values()) else found
 
@@ -119,14 +121,12 @@ def _compare(options: Namespace) -> list[Compared]:
     paths = [Path(run).expanduser() for run in options.runs]
     if len(paths) < 2 and not options.methods:
         raise RunError("One RUN alone is compared with nothing: name another, or two of its --methods.")
-    if options.methods and len(paths) < 2:
-        paths *= 2
-    if not options.methods and len({path.resolve() for path in paths}) < len(paths):
-        raise RunError("A RUN is named twice: with itself it differs in nothing.")
+    if len({path.resolve() for path in paths}) < len(paths):
+        raise RunError("A RUN is named twice. Two methods of one RUN are compared by --methods, and the RUN once.")
     runs = [read_finished_run(path, name) for path, name in zip(paths, _names(paths))]
     first = runs[0]
     found = []
-    for second in runs[1:]:
+    for second in runs[1:] or runs:
         refuse_other_measures(first, second)
         pairs = pairs_of(*_chosen(first, second, options.methods), common=options.common)
         pairs = replace(pairs, told=[*pairs.told, *other_settings(first, second)])
@@ -139,7 +139,7 @@ def _chosen(first: FinishedRun, second: FinishedRun, methods: Sequence[str] | No
     """What is compared of two runs, or of a run with itself: all, or a method of each."""
     if not methods:
         return first.measured, second.measured
-    is_one = first.path == second.path
+    is_one = first is second
     of_first, of_second = (
         run.measured.of_method(method, method if is_one else f"{method} in {run.measured.name}", with_images=not is_one)
         for run, method in zip((first, second), methods)
@@ -150,17 +150,17 @@ def _chosen(first: FinishedRun, second: FinishedRun, methods: Sequence[str] | No
 def _names(paths: Sequence[Path]) -> list[str]:
     """What runs are called: as their folders are, or by their paths where that is not enough."""
     names = [path.resolve().name for path in paths]
-    return names if len(set(names)) == len({path.resolve() for path in paths}) else [str(path) for path in paths]
+    return names if len(set(names)) == len(paths) else [str(path) for path in paths]
 
 
 def _missing_figures(compared: Sequence[Compared]) -> list[str]:
-    """That images which changed most have no figure in both runs."""
+    """That images which changed most have no figure, or only one of both runs has."""
     paths = [(each, changed.path) for each in compared for changed in each.changed]
     n = sum(each.pictures(path) is None for each, path in paths)
     if not n:
         return []
     return [
-        f"Of the {len(paths):,} images that changed most, {n:,} {'have' if n > 1 else 'has'} no figure in both runs: a "
+        f"Of the {len(paths):,} images that changed most, {n:,} {'have' if n > 1 else 'has'} no figure to be shown: a "
         "run draws those of its first --model.n_figures images."
     ]
 

@@ -31,8 +31,8 @@ from lightning_modules.results.rows import done_paths, refuse_other_columns
 from lightning_modules.running.cli import RunCLI, as_typed
 from lightning_modules.running.provenance import device_names, git_commit, seeds, versions, weights_sha256
 from lightning_modules.running.run_folder import RunError, RunFolder, write_text
-from lightning_modules.running.stopping import StopOnSignal
 from lightning_modules.running.writer import RunWriter
+from lightning_modules.whole_files import naming
 
 
 def run_evaluation(
@@ -126,7 +126,7 @@ class EvaluationCLI(RunCLI):
         self.run_folder = RunFolder(self.out)
         self.guard = RunGuard(self.run_folder)
         self.writer = RunWriter(self.out, self.config["figure_format"], self.command, self._shown_settings())
-        return [*(callback() for callback in self.extra), self.writer, self.guard, StopOnSignal()]
+        return [*(callback() for callback in self.extra), self.writer, self.guard]
 
     def _shown_settings(self) -> dict[str, bool | str | float]:
         """Those that TensorBoard shows as hyperparameters."""
@@ -153,8 +153,9 @@ class EvaluationCLI(RunCLI):
         try:
             if self.trainer.is_global_zero:
                 self._open_run()
-            self.trainer.test(self.model, data, verbose=False)
-            return self._close_run() if self.trainer.is_global_zero else None
+            with naming(self.out):
+                self.trainer.test(self.model, data, verbose=False)
+                return self._close_run() if self.trainer.is_global_zero else None
         finally:
             self.run_folder.unlock()
 

@@ -15,8 +15,12 @@ from pytorch_lightning.utilities.rank_zero import rank_zero_info
 from datamodules.batch import UPRIGHT
 from lightning_modules.networks.vgg16 import load_vgg16, save_vgg16
 from lightning_modules.results.report import unturned_note
+from lightning_modules.running import stopping
 from lightning_modules.running.cli import RunCLI
-from lightning_modules.running.run_folder import RunFolder
+from lightning_modules.running.run_folder import RunError, RunFolder
+from lightning_modules.whole_files import naming
+
+GOES_ON = "The same command goes on after the last epoch that was whole."
 
 
 def run_training(
@@ -42,6 +46,7 @@ def run_training(
         args=args,
         max_epochs=10,
         log_every_n_steps=1,
+        enable_model_summary=False,  # of which the count of operations is 0
     )
     if cli.trainer.is_global_zero:
         run = RunFolder(cli.out)
@@ -49,7 +54,19 @@ def run_training(
         begun = (cli.out / "checkpoints").exists()
         run.settle("config.yaml", cli.settings, fixed=begun, start_over=f"delete {cli.out}")
     last = cli.out / "checkpoints" / "last.ckpt"
-    cli.trainer.fit(cli.model, cli.datamodule, ckpt_path=str(last) if last.exists() else None, weights_only=True)
+    stopping.say_at_the_end(GOES_ON)
+    try:
+        with naming(cli.out):
+            cli.trainer.fit(
+                cli.model, cli.datamodule, ckpt_path=str(last) if last.exists() else None, weights_only=True
+            )
+    except RuntimeError as error:
+        if not str(error).startswith("DataLoader worker"):
+            raise
+        raise RunError(
+            f"{str(error).splitlines()[0].rstrip('. ')}, as where memory is short: fewer --data.num_workers take less. "
+            f"{GOES_ON}"
+        ) from error
     if cli.trainer.is_global_zero:
         finished = cli.out / "vgg16.pth"
         save_vgg16(load_vgg16(Path(cli.checkpoints.best_model_path)), finished)

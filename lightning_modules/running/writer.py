@@ -15,8 +15,9 @@ from lightning_modules.evaluation import Outputs, RunModule
 from lightning_modules.figures.saving import FigureFormat, name_of_one_image, save_figure
 from lightning_modules.results.kept import PartsWithKept
 from lightning_modules.results.stored import StoredRows, parts_of
+from lightning_modules.running import stopping
 from lightning_modules.running.board import Board
-from lightning_modules.whole_files import written_whole
+from lightning_modules.whole_files import naming, written_whole
 
 ROWS_PER_PART = 8192
 
@@ -61,6 +62,7 @@ class RunWriter(pl.Callback):
         assert isinstance(pl_module, RunModule)
         when = ROWS_PER_PART, pl_module.seconds_per_part
         self.parts = PartsWithKept(self.rows, pl_module.schema, trainer.global_rank, *when)
+        stopping.save_before_the_end(self.parts.write)
 
     def on_test_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         assert isinstance(pl_module, RunModule)
@@ -84,13 +86,15 @@ class RunWriter(pl.Callback):
         for i, figure in outputs["figures"].items():
             name = name_of_one_image(int(batch["index"][i]), batch["path"][i])
             save_figure(figure, self.run / "figures", name, self.figure_format)
-        self.parts.add_with(outputs["rows"], outputs.get("kept", {}))
-        if outputs["figures"] and (board := self._opened_board(trainer)):
-            board.show_figures()
+        with stopping.undisturbed():
+            self.parts.add_with(outputs["rows"], outputs.get("kept", {}))
+        with naming(self.run / "tensorboard"):
+            if outputs["figures"] and (board := self._opened_board(trainer)):
+                board.show_figures()
 
     def on_exception(self, trainer: pl.Trainer, pl_module: pl.LightningModule, exception: BaseException) -> None:
         # Where the disk is full, this fails as well; then the first error should be told.
-        with suppress(OSError):
+        with suppress(OSError), stopping.undisturbed():
             if self.parts is not None:
                 self.parts.write()
 
@@ -98,7 +102,8 @@ class RunWriter(pl.Callback):
         # Not on_test_epoch_end: a rank that has no images at all does not get there.
         assert isinstance(pl_module, RunModule)
         if self.parts is not None:
-            self.parts.write()
+            with stopping.undisturbed():
+                self.parts.write()
         # After this, the first rank may read what all have written.
         trainer.strategy.barrier()
         if not trainer.is_global_zero or not parts_of(self.rows):
@@ -106,11 +111,12 @@ class RunWriter(pl.Callback):
         self.summary = pl_module.summarize(StoredRows(self.rows))
         for name, figure in pl_module.run_figures(self.summary, self.run):
             save_figure(figure, self.run / "figures", name, self.figure_format)
-        if board := self._opened_board(trainer):
-            board.show_figures()
-            board.show_report(pl_module.report(self.summary), self.command, self.settings)
-            board.close()
-            self.board = None
+        with naming(self.run / "tensorboard"):
+            if board := self._opened_board(trainer):
+                board.show_figures()
+                board.show_report(pl_module.report(self.summary), self.command, self.settings)
+                board.close()
+                self.board = None
 
     def _opened_board(self, trainer: pl.Trainer) -> Board | None:
         """None where there is no TensorBoard, and on ranks that do not log."""

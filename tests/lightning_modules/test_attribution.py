@@ -43,6 +43,7 @@ def test_what_a_method_says_of_its_maps_stands_in_its_rows(batch: dict[str, Any]
     methods = [IntegratedGradients(2), GradCAM(), IntegratedGradients(3)]
     module = AttributionModule("shapes", methods, [PointingGame()], n_figures=0)
     assert module.columns == ("completeness_error", "relative_completeness_error", "pointing_game")
+    assert module.better == dict.fromkeys(methods[0].columns, "lower") | {"pointing_game": "higher"}
     rows = module.test_step({**batch, "original": [None] * 4}, 0)["rows"]
     error = [row.get("completeness_error") for row in rows]
     assert all(value > 0 for value in error[:4] + error[8:])

@@ -28,11 +28,13 @@ from lightning_modules import (
     IntegratedGradients,
     LayerCAM,
     Needs,
+    Noise,
     Occlusion,
     RobustnessModule,
     Saliency,
     ScoreCAM,
     SmoothGrad,
+    SparseL1Descent,
     VarGrad,
     XGradCAM,
     explain,
@@ -56,7 +58,7 @@ METHODS = [
     *(GradCAM(), GuidedBackprop(), GuidedGradCAM(), Saliency(), SmoothGrad(3, max_batch=4)),
     *(GradCAMPlusPlus(), XGradCAM(), HiResCAM(), LayerCAM(["features.22", "features.29"]), InputXGradient()),
     *(VarGrad(3), IntegratedGradients(3), IntegratedGradients(2, "blur"), IntegratedGradients(2, "mean")),
-    *(IntegratedGradients(2, "noise"), ScoreCAM("features.1"), Occlusion(56), RISE(3)),
+    *(IntegratedGradients(2, "noise"), ScoreCAM("features.1"), Occlusion(16), RISE(3)),
 ]
 
 
@@ -99,6 +101,9 @@ def test_a_step_of_attribution(target: str) -> None:
         FGSM(targeted=True),
         PGD(n_steps=2),
         PGD(2, n_steps=2, unsaturate=True),
+        PGD(n_steps=2, random_start=True),
+        Noise(),
+        SparseL1Descent(n_steps=2),
     ],
     ids=repr,
 )
@@ -150,7 +155,7 @@ def test_each_wait_is_counted_and_says_where_it_is() -> None:
     module = AttributionModule("shapes", methods=[Peeking()], metrics=[])
     waits = waits_of(module, a_batch())
     assert len(waits) == 1 + 15
-    assert all("explanation[name] = method(explanation.forward_pass)" in wait for wait in waits[:-1])
+    assert all("map_and_grid(method, explanation.forward_pass)" in wait for wait in waits[:-1])
 
 
 def test_what_is_known_to_the_host_is_no_wait() -> None:

@@ -11,13 +11,16 @@ import signal
 import socket
 import subprocess
 import sys
+import time
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from multiprocessing import forkserver
 from multiprocessing.context import ForkServerProcess
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
+import _while_importing
 import pytest
 
 SCRIPTS = Path(__file__).parents[2] / "scripts"
@@ -60,8 +63,11 @@ class Run:
     ) -> None:
         _start_server()
         self.logs = folder / "stdout.txt", folder / "stderr.txt"
+        self.marks = [folder / f"begun_{rank}" for rank in range(world)]
         for log in self.logs:
             log.write_text("")
+        for mark in self.marks:
+            mark.unlink(missing_ok=True)
         common = (
             script,
             [str(arg) for arg in args],
@@ -89,6 +95,14 @@ class Run:
     def has_ended(self) -> bool:
         return not any(process.is_alive() for process in self.processes)
 
+    def has_begun(self) -> bool:
+        """Whether signals go to the script; before, they go to Python, which starts it."""
+        return all(mark.exists() for mark in self.marks)
+
+    def family(self) -> list[int]:
+        """The numbers of all its processes, the workers and those that Lightning started too."""
+        return [pid for process in self.processes if process.pid for pid in (process.pid, *descendants(process.pid))]
+
     def kill(self, signum: int) -> None:
         """Sends a signal to all processes and their workers, as a terminal, SLURM or a crashing machine does."""
         for process in self.processes:
@@ -98,6 +112,68 @@ class Run:
 
     def output(self) -> str:
         return "".join(log.read_text() for log in self.logs)
+
+
+def descendants(pid: int) -> list[int]:
+    """The processes that a process has started, those that they have started, and so on."""
+    try:
+        children = [int(child) for child in Path(f"/proc/{pid}/task/{pid}/children").read_text().split()]
+    except OSError:
+        return []
+    return children + [other for child in children for other in descendants(child)]
+
+
+class Forked:
+    """In place of the process that Lightning starts for another device, which imports for ten seconds.
+
+    It is a child of the first one, as that is, and has what a Popen has.
+    """
+
+    def __init__(self, command: Sequence[str], env: Mapping[str, str], cwd: str | None = None) -> None:
+        self.returncode: int | None = None
+        self.pid = os.fork()
+        if self.pid:
+            Path("launched").write_text(str(self.pid))
+            return
+        code: Any = 1
+        try:
+            os.environ |= env
+            rank_zero_only = importlib.import_module("pytorch_lightning.utilities.rank_zero").rank_zero_only
+            rank_zero_only.rank = int(env["LOCAL_RANK"])
+            _run_script(Path(command[1]).stem)
+        except SystemExit as error:
+            code = error.code or 0
+        finally:
+            os._exit(code)
+
+    def poll(self) -> int | None:
+        with suppress(ChildProcessError):
+            pid, status = os.waitpid(self.pid, os.WNOHANG) if self.returncode is None else (0, 0)
+            if pid:
+                self.returncode = os.waitstatus_to_exitcode(status)
+        return self.returncode
+
+    def wait(self, timeout: float) -> None:
+        end = time.monotonic() + timeout
+        while self.poll() is None:
+            if time.monotonic() > end:
+                raise subprocess.TimeoutExpired("forked", timeout)
+            time.sleep(0.01)
+
+    def send_signal(self, signum: int) -> None:
+        if self.poll() is None:
+            os.kill(self.pid, signum)
+
+    def kill(self) -> None:
+        self.send_signal(signal.SIGKILL)
+
+
+def _run_script(script: str) -> None:
+    for signum in (signal.SIGINT, signal.SIGTERM):  # as where the script itself imports
+        signal.signal(signum, _while_importing._end)
+    Path(f"begun_{os.environ.get('RANK', '0')}").touch()
+    module: Any = importlib.import_module(script)
+    module.run_main(module.main)
 
 
 def complete(script: str, args: Sequence[object], folder: Path, **options: Any) -> subprocess.CompletedProcess[str]:
@@ -170,5 +246,6 @@ def _run(
     if narrow:
         make_narrow()
     writer.ROWS_PER_PART = rows_per_part
-    module: Any = importlib.import_module(script)
-    module.run_main(module.main)
+    launcher: Any = importlib.import_module("pytorch_lightning.strategies.launchers.subprocess_script")
+    launcher.subprocess = SimpleNamespace(Popen=Forked)
+    _run_script(script)

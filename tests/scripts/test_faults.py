@@ -1,35 +1,41 @@
-"""Runs that are killed, at any moment and in any way, end with the rows of those that were not."""
+"""Runs that are killed, at any moment and in any way, end in one sentence, with the rows of those that were not."""
 
 from __future__ import annotations
 
 import json
 import os
 import random
+import re
 import shutil
 import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 import evaluate_attribution
 import pandas as pd
 import pytest
 
+from datamodules import pack_folder
 from lightning_modules.results.rows import read_rows
 from lightning_modules.results.synthesis import MEASURED
 from lightning_modules.running import run_folder
 from lightning_modules.running.run_folder import RunError
+from lightning_modules.running.stopping import COMPUTED, WRITTEN
 
 from .processes import SCRIPTS, Run
 
 pytestmark = pytest.mark.faults
 
-N_IMAGES = 37
-SIGNALS = (signal.SIGKILL, signal.SIGTERM, signal.SIGINT)
+N_IMAGES = 13  # not a multiple of anything
+N_MOMENTS = int(os.environ.get("VGG_LENS_MOMENTS", "6"))
+"""How many moments runs are killed at; 40 take a quarter of an hour."""
+
+SMOOTH = "{class_path: SmoothGrad, init_args: {n_samples: 2}}"
 
 
 class Evaluation(NamedTuple):
@@ -38,32 +44,24 @@ class Evaluation(NamedTuple):
     Attributes:
         script: The script.
         options: Its own options.
-        chains: How many runs of it are killed again and again. What writes and continues is the same for all scripts.
+        source: What the images lie in; None = they are made.
     """
 
     script: str
     options: tuple[object, ...]
-    chains: int = 1
+    source: Literal["folder", "shards", None]
 
     def args(self, images: Path) -> list[object]:
-        root = () if self.script == "maximize_activation" else ("--data.root", images, "--data.num_workers", 2)
-        return [*root, *self.options, "--model.weights", "shapes", "--trainer.accelerator", "cpu", "--out", "run"]
+        read = ("--data.root", images / str(self.source), "--data.num_workers", 2, "--data.batch_size", 2)
+        common = ("--model.weights", "shapes", "--trainer.accelerator", "cpu", "--out", "run", "--model.n_figures", 1)
+        return [*(read if self.source else ()), *self.options, *common]
 
 
-SMOOTH = "{class_path: SmoothGrad, init_args: {n_samples: 2}}"
-EVALUATIONS = [
-    Evaluation(
-        "evaluate_attribution",
-        ("--data.batch_size", 7, "--model.methods", f"[GradCAM, {SMOOTH}]", "--model.n_figures", 2),
-        chains=3,
-    ),
-    Evaluation("evaluate_robustness", ("--data.batch_size", 7, "--model.eps", "[4/255]", "--model.n_figures", 1)),
-    Evaluation(
-        "maximize_activation", ("--data.n_images", 2, "--model.steps", 2, "--model.n_fresh", 1, "--model.n_figures", 1)
-    ),
-]
-ATTRIBUTION = EVALUATIONS[0]
-each_evaluation = pytest.mark.parametrize("evaluation", EVALUATIONS, ids=lambda evaluation: evaluation.script)
+ATTRIBUTION = Evaluation("evaluate_attribution", ("--model.methods", f"[GradCAM, {SMOOTH}]"), "folder")
+ROBUSTNESS = Evaluation("evaluate_robustness", ("--model.eps", "[4/255]"), "shards")
+MAXIMIZATION = Evaluation("maximize_activation", ("--data.n_images", 2, "--model.steps", 2, "--model.n_fresh", 1), None)
+EVALUATIONS = [ATTRIBUTION, ROBUSTNESS, MAXIMIZATION]
+EVALUATIONS += [ATTRIBUTION._replace(source="shards"), ROBUSTNESS._replace(source="folder"), MAXIMIZATION]
 
 
 class Whole(NamedTuple):
@@ -77,13 +75,13 @@ class Whole(NamedTuple):
 
 @pytest.fixture(scope="module")
 def images(shapes: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """37 images: not a multiple of anything."""
-    folder = tmp_path_factory.mktemp("images")
-    for k, path in enumerate(sorted((shapes / "val").glob("*/*"))):
-        if k % 10 < 5 and k < 72:
-            (folder / path.parent.name).mkdir(exist_ok=True)
-            shutil.copy(path, folder / path.parent.name)
-    return folder
+    """A folder of class folders, and one of the same images in shards."""
+    root = tmp_path_factory.mktemp("images")
+    for path in sorted((shapes / "val").glob("*/*"))[: 6 * N_IMAGES : 6]:
+        (root / "folder" / path.parent.name).mkdir(parents=True, exist_ok=True)
+        shutil.copy(path, root / "folder" / path.parent.name)
+    pack_folder(root / "folder", root / "shards", images_per_shard=5)
+    return root
 
 
 @pytest.fixture(scope="module")
@@ -92,12 +90,13 @@ def whole(images: Path, tmp_path_factory: pytest.TempPathFactory) -> Callable[[E
 
     def whole(evaluation: Evaluation) -> Whole:
         if evaluation not in known:
-            for _ in range(1 if known else 2):  # the very first one waits for the server of the processes
-                folder = tmp_path_factory.mktemp("whole")
-                start = time.monotonic()
-                run = Run(evaluation.script, evaluation.args(images), folder)
-                assert run.wait() == [0], run.output()
-                seconds = time.monotonic() - start
+            folder = tmp_path_factory.mktemp("whole")
+            run = Run(evaluation.script, evaluation.args(images), folder)
+            wait_for(run.has_begun, run)
+            start = time.monotonic()
+            assert run.wait() == [0], run.output()
+            seconds = time.monotonic() - start
+            assert [line for line in run.logs[1].read_text().splitlines() if not NORMAL.fullmatch(line)] == []
             known[evaluation] = Whole(rows_of(folder), summary_of(folder), figures_of(folder), seconds)
         return known[evaluation]
 
@@ -127,110 +126,125 @@ def parts_of(folder: Path) -> dict[str, int]:
     return {path.name: path.stat().st_mtime_ns for path in (folder / "run/results").glob("part-*.parquet")}
 
 
-def assert_begun(folder: Path, whole: pd.DataFrame) -> int:
-    """What a killed run has left is a part of the whole, to the last bit, and none of it twice; returns its length."""
+def assert_same(ours: pd.DataFrame, theirs: pd.DataFrame, exact: bool) -> None:
+    """To the last bit, or, where the images were shared out to processes, to what batches of other sizes round."""
+    options: dict[str, Any] = {"check_exact": True} if exact else {"rtol": 1e-5, "atol": 1e-6}
+    pd.testing.assert_frame_equal(ours.reset_index(drop=True), theirs.reset_index(drop=True), **options)
+
+
+def assert_begun(folder: Path, whole: pd.DataFrame, exact: bool = True) -> int:
+    """What a killed run has left is a part of the whole, and none of it twice; returns its length."""
     rows = rows_of(folder)
     if len(rows):
-        begun = whole[whole["path"].isin(rows["path"])]
-        pd.testing.assert_frame_equal(rows.reset_index(drop=True), begun.reset_index(drop=True), check_exact=True)
+        assert_same(rows, whole[whole["path"].isin(rows["path"])], exact)
     return len(rows)
 
 
 def assert_ended(folder: Path, whole: Whole, exact: bool = True) -> None:
-    options: dict[str, Any] = {"check_exact": True} if exact else {"rtol": 1e-5, "atol": 1e-6}
-    pd.testing.assert_frame_equal(rows_of(folder), whole.rows, **options)
+    assert_same(rows_of(folder), whole.rows, exact)
     if exact:
         assert summary_of(folder) == whole.summary
     assert figures_of(folder) == whole.figures
     assert not list((folder / "run").rglob("*.tmp"))
 
 
-def chain(
-    evaluation: Evaluation, args: Sequence[object], whole: Whole, folder: Path, seed: int, world: int = 1, n: int = 4
-) -> list[int]:
-    """Kills a run ``n`` times and lets it end; returns how many rows there were after each kill."""
-    chance = random.Random(f"{evaluation.script} {seed}")
-    lengths = []
-    folder.mkdir()
-    for k in range(n):
-        # In turns: soon after a part, however fast the machine is at the time, and at any moment at all.
-        after_a_part = k % 2 == 0
-        before = parts_of(folder)
-        run = Run(
-            evaluation.script, args, folder, world, rows_per_part=1 if after_a_part else chance.choice([1, 20, 60])
-        )
-        if after_a_part:
-            wait_for_parts(run, folder, len(before) + chance.randint(1, 2))
-            time.sleep(chance.uniform(0.0, 0.1))
+class Blow(NamedTuple):
+    """How a run is killed.
+
+    Attributes:
+        signum: The signal.
+        victims: Who gets it: all processes and their workers, twice where a person is impatient, or one process.
+        n_parts: After how many more parts it comes ...
+        moment: ... or after which share of the time of a whole run.
+    """
+
+    signum: signal.Signals
+    victims: Literal["all", "all, twice", "first", "other"]
+    n_parts: int | None
+    moment: float
+
+    def fall(self, run: Run, folder: Path) -> None:
+        if self.victims.startswith("all"):
+            run.kill(self.signum)
+            if self.victims == "all, twice":
+                time.sleep(0.05)
+                run.kill(self.signum)
+        elif self.victims == "first" or (folder / "launched").exists():
+            victim = run.processes[0].pid if self.victims == "first" else int((folder / "launched").read_text())
+            with suppress(ProcessLookupError):  # it has ended
+                os.kill(victim or 0, self.signum)
+
+    def allowed(self) -> dict[int, list[str]]:
+        """The exit codes that it may lead to -> what may then stand in stderr."""
+        name, stopped = self.signum.name, 128 + self.signum
+        if self.signum != signal.SIGKILL:
+            told = {stopped: [f"stopped by {name}.", f"stopped by {name}. {COMPUTED}"]}
+        elif self.victims == "other":
+            died = "Process 1 of the run was killed by signal 9, as where memory is short."
+            told = {1: [died, f"{died} {COMPUTED}"]}
         else:
-            time.sleep(chance.uniform(0.2, 1.0) * whole.seconds)
-        before = parts_of(folder)
-        signum = chance.choice(SIGNALS)
-        run.kill(signum)
-        codes = run.wait()
-        # It had ended, or ended by the signal. Ctrl-C may come while Python itself is at work, which gives 1, and so
-        # does the end of one of two processes in the other.
-        is_rough = "KeyboardInterrupt" in run.output() if signum == signal.SIGINT else world > 1
-        allowed = {0, -signum, 128 + signum} | ({1} if is_rough else set())
-        assert set(codes) <= allowed, f"{signum}: {codes}: {run.output()}"
-        lengths.append(assert_begun(folder, whole.rows) if world == 1 else len(rows_of(folder)))
-        assert before.items() <= parts_of(folder).items()
+            first = "The first process of the run has ended."
+            told = {-self.signum: ["", *([first, f"{first} {COMPUTED}"] if self.victims == "first" else [])]}
+        return {0: [""], **told}  # 0: it had ended
+
+
+def blow(chance: random.Random, world: int, k: int) -> Blow:
+    """In turns soon after a part, however fast the machine is at the time, and at any moment at all."""
+    signum = chance.choice([signal.SIGKILL, signal.SIGTERM, signal.SIGINT])
+    victims = ["all", "first", *(["other"] if world > 1 else [])]
+    if signum != signal.SIGKILL:
+        victims += ["all, twice"]
+    return Blow(signum, chance.choice(victims), chance.choice([1, 2]) if k % 2 else None, chance.uniform(0, 1.1))
+
+
+NORMAL = re.compile(
+    "GPU available: .*|Initializing distributed: .*|-*|distributed_backend=gloo|All distributed processes registered.*"
+)
+"""What a run that nobody disturbs says in stderr."""
+
+
+def strike(evaluation: Evaluation, images: Path, folder: Path, world: int, blow: Blow, whole: Whole) -> int:
+    """Runs until the blow falls; returns how many rows there are then."""
+    args = [*evaluation.args(images), "--trainer.devices", world]
+    (folder / "launched").unlink(missing_ok=True)
     before = parts_of(folder)
-    run = Run(evaluation.script, args, folder, world)
-    assert run.wait() == [0] * world, run.output()
+    run = Run(evaluation.script, args, folder, rows_per_part=1 if blow.n_parts else 8)
+    wait_for(run.has_begun, run)
+    if blow.n_parts:
+        wait_for(lambda: len(parts_of(folder)) >= len(before) + blow.n_parts or run.has_ended(), run)
+    else:
+        time.sleep(blow.moment * whole.seconds)
+    before, family = parts_of(folder), run.family()
+    blow.fall(run, folder)
+    (code,) = run.wait()
+    wait_for(lambda: not any(map(is_alive, family)), seconds=10)
+    told = "\n".join(line for line in run.logs[1].read_text().splitlines() if not NORMAL.fullmatch(line))
+    allowed = blow.allowed()
+    assert code in allowed, f"{blow}: {code}: {run.output()}"
+    assert told in allowed[code], f"{blow}: {code}: {told}"
     assert before.items() <= parts_of(folder).items()
-    return lengths
+    return assert_begun(folder, whole.rows, exact=world == 1)
 
 
-def wait_for_parts(run: Run, folder: Path, n: int) -> None:
-    """Waits until there are ``n`` parts, or the run has ended."""
-    wait_for(lambda: len(parts_of(folder)) >= n or run.has_ended(), run)
-
-
-@each_evaluation
-def test_killed_at_random_moments(
-    evaluation: Evaluation, whole: Callable[[Evaluation], Whole], images: Path, tmp_path: Path
-) -> None:
-    expected = whole(evaluation)
-    folders = [tmp_path / f"chain_{k}" for k in range(evaluation.chains)]
-
-    def one(k: int) -> list[int]:
-        return chain(evaluation, evaluation.args(images), expected, folders[k], k)
-
-    with ThreadPoolExecutor(2) as pool:
-        lengths = [length for lengths in pool.map(one, range(evaluation.chains)) for length in lengths]
-    assert len(lengths) == 4 * evaluation.chains
-    # The kills came at moments that matter: some before the first row, some between the first and the last.
-    assert any(0 < length < len(expected.rows) for length in lengths), lengths
-    for folder in folders:
-        assert_ended(folder, expected)
+def is_alive(pid: int) -> bool:
+    """Whether a process runs; one that has ended has no command line, also while nobody has asked for its exit code."""
+    try:
+        return bool(Path(f"/proc/{pid}/cmdline").read_bytes())
+    except OSError:
+        return False
 
 
 @pytest.mark.slow
-def test_two_processes_killed_and_continued_by_one(
-    whole: Callable[[Evaluation], Whole], images: Path, tmp_path: Path
-) -> None:
-    expected = whole(ATTRIBUTION)
-    args = [*ATTRIBUTION.args(images), "--trainer.devices", 2]
-    # To the last bit where the device count is the same: also of two.
-    folder = tmp_path / "whole"
-    folder.mkdir()
-    run = Run(ATTRIBUTION.script, args, folder, world=2)
-    assert run.wait() == [0, 0], run.output()
-    of_two = Whole(rows_of(folder), summary_of(folder), figures_of(folder), expected.seconds * 2)
-    assert_ended(folder, expected, exact=False)
-    chain(ATTRIBUTION, args, of_two, tmp_path / "two", 0, world=2, n=2)
-    assert_ended(tmp_path / "two", of_two)
-    # Another number of devices goes on from there.
-    folder = tmp_path / "one"
-    folder.mkdir()
-    run = Run(ATTRIBUTION.script, args, folder, world=2, rows_per_part=1)
-    wait_for_parts(run, folder, 3)
-    run.kill(signal.SIGKILL)
-    run.wait()
-    run = Run(ATTRIBUTION.script, ATTRIBUTION.args(images), folder)
+@pytest.mark.parametrize("k", range(-(-N_MOMENTS // 2)))
+def test_killed_at_random_moments(k: int, whole: Callable[[Evaluation], Whole], images: Path, tmp_path: Path) -> None:
+    """Two moments of a run that goes on after each, and then to its end in one process."""
+    evaluation, world = EVALUATIONS[k % len(EVALUATIONS)], 1 + (k % 5 in (1, 3))
+    expected, chance = whole(evaluation), random.Random(k)
+    for moment in range(2):
+        strike(evaluation, images, tmp_path, world, blow(chance, world, moment), expected)
+    run = Run(evaluation.script, evaluation.args(images), tmp_path)
     assert run.wait() == [0], run.output()
-    assert_ended(folder, expected, exact=False)
+    assert_ended(tmp_path, expected, exact=world == 1)
 
 
 SLEEPY = """
@@ -259,8 +273,7 @@ class Sleepy(GradCAM):
 def sleepy_args(images: Path, folder: Path) -> list[object]:
     """A run whose third batch waits for a file named go."""
     (folder / "sleepy_methods.py").write_text(SLEEPY)
-    options = ("--data.batch_size", 7, "--model.methods", "[sleepy_methods.Sleepy]", "--model.n_figures", 0)
-    return Evaluation("evaluate_attribution", options).args(images)
+    return ATTRIBUTION._replace(options=("--model.methods", "[sleepy_methods.Sleepy]")).args(images)
 
 
 def wait_for(condition: Callable[[], bool], run: Run | None = None, seconds: float = 250) -> None:
@@ -270,16 +283,21 @@ def wait_for(condition: Callable[[], bool], run: Run | None = None, seconds: flo
         time.sleep(0.02)
 
 
-@pytest.mark.parametrize(("signum", "code"), [(signal.SIGTERM, 143), (signal.SIGINT, 130)])
-def test_what_is_computed_is_flushed(signum: int, code: int, images: Path, tmp_path: Path) -> None:
+def test_what_is_computed_is_flushed(
+    images: Path, tmp_path: Path, call: Callable, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """At SIGTERM in the middle of a batch; while it is running, another run into the same RUN is refused."""
     args = sleepy_args(images, tmp_path)
     run = Run("evaluate_attribution", args, tmp_path)
     wait_for((tmp_path / "asleep_0").exists, run)
     assert not parts_of(tmp_path)
-    run.kill(signum)
-    assert run.wait() == [code]
-    assert f"stopped by {signal.Signals(signum).name}. What was computed is written" in run.output()
-    assert len(rows_of(tmp_path)) == 14  # two batches
+    monkeypatch.setattr(run_folder, "WAIT_S", 0.5)
+    with pytest.raises(RunError, match=rf"run is being written by process {run.processes[0].pid} on .*, since 20"):
+        call(evaluate_attribution.main, *args)
+    run.kill(signal.SIGTERM)
+    assert run.wait() == [143]
+    assert f"stopped by SIGTERM. {COMPUTED}\n" in run.logs[1].read_text()
+    assert len(rows_of(tmp_path)) == 4  # two batches
     (tmp_path / "go").touch()
     assert Run("evaluate_attribution", args, tmp_path).wait() == [0]
     assert len(rows_of(tmp_path)) == N_IMAGES
@@ -291,37 +309,21 @@ def test_what_is_computed_is_flushed(signum: int, code: int, images: Path, tmp_p
     assert len(produced_by["devices"]) == 1
 
 
-def test_a_run_that_is_being_written_is_refused(
-    images: Path, tmp_path: Path, call: Callable, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    args = sleepy_args(images, tmp_path)
-    run = Run("evaluate_attribution", args, tmp_path)
-    wait_for((tmp_path / "asleep_0").exists, run)
-    monkeypatch.setattr(run_folder, "WAIT_S", 0.5)
-    with pytest.raises(RunError, match=rf"run is being written by process {run.processes[0].pid} on .*, since 20"):
-        call(evaluate_attribution.main, *args)
-    run.kill(signal.SIGKILL)
-    run.wait()
-    (tmp_path / "go").touch()
-    call(evaluate_attribution.main, *args)
-    assert len(rows_of(tmp_path)) == N_IMAGES
-
-
 @pytest.mark.slow
-def test_the_first_process_dies_alone(images: Path, tmp_path: Path) -> None:
-    """The other one ends too, and writes what it has; the same command goes on."""
-    args = [*sleepy_args(images, tmp_path), "--trainer.devices", 2]
-    two = Run("evaluate_attribution", args, tmp_path)  # which starts the other one, as Lightning does it
+@pytest.mark.parametrize("victims", ["first", "other"])
+def test_one_of_two_processes_is_killed(images: Path, tmp_path: Path, victims: Literal["first", "other"]) -> None:
+    """The other one ends too, and writes what it has."""
+    blow = Blow(signal.SIGKILL, victims, None, 0)
+    two = Run("evaluate_attribution", [*sleepy_args(images, tmp_path), "--trainer.devices", 2], tmp_path)
     wait_for(lambda: (tmp_path / "asleep_0").exists() and (tmp_path / "asleep_1").exists(), two)
-    two.processes[0].kill()
-    wait_for(lambda: len(parts_of(tmp_path)) == 1)
-    assert len(rows_of(tmp_path)) == 14  # two batches of its share
-    (tmp_path / "go").touch()
-    one = Run("evaluate_attribution", sleepy_args(images, tmp_path), tmp_path)
-    assert one.wait() == [0], one.output()
-    rows = rows_of(tmp_path)
-    assert len(rows) == rows["path"].nunique() == N_IMAGES
-    assert len(parts_of(tmp_path)) == 2
+    family = two.family()
+    blow.fall(two, tmp_path)
+    codes = two.wait()
+    wait_for(lambda: not any(map(is_alive, family)), two, seconds=10)
+    assert codes == [-9 if victims == "first" else 1]
+    assert two.logs[1].read_text().splitlines()[-1] == blow.allowed()[codes[0]][-1]
+    assert len(rows_of(tmp_path)) == 4  # two batches of its share
+    assert len(parts_of(tmp_path)) == 1
 
 
 PARENT = "import subprocess, sys; subprocess.run(sys.argv[1:])"
@@ -347,17 +349,15 @@ def test_the_first_process_dies_before_the_others_have_joined(images: Path, tmp_
         wait_for(lambda: "Initializing distributed" in log.read_text())
         (other,) = Path(f"/proc/{first.pid}/task/{first.pid}/children").read_text().split()
         first.kill()
-    # What has ended has no command line, also while nobody has asked for its exit code.
-    wait_for(lambda: not Path(f"/proc/{other}").exists() or not Path(f"/proc/{other}/cmdline").read_bytes())
+    wait_for(lambda: not is_alive(int(other)))
 
 
 def test_a_full_disk(whole: Callable[[Evaluation], Whole], images: Path, tmp_path: Path) -> None:
     args = ATTRIBUTION.args(images)
     run = Run(ATTRIBUTION.script, args, tmp_path, rows_per_part=8, largest_file=20_000)
     assert run.wait() == [2]
-    last = run.output().splitlines()[-1]
-    assert last.startswith("error: [Errno 27] File too large")
-    assert last.endswith("What was written is whole; the same command goes on from there.")
+    (told,) = [line for line in run.logs[1].read_text().splitlines() if not NORMAL.fullmatch(line)]
+    assert re.fullmatch(rf"error: \[Errno 27\] File too large: 'run/figures/.*\.png'\. {WRITTEN}", told)
     assert_begun(tmp_path, whole(ATTRIBUTION).rows)
     run = Run(ATTRIBUTION.script, args, tmp_path)
     assert run.wait() == [0], run.output()

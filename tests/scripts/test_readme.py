@@ -92,7 +92,7 @@ class TestPages:
 
     def test_every_script_stands_in_the_table(self) -> None:
         told = re.findall(r"^\| `(\w+\.py)", MAIN.read_text(), re.MULTILINE)
-        assert sorted(told) == sorted(path.name for path in (ROOT / "scripts").glob("*.py"))
+        assert sorted(told) == sorted(path.name for path in (ROOT / "scripts").glob("[!_]*.py"))
 
 
 def anchor(heading: str) -> str:
@@ -104,7 +104,7 @@ def test_all_of_them_are_found() -> None:
     known = {"my_methods", "my_metrics", "my_attacks", "my_objectives", "my_file", "my_networks", "my_evaluation"}
     assert known <= EXTENSIONS.keys()
     assert all(len(snippet.commands) == 1 for snippet in EXTENSIONS.values())
-    assert len(EXECUTED) == 2
+    assert len(EXECUTED) == 4
 
 
 @pytest.mark.slow
@@ -238,3 +238,36 @@ def test_results_in_pandas_and_duckdb(call: Callable, photos_folder: Path, capsy
     exec(code, {})
     output = capsys.readouterr().out
     assert all(name in output for name in ("GradCAM", "GuidedBackprop", "average_drop", "prediction_name", "crescent"))
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("page", "few", "names"),
+    [
+        ("methods", ["--data.boxes", "boxes"], {"maps", "scores"}),
+        (
+            "attacks",
+            ["--model.network", "vgg16", "--model.victims", "[{network: vgg16, weights: shapes}]"],
+            {"attacked"},
+        ),
+    ],
+)
+@pytest.mark.filterwarnings("ignore:.*no second opinion")
+def test_what_is_kept(
+    call: Callable, photos_folder: Path, shapes: Path, page: str, few: list[str], names: set[str]
+) -> None:
+    (photos_folder / "boxes").symlink_to(shapes / "annotations/val")
+    text = (ROOT / f"lightning_modules/{page}/README.md").read_text()
+    ((command, code),) = re.findall(
+        r"```\n(python [^`]*--model\.save_\w+ true[^`]*)```[^`]*(?:`[^`]+`[^`]*)*```python\n(.*?)```", text, re.S
+    )
+    options = ["--model.weights", "shapes", "--data.batch_size", 2, "--data.num_workers", 0, "--model.n_figures", 0]
+    type_in(call, command, *options, *few, "--trainer.limit_test_batches", 1)
+    found: dict[str, Any] = {}
+    exec(code, found)
+    assert names <= found.keys()
+    if page == "methods":
+        assert found["scores"]["energy_in_box"].between(0, 1).all()
+        assert found["maps"].enlarged(found["path"])["GradCAM"].shape == (1, 112, 112)
+    else:
+        assert float(found["difference"].norm()) == pytest.approx(1, rel=1e-3)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from itertools import islice
 from pathlib import Path
 from typing import Any, Literal
 
@@ -91,3 +92,33 @@ def test_accuracy_over_eps_is_the_peers(
             torch.testing.assert_close(own, adversarial, rtol=0, atol=1e-3 * eps)
     # The curve is one: of those that are known some are fooled.
     assert right[-1] < right[0]
+
+
+@pytest.mark.photos
+@pytest.mark.slow
+def test_rows_of_batches_of_other_sizes(photos: Path, squeezenet_weights: Path) -> None:
+    """Signs of gradients that are zero up to rounding may turn: a few probabilities differ, by little."""
+    sweep = [1 / 255, 4 / 255]
+    network = "torchvision.models.squeezenet1_0"
+    module = RobustnessModule(str(squeezenet_weights), sweep, methods=[], network=network)
+    found = []
+    for batch_size in (3, N):
+        data = ImageFolderDataModule(
+            str(photos),
+            class_names=module.network.class_names,
+            batch_size=batch_size,
+            num_workers=0,
+            input_size=module.network.input_size,
+            resize_size=module.network.resize_size,
+        )
+        data.setup("test")
+        batches = islice(data.test_dataloader(), -(-N // batch_size))
+        rows = [row for batch in batches for row in module.test_step(with_pixels(batch), 0)["rows"]]
+        found.append(pd.DataFrame(rows).set_index(["path", "eps"]).sort_index())
+    theirs, ours = found[0].loc[found[1].index], found[1]
+    assert (ours["prediction"] == theirs["prediction"]).all()
+    differences = (ours["probability"] - theirs["probability"]).abs()
+    is_clean = differences.index.get_level_values("eps") == 0
+    assert differences[is_clean].max() < 1e-5
+    assert differences.max() < 5e-3
+    assert (differences > 1e-5).mean() < 0.1

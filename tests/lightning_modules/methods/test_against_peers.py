@@ -51,7 +51,7 @@ def test_of_random_weights(network: Network, images: Tensor, method: Attribution
 def test_of_photos(photos: Path, plain_squeezenet: nn.Module) -> None:
     network = as_network(plain_squeezenet.double(), mean=IMAGENET_MEAN, std=IMAGENET_STD)
     try:
-        preprocess = Preprocess(112, 96, "bilinear")
+        preprocess = Preprocess(72, 64, "bilinear")
         paths = sorted(photos.glob("*/*"))[:70:40]
         images = torch.stack([preprocess(decode_image(str(path))) for path in paths]).double()
         keys = [path.name for path in paths]

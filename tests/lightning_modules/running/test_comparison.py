@@ -94,7 +94,7 @@ def test_what_is_left_in_out(a: Path, b: Path, tmp_path: Path, capsys: pytest.Ca
     printed = capsys.readouterr().out
     assert "b compared with a" in printed
     assert "Settings that differ between a and b: model.weights is shapes and tuned.pth." in printed
-    assert "Of the 3 images that changed most, 1 has no figure in both runs" in printed
+    assert "Of the 3 images that changed most, 1 has no figure to be shown: a run draws those of its first" in printed
     out = tmp_path / "out"
     summary = json.loads((out / "summary.json").read_text())
     (cam,) = [of for of in summary["comparisons"]["b"]["scores"] if (of["score"], of["group"]) == ("insertion", "CAM")]
@@ -119,16 +119,16 @@ def test_what_is_left_in_out(a: Path, b: Path, tmp_path: Path, capsys: pytest.Ca
 
 def test_the_same_again_and_other_runs_into_the_same_folder(a: Path, b: Path, write_run: Callable[..., Path]) -> None:
     write_run("c", [0.5] * 4)
-    compare("a", "b", "--out", "out")
+    compare("a", "b", "--n_images", 0, "--out", "out")
     before = Path("out/summary.json").read_text()
-    compare("a", "b", "--out", "out")
+    compare("a", "b", "--n_images", 0, "--out", "out")
     assert Path("out/summary.json").read_text() == before
     with pytest.raises(
         RunError, match=r"out holds a run of other settings: runs was \['a', 'b'\], is now \['a', 'c'\]"
     ):
-        compare("a", "c", "--out", "out")
+        compare("a", "c", "--n_images", 0, "--out", "out")
     assert Path("out/summary.json").read_text() == before
-    compare("a", "c", "b", "--out", "out", "--overwrite")
+    compare("a", "c", "b", "--n_images", 0, "--out", "out", "--overwrite")
     assert list(json.loads(Path("out/summary.json").read_text())["comparisons"]) == ["c", "b"]
     with pytest.raises(RunError, match="--out b holds the rows of another run"):
         compare("a", "b", "--out", "b", "--overwrite")
@@ -138,11 +138,13 @@ def test_the_same_again_and_other_runs_into_the_same_folder(a: Path, b: Path, wr
 
 
 def test_two_methods_of_one_run(a: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    compare("a", "--methods", "CAM", "IG", "--score", "deletion", "--n_images", 1)
+    compare("a", "--methods", "CAM", "IG", "--score", "deletion", "--n_images", 1, "--out", "out")
     printed = capsys.readouterr().out
     assert "IG compared with CAM" in printed
     assert "top-1" not in printed  # it is the same
     assert "cats/0.png" in printed  # 0.5 and 0.9
+    with Image.open("out/figures/00000_cats_0.png") as picture:
+        assert picture.height < 2 * 100  # the run's figure, once: it has both
     with pytest.raises(InputError, match="a has no rows of 'LIME', but those of CAM, IG"):
         compare("a", "--methods", "CAM", "LIME")
 

@@ -7,6 +7,7 @@ from pathlib import Path
 import evaluate_attribution
 import pytest
 
+from lightning_modules.running import stopping
 from lightning_modules.running.cli import run_main
 
 FILE = "import torch\n\n\nclass MyNet(torch.nn.Linear):\n    pass\n"
@@ -60,12 +61,19 @@ MAXIMIZATION = ["maximize_activation", *ATTRIBUTION[3:]]
         (["train_classifier", "--data.root", "nowhere", "--out", "run", "--trainer.accelerator", "cpu"],
          "nowhere holds no class folders to train on: it should hold nowhere/CLASS/*.jpg, or such folders in train"),
         (["train_classifier", "--data", "ShapeDataModule", "--out", "x"], "Did you mean ShapesDataModule or Image"),
+        ([*ATTRIBUTION, "--seed_everything", -1], "--seed_everything should be from 0 to 4294967295, got -1."),
         (["demo", "--ot", "x"], "There is no option --ot. Did you mean --out?"),
     ],
 )  # fmt: skip
 def test_a_slip_is_explained(
-    call: Callable, tmp_path: Path, capsys: pytest.CaptureFixture[str], command: list[str], message: str
+    call: Callable,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+    command: list[str],
+    message: str,
 ) -> None:
+    monkeypatch.setattr(stopping, "listen", lambda: None)  # to signals, for the rest of this process
     (tmp_path / "my_file.py").write_text(FILE)
     (tmp_path / "bad.yaml").write_text("model:\n  wieghts: shapes\n")
     script, *options = command

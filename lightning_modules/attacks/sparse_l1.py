@@ -1,0 +1,66 @@
+"""Sparse descent within a budget of the norm 1."""
+
+from __future__ import annotations
+
+from torch import Tensor
+
+from lightning_modules.attacks.base import CLIP_MAX, CLIP_MIN, Attack, check_images, float32_gradients
+from lightning_modules.attacks.cleverhans_adapter import sparse_steps
+from lightning_modules.errors import InputError
+from lightning_modules.gradients.forward_pass import ForwardPass
+from lightning_modules.gradients.needs import Needs
+from lightning_modules.networks.network import Network
+
+
+class SparseL1Descent(Attack):
+    """Projected steps in the norm 1, each along the signs of the few largest entries of the gradient; by cleverhans.
+
+    FGSM's step in the norm 1 changes a single pixel; this one spreads the budget over the strongest percent of them,
+    step by step. cleverhans' own fails where the gradient lies in channels_last, as that of most networks does here.
+
+    Args:
+        targeted: Whether the steps lead to the class, not away from it.
+        n_steps: Number of steps, at least 1; each costs a forward and a backward pass, for every budget.
+        relative_step: Length of a step as a fraction of the budget, in (0, 1].
+        sparsity: Percent of the gradient's entries, the weakest ones, that a step leaves out; in (0, 100).
+
+    Raises:
+        InputError: If an option is out of its range.
+
+    Reference: Tramèr & Boneh, "Adversarial Training and Robustness for Multiple Perturbations", NeurIPS 2019.
+    """
+
+    norm = 1
+
+    def __init__(
+        self, targeted: bool = False, n_steps: int = 20, relative_step: float = 0.1, sparsity: float = 99.0
+    ) -> None:
+        if n_steps < 1:
+            raise InputError(f"n_steps must be at least 1, got {n_steps}.")
+        if not 0 < relative_step <= 1:
+            raise InputError(f"relative_step must lie in (0, 1], got {relative_step}.")
+        if not 0 < sparsity < 100:
+            raise InputError(f"sparsity must lie in (0, 100), got {sparsity}.")
+        self.targeted = targeted
+        self.n_steps = n_steps
+        self.relative_step = relative_step
+        self.sparsity = sparsity
+
+    def __call__(self, network: Network, images: Tensor, target: Tensor, eps: float) -> Tensor:
+        check_images(images)
+        return self.unchecked(network, images, target, eps)
+
+    def unchecked(self, network: Network, images: Tensor, target: Tensor, eps: float) -> Tensor:
+        with float32_gradients(images.device):
+            images = images.detach().contiguous().clone()
+            return sparse_steps(
+                lambda x: ForwardPass(network, x.to(images.dtype), needs=Needs(loss_gradient=True)),
+                images,
+                target.clone(),  # autograd cannot keep a tensor that was made under inference mode
+                eps,
+                step=eps * self.relative_step,
+                n_steps=self.n_steps,
+                sparsity=self.sparsity,
+                targeted=self.targeted,
+                clip=(CLIP_MIN, CLIP_MAX),
+            )

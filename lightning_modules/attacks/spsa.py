@@ -1,0 +1,82 @@
+"""Simultaneous perturbation stochastic approximation: an attack without gradients."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Literal
+
+import torch
+from torch import Tensor
+
+from lightning_modules.attacks.base import CLIP_MAX, CLIP_MIN, check_norm
+from lightning_modules.attacks.cleverhans_adapter import spsa_steps
+from lightning_modules.attacks.seeded import SeededAttack
+from lightning_modules.errors import InputError
+from lightning_modules.networks.network import Network
+
+
+class SPSA(SeededAttack):
+    """SPSA: steps of Adam along a gradient that is estimated from the logits of noisy images alone; by cleverhans.
+
+    No gradient of the network is taken. Where it fools a network that FGSM and PGD do not, the network hides its
+    gradients and only looks robust. It begins at a random point of the budget, and makes the margin between the class
+    and the strongest other one grow or shrink.
+
+    A step costs a forward pass of ``2 * n_samples`` images and one more, for each image by itself and for every budget.
+    cleverhans reads the loss after each step, so a GPU is waited for.
+
+    Args:
+        norm: The norm that the budget limits: inf or 2.
+        targeted: Whether the steps lead to the class, not away from it.
+        n_steps: Number of steps, at least 1.
+        n_samples: Directions, each tried forwards and backwards, from which a gradient is estimated; at least 1.
+        learning_rate: Of Adam, in pixel units, above 0.
+        delta: How far the noisy images lie from the image, in pixel units, above 0.
+        seed: Seed of all that is drawn.
+
+    Raises:
+        InputError: If an option is out of its range.
+
+    Reference: Uesato et al., "Adversarial Risk and the Dangers of Evaluating Against Weak Attacks", ICML 2018.
+    """
+
+    def __init__(
+        self,
+        norm: Literal["inf", 2] = "inf",
+        targeted: bool = False,
+        n_steps: int = 20,
+        n_samples: int = 32,
+        learning_rate: float = 0.01,
+        delta: float = 0.01,
+        seed: int = 0,
+    ) -> None:
+        check_norm(norm, ("inf", 2))
+        for name, value in (("n_steps", n_steps), ("n_samples", n_samples)):
+            if value < 1:
+                raise InputError(f"{name} must be at least 1, got {value}.")
+        for name, size in (("learning_rate", learning_rate), ("delta", delta)):
+            if not size > 0:
+                raise InputError(f"{name} must be above 0, got {size}.")
+        self.norm: Literal["inf", 2] = norm
+        self.targeted = targeted
+        self.n_steps = n_steps
+        self.n_samples = n_samples
+        self.learning_rate = learning_rate
+        self.delta = delta
+        self.seed = seed
+
+    def attacked(self, network: Network, images: Tensor, target: Tensor, eps: float, seeds: Sequence[int]) -> Tensor:
+        return spsa_steps(
+            lambda pixels: network(pixels.contiguous(memory_format=torch.channels_last)),
+            images,
+            target,
+            eps,
+            seeds,
+            norm=self.norm,
+            targeted=self.targeted,
+            n_steps=self.n_steps,
+            n_samples=self.n_samples,
+            learning_rate=self.learning_rate,
+            delta=self.delta,
+            clip=(CLIP_MIN, CLIP_MAX),
+        )
