@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from rich.table import Column
 from rich.table import Table as RichTable
@@ -37,6 +37,19 @@ class Table:
         lines = [f"| {' | '.join(map(in_markdown, row))} |" for row in (self.header, *self.rows)]
         rules = ["---" if k < self.n_left else "---:" for k in range(len(self.header))]
         return "\n".join([lines[0], f"|{'|'.join(rules)}|", *lines[1:]])
+
+    def transposed(self) -> Table:
+        """The same with its columns as rows.
+
+        Example:
+            >>> print(Table(["score", "A", "B"], [["deletion", "0.1", "0.2"]]).transposed().markdown())
+            | score | deletion |
+            |---|---:|
+            | A | 0.1 |
+            | B | 0.2 |
+        """
+        header, *rows = zip(self.header, *self.rows, strict=True)
+        return replace(self, header=header, rows=rows, n_left=1)
 
     def rich(self) -> RichTable:
         columns = [
