@@ -34,7 +34,7 @@ def test_against_captum(method: AttributionMethod) -> None:
             return (maps_of(images[0], target),)
         keys = [key for key in KEYS for _ in range(len(images) // 2)]
         with torch.enable_grad():
-            return explain(seen.network, images, [method], target, keys=keys)[repr(method)]
+            return explain(seen.network, images, [method], target, keys=keys)[repr(method)].contiguous()
 
     def moved(images: Tensor) -> Tensor:
         return images + moves.transpose(0, 1).flatten(0, 1)
