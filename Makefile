@@ -1,7 +1,7 @@
 PYTHON ?= python3
 BIN = .venv/bin
 
-.PHONY: install demo test test-fast lint benchmark
+.PHONY: install demo test test-fast lint benchmark gpu
 .DELETE_ON_ERROR:
 
 install: .venv/installed
@@ -22,6 +22,12 @@ benchmark: .venv/installed-bench
 .venv/installed-bench: .venv/installed
 	$(BIN)/pip install --quiet --constraint constraints.txt --editable '.[bench]'
 	touch $@
+
+# What needs CUDA: its tests, then the benchmark on the GPU.
+gpu: .venv/installed-bench
+	@if $(BIN)/python -c 'import sys, torch; sys.exit(not torch.cuda.is_available())'; then \
+	    $(BIN)/python -m pytest -m cuda && $(BIN)/python scripts/benchmark.py --json runs/benchmark_gpu.json; \
+	else echo 'No CUDA device here: nothing was checked.'; fi
 
 test: lint
 	$(BIN)/python -m pytest --numprocesses 2 --dist worksteal

@@ -31,6 +31,8 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
             item.add_marker(pytest.mark.process)
         if "train_classifier" in used:
             item.add_marker(pytest.mark.training)
+        if item.get_closest_marker("cuda") and not torch.cuda.is_available() and "VGG_LENS_GPU" not in os.environ:
+            item.add_marker(pytest.mark.skip(reason="needs CUDA"))
 
 
 def imported(test: pytest.Function) -> list[Any]:

@@ -66,6 +66,8 @@ class NoisyCopies(AttributionMethod):
         images, method = forward_pass.images.detach(), self.method or Saliency()
         sigma = self.noise_level * (images.amax((1, 2, 3), keepdim=True) - images.amin((1, 2, 3), keepdim=True))
         drawn, needs = generators(forward_pass, self.seed), method.needs(forward_pass.network)
+        if not len(images):  # of which the maps have a shape all the same
+            yield slice(0, 0), 0, method(forward_pass.at(images, forward_pass.target, needs))[None]
         for part, copies in shared_batches(len(images), self.n_samples, self.max_batch):
             noisy = images[part] + sigma[part] * noise(drawn[part], copies.stop - copies.start, images[part])
             noisy = noisy.clamp(0, 1) if self.clip else noisy

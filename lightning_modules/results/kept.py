@@ -51,11 +51,12 @@ class PartsWithKept(Parts):
     What is kept is written first, so a part of it without its rows was never finished.
     """
 
-    kept: dict[str, list[pa.Table]]
+    def __init__(self, folder: Path, schema: pa.Schema, rank: int, rows_per_part: int, seconds_per_part: float) -> None:
+        super().__init__(folder, schema, rank, rows_per_part, seconds_per_part)
+        self.kept: dict[str, list[pa.Table]] = {}
 
     def add_with(self, rows: Sequence[Row], kept: Mapping[str, pa.Table]) -> None:
         """Adds rows, and what is kept of their images: the name of a folder of RUN -> a row for each image."""
-        self.kept = getattr(self, "kept", {})
         for folder, table in kept.items():
             self.kept.setdefault(folder, []).append(table)
         self.add(rows)
@@ -63,12 +64,11 @@ class PartsWithKept(Parts):
             self.write()
 
     def write(self) -> None:
-        kept = getattr(self, "kept", {})
-        if self.rows and kept:
+        if self.rows and self.kept:
             self.part = self.part or self.folder / part_name(self.rank)
             # Where a signal came between rows and what is kept of them, the latter may be of images without rows.
             paths = pa.array({row["path"] for row in self.rows}, pa.string())
-            for folder, tables in kept.items():
+            for folder, tables in self.kept.items():
                 table = pa.concat_tables(tables)
                 table = table.filter(pc.is_in(table["path"], value_set=paths))
                 _write(self.folder.parent / folder / f"{self.part.stem}.arrow", table)

@@ -97,6 +97,9 @@ class RunCLI(LightningCLI):
             super().parse_arguments(parser, args)
         except (AttributeError, KeyError, TypeError) as error:  # the parser's own, about files of odd structure
             parser.error(f"the options cannot be understood: {error}")
+        seed = self.config.get("seed_everything")
+        if type(seed) is int and not 0 <= seed < 2**32:
+            raise RunError(f"--seed_everything should be from 0 to {2**32 - 1}, got {seed}.")
 
     def before_instantiate_classes(self) -> None:
         """Refuses null where an option has to have a value, which the parser lets through."""

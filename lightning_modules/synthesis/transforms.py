@@ -165,10 +165,15 @@ def _sample(images: Tensor, dim: int, positions: Tensor) -> Tensor:
         mirrored = _mirror(index.long(), images.shape[dim]).to(images.device)
         return images.gather(dim, mirrored.expand(n, height, width)[:, None].expand(shape))
 
-    if bool((positions == below).all()):
+    if _are_equal(positions, below):
         return read(below)
     fraction = (positions - below).to(images)[:, None]
     return (1 - fraction) * read(below) + fraction * read(below + 1)
+
+
+def _are_equal(positions: Tensor, others: Tensor) -> bool:
+    # They lie on the host, as what is drawn does: no device is waited for.
+    return bool((positions == others).all())
 
 
 def _mirror(index: Tensor, size: int) -> Tensor:

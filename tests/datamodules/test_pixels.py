@@ -16,7 +16,7 @@ from torchvision.transforms import functional as F
 from datamodules import DataError, ImageFolderDataModule, ImageSourcesDataModule
 from datamodules.batch import pixels_of, with_pixels
 
-NEEDS_CUDA = pytest.mark.skipif(not torch.cuda.is_available(), reason="needs CUDA")
+NEEDS_CUDA = pytest.mark.cuda
 BYTES = torch.arange(256, dtype=torch.uint8)
 
 

@@ -42,13 +42,24 @@ class FakeDevice:
         return self.mode.from_tensor(tensor).to(self.name)
 
 
+class _Generator(torch.Generator):
+    """Says that it lies on a device, whose driver does not draw: of what is drawn, shape and device count."""
+
+    def __new__(cls, device: Any = "cpu") -> Any:
+        made = super().__new__(cls)
+        made.at = torch.device(device)
+        return made
+
+    @property
+    def device(self) -> torch.device:
+        return self.at  # type: ignore[attr-defined]
+
+
 @contextlib.contextmanager
 def fake_device(name: str) -> Iterator[FakeDevice]:
     """A device of this name, one of :data:`DEVICES`, for what runs inside."""
     with pytest.MonkeyPatch.context() as patch, FakeTensorMode() as mode:
-        # No driver draws numbers; of what is drawn, shape and device count.
-        generator = torch.Generator
-        patch.setattr(torch, "Generator", lambda device="cpu": generator())
+        patch.setattr(torch, "Generator", _Generator)
         if name == "cuda":
             patch.setattr(torch.autograd, "_engine_run_backward", _gradients_of_nothing)
         else:

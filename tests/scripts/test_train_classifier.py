@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+import os
+import signal
 from collections.abc import Callable
 from pathlib import Path
 
@@ -14,8 +16,10 @@ from PIL import Image
 from torch import nn
 from train_classifier import main
 
+from datamodules.reading.samples import SampleReader
 from lightning_modules import load_vgg16
 from lightning_modules.results.rows import read_rows
+from lightning_modules.running import RunError
 
 pytestmark = [
     pytest.mark.filterwarnings("ignore:The number of training batches"),
@@ -121,3 +125,18 @@ def test_few_images(call: Callable, shapes: Path, tmp_path: Path) -> None:
     assert steps_done(tmp_path / "run") == 1
     with pytest.raises(ValueError, match=r"model\.dropout was .*Give this one another --out, or delete run\."):
         call(main, *options, "--model.dropout", 0.3)
+
+
+def test_a_worker_that_is_killed_is_told_of(
+    call: Callable, colours: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """By the first image that it reads, as the system kills it where memory is short."""
+
+    def die(self: SampleReader, *args: object, **options: object) -> None:
+        os.kill(os.getpid(), signal.SIGKILL)
+
+    monkeypatch.setattr(SampleReader, "read", die)
+    options = ["--data.root", colours, "--data.input_size", 32, "--data.resize_size", 36, "--data.num_workers", 1]
+    words = r"^DataLoader worker .*kill.*: fewer --data\.num_workers take less\. The same command goes on"
+    with pytest.raises(RunError, match=words):
+        call(main, *options, *SMALL, "--trainer.max_epochs", 1, "--out", "run")

@@ -115,7 +115,7 @@ def test_on_a_stream_of_its_own(monkeypatch: pytest.MonkeyPatch) -> None:
     assert (batch["image"].device.type, batch["path"], batch["label"].device.type) == ("meta", ["a", "b"], "meta")
 
 
-@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs CUDA")
+@pytest.mark.cuda
 def test_on_a_gpu() -> None:
     device = torch.device("cuda")
     batches = [{"image": torch.full((64, 3, 64, 64), k, dtype=torch.uint8).pin_memory()} for k in range(9)]

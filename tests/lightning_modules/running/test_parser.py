@@ -45,7 +45,7 @@ MAXIMIZATION = ["maximize_activation", *ATTRIBUTION[3:]]
         ([*ATTRIBUTION, "heart"], "'heart' belongs to no option. A value that holds spaces needs quotes"),
         ([*ATTRIBUTION[:-1], "my_file.py"], "--out should be a folder, but my_file.py is a file."),
         (ATTRIBUTION[:-2], "These are required: --out."),
-        ([*ROBUSTNESS, "--model.attack", "PDG"], "no Attack is called PDG. Did you mean PGD? Known: FGSM, PGD; "),
+        ([*ROBUSTNESS, "--model.attack", "PDG"], "no Attack is called PDG. Did you mean PGD? Known: FGSM, Noise, "),
         ([*ROBUSTNESS, "--model.attack.nrm", "2"], "FGSM has no option nrm. Did you mean norm? Its options: norm, "),
         ([*ROBUSTNESS, "--model.attack.norm", "3"], "--model.attack: norm should be one of 'inf', 2, 1, got 3."),
         ([*ROBUSTNESS, "--model.eps", "4/255"], "--model.eps: should be a list, in brackets: '[4/255]'."),
@@ -61,6 +61,7 @@ MAXIMIZATION = ["maximize_activation", *ATTRIBUTION[3:]]
         (["train_classifier", "--data.root", "nowhere", "--out", "run", "--trainer.accelerator", "cpu"],
          "nowhere holds no class folders to train on: it should hold nowhere/CLASS/*.jpg, or such folders in train"),
         (["train_classifier", "--data", "ShapeDataModule", "--out", "x"], "Did you mean ShapesDataModule or Image"),
+        ([*ATTRIBUTION, "--seed_everything", -1], "--seed_everything should be from 0 to 4294967295, got -1."),
         (["demo", "--ot", "x"], "There is no option --ot. Did you mean --out?"),
     ],
 )  # fmt: skip

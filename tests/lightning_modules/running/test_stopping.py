@@ -77,6 +77,7 @@ def ended(act: Callable[[], object], folder: Path) -> tuple[int | None, str]:
 
     def listen_and_act() -> None:
         os.dup2(os.open(folder / "stderr", os.O_WRONLY | os.O_CREAT), 2)
+        stopping.say_at_the_end("")  # not what a run of another test holds
         stopping.listen()
         act()
 
