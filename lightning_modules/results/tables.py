@@ -55,7 +55,7 @@ class Table:
         columns = [
             Column(in_rich(name), overflow="fold", justify="left")
             if k < self.n_left
-            else Column(in_rich(name), justify="right")
+            else Column(in_rich(name), overflow="fold", justify="right")
             for k, name in enumerate(self.header)
         ]
         table = RichTable(*columns, title=in_rich(self.title) if self.title else None)
