@@ -164,6 +164,7 @@ def test_checkpoints(tmp_path: Path, content: bytes) -> None:
         max_size=1,
     ),
 )
+@pytest.mark.slow
 def test_checkpoints_of_other_things(tmp_path: Path, description: dict, state: dict) -> None:
     torch.save({"vgg16": DESCRIPTION | description, "state_dict": STATE | state}, tmp_path / "x.pth")
     check_weights(tmp_path / "x.pth")

@@ -93,7 +93,9 @@ def _sorting_as_on_a_gpu(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(similarity, "_ranked_on_host", similarity._ranked_on_device)
 
 
-@pytest.mark.parametrize("target", ["predicted", "label", "ring"])
+@pytest.mark.parametrize(
+    "target", ["predicted", *(pytest.param(target, marks=pytest.mark.slow) for target in ("label", "ring"))]
+)
 def test_a_step_of_attribution(target: str) -> None:
     waits = waits_of(AttributionModule("shapes", methods=METHODS, metrics=metrics(), target=target), a_batch())
     assert len(waits) == 1, "\n".join(waits)

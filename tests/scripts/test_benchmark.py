@@ -112,6 +112,7 @@ def test_the_limit_counts_what_the_network_computes() -> None:
     assert line.ratio == pytest.approx(line.theirs[0] / line.ours[0])
 
 
+@pytest.mark.slow
 def test_host_time_and_growth(
     call: Callable[..., Any], capsys: pytest.CaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:

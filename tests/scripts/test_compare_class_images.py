@@ -52,6 +52,7 @@ def rows(call: Callable[..., Any], tmp_path: Path) -> list[dict]:
     return read_rows(tmp_path / "run/results").to_pylist()
 
 
+@pytest.mark.slow
 def test_a_peer_has_the_same_classes_judges_and_time(rows: list[dict], tmp_path: Path) -> None:
     assert [(row["target"], row["variant"], row["status"]) for row in rows] == [
         (k, name, "ok") for k in (1, 7) for name in ("Own", "VGG Lens")
