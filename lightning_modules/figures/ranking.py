@@ -30,7 +30,8 @@ def ranking_figure(ranking: Mapping[str, Mapping[str, Any]], methods: Sequence[s
             best, worst = _places(ranked, method)
             text = f"{best}" if best == worst else f"{best}–{worst}"
             mean = f"{ranked['methods'][method]['mean']:.3g}"
-            weight = "bold" if best == 1 else "normal"
+            # Who can be anywhere is not said to be first.
+            weight = "bold" if best == 1 and worst <= last else "normal"
             axes.text(x, y - 0.14, text, ha="center", va="center", fontsize=10, weight=weight)
             axes.text(x, y + 0.27, mean, ha="center", va="center", fontsize=7, color="0.3")
     titles = [

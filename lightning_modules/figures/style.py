@@ -126,8 +126,8 @@ def wrap_name(name: str, most: int = 30) -> str:
     """A name such as a method's with its options, in at most two lines; options have a line of their own.
 
     Example:
-        >>> wrap_name("IntegratedGradients(n_steps=10)")
-        'IntegratedGradients\n(n_steps=10)'
+        >>> wrap_name("IntegratedGradients(n_steps=10)").splitlines()
+        ['IntegratedGradients', '(n_steps=10)']
     """
     head, bracket, options = name.partition("(")
     if bracket and cell_len(name) > most >= cell_len(head):
