@@ -93,23 +93,33 @@ class ClassifierModule(pl.LightningModule):
         refuse_rounded_weights(self.network)
 
     def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
-        logits = self(batch["image"].contiguous(memory_format=torch.channels_last))
-        loss = self.loss(logits, batch["label"])
-        self.train_accuracy(logits, batch["label"])
+        logits, loss = self._logits_and_loss(batch)
         n = len(logits)
-        self.log("train/loss", loss, prog_bar=True, batch_size=n)
+        if n:
+            self.train_accuracy(logits, batch["label"])
+            self.log("train/loss", loss, prog_bar=True, batch_size=n)
         self.log("train/accuracy", self.train_accuracy, on_step=False, on_epoch=True, prog_bar=True, batch_size=n)
         return loss
 
     def validation_step(self, batch: Batch, batch_idx: int) -> None:
-        if not len(batch["image"]):
-            return
-        logits = self(batch["image"].contiguous(memory_format=torch.channels_last))
-        self.val_accuracy(logits, batch["label"])
-        self.val_failed.update((~logits.isfinite().all(1)).sum())
+        logits, loss = self._logits_and_loss(batch)
         n = len(logits)
-        self.log("val/loss", self.loss(logits, batch["label"]), batch_size=n)
+        if n:
+            self.val_accuracy(logits, batch["label"])
+        self.val_failed.update((~logits.isfinite().all(1)).sum())
+        self.log("val/loss", loss, batch_size=n, sync_dist=True)
         self.log("val/accuracy", self.val_accuracy, prog_bar=True, batch_size=n)
+
+    def _logits_and_loss(self, batch: Batch) -> tuple[Tensor, Tensor]:
+        """Of the images that could be read; of none, no logits, and a loss of 0 whose gradients are 0.
+
+        Other processes, whose batches hold images, wait for these gradients, and for what is logged.
+        """
+        if not len(batch["image"]):
+            parameters = list(self.network.parameters())
+            return parameters[0].new_zeros(0, len(self.network.class_names)), 0 * sum(p.sum() for p in parameters)
+        logits = self(batch["image"].contiguous(memory_format=torch.channels_last))
+        return logits, self.loss(logits, batch["label"])
 
     def on_validation_epoch_end(self) -> None:
         """Stops before a network that no longer gives numbers has an accuracy, which could be the best.

@@ -40,6 +40,17 @@ LONGEST_WAIT = timedelta(days=7)
 """How long processes wait for each other at the end of a run."""
 
 
+class ProgressBar(RichProgressBar):
+    """Lightning's, which lets the processes of a training wait for each other at the same places.
+
+    At the end of an epoch the bar of the first process reads the metrics, which makes it wait for those of the others.
+    """
+
+    def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        _ = trainer.progress_bar_metrics  # in all processes, before any callback or module waits for something else
+        super().on_train_epoch_end(trainer, pl_module)
+
+
 class RunCLI(LightningCLI):
     """Parses the options, builds model, data and trainer, and gives everything that a run leaves to ``--out``.
 
@@ -124,7 +135,7 @@ class RunCLI(LightningCLI):
         config = {**self._get(self.config_init, "trainer", default={}), **kwargs}
         logger = TensorBoardLogger(str(self.out), name="", version="tensorboard")
         config["logger"] = logger if config.get("logger") in (None, True) else config["logger"]
-        bar = [] if config.get("enable_progress_bar") is False else [RichProgressBar(leave=True)]
+        bar = [] if config.get("enable_progress_bar") is False else [ProgressBar(leave=True)]
         try:
             trainer = self._instantiate_trainer(config, [*bar, *self.callbacks()])
         # Lightning's MisconfigurationException is none of these; see run_main
