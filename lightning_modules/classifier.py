@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from typing import Any, TypedDict
 
@@ -17,6 +18,9 @@ from lightning_modules.evaluation import refuse_rounded_weights
 from lightning_modules.networks.network import Network
 from lightning_modules.networks.vgg16 import VGG16, load_vgg16
 from lightning_modules.results.rows import errors_of_logits
+
+LARGEST = 16
+"""Times VGG16's channels, or its hidden features: beyond it is a slip of the keyboard."""
 
 
 class ClassifierModule(pl.LightningModule):
@@ -63,6 +67,17 @@ class ClassifierModule(pl.LightningModule):
     ) -> None:
         super().__init__()
         class_names = list(class_names)
+        for name, value, is_right, wanted in (
+            ("width", width, 0 < width <= LARGEST, f"above 0 and at most {LARGEST}"),
+            ("hidden_features", hidden_features, 1 <= hidden_features <= 4096 * LARGEST, f"1 to {4096 * LARGEST:,}"),
+            ("learning_rate", learning_rate, 0 < learning_rate < math.inf, "a number above 0"),
+            ("weight_decay", weight_decay, 0 <= weight_decay < math.inf, "a number of at least 0"),
+            ("dropout", dropout, 0 <= dropout < 1, "at least 0 and below 1"),
+            ("label_smoothing", label_smoothing, 0 <= label_smoothing < 1, "at least 0 and below 1"),
+            ("seed", seed, 0 <= seed < 2**63, "a whole number of at least 0"),
+        ):
+            if not is_right:
+                raise InputError(f"model.{name} should be {wanted}, got {value}.")
         if weights == "random":
             vgg16 = VGG16(
                 class_names,

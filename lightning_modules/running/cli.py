@@ -15,6 +15,7 @@ from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
+import yaml
 from jsonargparse import Namespace
 from pytorch_lightning import LightningDataModule, LightningModule, Trainer
 from pytorch_lightning.accelerators import CPUAccelerator
@@ -120,6 +121,7 @@ class RunCLI(LightningCLI):
         for group, kind in (("model", self._model_class), ("data", self._datamodule_class)):
             for name, parameter in inspect.signature(kind).parameters.items():
                 options = self.config[group]
+                options = options.get("init_args", options)  # of data that may be of any class
                 if name in options and options[name] is None and "None" not in str(parameter.annotation):
                     raise RunError(f"{group}.{name} is null; it should be {parameter.annotation}.")
 
@@ -139,8 +141,9 @@ class RunCLI(LightningCLI):
         try:
             trainer = self._instantiate_trainer(config, [*bar, *self.callbacks()])
         # Lightning's MisconfigurationException is none of these; see run_main
-        except (TypeError, ValueError, RuntimeError) as error:
-            raise RunError(f"The trainer's options do not fit together or this machine: {error}") from error
+        except (TypeError, ValueError, RuntimeError, MemoryError) as error:
+            told = str(error) or type(error).__name__
+            raise RunError(f"The trainer's options do not fit together or this machine: {told}") from error
         _refuse_what_leaves_no_run(trainer)
         if isinstance(trainer.strategy, DDPStrategy) and isinstance(config.get("strategy"), str | None):
             # The first process waits for the last one's rows; half an hour, as it is by itself, may be too short.
@@ -159,6 +162,11 @@ class RunCLI(LightningCLI):
                 # The parser leaves out what is null; here null says something that saying nothing does not.
                 config[name] = "null"
         return self.parser.dump(config, skip_validation=True)
+
+    @property
+    def default_settings(self) -> dict[str, Any]:
+        """The default values of all options, as :attr:`settings` holds them; None where there is none."""
+        return yaml.safe_load(self.parser.dump(self.parser.get_defaults(), skip_validation=True, skip_none=False))
 
 
 def _refuse_what_leaves_no_run(trainer: Trainer) -> None:
