@@ -132,7 +132,9 @@ class ClassifierModule(pl.LightningModule):
         """
         if not len(batch["image"]):
             parameters = list(self.network.parameters())
-            return parameters[0].new_zeros(0, len(self.network.class_names)), 0 * sum(p.sum() for p in parameters)
+            return parameters[0].new_zeros(0, len(self.network.class_names)), 0 * torch.stack(
+                [p.sum() for p in parameters]
+            ).sum()
         logits = self(batch["image"].contiguous(memory_format=torch.channels_last))
         return logits, self.loss(logits, batch["label"])
 

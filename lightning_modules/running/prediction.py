@@ -62,8 +62,8 @@ def run_prediction(
             enable_progress_bar=False,
             enable_model_summary=False,
         )
-    except ValueError as error:
-        raise RunError(f"--accelerator: {error}") from error
+    except ValueError as wrong:
+        raise RunError(f"--accelerator: {wrong}") from wrong
     batches: list[Prediction] = trainer.predict(PredictionModule(network), data) or []  # type: ignore[assignment]
     console = Console()
     if any(batch["path"] for batch in batches):

@@ -65,7 +65,7 @@ MAXIMIZATION = ["maximize_activation", *ATTRIBUTION[3:]]
          "nowhere holds no class folders to train on: it should hold nowhere/CLASS/*.jpg, or such folders in train"),
         (["train_classifier", "--data", "ShapeDataModule", "--out", "x"], "Did you mean ShapesDataModule or Image"),
         ([*ATTRIBUTION, "--seed_everything", -1], "--seed_everything should be from 0 to 4294967295, got -1."),
-        ([*ATTRIBUTION, "--data.min_crop", "-1"], "data.min_crop must be a share of an image's area, above 0 and at most"),
+        ([*ATTRIBUTION, "--data.min_crop", "-1"], "data.min_crop must be a share of an image's area, above 0"),
         ([*ATTRIBUTION, "--data.seed", "-1"], "data.seed must be at least 0, got -1."),
         ([*ATTRIBUTION, "--data.batch_size", ""], "--data.batch_size: should be a whole number, got an empty text."),
         ([*ATTRIBUTION[:-1], ""], "--out is empty: give it a value, or leave it out."),
