@@ -13,6 +13,7 @@ from matplotlib.figure import Figure
 from torch import Tensor
 
 from datamodules.batch import Batch, pixels_of
+from lightning_modules.attack_figures import AttackFigures
 from lightning_modules.attacks.base import (
     Attack,
     Distances,
@@ -22,12 +23,12 @@ from lightning_modules.attacks.base import (
     distances_of,
     left_bounds,
 )
-from lightning_modules.attacks.budgets import format_eps, parse_sweep
+from lightning_modules.attacks.budgets import parse_sweep
 from lightning_modules.attacks.fgsm import FGSM
 from lightning_modules.attacks.targets import classes_of, parse_target
 from lightning_modules.errors import InputError
 from lightning_modules.evaluation import EvaluationModule, Outputs
-from lightning_modules.figures.robustness import Panel, accuracy_figure, robustness_figure
+from lightning_modules.figures.robustness import accuracy_figure
 from lightning_modules.gradients.forward_pass import ForwardPass
 from lightning_modules.gradients.needs import Needs
 from lightning_modules.judging import load_victims, show_to, tell_of
@@ -57,9 +58,6 @@ from lightning_modules.results.robustness import (
 )
 from lightning_modules.results.rows import IMAGE_FIELDS, Rows, seen_in
 from lightning_modules.results.transfer import ROUNDED_FIELDS, transfer_rates, with_transfer
-
-STEPS_ALONG = 25
-"""Points on the way from an image to the adversarial one, in the figures, beside those of the sweep."""
 
 
 class _Evaluated(NamedTuple):
@@ -175,20 +173,11 @@ class RobustnessModule(EvaluationModule):
         nothing = torch.zeros(len(images), dtype=torch.float64, device=images.device)
         evaluated, seen = [clean], [images]
         measured = [self._measured(clean, batch, target, Distances(nothing, nothing, are_in_range(images)), {})]
-        # Pixel by pixel with what the network works on, which may be channels_last, in one order of the memory.
-        laid_out = images
-        if images.stride() != adversarial[0].stride() and images.shape == adversarial[0].shape:
-            laid_out = torch.empty_like(adversarial[0]).copy_(images)
         for eps, attacked in zip(self.eps, adversarial):
-            attacked, is_lost = _without_nan(attacked, laid_out)
-            distances = distances_of(self.attack, laid_out, attacked, eps)
-            maps = self._explain(batch, attacked, explained)
-            after = _Evaluated(maps.forward_pass.logits, dict(maps), is_lost)
+            after, attacked, at_budget = self._under(eps, attacked, batch, explained, target, rankings)
             evaluated.append(after)
             seen.append(attacked)
-            measured.append(self._measured(after, batch, target, distances, _similarities(rankings, maps)))
-            if self.rounded:
-                self._add_rounded(measured[-1], images, attacked, target)
+            measured.append(at_budget)
         # In float32 the probability of the attacked class is 1: its part of the loss's gradient is rounded away.
         saturated = clean.logits.softmax(1).gather(1, target[:, None])[:, 0] == 1
         of_images = {"target": target, "saturated": saturated, "vanished": vanished}
@@ -207,8 +196,10 @@ class RobustnessModule(EvaluationModule):
             if error is not None and row["status"] != "failed":
                 row |= {"status": "failed", "error": error}
         failed = {row["path"] for row in rows if row["status"] == "failed"}
+        logits, maps = [each.logits for each in evaluated], [each.maps for each in evaluated]
+        drawn = AttackFigures(self.network, self.attack, self.eps, [images, *adversarial], logits, maps, rows)
         figures = {
-            i: self._draw(i, images, adversarial, evaluated, rows)
+            i: drawn.draw(i)
             for i, original in enumerate(batch["original"])
             if original is not None and batch["path"][i] not in failed
         }
@@ -217,6 +208,38 @@ class RobustnessModule(EvaluationModule):
             outputs["pictures"] = pictures_of(batch["path"], self.eps, pictures[1:], failed)
             outputs["kept"] = {FOLDER: table_of_pixels(batch["path"], self.eps, pixels, failed)}
         return outputs
+
+    def _under(
+        self,
+        eps: float,
+        attacked: Tensor,
+        batch: Batch,
+        explained: Tensor,
+        target: Tensor,
+        rankings: Mapping[str, Ranking],
+    ) -> tuple[_Evaluated, Tensor, AtBudget]:
+        """What the network makes of the images attacked under a budget, these without NaN, and what rows say of them.
+
+        Args:
+            eps: The budget.
+            attacked: The images, ``(N, 3, H, W)``.
+            batch: Of the clean ones.
+            explained: The classes that maps explain, ``(N,)``.
+            target: The classes attacked, ``(N,)``.
+            rankings: Of the clean images' maps.
+        """
+        # Pixel by pixel with what the network works on, which may be channels_last, in one order of the memory.
+        images = laid_out = batch["image"]
+        if images.stride() != attacked.stride() and images.shape == attacked.shape:
+            laid_out = torch.empty_like(attacked).copy_(images)
+        attacked, is_lost = _without_nan(attacked, laid_out)
+        distances = distances_of(self.attack, laid_out, attacked, eps)
+        maps = self._explain(batch, attacked, explained)
+        after = _Evaluated(maps.forward_pass.logits, dict(maps), is_lost)
+        at_budget = self._measured(after, batch, target, distances, _similarities(rankings, maps))
+        if self.rounded:
+            self._add_rounded(at_budget, images, attacked, target)
+        return after, attacked, at_budget
 
     def _add_rounded(self, at_budget: AtBudget, images: Tensor, attacked: Tensor, target: Tensor) -> None:
         """What the network says of the attacked images in 8 bits, and how far they are from the clean ones then."""
@@ -273,56 +296,6 @@ class RobustnessModule(EvaluationModule):
     ) -> Explanation:
         methods, keys = list(self.methods.values()), batch["path"]
         return explain(self.network, images, methods, target, keys=keys, needs=needs, check_target=False)
-
-    def _draw(
-        self,
-        i: int,
-        images: Tensor,
-        adversarial: Sequence[Tensor],
-        evaluated: Sequence[_Evaluated],
-        rows: Sequence[Mapping[str, Any]],
-    ) -> Figure:
-        """The figure of image ``i``, at the smallest budget that fools it, else at the largest."""
-        n = len(images)
-        before = rows[i]
-        k = self.eps.index(before["smallest_eps"]) if before["smallest_eps"] else len(self.eps) - 1
-        after = rows[(k + 1) * n + i]
-        names = self.network.class_names
-        target = f"{'towards' if self.attack.targeted else 'away from'} {names[before['target']]}"
-        outcome = {None: "nothing to attack", True: "fooled", False: "not fooled"}[after["success"]]
-        label = f"label: {before['label_name']}   " if before["label_name"] else ""
-        note = "   the gradient vanished" if before["vanished"] else ""
-        return robustness_figure(
-            Panel(images[i], before["prediction_name"], before["probability"]),
-            Panel(adversarial[k][i], after["prediction_name"], after["probability"]),
-            self._along(
-                torch.stack([images[i], *(attacked[i] for attacked in adversarial)]),
-                [evaluated[j].logits[i] for j in (0, k + 1, -1)],
-            ),
-            {name: (clean[i], evaluated[k + 1].maps[name][i]) for name, clean in evaluated[0].maps.items()},
-            {name: (after[name + RANK_CORRELATION], after[name + TOP_OVERLAP]) for name in self.methods},
-            eps=self.eps[k],
-            sweep=self.eps,
-            title=before["path"],
-            subtitle=f"{label}{self.attack!r} {target}, eps {format_eps(self.eps[k])}: {outcome}{note}",
-        )
-
-    def _along(self, path: Tensor, leading: Sequence[Tensor]) -> tuple[list[float], dict[str, list[float]]]:
-        """Budgets, and the probabilities of the leading classes there on the way that the attack takes.
-
-        These are the class predicted first, and the strongest other one of each of the logits ``leading``. The way goes
-        straight from each image of ``path``, ``(1 + k, 3, H, W)``, to the next.
-        """
-        first = int(leading[0].argmax())
-        others = [next(k for k in logits.topk(2).indices.tolist() if k != first) for logits in leading[1:]]
-        knots = torch.tensor([0.0, *self.eps], device=path.device)
-        steps = torch.cat([torch.linspace(0, self.eps[-1], STEPS_ALONG, device=path.device), knots]).unique()
-        k = (torch.searchsorted(knots, steps, right=True) - 1).clamp_max(len(self.eps) - 1)
-        share = ((steps - knots[k]) / (knots[k + 1] - knots[k]))[:, None, None, None]
-        with torch.no_grad():
-            probabilities = self.network(path[k] + share * (path[k + 1] - path[k])).float().softmax(1)
-        names = self.network.class_names
-        return steps.tolist(), {names[k]: probabilities[:, k].tolist() for k in dict.fromkeys([first, *others])}
 
     def summarize(self, table: Rows) -> dict[str, Any]:
         return with_transfer(summarize_robustness(table, self.eps), table)

@@ -27,6 +27,7 @@ from lightning_modules import (
     as_network,
 )
 from lightning_modules.methods.cam import ClassActivationMap
+from lightning_modules.options import seed_from
 
 
 def full_pass(
@@ -224,3 +225,16 @@ def total_variation_in_loops(image: np.ndarray) -> float:
                 if j + 1 < width:
                     total += abs(image[c, i, j + 1] - image[c, i, j])
     return total / image.size
+
+
+def gini_index_by_pairs(values: Sequence[float]) -> float:
+    """The mean absolute difference of all pairs of values, as a share of twice their mean."""
+    differences = [abs(a - b) for a in values for b in values]
+    return (sum(differences) / len(differences)) / (2 * sum(values) / len(values))
+
+
+def noise_of_keys(keys: Sequence[str], seed: int, n: int, images: Tensor, draw: Any) -> Tensor:
+    """``n`` images of noise of each key, one after the other: ``(n, N, C, H, W)``."""
+    drawn = [torch.Generator().manual_seed(seed_from(seed, key)) for key in keys]
+    of_images = [torch.stack([draw(images.shape[1:], generator=of) for _ in range(n)]) for of in drawn]
+    return torch.stack(of_images, 1).to(images.dtype)

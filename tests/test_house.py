@@ -16,7 +16,7 @@ FLOORS = [
     {"methods", "attacks", "synthesis"},
     {"metrics"},
     {"results", "figures"},
-    {"exemplars", "image_pass", "judging", "pages"},
+    {"attack_figures", "exemplars", "image_pass", "judging", "pages"},
     {"evaluation"},
     {"activation_maximization", "attribution", "classifier", "robustness"},
     {"running"},

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 from matplotlib.figure import Figure
 
-from lightning_modules.figures.style import plain_text, wrap_name
+from lightning_modules.figures.style import plain_text, wrap, wrap_name
 
 
 @plain_text
@@ -19,7 +19,8 @@ def ranking_figure(ranking: Mapping[str, Mapping[str, Any]], methods: Sequence[s
         ranking: Score -> {"better", "n", "methods": {name: {"mean", "best_place", "worst_place"}}}, as in the summary.
         methods: In the order of the rows.
     """
-    figure = Figure(figsize=(2.6 + 1.15 * len(ranking), 1.9 + 0.36 * len(methods)), dpi=110, layout="constrained")
+    width = max(5.2, 2.6 + 1.15 * len(ranking))
+    figure = Figure(figsize=(width, 1.9 + 0.4 * len(methods)), dpi=110, layout="constrained")
     axes = figure.subplots()
     last = len(methods) - 1
     places = np.array([[np.mean(_places(ranked, method)) - 1 for ranked in ranking.values()] for method in methods])
@@ -28,13 +29,13 @@ def ranking_figure(ranking: Mapping[str, Mapping[str, Any]], methods: Sequence[s
         for x, ranked in enumerate(ranking.values()):
             best, worst = _places(ranked, method)
             text = f"{best}" if best == worst else f"{best}–{worst}"
-            mean = f"{ranked['methods'][method]['mean']:.3f}"
-            axes.text(
-                x, y - 0.12, text, ha="center", va="center", fontsize=10, weight="bold" if best == 1 else "normal"
-            )
-            axes.text(x, y + 0.26, mean, ha="center", va="center", fontsize=7, color="0.3")
+            mean = f"{ranked['methods'][method]['mean']:.3g}"
+            weight = "bold" if best == 1 else "normal"
+            axes.text(x, y - 0.14, text, ha="center", va="center", fontsize=10, weight=weight)
+            axes.text(x, y + 0.27, mean, ha="center", va="center", fontsize=7, color="0.3")
     titles = [
-        f"{wrap_name(name.replace('_', ' '), 14)}\n({ranked['better']} is better)" for name, ranked in ranking.items()
+        "\n".join([*wrap(name.replace("_", " "), 14), f"({ranked['better']} is better)"])
+        for name, ranked in ranking.items()
     ]
     axes.set_xticks(range(len(ranking)), titles, fontsize=8)
     axes.xaxis.tick_top()
@@ -43,10 +44,11 @@ def ranking_figure(ranking: Mapping[str, Mapping[str, Any]], methods: Sequence[s
     axes.spines[:].set_visible(False)
     counts = sorted({ranked["n"] for ranked in ranking.values()})
     n = "-".join(f"{count:,}" for count in dict.fromkeys((counts[0], counts[-1])))
-    figure.suptitle(f"Places of the methods, and their means, over {n} images", fontsize=11)
-    axes.set_xlabel(
-        "2–4: from second to fourth; no more can be told apart with 95 % over all pairs of methods", fontsize=8
-    )
+    # An inch holds so many letters of each size.
+    title = wrap(f"Places of the methods, and their means, over {n} images", int(9 * width))
+    figure.suptitle("\n".join(title), fontsize=11)
+    how_to_read = "2–4: from second to fourth; no more can be told apart with 95 % over all pairs of methods"
+    figure.supxlabel("\n".join(wrap(how_to_read, int(13 * width))), fontsize=8)
     return figure
 
 

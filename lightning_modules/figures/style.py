@@ -123,7 +123,15 @@ def wrap(text: str, most: int, most_lines: int | None = None) -> list[str]:
 
 
 def wrap_name(name: str, most: int = 30) -> str:
-    """A name such as a method's with its options, in at most two lines."""
+    """A name such as a method's with its options, in at most two lines; options have a line of their own.
+
+    Example:
+        >>> wrap_name("IntegratedGradients(n_steps=10)")
+        'IntegratedGradients\n(n_steps=10)'
+    """
+    head, bracket, options = name.partition("(")
+    if bracket and cell_len(name) > most >= cell_len(head):
+        return "\n".join([plain(head), *wrap(bracket + options, most, most_lines=1)])
     return "\n".join(wrap(name, most, most_lines=2))
 
 

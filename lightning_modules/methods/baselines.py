@@ -32,7 +32,8 @@ def baseline_images(forward_pass: ForwardPass, kind: Baseline, seed: int) -> Ten
     if kind == "blur":
         sigma = min(images.shape[2:]) / 15
         return gaussian_blur(images, 2 * math.ceil(3 * sigma) + 1, sigma)
-    drawn = generators(forward_pass, seed)
     # In float32 whatever the images are: in float64 other numbers are drawn.
-    noise = [torch.rand(images.shape[1:], generator=of, device=images.device, dtype=torch.float32) for of in drawn]
-    return torch.stack(noise).to(images.dtype)
+    noise = torch.empty_like(images, dtype=torch.float32, memory_format=torch.contiguous_format)
+    for k, drawn in enumerate(generators(forward_pass, seed)):
+        noise[k] = torch.rand(images.shape[1:], generator=drawn, device=images.device, dtype=torch.float32)
+    return noise.to(images.dtype)

@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import Any
 
-import torch
 from torch import Tensor
 
 from lightning_modules.errors import InputError
@@ -14,7 +12,7 @@ from lightning_modules.gradients.needs import Needs
 from lightning_modules.methods.base import AttributionMethod
 from lightning_modules.methods.checks import check_at_least_one
 from lightning_modules.methods.gradient import Saliency
-from lightning_modules.methods.variants import at_variants, generators, shared_batches
+from lightning_modules.methods.variants import at_variants, generators, noise, shared_batches
 from lightning_modules.networks.network import Network
 
 
@@ -68,21 +66,13 @@ class NoisyCopies(AttributionMethod):
         images, method = forward_pass.images.detach(), self.method or Saliency()
         sigma = self.noise_level * (images.amax((1, 2, 3), keepdim=True) - images.amin((1, 2, 3), keepdim=True))
         drawn, needs = generators(forward_pass, self.seed), method.needs(forward_pass.network)
+        if not len(images):  # of which the maps have a shape all the same
+            yield slice(0, 0), 0, method(forward_pass.at(images, forward_pass.target, needs))[None]
         for part, copies in shared_batches(len(images), self.n_samples, self.max_batch):
-            k = copies.stop - copies.start
-            # Drawn copy by copy, so that the noise does not depend on how many share a pass.
-            noise = [self._noise(images[part], drawn[part]) for _ in range(k)]
-            noisy = torch.stack([images[part] + sigma[part] * of_copy for of_copy in noise])
+            noisy = images[part] + sigma[part] * noise(drawn[part], copies.stop - copies.start, images[part])
             noisy = noisy.clamp(0, 1) if self.clip else noisy
             maps = method(at_variants(forward_pass, noisy, part, needs))
             yield part, copies.start, maps.unflatten(0, noisy.shape[:2])
-
-    @staticmethod
-    def _noise(images: Tensor, drawn: list[torch.Generator]) -> Tensor:
-        # In float32 whatever the images are: in float64 other numbers are drawn.
-        options: dict[str, Any] = {"device": images.device, "dtype": torch.float32}
-        noise = [torch.randn(images.shape[1:], generator=generator, **options) for generator in drawn]
-        return torch.stack(noise).to(images.dtype)
 
 
 def zeros_for(maps: Tensor, forward_pass: ForwardPass) -> Tensor:

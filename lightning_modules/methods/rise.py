@@ -59,6 +59,8 @@ class RISE(AttributionMethod):
 
     def __call__(self, forward_pass: ForwardPass) -> Tensor:
         images, mean = forward_pass.images.detach(), forward_pass.network.mean_pixel
+        if not len(images):
+            return images[:, :1]
         drawn = [self._draw(generator) for generator in generators(forward_pass, self.seed)]
         cells, shifts = (torch.stack(of) for of in zip(*drawn, strict=True))
         total = torch.zeros_like(images[:, 0])

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
 
 import torch
 from torch import Tensor
@@ -52,3 +52,22 @@ def generators(forward_pass: ForwardPass, seed: int) -> list[torch.Generator]:
     """A source of random numbers for each image, which follow from the seed and the image's key alone."""
     device = forward_pass.images.device
     return [torch.Generator(device).manual_seed(seed_from(seed, key)) for key in forward_pass.keys]
+
+
+def noise(
+    drawn: Sequence[torch.Generator], k: int, images: Tensor, draw: Callable[..., Tensor] = torch.randn
+) -> Tensor:
+    """The next ``k`` images of noise of each source, ``(K, n, C, H, W)``, like n images.
+
+    It is drawn image by image, so that it does not depend on how many share a pass.
+
+    Args:
+        drawn: The sources of the n images; see :func:`generators`.
+        k: How many of each.
+        images: Whose shape, device and dtype the noise has.
+        draw: ``torch.randn`` or ``torch.rand``.
+    """
+    # In float32 whatever the images are: in float64 other numbers are drawn.
+    like = {"device": images.device, "dtype": torch.float32}
+    rows = [torch.stack([draw(images.shape[1:], generator=of, **like) for of in drawn]) for _ in range(k)]
+    return torch.stack(rows).to(images.dtype)

@@ -12,6 +12,8 @@ from lightning_modules.metrics.causal import (
     rise_blur,
 )
 from lightning_modules.metrics.forgetting import cascade, weighted_layers
+from lightning_modules.metrics.imputation import imputed
+from lightning_modules.metrics.infidelity import Infidelity
 from lightning_modules.metrics.localization import (
     ClassDiscrimination,
     EnergyInBox,
@@ -24,23 +26,32 @@ from lightning_modules.metrics.localization import (
     pointing_game,
 )
 from lightning_modules.metrics.randomization import WeightRandomization, structural_similarity
+from lightning_modules.metrics.road import ROAD
+from lightning_modules.metrics.sensitivity import SensitivityMax
 from lightning_modules.metrics.similarity import Ranking, rank_correlation, top_overlap
+from lightning_modules.metrics.sparseness import Sparseness, gini_index
 
 __all__ = [
+    "ROAD",
     "AttributionMetric",
     "AverageDrop",
     "ClassDiscrimination",
     "EnergyInBox",
+    "Infidelity",
     "InsertionDeletion",
     "LocalizationError",
     "PointingGame",
     "Ranking",
+    "SensitivityMax",
+    "Sparseness",
     "WeightRandomization",
     "area_under_curve",
     "boxes_to_mask",
     "cascade",
     "class_discrimination",
     "energy_in_box",
+    "gini_index",
+    "imputed",
     "localization_box",
     "pointing_game",
     "probability_curve",

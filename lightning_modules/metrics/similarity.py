@@ -139,7 +139,7 @@ def _ranked_on_device(values: Tensor) -> tuple[Tensor, Tensor]:
 
 
 def _ranked_on_host(values: Tensor) -> tuple[Tensor, Tensor]:
-    """The same of float32, ten times faster: map by map, which the processor's caches hold, by NumPy's sort.
+    """The same of float32, faster on a processor: map by map, which the processor's caches hold, by NumPy's sort.
 
     That sorts whole numbers with the processor's vector instructions. Each is the 32 bits of a value, which grow as
     values from 0 on do, followed by where the value stands. Zeros, of which Grad-CAM's maps are full, need no sorting.

@@ -36,6 +36,19 @@ WORDS = {
     "deletion": "How long the network knows the class when the marked pixels vanish first. Lower is better.",
     "average_drop": "How much probability is lost when only what the map marks is shown. Lower is better.",
     "increase_in_confidence": "Share of images of which the class becomes more probable then. Higher is better.",
+    "sparseness": "How few pixels a map marks: 0 where all count the same, near 1 where few hold it all. It does not "
+    "say whether they are the right ones. Higher is better.",
+    "sensitivity_max": "How far a map moves at the most, as a share of its size, when the image hardly changes. Lower "
+    "is better.",
+    "infidelity": "How far a map is from foretelling what noise in the image does to the score of the class. Lower "
+    "is better.",
+    "road": "How much more probability is lost when the pixels that the map marks are smoothed out than when the "
+    "others are; half of the difference. Higher is better.",
+    "road_most": "How the probability changes when the marked pixels are smoothed out. Lower is better.",
+    "road_least": "How the probability changes when those that the map marks least are. Higher is better.",
+    "better": "Whether a higher or a lower number is the better one.",
+    "images ranked": "How many images have the score by all methods. The places are of these.",
+    "Places": "Which method is better than which, by each score. 1 is the best.",
     "completeness_error": "How far the sum of a map is from the score that it should explain. Lower is better.",
     "relative_completeness_error": "The same as a share of that score. More than 0.05 asks for more steps.",
     "randomization_correlation": "How alike a map stays while the network forgets what it has learnt. A map that stays "

@@ -29,6 +29,9 @@ BOXES_HINT = (
     "Others need none: --model.metrics '[AverageDrop, InsertionDeletion]'."
 )
 
+MOST_COLUMNS = 6
+"""Of more methods than that each has a row of the tables, as a terminal is not wide enough for so many columns."""
+
 LEGEND = (
     "Each figure shows one image, with the classes that the network finds most probable. The dashed frame is what the "
     "network sees. Each further column is a method: above, its map alone; below, the map laid over the image. The "
@@ -138,7 +141,7 @@ def _table(methods: dict[str, Any]) -> Table:
         n = "-".join(f"{count:,}" for count in dict.fromkeys((counts[0], counts[-1])))
         rows.append([name, *map(mean_with_interval, of_methods), n])
     rows.append(["maps that show nothing", *(str(of_method["n_degenerate"]) for of_method in methods.values()), ""])
-    return Table(["mean and 95 % interval of each score", *methods, "maps scored"], rows)
+    return _readable(Table(["mean and 95 % interval of each score", *methods, "maps scored"], rows), len(methods))
 
 
 def _ranking_tables(summary: dict[str, Any]) -> list[Table]:
@@ -151,7 +154,12 @@ def _ranking_tables(summary: dict[str, Any]) -> list[Table]:
         for name, ranked in ranking.items()
     ]
     title = "Places: 2-4 = from second to fourth, as no more can be told apart with 95 % over all pairs of methods"
-    return [Table(["score", "better", *methods, "images"], rows, title)]
+    return [_readable(Table(["score", "better", *methods, "images ranked"], rows, title), len(methods))]
+
+
+def _readable(table: Table, n_methods: int) -> Table:
+    """A table of which methods are columns, with methods as rows where there are many."""
+    return table.transposed() if n_methods > MOST_COLUMNS else table
 
 
 def _notes_of_unscored(summary: dict[str, Any], has_boxes: bool | None, explains_predicted: bool) -> list[str]:

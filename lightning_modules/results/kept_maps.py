@@ -48,7 +48,7 @@ def halved(maps: Tensor) -> Halved:
     Example:
         >>> found = halved(torch.tensor([3e-30, -1e-30]).view(1, 1, 1, 2))
         >>> found.values.double() * found.scale
-        tensor([[[[ 3.0006e-30, -1.0002e-30]]]], dtype=torch.float64)
+        tensor([[[[ 2.9998e-30, -9.9994e-31]]]], dtype=torch.float64)
     """
     maps = maps.detach().double()
     largest = maps.where(maps.isfinite(), 0).abs().amax((1, 2, 3))

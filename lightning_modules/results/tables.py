@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from rich.table import Column
 from rich.table import Table as RichTable
@@ -38,11 +38,24 @@ class Table:
         rules = ["---" if k < self.n_left else "---:" for k in range(len(self.header))]
         return "\n".join([lines[0], f"|{'|'.join(rules)}|", *lines[1:]])
 
+    def transposed(self) -> Table:
+        """The same with its columns as rows.
+
+        Example:
+            >>> print(Table(["score", "A", "B"], [["deletion", "0.1", "0.2"]]).transposed().markdown())
+            | score | deletion |
+            |---|---:|
+            | A | 0.1 |
+            | B | 0.2 |
+        """
+        header, *rows = zip(self.header, *self.rows, strict=True)
+        return replace(self, header=header, rows=rows, n_left=1)
+
     def rich(self) -> RichTable:
         columns = [
             Column(in_rich(name), overflow="fold", justify="left")
             if k < self.n_left
-            else Column(in_rich(name), justify="right")
+            else Column(in_rich(name), overflow="fold", justify="right")
             for k, name in enumerate(self.header)
         ]
         table = RichTable(*columns, title=in_rich(self.title) if self.title else None)

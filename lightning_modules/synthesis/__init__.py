@@ -19,6 +19,7 @@ from lightning_modules.synthesis.parametrizations import FourierImage, Parametri
 from lightning_modules.synthesis.regularizers import L2, Regularizer, TotalVariation, total_variation
 from lightning_modules.synthesis.transforms import (
     GaussianBlur,
+    GaussianNoise,
     RandomRotation,
     RandomScale,
     RandomShift,
@@ -33,6 +34,7 @@ __all__ = [
     "ClassLogit",
     "FourierImage",
     "GaussianBlur",
+    "GaussianNoise",
     "LogitMargin",
     "Objective",
     "Parametrization",

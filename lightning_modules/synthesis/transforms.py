@@ -99,6 +99,29 @@ class GaussianBlur(Transform):
         return gaussian_blur(images, self.sigma) if self.sigma else images
 
 
+class GaussianNoise(Transform):
+    """Adds noise to each pixel, anew at each step, so that no pattern finer than the noise pleases the network.
+
+    Args:
+        std: Standard deviation in pixel units, of [0, 1], at least 0; 0 leaves the image as it is. Pixels may then lie
+            outside [0, 1].
+
+    Reference: Fel et al., "Unlocking Feature Visualization for Deeper Networks with MAgnitude Constrained
+    Optimization", NeurIPS 2023, whose crops have it too.
+    """
+
+    def __init__(self, std: float = 0.05) -> None:
+        if not std >= 0:
+            raise InputError(f"GaussianNoise.std must be at least 0, got {std}.")
+        self.std = std
+
+    def __call__(self, images: Tensor, generators: Generators) -> Tensor:
+        if not self.std:
+            return images
+        noise = [torch.randn(images.shape[1:], generator=generator) for generator in generators]
+        return images + self.std * torch.stack(noise).to(images)
+
+
 def shift(images: Tensor, offsets: Tensor) -> Tensor:
     """Moves image ``n`` down and right by ``offsets[n]``, integer ``(N, 2)``, mirroring it at its edges.
 
@@ -138,11 +161,13 @@ def gaussian_blur(images: Tensor, sigma: float) -> Tensor:
     radius = math.ceil(3 * sigma)
     offsets = range(-radius, radius + 1)
     weights = [math.exp(-0.5 * (k / sigma) ** 2) for k in offsets]
-    for dim, positions in zip((2, 3), _grid(images)):
-        blurred = torch.zeros_like(images)
-        for k, weight in zip(offsets, weights):
-            blurred = blurred + weight / sum(weights) * _sample(images, dim, positions + k)
-        images = blurred
+    for dim in (2, 3):
+        size = images.shape[dim]
+        mirrored = _mirror(torch.arange(-radius, size + radius), size).to(images.device)
+        padded = images.index_select(dim, mirrored)
+        images = torch.zeros_like(images)
+        for k, weight in enumerate(weights):
+            images = images + weight / sum(weights) * padded.narrow(dim, k, size)
     return images
 
 

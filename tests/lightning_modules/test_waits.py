@@ -41,12 +41,16 @@ from lightning_modules import (
     load_vgg16,
 )
 from lightning_modules.metrics import (
+    ROAD,
     AttributionMetric,
     AverageDrop,
     ClassDiscrimination,
     EnergyInBox,
+    Infidelity,
     InsertionDeletion,
     PointingGame,
+    SensitivityMax,
+    Sparseness,
     similarity,
 )
 from lightning_modules.results.reading import on_host
@@ -68,7 +72,10 @@ def a_batch(n: int = 3, labels: list[int] | None = None) -> dict[str, Any]:
 
 
 def metrics() -> list[AttributionMetric]:
-    return [PointingGame(), EnergyInBox(), ClassDiscrimination(), AverageDrop(), InsertionDeletion(step=256)]
+    return [
+        *(PointingGame(), EnergyInBox(), ClassDiscrimination(), AverageDrop(), InsertionDeletion(step=256)),
+        *(Sparseness(), SensitivityMax(n_samples=1), Infidelity(n_samples=2), ROAD([50])),
+    ]
 
 
 def waits_of(module: Any, batch: dict[str, Any]) -> list[str]:

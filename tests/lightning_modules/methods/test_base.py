@@ -76,6 +76,12 @@ def test_map_does_not_depend_on_the_batch(shapes_network: Network, method: Attri
 
 
 @pytest.mark.parametrize("method", METHODS, ids=repr)
+def test_no_images_have_no_maps(shapes_network: Network, method: AttributionMethod) -> None:
+    none = maps_of(method, shapes_network, torch.zeros(0, 3, 112, 112), target=0)
+    assert none.shape == maps_of(method, shapes_network, torch.rand(1, 3, 112, 112), target=0)[:0].shape
+
+
+@pytest.mark.parametrize("method", METHODS, ids=repr)
 def test_maps_of_images_differ_and_are_not_black(shapes_network: Network, method: AttributionMethod) -> None:
     maps = maps_of(method, shapes_network, torch.rand(2, 3, 112, 112), target=0)
     assert maps.shape[2:] == (112, 112)

@@ -12,6 +12,7 @@ from lightning_modules import (
     Saliency,
     SmoothGrad,
 )
+from lightning_modules.methods.variants import noise
 from tests.references import full_pass, relative_error
 
 
@@ -60,9 +61,10 @@ class TestSmoothGrad:
     def test_noise_in_float64_is_that_of_float32(self) -> None:
         images = torch.rand(2, 3, 8, 8)
         generators = [[torch.Generator().manual_seed(k) for k in range(2)] for _ in range(2)]
-        noise = [SmoothGrad._noise(of, drawn) for of, drawn in zip((images, images.double()), generators)]
-        assert noise[1].dtype == torch.float64
-        assert torch.equal(noise[0].double(), noise[1])
+        drawn = [noise(of_images, 3, of) for of_images, of in zip(generators, (images, images.double()))]
+        assert drawn[0].shape == (3, 2, 3, 8, 8)
+        assert drawn[1].dtype == torch.float64
+        assert torch.equal(drawn[0].double(), drawn[1])
 
     @pytest.mark.parametrize(
         ("options", "message"),

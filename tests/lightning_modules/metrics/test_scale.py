@@ -12,8 +12,11 @@ from torch import Tensor
 from lightning_modules import ForwardPass, GradCAM, load_network
 from lightning_modules.figures.style import ScaledMap
 from lightning_modules.metrics import (
+    ROAD,
     AverageDrop,
+    Infidelity,
     InsertionDeletion,
+    Sparseness,
     class_discrimination,
     energy_in_box,
     localization_box,
@@ -54,6 +57,9 @@ SCORES: dict[str, Callable[[Tensor], Tensor]] = {
     "structural_similarity": lambda maps: structural_similarity(maps, OTHER),
     "average_drop": metric(AverageDrop()),
     "insertion": metric(InsertionDeletion(step=256)),
+    "sparseness": metric(Sparseness()),
+    "infidelity": metric(Infidelity(n_samples=4)),
+    "road": metric(ROAD([50])),
 }
 
 

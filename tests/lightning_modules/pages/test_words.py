@@ -7,12 +7,16 @@ from typing import Any
 import pytest
 
 from lightning_modules.metrics import (
+    ROAD,
     AverageDrop,
     ClassDiscrimination,
     EnergyInBox,
+    Infidelity,
     InsertionDeletion,
     LocalizationError,
     PointingGame,
+    SensitivityMax,
+    Sparseness,
     WeightRandomization,
 )
 from lightning_modules.pages.words import explained_words
@@ -26,7 +30,7 @@ from lightning_modules.results.verdicts import verdict_columns
 COUNTS: dict[str, Any] = dict.fromkeys(("n_images", "n_failed", "n_box_errors", "n_labelled"), 2)
 METRICS = (
     *(AverageDrop, ClassDiscrimination, EnergyInBox, InsertionDeletion, LocalizationError, PointingGame),
-    WeightRandomization,
+    *(WeightRandomization, Sparseness, SensitivityMax, Infidelity, ROAD),
 )
 
 
@@ -34,7 +38,10 @@ def attribution() -> list[Table]:
     score = {"mean": 0.5, "low": 0.4, "high": 0.6, "class_mean": 0.5, "n": 2}
     names = [name for metric in METRICS for name in metric.columns]
     method = {"n_degenerate": 0, "scores": dict.fromkeys(names, score), "curves": {}}
-    summary = {**COUNTS, "top1": 1.0, "top5": 1.0, "methods": {"GradCAM": method, "SmoothGrad(n_samples=2)": method}}
+    methods = dict.fromkeys(("GradCAM", "SmoothGrad(n_samples=2)"), method)
+    places = {name: {"mean": 0.5, "best_place": 1, "worst_place": 2} for name in methods}
+    ranking = {name: {"better": "higher", "n": 2, "methods": places} for name in names}
+    summary = {**COUNTS, "top1": 1.0, "top5": 1.0, "methods": methods, "ranking": ranking}
     report = report_attribution(summary | {"failing_randomization": [], "undecided_randomization": []})
     assert report.legend
     return list(report.tables)
@@ -66,8 +73,8 @@ def synthesis() -> list[Table]:
     return [*synthesis_report().tables, table_of_images([row | verdict], ["both"])]
 
 
-NAMES = {"image", "resnet18", "mean and 95 % interval of each score"}
-"""What stands in headers and is no word: what an image is, and what judges are called."""
+NAMES = {"image", "resnet18", "score", "mean and 95 % interval of each score"}
+"""What stands in headers and is no word: what an image or a score is, and what judges are called."""
 
 
 @pytest.mark.parametrize("tables_of", [attribution, robustness, synthesis], ids=lambda tables_of: tables_of.__name__)

@@ -9,7 +9,7 @@ import pytest
 from lightning_modules import AttributionModule, GradCAM, Saliency
 from lightning_modules.metrics import EnergyInBox, WeightRandomization
 from lightning_modules.metrics.randomization import OF_SEEDS
-from lightning_modules.results.attribution import report_attribution, summarize_attribution
+from lightning_modules.results.attribution import MOST_COLUMNS, report_attribution, summarize_attribution
 from lightning_modules.results.rows import part_name, write_part
 from lightning_modules.results.stored import StoredRows
 
@@ -111,11 +111,28 @@ def test_methods_are_ranked_by_each_score(module: AttributionModule) -> None:
         "randomization_correlation": ("lower", 2),
     }
     _, places = report_attribution(summary).tables
-    assert places.header == ["score", "better", "GradCAM", "Saliency", "images"]
+    assert places.header == ["score", "better", "GradCAM", "Saliency", "images ranked"]
     assert places.rows == [
         ["energy_in_box", "higher", "1-2", "1-2", "3"],
         ["randomization_correlation", "lower", "1", "2", "2"],
     ]
+
+
+@pytest.mark.parametrize(("n", "are_rows"), [(MOST_COLUMNS, False), (MOST_COLUMNS + 1, True)])
+def test_many_methods_are_rows(module: AttributionModule, n: int, are_rows: bool) -> None:
+    summary = module.summarize(table(module))
+    methods = {f"method {k}": summary["methods"]["GradCAM"] for k in range(n)}
+    places = {name: {"mean": 0.5, "best_place": 1, "worst_place": n} for name in methods}
+    ranking = {"energy_in_box": {"better": "higher", "n": 3, "methods": places, "pairs": []}}
+    scores, ranked = report_attribution(
+        module.summarize(table(module)) | {"methods": methods, "ranking": ranking}
+    ).tables
+    names, rows = list(methods), [row[0] for row in scores.rows]
+    assert (rows == [*names, "maps scored"]) is are_rows
+    assert (scores.header[1:] == [*names, "maps scored"]) is not are_rows
+    wide = ranked.transposed() if are_rows else ranked
+    assert list(wide.header) == ["score", "better", *names, "images ranked"]
+    assert [list(row) for row in wide.rows] == [["energy_in_box", "higher", *[f"1-{n}"] * n, "3"]]
 
 
 def test_figures_of_the_run(module: AttributionModule, tmp_path: Path) -> None:

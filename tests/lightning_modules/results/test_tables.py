@@ -49,3 +49,11 @@ def test_rows_that_belong_together() -> None:
     assert lines == ["┏", "┃", "┡", "│", "│", "├", "│", "│", "└"]
     lines = [line[0] for line in shown_by_rich(Table(["image", "class"], rows[::2], n_left=2)).splitlines()]
     assert lines == ["┏", "┃", "┡", "│", "│", "└"]
+
+
+def test_columns_as_rows() -> None:
+    table = Table(["score", "A", "B"], [["x", "1", "2"], ["y", "3", "4"]], title="t")
+    turned = table.transposed()
+    assert turned.title == "t"
+    assert turned.markdown() == "| score | x | y |\n|---|---:|---:|\n| A | 1 | 3 |\n| B | 2 | 4 |"
+    assert turned.transposed().markdown() == table.markdown()

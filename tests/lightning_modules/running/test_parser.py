@@ -48,7 +48,7 @@ MAXIMIZATION = ["maximize_activation", *ATTRIBUTION[3:]]
         ([*ATTRIBUTION, "heart"], "'heart' belongs to no option. A value that holds spaces needs quotes"),
         ([*ATTRIBUTION[:-1], "my_file.py"], "--out should be a folder, but my_file.py is a file."),
         (ATTRIBUTION[:-2], "These are required: --out."),
-        ([*ROBUSTNESS, "--model.attack", "PDG"], "no Attack is called PDG. Did you mean PGD? Known: FGSM, PGD; "),
+        ([*ROBUSTNESS, "--model.attack", "PDG"], "no Attack is called PDG. Did you mean PGD? Known: FGSM, Noise, "),
         ([*ROBUSTNESS, "--model.attack.nrm", "2"], "FGSM has no option nrm. Did you mean norm? Its options: norm, "),
         ([*ROBUSTNESS, "--model.attack.norm", "3"], "--model.attack: norm should be one of 'inf', 2, 1, got 3."),
         ([*ROBUSTNESS, "--model.eps", "4/255"], "--model.eps: should be a list, in brackets: '[4/255]'."),

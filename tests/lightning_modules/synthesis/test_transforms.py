@@ -9,6 +9,7 @@ from torch import Tensor
 from lightning_modules import InputError
 from lightning_modules.synthesis import (
     GaussianBlur,
+    GaussianNoise,
     RandomRotation,
     RandomScale,
     RandomShift,
@@ -18,7 +19,7 @@ from lightning_modules.synthesis import (
 )
 from lightning_modules.synthesis.transforms import gaussian_blur, rotate, scale
 
-ALL = [RandomShift(2), RandomScale(0.8, 1.3), RandomRotation(20), GaussianBlur(0.8)]
+ALL = [RandomShift(2), RandomScale(0.8, 1.3), RandomRotation(20), GaussianBlur(0.8), GaussianNoise(0.1)]
 
 
 def wave(size: int) -> Tensor:
@@ -83,12 +84,20 @@ class TestAll:
             alone = transform(images[position : position + 1], generators([key], 7))
             assert torch.equal(alone[0], together[position])
 
-    def test_flat_images_stay_flat(self, transform: Transform) -> None:
-        flat = torch.full((1, 3, 6, 6), 0.25)
-        torch.testing.assert_close(transform(flat, generators(["a"], 0)), flat)
+
+@pytest.mark.parametrize("transform", ALL[:4], ids=repr)
+def test_flat_images_stay_flat(transform: Transform) -> None:
+    flat = torch.full((1, 3, 6, 6), 0.25)
+    torch.testing.assert_close(transform(flat, generators(["a"], 0)), flat)
 
 
-@pytest.mark.parametrize("transform", ALL[:3], ids=repr)
+def test_noise_has_its_deviation_and_no_mean() -> None:
+    noise = GaussianNoise(0.1)(torch.zeros(1, 3, 100, 100, dtype=torch.float64), generators(["a"], 0))
+    assert noise.mean() == pytest.approx(0, abs=5 * 0.1 / 30_000**0.5)
+    assert noise.std() == pytest.approx(0.1, rel=5 / 60_000**0.5)
+
+
+@pytest.mark.parametrize("transform", [*ALL[:3], ALL[4]], ids=repr)
 def test_step_and_key_decide(transform: Transform) -> None:
     image = torch.rand(1, 3, 9, 9)
     first, again, later, other = (
@@ -99,7 +108,9 @@ def test_step_and_key_decide(transform: Transform) -> None:
     assert not torch.equal(first, other)
 
 
-@pytest.mark.parametrize("transform", [RandomShift(0), RandomScale(1, 1), RandomRotation(0), GaussianBlur(0)], ids=repr)
+@pytest.mark.parametrize(
+    "transform", [RandomShift(0), RandomScale(1, 1), RandomRotation(0), GaussianBlur(0), GaussianNoise(0)], ids=repr
+)
 def test_degenerate_settings_change_nothing(transform: Transform) -> None:
     images = torch.rand(2, 3, 6, 7)
     assert torch.equal(transform(images, generators(["a", "b"], 0)), images)
@@ -113,6 +124,7 @@ def test_degenerate_settings_change_nothing(transform: Transform) -> None:
         (RandomScale, (1.2, 1.1), "0 < low <= high"),
         (RandomRotation, (100,), r"degrees must lie in \[0, 90\], got 100"),
         (GaussianBlur, (-1,), "sigma must be at least 0, got -1"),
+        (GaussianNoise, (-0.1,), r"std must be at least 0, got -0\.1"),
     ],
 )
 def test_bad_options(kind: type, options: tuple, message: str) -> None:
