@@ -19,11 +19,15 @@ from datamodules.errors import DataError, some
 INTERPOLATIONS = ("nearest", "bilinear", "bicubic", "box", "hamming", "lanczos")
 """By what images can be resized, as torchvision calls it."""
 
+LONGEST_SIDE = 10_000
+"""Pixels: a size that somebody can mean, of what a network is shown; beyond it is a slip of the keyboard."""
+
 UPRIGHT = 1
 """The EXIF orientation of an image that lies in its file as it is meant to be seen."""
 
 __all__ = [
     "INTERPOLATIONS",
+    "LONGEST_SIDE",
     "UPRIGHT",
     "AmbiguousClassError",
     "Batch",

@@ -113,6 +113,10 @@ class ImageFolderDataModule(BytesDataModule):
             raise DataError(f"data.batch_size must be at least 1, got {batch_size}.")
         if num_workers is not None and num_workers < 0:
             raise DataError(f"data.num_workers must be at least 0, got {num_workers}.")
+        if n_originals < 0:
+            raise DataError(f"data.n_originals must be at least 0, got {n_originals}.")
+        if not 0 < min_crop <= 1:
+            raise DataError(f"data.min_crop must be a share of an image's area, above 0 and at most 1, got {min_crop}.")
         self.root = Path(root).expanduser()
         self.boxes = folder_of_boxes(boxes)
         self.batch_size = batch_size

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from typing import Any, TypedDict
 
@@ -17,6 +18,9 @@ from lightning_modules.evaluation import refuse_rounded_weights
 from lightning_modules.networks.network import Network
 from lightning_modules.networks.vgg16 import VGG16, load_vgg16
 from lightning_modules.results.rows import errors_of_logits
+
+LARGEST = 16
+"""Times VGG16's channels, or its hidden features: beyond it is a slip of the keyboard."""
 
 
 class ClassifierModule(pl.LightningModule):
@@ -63,6 +67,17 @@ class ClassifierModule(pl.LightningModule):
     ) -> None:
         super().__init__()
         class_names = list(class_names)
+        for name, value, is_right, wanted in (
+            ("width", width, 0 < width <= LARGEST, f"above 0 and at most {LARGEST}"),
+            ("hidden_features", hidden_features, 1 <= hidden_features <= 4096 * LARGEST, f"1 to {4096 * LARGEST:,}"),
+            ("learning_rate", learning_rate, 0 < learning_rate < math.inf, "a number above 0"),
+            ("weight_decay", weight_decay, 0 <= weight_decay < math.inf, "a number of at least 0"),
+            ("dropout", dropout, 0 <= dropout < 1, "at least 0 and below 1"),
+            ("label_smoothing", label_smoothing, 0 <= label_smoothing < 1, "at least 0 and below 1"),
+            ("seed", seed, 0 <= seed < 2**63, "a whole number of at least 0"),
+        ):
+            if not is_right:
+                raise InputError(f"model.{name} should be {wanted}, got {value}.")
         if weights == "random":
             vgg16 = VGG16(
                 class_names,
@@ -93,23 +108,35 @@ class ClassifierModule(pl.LightningModule):
         refuse_rounded_weights(self.network)
 
     def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
-        logits = self(batch["image"].contiguous(memory_format=torch.channels_last))
-        loss = self.loss(logits, batch["label"])
-        self.train_accuracy(logits, batch["label"])
+        logits, loss = self._logits_and_loss(batch)
         n = len(logits)
-        self.log("train/loss", loss, prog_bar=True, batch_size=n)
+        if n:
+            self.train_accuracy(logits, batch["label"])
+            self.log("train/loss", loss, prog_bar=True, batch_size=n)
         self.log("train/accuracy", self.train_accuracy, on_step=False, on_epoch=True, prog_bar=True, batch_size=n)
         return loss
 
     def validation_step(self, batch: Batch, batch_idx: int) -> None:
-        if not len(batch["image"]):
-            return
-        logits = self(batch["image"].contiguous(memory_format=torch.channels_last))
-        self.val_accuracy(logits, batch["label"])
-        self.val_failed.update((~logits.isfinite().all(1)).sum())
+        logits, loss = self._logits_and_loss(batch)
         n = len(logits)
-        self.log("val/loss", self.loss(logits, batch["label"]), batch_size=n)
+        if n:
+            self.val_accuracy(logits, batch["label"])
+        self.val_failed.update((~logits.isfinite().all(1)).sum())
+        self.log("val/loss", loss, batch_size=n, sync_dist=True)
         self.log("val/accuracy", self.val_accuracy, prog_bar=True, batch_size=n)
+
+    def _logits_and_loss(self, batch: Batch) -> tuple[Tensor, Tensor]:
+        """Of the images that could be read; of none, no logits, and a loss of 0 whose gradients are 0.
+
+        Other processes, whose batches hold images, wait for these gradients, and for what is logged.
+        """
+        if not len(batch["image"]):
+            parameters = list(self.network.parameters())
+            return parameters[0].new_zeros(0, len(self.network.class_names)), 0 * torch.stack(
+                [p.sum() for p in parameters]
+            ).sum()
+        logits = self(batch["image"].contiguous(memory_format=torch.channels_last))
+        return logits, self.loss(logits, batch["label"])
 
     def on_validation_epoch_end(self) -> None:
         """Stops before a network that no longer gives numbers has an accuracy, which could be the best.

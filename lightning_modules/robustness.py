@@ -301,10 +301,18 @@ class RobustnessModule(EvaluationModule):
         return with_transfer(summarize_robustness(table, self.eps), table)
 
     def report(self, summary: dict[str, Any]) -> Report:
-        # Towards another class the gradient is there, however sure the network is.
-        has_remedy = getattr(self.attack, "unsaturate", None) is False and not self.attack.targeted
-        remedy = "They look more robust than they are. The remedy: --model.attack.unsaturate true" if has_remedy else ""
-        return report_robustness(summary, remedy)
+        return report_robustness(summary, self._remedy())
+
+    def _remedy(self) -> str:
+        """What would show how robust images are of which the network is too sure; empty where none is needed."""
+        # Towards another class the gradient is there, however sure the network is; and some attacks use none.
+        if self.attack.targeted or getattr(self.attack, "unsaturate", None) is not False:
+            return ""
+        if self.network.outputs == "probabilities":  # which the module itself has rounded
+            remedy = "a network that gives logits, without its softmax or sigmoid"
+        else:
+            remedy = "--model.attack.unsaturate true"
+        return f"They look more robust than they are. The remedy: {remedy}"
 
     def run_figures(self, summary: dict[str, Any], run: Path) -> Iterator[tuple[str, Figure]]:
         """Accuracy over the budgets, and how far the explanations moved."""

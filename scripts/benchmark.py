@@ -11,13 +11,13 @@ from pathlib import Path
 import _while_importing  # noqa: F401  first
 from benchmarks.all_rows import ROWS
 from benchmarks.outcome import run_benchmark
-from jsonargparse import ArgumentParser
 
 from lightning_modules.running import run_main
+from lightning_modules.running.parser import HelpfulParser
 
 
 def main(args: list[str] | None = None) -> None:
-    parser = ArgumentParser(description=__doc__)
+    parser = HelpfulParser(description=__doc__)
     parser.add_argument("--rows", type=str, default="all", help=f"With commas between: {', '.join(ROWS)}; or none.")
     parser.add_argument("--rounds", type=int, default=3, help="Times that each contender has its turn.")
     parser.add_argument("--batch_size", type=int, default=8, help="Images in a batch, where a row does not say fewer.")

@@ -14,7 +14,7 @@ from torch import Tensor
 from torchvision.transforms import functional as F
 from torchvision.transforms.functional import InterpolationMode, pil_modes_mapping
 
-from datamodules.batch import INTERPOLATIONS, UPRIGHT, pixels_of
+from datamodules.batch import INTERPOLATIONS, LONGEST_SIDE, UPRIGHT, pixels_of
 from datamodules.errors import DataError
 from datamodules.errors import DecodingError as DecodingError
 from datamodules.reading.bit_depths import to_rgb
@@ -145,7 +145,7 @@ class Preprocess:
         interpolation: One of :data:`INTERPOLATIONS`.
 
     Raises:
-        DataError: If a size is below 1, or the interpolation is no such.
+        DataError: If a size is below 1 or beyond :data:`LONGEST_SIDE`, or the interpolation is no such.
 
     Example:
         >>> Preprocess()(Image.new("RGB", (500, 375), "white")).shape
@@ -158,8 +158,8 @@ class Preprocess:
 
     def __post_init__(self) -> None:
         for name, size in (("resize_size", self.resize_size), ("input_size", self.input_size)):
-            if size is not None and size < 1:
-                raise DataError(f"{name} must be at least 1 pixel, got {size}.")
+            if size is not None and not 1 <= size <= LONGEST_SIDE:
+                raise DataError(f"{name} must be from 1 to {LONGEST_SIDE:,} pixels, got {size}.")
         if self.interpolation not in INTERPOLATIONS:
             raise DataError(f"interpolation should be one of {', '.join(INTERPOLATIONS)}, got {self.interpolation!r}.")
 

@@ -29,7 +29,7 @@ class Subset:
         seed: Another one chooses others.
 
     Raises:
-        DataError: If a number is below 1.
+        DataError: If a number is below 1, or the seed below 0.
 
     Example:
         >>> subset = Subset(sample=2)
@@ -46,6 +46,8 @@ class Subset:
         for name, value in (("limit_per_class", self.limit_per_class), ("sample", self.sample)):
             if value is not None and value < 1:
                 raise DataError(f"data.{name} must be at least 1, got {value}.")
+        if self.seed < 0:
+            raise DataError(f"data.seed must be at least 0, got {self.seed}.")
 
     @property
     def is_all(self) -> bool:

@@ -10,7 +10,7 @@ from typing import Any, Literal, TypedDict, TypeVar
 import torch
 from torch import Tensor, nn
 
-from datamodules.batch import INTERPOLATIONS
+from datamodules.batch import INTERPOLATIONS, LONGEST_SIDE
 from lightning_modules.errors import InputError
 from lightning_modules.networks.class_files import read_class_names
 from lightning_modules.networks.facts import place
@@ -212,9 +212,11 @@ def side(value: Any, option: str) -> int:
         InputError: If it is no square, or no size.
     """
     sides = list(value)[-2:] if isinstance(value, Sequence) and not isinstance(value, str) else [value]
-    whole = all(isinstance(each, int) and not isinstance(each, bool) and each > 0 for each in sides)
+    whole = all(isinstance(each, int) and not isinstance(each, bool) and 1 <= each <= LONGEST_SIDE for each in sides)
     if not sides or not whole or len(set(sides)) > 1:
-        raise InputError(f"model.{option} should be the side of a square in whole pixels, at least 1, got {value!r}.")
+        raise InputError(
+            f"model.{option} should be the side of a square in whole pixels, from 1 to {LONGEST_SIDE:,}, got {value!r}."
+        )
     return int(sides[0])
 
 

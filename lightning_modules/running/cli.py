@@ -15,6 +15,7 @@ from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
+import yaml
 from jsonargparse import Namespace
 from pytorch_lightning import LightningDataModule, LightningModule, Trainer
 from pytorch_lightning.accelerators import CPUAccelerator
@@ -38,6 +39,17 @@ MOST_ON_A_CPU = 8
 
 LONGEST_WAIT = timedelta(days=7)
 """How long processes wait for each other at the end of a run."""
+
+
+class ProgressBar(RichProgressBar):
+    """Lightning's, which lets the processes of a training wait for each other at the same places.
+
+    At the end of an epoch the bar of the first process reads the metrics, which makes it wait for those of the others.
+    """
+
+    def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        _ = trainer.progress_bar_metrics  # in all processes, before any callback or module waits for something else
+        super().on_train_epoch_end(trainer, pl_module)
 
 
 class RunCLI(LightningCLI):
@@ -109,6 +121,7 @@ class RunCLI(LightningCLI):
         for group, kind in (("model", self._model_class), ("data", self._datamodule_class)):
             for name, parameter in inspect.signature(kind).parameters.items():
                 options = self.config[group]
+                options = options.get("init_args", options)  # of data that may be of any class
                 if name in options and options[name] is None and "None" not in str(parameter.annotation):
                     raise RunError(f"{group}.{name} is null; it should be {parameter.annotation}.")
 
@@ -124,12 +137,13 @@ class RunCLI(LightningCLI):
         config = {**self._get(self.config_init, "trainer", default={}), **kwargs}
         logger = TensorBoardLogger(str(self.out), name="", version="tensorboard")
         config["logger"] = logger if config.get("logger") in (None, True) else config["logger"]
-        bar = [] if config.get("enable_progress_bar") is False else [RichProgressBar(leave=True)]
+        bar = [] if config.get("enable_progress_bar") is False else [ProgressBar(leave=True)]
         try:
             trainer = self._instantiate_trainer(config, [*bar, *self.callbacks()])
         # Lightning's MisconfigurationException is none of these; see run_main
-        except (TypeError, ValueError, RuntimeError) as error:
-            raise RunError(f"The trainer's options do not fit together or this machine: {error}") from error
+        except (TypeError, ValueError, RuntimeError, MemoryError) as error:
+            told = str(error) or type(error).__name__
+            raise RunError(f"The trainer's options do not fit together or this machine: {told}") from error
         _refuse_what_leaves_no_run(trainer)
         if isinstance(trainer.strategy, DDPStrategy) and isinstance(config.get("strategy"), str | None):
             # The first process waits for the last one's rows; half an hour, as it is by itself, may be too short.
@@ -148,6 +162,11 @@ class RunCLI(LightningCLI):
                 # The parser leaves out what is null; here null says something that saying nothing does not.
                 config[name] = "null"
         return self.parser.dump(config, skip_validation=True)
+
+    @property
+    def default_settings(self) -> dict[str, Any]:
+        """The default values of all options, as :attr:`settings` holds them; None where there is none."""
+        return yaml.safe_load(self.parser.dump(self.parser.get_defaults(), skip_validation=True, skip_none=False))
 
 
 def _refuse_what_leaves_no_run(trainer: Trainer) -> None:

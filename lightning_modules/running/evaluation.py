@@ -177,7 +177,7 @@ class EvaluationCLI(RunCLI):
         if not fixed:
             run.clear(list(paths.values()))
         run.remove_unfinished()
-        run.settle("config.yaml", self.settings, fixed=fixed)
+        run.settle("config.yaml", self.settings, fixed=fixed, defaults=self.default_settings)
         run.settle("inputs.json", json.dumps(self.inputs, indent=2) + "\n", fixed=fixed)
         if fixed:
             refuse_other_columns(self.writer.rows, self.model.schema)

@@ -48,7 +48,11 @@ class HelpfulParser(LightningArgumentParser):
         words = sys.argv[1:] if args is None else list(args)
         self._refuse_linked(option_names_of_words(words, self._links))
         self._find_texts()
-        return super().parse_args(quoted_words(words, self.texts), *more, **options)
+        parsed = super().parse_args(quoted_words(words, self.texts), *more, **options)
+        for name, value in parsed.items():
+            if value == "":  # as a path, it would be the present folder
+                self.error(f"{_option(name)} is empty: give it a value, or leave it out.")
+        return parsed
 
     def parse_string(self, content: str, *more: Any, **options: Any) -> Namespace:
         """The options of a configuration, likewise."""
@@ -174,7 +178,7 @@ def _no_list(parser: LightningArgumentParser, key: str, match: re.Match) -> str:
 
 
 def _wrong_value(parser: LightningArgumentParser, key: str, match: re.Match) -> str:
-    inner, expected, given = match[1], match[2], match[3].strip()
+    inner, expected, given = match[1], match[2], match[3].strip() or "an empty text"
     where = f"{inner} " if inner and inner != key else ""
     if literal := re.fullmatch(r"(?:typing\.)?Literal\[(.+)\]", expected):
         return f"{where}should be one of {literal[1]}, got {given}."
@@ -185,12 +189,15 @@ def _wrong_value(parser: LightningArgumentParser, key: str, match: re.Match) -> 
 def _no_alternative(parser: LightningArgumentParser, key: str, match: re.Match) -> str:
     values = list(dict.fromkeys(", ".join(re.findall(r"Literal\[([^\]]+)\]", match[1])).replace("'", "").split(", ")))
     kinds = [KINDS.get(name, name) for name in re.findall(r"<class '(?:[\w.]*\.)?(\w+)'>", match[1])]
+    given = match[2].strip() or "an empty text"
     wanted = [*filter(None, values), *(kind for kind in kinds if kind != "NoneType")]
     if not wanted:
-        return f"this is not understood: {match[2]}. In YAML, a space has to follow each colon and comma."
+        return f"this is not understood: {given}. In YAML, a space has to follow each colon and comma."
     if wanted == ["a text"]:
-        return f"should be a text or a list of texts, got {match[2]}."
-    return f"should be one of {', '.join(wanted)}; got {match[2]}."
+        return f"should be a text or a list of texts, got {given}."
+    if len(wanted) == 1:
+        return f"should be {wanted[0]}, got {given}."
+    return f"should be one of {', '.join(wanted)}; got {given}."
 
 
 DESCRIPTIONS: list[tuple[str, Callable[[LightningArgumentParser, str, re.Match], str]]] = [
@@ -201,8 +208,8 @@ DESCRIPTIONS: list[tuple[str, Callable[[LightningArgumentParser, str, re.Match],
     (r"module '([\w.]+)' has no attribute '(\w+)'", _no_attribute),
     (r"Import path ([\w.]+) does not correspond to a subclass of (\w+)", _wrong_base),
     (r"Expected a <class 'collections\.abc\.Sequence'>", _no_list),
-    (r'Parser key "([\w.]+)":\s+Expected an? ([^\n]+?)\. Got value: ([^\n]+)', _wrong_value),
-    (r"any of the Union subtypes\s+Subtypes: ([^\n]+)\n.*Given value: ([^\n]+)", _no_alternative),
+    (r'Parser key "([\w.]+)":\s+Expected an? ([^\n]+?)\. Got value: ?([^\n]*)', _wrong_value),
+    (r"any of the Union subtypes\s+Subtypes: ([^\n]+)\n.*Given value: ?([^\n]*)", _no_alternative),
     (r"(File does not exist: [^\n]+)", lambda parser, key, match: match[1]),
 ]
 """What jsonargparse says (a pattern) -> what we make of it, the first that fits."""

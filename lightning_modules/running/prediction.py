@@ -15,6 +15,7 @@ from lightning_modules.results.report import unturned_note
 from lightning_modules.results.tables import Table
 from lightning_modules.running.description import add_network_options, network_of
 from lightning_modules.running.parser import HelpfulParser
+from lightning_modules.running.run_folder import RunError
 
 
 def run_prediction(
@@ -52,14 +53,17 @@ def run_prediction(
         interpolation=network.interpolation,
         exif_orientation=options.exif_orientation,
     )
-    trainer = Trainer(
-        accelerator=options.accelerator,
-        devices=1,
-        logger=False,
-        enable_checkpointing=False,
-        enable_progress_bar=False,
-        enable_model_summary=False,
-    )
+    try:
+        trainer = Trainer(
+            accelerator=options.accelerator,
+            devices=1,
+            logger=False,
+            enable_checkpointing=False,
+            enable_progress_bar=False,
+            enable_model_summary=False,
+        )
+    except ValueError as wrong:
+        raise RunError(f"--accelerator: {wrong}") from wrong
     batches: list[Prediction] = trainer.predict(PredictionModule(network), data) or []  # type: ignore[assignment]
     console = Console()
     if any(batch["path"] for batch in batches):

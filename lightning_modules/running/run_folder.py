@@ -18,6 +18,7 @@ from typing import IO, Any
 import yaml
 
 from lightning_modules.results.kept import remove_unfinished_parts
+from lightning_modules.running.older_settings import completed, options_of
 from lightning_modules.whole_files import written_whole
 
 SPLIT = frozenset(
@@ -172,18 +173,37 @@ class RunFolder:
         for folder in KEPT if self.is_run() else ():
             remove_unfinished_parts(self.path, folder)
 
-    def settle(self, name: str, text: str, *, fixed: bool, start_over: str = "start over with --overwrite") -> None:
+    def settle(
+        self,
+        name: str,
+        text: str,
+        *,
+        fixed: bool,
+        start_over: str = "start over with --overwrite",
+        defaults: Mapping[str, Any] | None = None,
+    ) -> None:
         """Writes settings, YAML or JSON, to a file; or, where they are ``fixed``, compares them with what it holds.
+
+        Args:
+            name: The file.
+            text: What it is to hold.
+            fixed: Whether it holds that of a run that is to go on.
+            start_over: How to, in words.
+            defaults: Of all options there are: a run of an older version did not name those that it did not have. None
+                = the settings are no options.
 
         Raises:
             RunError: If they differ; names each difference.
         """
         path = self.path / name
         if not (fixed and path.exists()):
-            write_text(path, text)
-        elif differences := [
-            f"{name} was {before!r}, is now {now!r}"
-            for name, before, now in differences_of(yaml.safe_load(path.read_text()), yaml.safe_load(text))
+            return write_text(path, text)
+        before, now = yaml.safe_load(path.read_text()), yaml.safe_load(text)
+        if defaults is not None:
+            before = completed(before, now, defaults)
+        if differences := [
+            f"{name} was {old!r}, is {'no option any more' if _is_gone(name, new, defaults) else f'now {new!r}'}"
+            for name, old, new in differences_of(before, now)
         ]:
             raise RunError(
                 f"{self.path} holds a run of other settings: {'; '.join(differences)}. Give this one another --out, or "
@@ -266,6 +286,11 @@ def differences_of(before: Any, now: Any, prefix: str = "") -> list[tuple[str, A
         ]
     before, now = _with_numbers(before), _with_numbers(now)
     return [] if _alone(before) == _alone(now) else [(prefix[:-1], before, now)]
+
+
+def _is_gone(name: str, value: Any, defaults: Mapping[str, Any] | None) -> bool:
+    """Whether an option that is not said is none of those that there are, nor perhaps one of a class."""
+    return value is NOT_SAID and defaults is not None and "init_args" not in name and name not in options_of(defaults)
 
 
 def _with_numbers(value: Any) -> Any:

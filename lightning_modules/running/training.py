@@ -48,11 +48,14 @@ def run_training(
         log_every_n_steps=1,
         enable_model_summary=False,  # of which the count of operations is 0
     )
+    _refuse_what_trains_nothing(cli)
     if cli.trainer.is_global_zero:
         run = RunFolder(cli.out)
         run.make()
         begun = (cli.out / "checkpoints").exists()
-        run.settle("config.yaml", cli.settings, fixed=begun, start_over=f"delete {cli.out}")
+        run.settle(
+            "config.yaml", cli.settings, fixed=begun, start_over=f"delete {cli.out}", defaults=cli.default_settings
+        )
     last = cli.out / "checkpoints" / "last.ckpt"
     stopping.say_at_the_end(GOES_ON)
     try:
@@ -71,6 +74,19 @@ def run_training(
         finished = cli.out / "vgg16.pth"
         save_vgg16(load_vgg16(Path(cli.checkpoints.best_model_path)), finished)
         print(f"Validation accuracy {float(cli.checkpoints.best_model_score or 0):.2%}: {finished}")
+
+
+def _refuse_what_trains_nothing(cli: TrainCLI) -> None:
+    trainer = cli.trainer
+    for name in ("max_epochs", "max_steps", "limit_train_batches", "limit_val_batches"):
+        if getattr(trainer, name) == 0:
+            raise RunError(f"trainer.{name} 0 trains no network, or validates none: it should be more.")
+    for name, value in (
+        ("trainer.accumulate_grad_batches", trainer.accumulate_grad_batches),
+        ("patience", cli.config["patience"]),
+    ):
+        if value < 1:
+            raise RunError(f"{name} should be at least 1, got {value}.")
 
 
 class Announcement(Callback):

@@ -31,6 +31,8 @@ def run_benchmark(
         raise RunError(f"There is no row {unknown[0]!r} (--rows); there are {', '.join(ROWS)}.")
     if rounds < 1 or batch_size < 1:
         raise RunError("--rounds and --batch_size must be at least 1.")
+    if file and file.is_dir():
+        raise RunError(f"--json should be a file, but {file} is a folder.")
     logging.getLogger("pytorch_lightning").setLevel(logging.ERROR)
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     torch.backends.cudnn.allow_tf32 = False

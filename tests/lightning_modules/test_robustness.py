@@ -179,6 +179,18 @@ def test_saturated_images_are_counted_and_remedied(shapes: Path) -> None:
     assert remedied["success"].mean() > 0.6
 
 
+def test_a_remedy_is_named_where_it_can_help() -> None:
+    remedies = []
+    for attack in (FGSM(), FGSM(unsaturate=True), FGSM(targeted=True)):
+        module = RobustnessModule("shapes", ["8/255"], attack, methods=[])
+        remedies.append(module._remedy())
+    assert remedies[0].endswith("The remedy: --model.attack.unsaturate true")
+    assert remedies[1:] == ["", ""]
+    module = RobustnessModule("shapes", ["8/255"], FGSM(), methods=[])
+    module.network.outputs = "probabilities"
+    assert module._remedy().endswith("a network that gives logits, without its softmax or sigmoid")
+
+
 class Cheat(Attack):
     def __call__(self, model: nn.Module, images: Tensor, target: Tensor, eps: float) -> Tensor:
         return (images + 2 * eps).clamp(0, 1)

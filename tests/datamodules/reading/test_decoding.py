@@ -197,8 +197,8 @@ class TestPreprocess:
     @pytest.mark.parametrize(
         ("options", "message"),
         [
-            ({"resize_size": 0}, "resize_size must be at least 1 pixel, got 0"),
-            ({"input_size": -1}, "input_size must be at least 1 pixel, got -1"),
+            ({"resize_size": 0}, "resize_size must be from 1 to 10,000 pixels, got 0"),
+            ({"input_size": -1}, "input_size must be from 1 to 10,000 pixels, got -1"),
             ({"interpolation": "cubic"}, "interpolation should be one of nearest, bilinear, bicubic, .*got 'cubic'"),
         ],
     )

@@ -13,6 +13,9 @@ from lightning_modules.running.cli import run_main
 FILE = "import torch\n\n\nclass MyNet(torch.nn.Linear):\n    pass\n"
 ATTRIBUTION = ["evaluate_attribution", "--data.root", ".", "--model.weights", "shapes", "--out", "run"]
 ROBUSTNESS = ["evaluate_robustness", *ATTRIBUTION[1:]]
+TRAINING = ["train_classifier", "--data.root", "data", "--model.weights", "random", "--model.width", 0.05]
+TRAINING += ["--model.hidden_features", 8, "--data.input_size", 32, "--data.resize_size", 36]
+TRAINING += ["--trainer.accelerator", "cpu", "--out", "run"]
 MAXIMIZATION = ["maximize_activation", *ATTRIBUTION[3:]]
 
 
@@ -62,6 +65,24 @@ MAXIMIZATION = ["maximize_activation", *ATTRIBUTION[3:]]
          "nowhere holds no class folders to train on: it should hold nowhere/CLASS/*.jpg, or such folders in train"),
         (["train_classifier", "--data", "ShapeDataModule", "--out", "x"], "Did you mean ShapesDataModule or Image"),
         ([*ATTRIBUTION, "--seed_everything", -1], "--seed_everything should be from 0 to 4294967295, got -1."),
+        ([*ATTRIBUTION, "--data.min_crop", "-1"], "data.min_crop must be a share of an image's area, above 0"),
+        ([*ATTRIBUTION, "--data.seed", "-1"], "data.seed must be at least 0, got -1."),
+        ([*ATTRIBUTION, "--data.batch_size", ""], "--data.batch_size: should be a whole number, got an empty text."),
+        ([*ATTRIBUTION[:-1], ""], "--out is empty: give it a value, or leave it out."),
+        ([*ATTRIBUTION, "--data.num_workers", "abc"], "--data.num_workers: should be a whole number, got abc."),
+        ([*ATTRIBUTION, "--model.input_size", 10**11], "the side of a square in whole pixels, from 1 to 10,000"),
+        ([*TRAINING, "--data.input_size", 10**11], "input_size must be from 1 to 10,000 pixels, got 100000000000."),
+        ([*TRAINING, "--data.batch_size", "null"], "data.batch_size is null; it should be int."),
+        ([*TRAINING, "--data.n_originals", "-1"], "data.n_originals must be at least 0, got -1."),
+        ([*TRAINING, "--model.width", ".nan"], "model.width should be above 0 and at most 16, got nan."),
+        ([*TRAINING, "--model.hidden_features", 10**11], "hidden_features should be 1 to 65,536, got 100000000000."),
+        ([*TRAINING, "--model.learning_rate", "1e999"], "model.learning_rate should be a number above 0, got inf."),
+        ([*TRAINING, "--model.dropout", "1"], "model.dropout should be at least 0 and below 1, got 1.0."),
+        ([*TRAINING, "--trainer.max_epochs", "0"], "trainer.max_epochs 0 trains no network, or validates none"),
+        ([*TRAINING, "--patience", "-1"], "patience should be at least 1, got -1."),
+        (["predict", "x.png", "--weights", "shapes", "--accelerator", "cuba"], "--accelerator: You selected an in"),
+        (["demo", "--out", "my_file.py"], "--out should be a folder, but my_file.py is a file."),
+        (["benchmark", "--rounds", "abc"], "--rounds: should be a whole number, got abc."),
         (["demo", "--ot", "x"], "There is no option --ot. Did you mean --out?"),
     ],
 )  # fmt: skip
@@ -75,6 +96,9 @@ def test_a_slip_is_explained(
 ) -> None:
     monkeypatch.setattr(stopping, "listen", lambda: None)  # to signals, for the rest of this process
     (tmp_path / "my_file.py").write_text(FILE)
+    for name in ("cat", "dog"):
+        (tmp_path / "data" / name).mkdir(parents=True)
+        (tmp_path / "data" / name / "a.png").touch()
     (tmp_path / "bad.yaml").write_text("model:\n  wieghts: shapes\n")
     script, *options = command
     with pytest.raises(SystemExit) as exited:
