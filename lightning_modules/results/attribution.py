@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
+import pandas as pd
 import pyarrow as pa
 
 from lightning_modules.errors import told_from
@@ -62,7 +63,8 @@ def summarize_attribution(table: Rows, better: Mapping[str, str] | None = None) 
     methods: dict[str, Any] = {method: {"n_degenerate": 0, "scores": {}, "curves": {}} for method in places}
     # One column after the other, so that one at a time lies in the memory.
     if places:
-        images = codes_of(table["path"])[0]
+        # Numbered in the order of the rows: the order in which parts know them would decide which are drawn again.
+        images = pd.factorize(codes_of(table["path"])[0])[0]
         is_degenerate, target = numbers_of(table["degenerate"]), numbers_of(table["target"])
     for method, of in places.items():
         methods[method]["n_degenerate"] = int(np.nansum(is_degenerate[of]))

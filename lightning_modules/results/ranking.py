@@ -54,8 +54,8 @@ def rank_methods(scores: Mapping[str, np.ndarray], better: str = "higher") -> di
     first, second = (np.array(side) for side in zip(*pairs))
     differences = means[second] - means[first]
     off = (resampled[:, second] - resampled[:, first]) - differences
-    # What is the same for all images differs by roundings, which are no spread.
-    rounding = 1e-12 * np.abs(values).max()
+    # What is the same for all images differs by roundings, which are no spread; scores are computed in float32.
+    rounding = 1e-6 * np.abs(values).max()
     spread = np.where(np.ptp(off, 0) > rounding, off.std(0), 0.0)
     width = spread * np.quantile(np.abs(off / np.where(spread, spread, np.inf)).max(1), LEVEL)
     low, high = differences - width, differences + width

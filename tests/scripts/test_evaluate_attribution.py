@@ -79,9 +79,9 @@ def test_what_a_run_leaves(call: Callable, options: list, tmp_path: Path, capsys
             assert summary["methods"][name]["scores"][score]["mean"] == pytest.approx(of_method[score].mean())
 
     figures = sorted(path.name for path in (run / "figures").iterdir())
-    assert figures == ["00000_arrow_arrow_00000.png", "00001_circle_circle_00001.png", "scores.png"]
+    assert figures == ["00000_arrow_arrow_00000.png", "00001_circle_circle_00001.png", "ranking.png", "scores.png"]
     events = EventAccumulator(str(run / "tensorboard")).Reload()
-    groups = ["5_images", "5_images", "1_whole_run"]
+    groups = ["5_images", "5_images", "1_whole_run", "1_whole_run"]
     assert sorted(events.Tags()["images"]) == sorted(f"{g}/{n.removesuffix('.png')}" for g, n in zip(groups, figures))
     with Image.open(run / "figures" / figures[0]) as image:
         assert image.size == (events.Images("5_images/00000_arrow_arrow_00000")[0].width, image.height)

@@ -3,6 +3,7 @@ from __future__ import annotations
 import re
 from pathlib import Path
 
+import numpy as np
 import pyarrow as pa
 import pytest
 
@@ -133,6 +134,21 @@ def test_many_methods_are_rows(module: AttributionModule, n: int, are_rows: bool
     wide = ranked.transposed() if are_rows else ranked
     assert list(wide.header) == ["score", "better", *names, "images ranked"]
     assert [list(row) for row in wide.rows] == [["energy_in_box", "higher", *[f"1-{n}"] * n, "3"]]
+
+
+def test_places_do_not_depend_on_the_parts(module: AttributionModule, tmp_path: Path) -> None:
+    draws = np.random.default_rng(0)
+    rows = [
+        {"path": f"{k:02}", "status": "ok", "method": method, "energy_in_box": draws.random(), "degenerate": False}
+        for k in range(20)
+        for method in ("GradCAM", "Saliency")
+    ]
+    rows = pa.Table.from_pylist([{name: row.get(name) for name in module.schema.names} for row in rows], module.schema)
+    for part in (rows.slice(14), rows.slice(0, 14)):
+        write_part(tmp_path / part_name(0), part.to_pylist(), module.schema)
+    ranking = module.summarize(rows)["ranking"]
+    assert ranking["energy_in_box"]["pairs"][0]["low"] < ranking["energy_in_box"]["pairs"][0]["high"]
+    assert module.summarize(StoredRows(tmp_path))["ranking"] == ranking
 
 
 def test_figures_of_the_run(module: AttributionModule, tmp_path: Path) -> None:
