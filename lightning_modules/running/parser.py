@@ -50,7 +50,7 @@ class HelpfulParser(LightningArgumentParser):
         self._find_texts()
         parsed = super().parse_args(quoted_words(words, self.texts), *more, **options)
         for name, value in parsed.items():
-            if value == "":  # as a path, it would be the present folder
+            if value == "" != self.get_default(name):  # as a path, it would be the present folder
                 self.error(f"{_option(name)} is empty: give it a value, or leave it out.")
         return parsed
 

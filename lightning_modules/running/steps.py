@@ -74,14 +74,18 @@ def run_steps(steps: Sequence[Step], scripts: Path, n_at_once: int | None = None
     columns = str(shutil.get_terminal_size((100, 24)).columns)
     SERVER.set_forkserver_preload(PRELOADED)
     started: list[ForkServerProcess] = []
+    starting, nobody_asks = threading.Lock(), threading.Event()
 
     def ended(step: Step) -> Ended:
         with tempfile.TemporaryDirectory() as folder:
             logs = [str(Path(folder, name)) for name in ("stdout", "stderr")]
             args = (step.words, str(scripts), logs, columns, max(1, cpus // n_at_once))
             process = SERVER.Process(target=_run, args=args)
-            started.append(process)
-            process.start()
+            with starting:
+                if nobody_asks.is_set():
+                    return Ended(step, 128 + signal.SIGTERM, "", "")
+                process.start()
+                started.append(process)
             process.join()
             code = process.exitcode or 0
             told = [Path(log).read_text(errors="replace") if os.path.exists(log) else "" for log in logs]
@@ -92,9 +96,11 @@ def run_steps(steps: Sequence[Step], scripts: Path, n_at_once: int | None = None
         yield from pool.map(ended, steps)
     finally:
         pool.shutdown(wait=False, cancel_futures=True)
-        for process in started:
-            if process.is_alive():
-                process.terminate()
+        with starting:  # one that is starting just now is stopped too
+            nobody_asks.set()
+            for process in started:
+                if process.is_alive():
+                    process.terminate()
         pool.shutdown()
 
 
