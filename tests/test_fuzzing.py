@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import io
+import os
 import socketserver
 import sys
+import tarfile
 import threading
 from collections.abc import Iterator
 from pathlib import Path
@@ -20,24 +22,31 @@ from hypothesis import strategies as st
 from PIL import Image
 from pytorch_lightning.utilities.exceptions import MisconfigurationException
 
-from datamodules import DataError, DecodingError, Preprocess, decode_image
+from datamodules import DataError, DecodingError, LabelFile, Preprocess, decode_image
+from datamodules.classes import ClassTable
 from datamodules.image_sources import download
 from datamodules.reading.annotations import Annotation, AnnotationError, read_annotation
+from datamodules.reading.samples import SampleReader
+from datamodules.sources.listing import LoaderOptions, Share
+from datamodules.sources.shards import list_shards
 from lightning_modules import VGG16, InputError, WeightsError, load_vgg16, save_vgg16
 from lightning_modules.running.run_folder import RunError
 
-BOOST = 1
+BOOST = int(os.environ.get("VGG_LENS_FUZZ", "1"))
+"""How many times as many examples are tried; if more, other ones each time."""
+
 FUZZ = settings(
     deadline=None,
-    derandomize=True,
+    derandomize=BOOST == 1,
     database=None,
     suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow],
 )
 
 
-def told(error: Exception, prefix: str = "") -> None:
+def told(error: Exception, prefix: str = "", name: str = "") -> None:
     assert len(str(error)) > len(prefix)
     assert str(error).startswith(prefix)
+    assert name in str(error)
 
 
 def examples(number: int) -> settings:
@@ -119,6 +128,75 @@ def test_annotations(content: bytes) -> None:
     assert (boxes[:, 2] <= annotation.width).all()
     assert (boxes[:, :2] < boxes[:, 2:]).all()
     Preprocess(40, 32).move_boxes(boxes, annotation.width, annotation.height)
+
+
+LABELS = [
+    b"path,label\na.jpg,tench\nd/b.jpg,goldfish\n",
+    b"a.jpg 0\nd/b.jpg 1\n",
+    '\ufefffilename;class;split\n"a.jpg";tench;val\n'.encode("utf-16"),
+    b"0\n1\n",
+]
+CELLS = st.sampled_from(
+    ["a.jpg", "d/b.jpg", "b", "0", "1", "-1", "7", "1e3", "tench", "label", "path", "", '"', "\t", "é"]
+)
+
+
+@examples(300)
+@given(
+    st.one_of(
+        mutated(*LABELS),
+        st.binary(max_size=50),
+        st.lists(st.lists(CELLS, max_size=3).map(",".join), max_size=4).map(lambda lines: "\n".join(lines).encode()),
+    )
+)
+def test_label_files(tmp_path: Path, content: bytes) -> None:
+    (tmp_path / "labels.csv").write_bytes(content)
+    try:
+        labels = LabelFile(tmp_path / "labels.csv")
+        texts, notes = labels.of(["a.jpg", "d/b.jpg"])
+        indices = labels.indices(texts, ClassTable(["tench", "goldfish"]))
+    except DataError as error:
+        told(error, name="labels.csv")
+        return
+    assert all("labels.csv" in note for note in notes)
+    assert set(indices.tolist()) <= {-1, 0, 1}
+
+
+def shard_of(*members: tuple[str, bytes]) -> bytes:
+    buffer = io.BytesIO()
+    with tarfile.open(fileobj=buffer, mode="w") as tar:
+        for name, content in members:
+            info = tarfile.TarInfo(name)
+            info.size = len(content)
+            tar.addfile(info, io.BytesIO(content))
+    return buffer.getvalue()
+
+
+SHARDS = [
+    shard_of(("a.png", IMAGES[1]), ("a.cls", b"1"), ("b.jpg", IMAGES[0]), ("b.cls", b"tench")),
+    shard_of(("goldfish/a.png", IMAGES[1]), ("goldfish/a.xml", XML.format("utf-8", 8, 9, "tench", 1, 7).encode())),
+]
+MEMBERS = st.tuples(
+    st.sampled_from(["a.png", "a.cls", "a.xml", "a.json", "b.cls", "tench/c.jpg", "..", "a", ".png", "é.png"]),
+    st.sampled_from([b"", b"0", b"-1", b"9", b"tench", b"{", b"\xff", *IMAGES[:2]]),
+)
+
+
+@examples(150)
+@given(st.one_of(mutated(*SHARDS), st.binary(max_size=50), st.lists(MEMBERS, max_size=4).map(lambda m: shard_of(*m))))
+def test_shards(tmp_path: Path, content: bytes) -> None:
+    (tmp_path / "s.tar").write_bytes(content)
+    try:
+        listing = list_shards(tmp_path / "s.tar", ["tench", "goldfish"])
+        options: LoaderOptions = {"batch_size": 2, "num_workers": 0, "pin_memory": False}
+        batches = list(listing.loader(SampleReader(Preprocess(40, 32)), Share(), options))
+    except DataError as error:
+        told(error, name="s.tar")
+        return
+    for batch in batches:
+        assert len(batch["image"]) == len(batch["path"]) == len(batch["label"])
+        assert set(batch["label"].tolist()) <= {-1, 0, 1}
+        assert all(len(message) > 0 for _, message in batch["failed"])
 
 
 DESCRIPTION = {"class_names": ["a", "b"], "width": 1 / 32, "hidden_features": 4, "input_size": 32, "resize_size": 40}
