@@ -69,26 +69,32 @@ class ROAD(AttributionMetric):
         self, attribution: Tensor, forward_pass: ForwardPass, batch: Batch, method: AttributionMethod
     ) -> dict[str, Tensor]:
         images, drawn = forward_pass.images.detach(), generators(forward_pass, self.seed)
-        n_pixels = images.shape[2] * images.shape[3]
         order = relative_magnitude(attribution).nan_to_num(0, 0, 0).flatten(1).argsort(dim=1, stable=True).flip(1)
         place = order.argsort(1).view(len(images), *images.shape[2:])
-        # Of each percentile the most important pixels, then the least important ones.
-        n_removed = torch.tensor([removed(n_pixels, of) for of in self.percentiles], device=images.device)
         n_variants = 2 * len(self.percentiles)
         change = forward_pass.target_probability.new_zeros(n_variants, len(images))
         for part, variants in shared_batches(len(images), n_variants, self.max_batch):
-            number = torch.arange(variants.start, variants.stop, device=images.device)
-            n = n_removed[number // 2, None, None, None]
-            is_most = (number % 2 == 0)[:, None, None, None]
-            is_removed = torch.where(is_most, place[part] < n, place[part] >= n_pixels - n)
-            added = self.sigma * noise(drawn[part], len(number), images[part])
-            filled = imputed(images[part].repeat(len(number), 1, 1, 1), is_removed.flatten(0, 1)).view(added.shape)
+            numbers = range(variants.start, variants.stop)
+            is_removed = torch.stack([self._is_removed(number, place[part]) for number in numbers])
+            added = self.sigma * noise(drawn[part], len(numbers), images[part])
+            filled = imputed(images[part].repeat(len(numbers), 1, 1, 1), is_removed.flatten(0, 1)).view(added.shape)
             filled = filled + is_removed[:, :, None] * added
             after = at_variants(forward_pass, filled, part).target_probability.unflatten(0, added.shape[:2])
             change[variants, part] = after - forward_pass.target_probability[part]
         shows = shows_something(attribution.flatten(1))
         most, least = (change[first::2].mean(0).where(shows, torch.nan) for first in (0, 1))
         return {"road": (least - most) / 2, "road_most": most, "road_least": least}
+
+    def _is_removed(self, number: int, place: Tensor) -> Tensor:
+        """Which pixels a variant is without, bool; of each percentile the most important ones, then the least.
+
+        Args:
+            number: Of the variant.
+            place: Of each pixel, 0 = the most important one.
+        """
+        n_pixels = place[0].numel()
+        n = removed(n_pixels, self.percentiles[number // 2])
+        return place >= n_pixels - n if number % 2 else place < n
 
 
 def removed(n_pixels: int, percentile: float) -> int:
