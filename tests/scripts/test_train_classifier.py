@@ -1,7 +1,6 @@
 from __future__ import annotations
 
-import os
-import signal
+import re
 from collections.abc import Callable
 from pathlib import Path
 
@@ -16,10 +15,9 @@ from PIL import Image
 from torch import nn
 from train_classifier import main
 
-from datamodules.reading.samples import SampleReader
 from lightning_modules import load_vgg16
 from lightning_modules.results.rows import read_rows
-from lightning_modules.running import RunError
+from tests.scripts.processes import complete
 
 pytestmark = [
     pytest.mark.filterwarnings("ignore:The number of training batches"),
@@ -127,21 +125,31 @@ def test_few_images(call: Callable, shapes: Path, tmp_path: Path) -> None:
         call(main, *options, "--model.dropout", 0.3)
 
 
-# PyTorch hears of it in a signal handler too, whose error Python drops where it can raise none.
-@pytest.mark.filterwarnings("ignore:Exception ignored in")
-def test_a_worker_that_is_killed_is_told_of(
-    call: Callable, colours: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """By the first image that it reads, as the system kills it where memory is short."""
+DYING = """
+import os, signal
+from datamodules.reading.samples import SampleReader
+from train_classifier import main, run_main
 
-    def die(self: SampleReader, *args: object, **options: object) -> None:
-        os.kill(os.getpid(), signal.SIGKILL)
+def die(self, *args, **options):
+    os.kill(os.getpid(), signal.SIGKILL)
 
-    monkeypatch.setattr(SampleReader, "read", die)
+SampleReader.read = die
+"""
+
+
+@pytest.mark.slow
+def test_a_worker_that_is_killed_is_told_of(colours: Path, tmp_path: Path) -> None:
+    """By the first image that it reads, as the system kills it where memory is short.
+
+    In a process of its own: PyTorch hears of it in a signal handler too, and raises wherever that one is.
+    """
+    (tmp_path / "dying.py").write_text(DYING)
     options = ["--data.root", colours, "--data.input_size", 32, "--data.resize_size", 36, "--data.num_workers", 1]
-    words = r"^DataLoader worker .*: fewer --data\.num_workers take less\. The same command goes on"
-    with pytest.raises(RunError, match=words):
-        call(main, *options, *SMALL, "--trainer.max_epochs", 1, "--out", "run")
+    done = complete("dying", [*options, *SMALL, "--trainer.max_epochs", 1, "--out", "run"], tmp_path)
+    assert done.returncode == 2, done.stderr
+    assert re.search(
+        r"DataLoader worker .*: fewer --data\.num_workers take less\. The same command goes on", done.stderr
+    )
 
 
 @pytest.mark.slow
