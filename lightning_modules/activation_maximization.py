@@ -244,9 +244,10 @@ class ActivationMaximizationModule(RunModule):
     def _make(self, wanted: ImagePass, variant: str, outputs: Outputs) -> None:
         """Makes the images of a pass as ``variant`` has it and adds what they give to ``outputs``."""
         files = wanted.files(variant if len(self.variants) > 1 else None)
+        keys, named_members = wanted.keys, wanted.named
         watch = self._watch(wanted, variant, files)
         start, cpu_start = time.monotonic(), time.process_time()
-        images, steps = self.make(variant, wanted.objective, wanted.target, wanted.keys, watch)
+        images, steps = self.make(variant, wanted.objective, wanted.target, keys, watch)
         n = len(wanted.members)
         made = {
             "variant": variant,
@@ -256,11 +257,11 @@ class ActivationMaximizationModule(RunModule):
         }
         finished = [
             measured_image(image, self.network, wanted.objective, row["target"], key, (self.fresh, self.n_fresh))
-            for image, key, row in zip(images, wanted.keys, wanted.named)
+            for image, key, row in zip(images, keys, named_members)
         ]
         # All is computed before anything is read, so that a GPU is waited for once.
         finished, reached = on_host((finished, watch.reached))
-        for member, (image, named, file, growth) in enumerate(zip(finished, wanted.named, files, watch.growths)):
+        for member, (image, named, file, growth) in enumerate(zip(finished, named_members, files, watch.growths)):
             unreached_in = steps if reached is not None and not reached[member] else None
             judged = judged_image(image, self.network, wanted.objective, named["target"], self.judges, unreached_in)
             is_ok = judged["status"] == "ok"

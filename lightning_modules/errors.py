@@ -1,4 +1,8 @@
-"""The error that a user can act on."""
+"""The error that a user can act on, and what raises it of options."""
+
+from __future__ import annotations
+
+from typing import Any, get_args
 
 
 class InputError(ValueError):
@@ -44,3 +48,25 @@ def told_from(value: float, *bounds: float, form: str = ".3g") -> str:
         if all((shown > bound, shown < bound) == (value > bound, value < bound) for bound in bounds):
             return text
     return repr(float(value))
+
+
+def check_at_least_one(**options: int | None) -> None:
+    """Refuses an option below 1, by its name; None is fine.
+
+    Raises:
+        InputError: If there is one.
+    """
+    for name, value in options.items():
+        if value is not None and value < 1:
+            raise InputError(f"{name} must be at least 1, got {value}.")
+
+
+def check_is_one_of(choices: Any, **options: str) -> None:
+    """Refuses an option that is none of the words of a ``Literal``, by its name.
+
+    Raises:
+        InputError: If there is one.
+    """
+    for name, value in options.items():
+        if value not in get_args(choices):
+            raise InputError(f"{name} should be one of {', '.join(get_args(choices))}, got {value!r}.")

@@ -10,7 +10,7 @@ from torch import Tensor
 from lightning_modules.attacks.base import CLIP_MAX, CLIP_MIN, at_even_odds, check_norm
 from lightning_modules.attacks.cleverhans_adapter import projected_steps
 from lightning_modules.attacks.seeded import SeededAttack
-from lightning_modules.errors import InputError
+from lightning_modules.errors import InputError, check_at_least_one
 from lightning_modules.gradients.forward_pass import ForwardPass
 from lightning_modules.gradients.needs import Needs
 from lightning_modules.networks.network import Network
@@ -54,8 +54,7 @@ class PGD(SeededAttack):
         seed: int = 0,
     ) -> None:
         check_norm(norm, ("inf", 2))
-        if n_steps < 1:
-            raise InputError(f"n_steps must be at least 1, got {n_steps}.")
+        check_at_least_one(n_steps=n_steps)
         if not 0 < relative_step <= 1:
             raise InputError(f"relative_step must lie in (0, 1], got {relative_step}.")
         self.norm: Literal["inf", 2] = norm

@@ -6,7 +6,7 @@ from torch import Tensor
 
 from lightning_modules.attacks.base import CLIP_MAX, CLIP_MIN, Attack, check_images, float32_gradients
 from lightning_modules.attacks.cleverhans_adapter import sparse_steps
-from lightning_modules.errors import InputError
+from lightning_modules.errors import InputError, check_at_least_one
 from lightning_modules.gradients.forward_pass import ForwardPass
 from lightning_modules.gradients.needs import Needs
 from lightning_modules.networks.network import Network
@@ -35,8 +35,7 @@ class SparseL1Descent(Attack):
     def __init__(
         self, targeted: bool = False, n_steps: int = 20, relative_step: float = 0.1, sparsity: float = 99.0
     ) -> None:
-        if n_steps < 1:
-            raise InputError(f"n_steps must be at least 1, got {n_steps}.")
+        check_at_least_one(n_steps=n_steps)
         if not 0 < relative_step <= 1:
             raise InputError(f"relative_step must lie in (0, 1], got {relative_step}.")
         if not 0 < sparsity < 100:

@@ -11,7 +11,7 @@ from torch import Tensor
 from lightning_modules.attacks.base import CLIP_MAX, CLIP_MIN, check_norm
 from lightning_modules.attacks.cleverhans_adapter import spsa_steps
 from lightning_modules.attacks.seeded import SeededAttack
-from lightning_modules.errors import InputError
+from lightning_modules.errors import InputError, check_at_least_one
 from lightning_modules.networks.network import Network
 
 
@@ -51,9 +51,7 @@ class SPSA(SeededAttack):
         seed: int = 0,
     ) -> None:
         check_norm(norm, ("inf", 2))
-        for name, value in (("n_steps", n_steps), ("n_samples", n_samples)):
-            if value < 1:
-                raise InputError(f"{name} must be at least 1, got {value}.")
+        check_at_least_one(n_steps=n_steps, n_samples=n_samples)
         for name, size in (("learning_rate", learning_rate), ("delta", delta)):
             if not size > 0:
                 raise InputError(f"{name} must be above 0, got {size}.")

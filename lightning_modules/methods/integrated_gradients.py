@@ -8,11 +8,11 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from lightning_modules.errors import check_at_least_one, check_is_one_of
 from lightning_modules.gradients.forward_pass import ForwardPass
 from lightning_modules.gradients.needs import Needs
 from lightning_modules.methods.base import AttributionMethod
 from lightning_modules.methods.baselines import Baseline, baseline_images
-from lightning_modules.methods.checks import check_at_least_one, check_is_one_of
 from lightning_modules.methods.variants import at_variants, shared_batches
 from lightning_modules.networks.network import Network
 

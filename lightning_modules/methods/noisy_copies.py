@@ -6,11 +6,10 @@ from collections.abc import Iterator
 
 from torch import Tensor
 
-from lightning_modules.errors import InputError
+from lightning_modules.errors import InputError, check_at_least_one
 from lightning_modules.gradients.forward_pass import ForwardPass
 from lightning_modules.gradients.needs import Needs
 from lightning_modules.methods.base import AttributionMethod
-from lightning_modules.methods.checks import check_at_least_one
 from lightning_modules.methods.gradient import Saliency
 from lightning_modules.methods.variants import at_variants, generators, noise, shared_batches
 from lightning_modules.networks.network import Network

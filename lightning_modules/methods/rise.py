@@ -9,11 +9,10 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from lightning_modules.errors import InputError
+from lightning_modules.errors import InputError, check_at_least_one
 from lightning_modules.gradients.forward_pass import ForwardPass
 from lightning_modules.gradients.needs import Needs
 from lightning_modules.methods.base import AttributionMethod
-from lightning_modules.methods.checks import check_at_least_one
 from lightning_modules.methods.variants import at_variants, generators, shared_batches
 from lightning_modules.networks.network import Network
 

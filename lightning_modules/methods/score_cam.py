@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from torch import Tensor
 
+from lightning_modules.errors import check_at_least_one
 from lightning_modules.gradients.forward_pass import ForwardPass
 from lightning_modules.gradients.needs import Needs
 from lightning_modules.methods.base import AttributionMethod
 from lightning_modules.methods.cam import channel_maps, on_pixels
-from lightning_modules.methods.checks import check_at_least_one
 from lightning_modules.methods.variants import at_variants, shared_batches
 from lightning_modules.networks.network import Network
 

@@ -8,11 +8,10 @@ import torch
 from torch import Tensor
 
 from datamodules.batch import Batch
-from lightning_modules.errors import InputError
+from lightning_modules.errors import InputError, check_at_least_one
 from lightning_modules.gradients.forward_pass import ForwardPass
 from lightning_modules.gradients.scaling import scaled_near_one
 from lightning_modules.methods.base import AttributionMethod
-from lightning_modules.methods.checks import check_at_least_one
 from lightning_modules.methods.maps import shows_something
 from lightning_modules.methods.variants import at_variants, generators, noise, shared_batches
 from lightning_modules.metrics.base import AttributionMetric

@@ -9,7 +9,7 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor
 
-from lightning_modules.errors import InputError
+from lightning_modules.errors import InputError, check_at_least_one
 from lightning_modules.networks.enabled import gradients_enabled
 from lightning_modules.networks.network import Network
 from lightning_modules.options import seed_from
@@ -53,8 +53,7 @@ class Recipe:
         return dict(zip(VARIANTS, (bare, replace(self, transforms=[]), replace(self, regularizers=[]), self)))
 
     def __post_init__(self) -> None:
-        if self.steps < 1:
-            raise InputError(f"steps must be at least 1, got {self.steps}.")
+        check_at_least_one(steps=self.steps)
         if not self.learning_rate > 0:
             raise InputError(f"learning_rate must be above 0, got {self.learning_rate}.")
         if not 0 <= self.warm_up <= 1:
