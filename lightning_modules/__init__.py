@@ -34,8 +34,8 @@ from lightning_modules.networks.making import as_network
 from lightning_modules.networks.network import Network
 from lightning_modules.networks.vgg16 import VGG16, fold_batch_norm, load_vgg16, save_vgg16
 from lightning_modules.networks.weights.files import WeightsError
-from lightning_modules.results.attacked_images import read_adversarial
-from lightning_modules.results.kept_maps import read_maps, score_maps
+from lightning_modules.results.kept.images import read_adversarial
+from lightning_modules.results.kept.maps import read_maps, score_maps
 from lightning_modules.robustness import RobustnessModule
 from lightning_modules.running.synthesis_progress import SynthesisProgress
 from lightning_modules.running.writer import RunWriter

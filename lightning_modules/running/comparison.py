@@ -18,7 +18,7 @@ from lightning_modules.figures.differences import differences_figure, pictures_b
 from lightning_modules.figures.saving import name_of_one_image, save_figure
 from lightning_modules.pages.runs import page_of_run
 from lightning_modules.pages.told import Told
-from lightning_modules.results.compared import (
+from lightning_modules.results.comparison.differences import (
     EVERY,
     Changed,
     most_changed,
@@ -27,8 +27,8 @@ from lightning_modules.results.compared import (
     summarize_comparisons,
     table_of_changed,
 )
-from lightning_modules.results.measured import FLAGS, Measured
-from lightning_modules.results.pairing import Pairs, pairs_of
+from lightning_modules.results.comparison.measured import FLAGS, Measured
+from lightning_modules.results.comparison.pairing import Pairs, pairs_of
 from lightning_modules.results.report import Report, describe_images, flat_settings
 from lightning_modules.running.board import Board
 from lightning_modules.running.cli import as_typed

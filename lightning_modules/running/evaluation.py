@@ -27,7 +27,7 @@ from lightning_modules.networks.vgg16 import WEIGHTS_HELP
 from lightning_modules.pages.runs import page_of_run
 from lightning_modules.pages.told import Told
 from lightning_modules.results.report import describe_images, flat_settings
-from lightning_modules.results.rows import done_paths, refuse_other_columns
+from lightning_modules.results.rows.parts import done_paths, refuse_other_columns
 from lightning_modules.running.cli import RunCLI, as_typed
 from lightning_modules.running.provenance import device_names, git_commit, seeds, versions, weights_sha256
 from lightning_modules.running.run_folder import RunError, RunFolder, write_text

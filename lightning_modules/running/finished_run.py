@@ -13,9 +13,9 @@ import yaml
 
 from lightning_modules.figures.saving import name_of_one_image, pixels_of
 from lightning_modules.pages.told import Told
-from lightning_modules.results.measured import Measured, measured
-from lightning_modules.results.rows import columns_of_rows, read_rows
-from lightning_modules.results.stored import parts_of
+from lightning_modules.results.comparison.measured import Measured, measured
+from lightning_modules.results.rows.parts import columns_of_rows, read_rows
+from lightning_modules.results.rows.stored import parts_of
 from lightning_modules.running.run_folder import RunError, differences_of
 
 

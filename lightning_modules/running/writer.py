@@ -13,8 +13,8 @@ from pytorch_lightning.loggers import TensorBoardLogger
 
 from lightning_modules.evaluation import Outputs, RunModule
 from lightning_modules.figures.saving import FigureFormat, name_of_one_image, save_figure
-from lightning_modules.results.kept import PartsWithKept
-from lightning_modules.results.stored import StoredRows, parts_of
+from lightning_modules.results.kept.lists import PartsWithKept
+from lightning_modules.results.rows.stored import StoredRows, parts_of
 from lightning_modules.running import stopping
 from lightning_modules.running.board import Board
 from lightning_modules.whole_files import naming, written_whole

@@ -15,7 +15,7 @@ from torch.utils.data import DataLoader
 from lightning_modules import load_network
 from lightning_modules.evaluation import Outputs, RunModule
 from lightning_modules.results.report import Report
-from lightning_modules.results.rows import read_rows
+from lightning_modules.results.rows.parts import read_rows
 from lightning_modules.running import RunWriter, writer
 
 pytestmark = pytest.mark.filterwarnings("ignore:.*does not have many workers", "ignore:GPU available")
