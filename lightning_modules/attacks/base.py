@@ -19,12 +19,16 @@ from lightning_modules.attacks.budgets import format_eps
 from lightning_modules.errors import InputError, told_from
 from lightning_modules.gradients.forward_pass import ForwardPass
 from lightning_modules.gradients.needs import Needs
+from lightning_modules.host import in_parts, replaced
 from lightning_modules.networks.enabled import gradients_enabled
 from lightning_modules.networks.network import Network
 from lightning_modules.options import NamedByOptions
 
 CLIP_MIN, CLIP_MAX = 0.0, 1.0
 """The range of real pixels, which no adversarial image leaves."""
+
+_OF_IMAGE = (1, 2, 3)
+"""The dimensions of one image. To flatten images in channels_last would copy them."""
 
 
 class Sweep(NamedTuple):
@@ -51,6 +55,11 @@ class Distances(NamedTuple):
     linf: Tensor
     l2: Tensor
     is_within: Tensor
+
+    @property
+    def is_lost(self) -> Tensor:
+        """Of which images the attack gave a pixel that is NaN, bool ``(N,)``."""
+        return self.linf.isnan()
 
 
 class Attack(NamedByOptions, ABC):
@@ -104,41 +113,57 @@ class Attack(NamedByOptions, ABC):
         images = only_in_range(forward_pass.images.detach())
         with float32_gradients(images.device):
             adversarial = [self.of_pass(forward_pass, images, target, value).detach() for value in eps]
-        still = [(image == images).flatten(1).all(1) for image in adversarial]
+        still = [(image == images).all(_OF_IMAGE) for image in adversarial]
         return Sweep(adversarial, torch.stack(still).all(0))
 
 
-def distances_of(attack: Attack, images: Tensor, adversarial: Tensor, eps: float) -> Distances:
-    """How far an attack moved each image, and whether that is within its bounds.
+def distances_of(
+    attack: Attack, images: Tensor, adversarial: Sequence[Tensor], eps: Sequence[float]
+) -> list[Distances]:
+    """How far an attack moved each image under each budget, and whether that is within its bounds.
 
-    These are pixels in [0, 1] and the budget ``eps``, beyond it what rounding explains: half a unit in the last place
-    of each pixel that moved.
+    These are pixels in [0, 1] and the budget, beyond it what rounding explains: half a unit in the last place of each
+    pixel that moved. All are NaN, and the bounds left, where the attack gave a pixel that is.
 
     Raises:
         InputError: If the attack gave images of another shape.
     """
-    if adversarial.shape != images.shape:
-        raise InputError(f"The attack {attack!r} gave {tuple(adversarial.shape)} of images {tuple(images.shape)}.")
-    # Image by image on a processor, whose caches hold one: somewhat faster.
-    n = 1 if images.device.type == "cpu" else len(images)
-    of_images = [_moved(a, b, float(attack.norm)) for a, b in zip(adversarial.split(n), images.split(n))]
-    linf, l2, distance, rounding = (torch.cat(of) for of in zip(*of_images))
-    return Distances(linf, l2, (distance <= eps * (1 + 1e-6) + rounding) & are_in_range(adversarial))
+    for attacked in adversarial:
+        if attacked.shape != images.shape:
+            raise InputError(f"The attack {attack!r} gave {tuple(attacked.shape)} of images {tuple(images.shape)}.")
+    moved = [_moved(*part, norm=float(attack.norm)) for part in in_parts(images, *adversarial)]
+    distances = []
+    for value, of_budget in zip(eps, zip(*moved)):
+        linf, l2, distance, rounding, is_in_range = (torch.cat(of) for of in zip(*of_budget))
+        distances.append(Distances(linf, l2, (distance <= value * (1 + 1e-6) + rounding) & is_in_range))
+    return distances
 
 
-def _moved(adversarial: Tensor, images: Tensor, norm: float) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-    """How far images ``(N, C, H, W)`` were moved, in the norms inf, 2 and ``norm``, and what of the last is rounding.
+def _moved(images: Tensor, *adversarial: Tensor, norm: float) -> list[tuple[Tensor, ...]]:
+    """How far images ``(N, C, H, W)`` were moved under each budget: float64 ``(N,)`` each, in a tuple.
 
-    All are float64 ``(N,)``.
+    These are the distances in the norms inf, 2 and ``norm``, what of the last is rounding, and whether all pixels lie
+    in [0, 1].
     """
-    delta = (adversarial.double() - images.double()).flatten(1)
-    least, greatest = delta.aminmax(dim=1)
-    linf = torch.maximum(greatest, -least)
-    l2 = (delta[:, None] @ delta[:, :, None])[:, 0, 0].sqrt()
-    if norm == torch.inf:
-        return linf, l2, linf, torch.full_like(linf, 2**-24)
-    distance = l2 if norm == 2 else torch.linalg.vector_norm(delta, norm, 1)
-    return linf, l2, distance, 2**-24 * (delta != 0).sum(1) ** (1 / norm)
+    exact = images.double()
+    room = torch.empty_like(exact)
+    moved = []
+    for attacked in adversarial:
+        delta = in_order_of_memory(room.copy_(attacked).sub_(exact))
+        linf = torch.maximum(delta.amax(1), -delta.amin(1))
+        l2 = (delta[:, None] @ delta[:, :, None])[:, 0, 0].sqrt()
+        distance, rounding = linf, torch.full_like(linf, 2**-24)
+        if norm != torch.inf:
+            distance = l2 if norm == 2 else torch.linalg.vector_norm(delta, norm, 1)
+            rounding = 2**-24 * (delta != 0).sum(1) ** (1 / norm)
+        moved.append((linf, l2, distance, rounding, are_in_range(attacked)))
+    return moved
+
+
+def in_order_of_memory(images: Tensor) -> Tensor:
+    """The numbers of images ``(N, C, H, W)`` in the order in which they lie, not copied: ``(N, C * H * W)``."""
+    lie_last = images.is_contiguous(memory_format=torch.channels_last)
+    return (images.permute(0, 2, 3, 1) if lie_last else images).flatten(1)
 
 
 def check_budget(attack: Attack, images: Tensor, adversarial: Tensor, eps: float) -> Distances:
@@ -147,7 +172,7 @@ def check_budget(attack: Attack, images: Tensor, adversarial: Tensor, eps: float
     Raises:
         InputError: If it is not, or the attack gave images of another shape.
     """
-    distances = distances_of(attack, images, adversarial, eps)
+    (distances,) = distances_of(attack, images, [adversarial], [eps])
     if not distances.is_within.all():
         raise left_bounds(attack, images, adversarial, eps)
     return distances
@@ -184,15 +209,13 @@ def check_norm(norm: str | int, known: Sequence[str | int]) -> None:
 
 def are_in_range(images: Tensor) -> Tensor:
     """Of which images all pixels lie in [0, 1], bool ``(N,)``."""
-    # Not flattened, which would copy images in channels_last.
-    of_image = tuple(range(1, images.ndim))
     # Both are NaN where a pixel is.
-    return (images.amin(of_image) >= CLIP_MIN) & (images.amax(of_image) <= CLIP_MAX)
+    return (images.amin(_OF_IMAGE) >= CLIP_MIN) & (images.amax(_OF_IMAGE) <= CLIP_MAX)
 
 
 def only_in_range(images: Tensor) -> Tensor:
     """The images, but NaN in place of each that has pixels outside [0, 1]."""
-    return images.where(are_in_range(images).view(-1, 1, 1, 1), torch.nan)
+    return replaced(images, ~are_in_range(images), torch.nan)
 
 
 def _range(images: Tensor) -> str:
