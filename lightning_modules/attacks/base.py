@@ -16,10 +16,11 @@ import torch
 from torch import Tensor
 
 from lightning_modules.attacks.budgets import format_eps
+from lightning_modules.attacks.distances import moved
 from lightning_modules.errors import InputError, told_from
 from lightning_modules.gradients.forward_pass import ForwardPass
 from lightning_modules.gradients.needs import Needs
-from lightning_modules.host import in_parts, replaced
+from lightning_modules.host import replaced
 from lightning_modules.networks.enabled import gradients_enabled
 from lightning_modules.networks.network import Network
 from lightning_modules.options import NamedByOptions
@@ -131,39 +132,13 @@ def distances_of(
     for attacked in adversarial:
         if attacked.shape != images.shape:
             raise InputError(f"The attack {attack!r} gave {tuple(attacked.shape)} of images {tuple(images.shape)}.")
-    moved = [_moved(*part, norm=float(attack.norm)) for part in in_parts(images, *adversarial)]
     distances = []
-    for value, of_budget in zip(eps, zip(*moved)):
-        linf, l2, distance, rounding, is_in_range = (torch.cat(of) for of in zip(*of_budget))
-        distances.append(Distances(linf, l2, (distance <= value * (1 + 1e-6) + rounding) & is_in_range))
+    for value, of_budget in zip(eps, moved(images, adversarial, float(attack.norm))):
+        is_in_range = (of_budget.lowest >= CLIP_MIN) & (of_budget.highest <= CLIP_MAX)
+        rounding = 2**-24 * of_budget.n_moved ** (1 / float(attack.norm))
+        is_within = of_budget.distance(float(attack.norm)) <= value * (1 + 1e-6) + rounding
+        distances.append(Distances(of_budget.linf, of_budget.l2, is_within & is_in_range))
     return distances
-
-
-def _moved(images: Tensor, *adversarial: Tensor, norm: float) -> list[tuple[Tensor, ...]]:
-    """How far images ``(N, C, H, W)`` were moved under each budget: float64 ``(N,)`` each, in a tuple.
-
-    These are the distances in the norms inf, 2 and ``norm``, what of the last is rounding, and whether all pixels lie
-    in [0, 1].
-    """
-    exact = images.double()
-    room = torch.empty_like(exact)
-    moved = []
-    for attacked in adversarial:
-        delta = in_order_of_memory(room.copy_(attacked).sub_(exact))
-        linf = torch.maximum(delta.amax(1), -delta.amin(1))
-        l2 = (delta[:, None] @ delta[:, :, None])[:, 0, 0].sqrt()
-        distance, rounding = linf, torch.full_like(linf, 2**-24)
-        if norm != torch.inf:
-            distance = l2 if norm == 2 else torch.linalg.vector_norm(delta, norm, 1)
-            rounding = 2**-24 * (delta != 0).sum(1) ** (1 / norm)
-        moved.append((linf, l2, distance, rounding, are_in_range(attacked)))
-    return moved
-
-
-def in_order_of_memory(images: Tensor) -> Tensor:
-    """The numbers of images ``(N, C, H, W)`` in the order in which they lie, not copied: ``(N, C * H * W)``."""
-    lie_last = images.is_contiguous(memory_format=torch.channels_last)
-    return (images.permute(0, 2, 3, 1) if lie_last else images).flatten(1)
 
 
 def check_budget(attack: Attack, images: Tensor, adversarial: Tensor, eps: float) -> Distances:
@@ -181,10 +156,10 @@ def check_budget(attack: Attack, images: Tensor, adversarial: Tensor, eps: float
 def left_bounds(attack: Attack, images: Tensor, adversarial: Tensor, eps: float) -> InputError:
     """The error of an attack that left its bounds."""
     delta = (adversarial.double() - images.double()).flatten(1)
-    moved = told_from(float(torch.linalg.vector_norm(delta, float(attack.norm), 1).max()), eps, form=".6g")
+    distance = told_from(float(torch.linalg.vector_norm(delta, float(attack.norm), 1).max()), eps, form=".6g")
     return InputError(
         f"The attack {attack!r} left its bounds: with eps {format_eps(eps)}{_in_digits(eps)} it moved an image by "
-        f"{moved} (norm {attack.norm}), to pixels in {_range(adversarial)}."
+        f"{distance} (norm {attack.norm}), to pixels in {_range(adversarial)}."
     )
 
 

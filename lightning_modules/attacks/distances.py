@@ -1,0 +1,125 @@
+"""How far images were moved, and to which pixels: the differences are taken in float64, where they are exact."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from lightning_modules.host import lies_on_host
+
+_BLOCK = 1 << 16
+"""Numbers of an image that are measured at a time on the host, whose caches hold what is made of them."""
+
+
+class Moved(NamedTuple):
+    """What is measured of N images that were moved; float64 ``(N,)`` each, NaN where a pixel is.
+
+    Attributes:
+        least: The least difference of an image's pixels, signed.
+        greatest: The greatest.
+        squares: The sum of their squares.
+        magnitudes: The sum of their magnitudes; zero where only the norm inf is asked for.
+        n_moved: How many are not zero; likewise.
+        lowest: The least pixel that an image was moved to.
+        highest: The greatest.
+    """
+
+    least: Tensor
+    greatest: Tensor
+    squares: Tensor
+    magnitudes: Tensor
+    n_moved: Tensor
+    lowest: Tensor
+    highest: Tensor
+
+    @property
+    def linf(self) -> Tensor:
+        """The distance in the norm ∞."""
+        return torch.maximum(self.greatest, -self.least)
+
+    @property
+    def l2(self) -> Tensor:
+        """The distance in the norm 2."""
+        return self.squares.sqrt()
+
+    def distance(self, norm: float) -> Tensor:
+        """The distance in the norm inf, 2 or 1."""
+        return {math.inf: self.linf, 2.0: self.l2, 1.0: self.magnitudes}[norm]
+
+
+def moved(images: Tensor, adversarial: Sequence[Tensor], norm: float) -> list[Moved]:
+    """Measures how far images ``(N, C, H, W)`` were moved.
+
+    Args:
+        images: Before.
+        adversarial: After, one or more times; of the same shape.
+        norm: Which is going to be asked for beside inf and 2.
+    """
+    with_all = norm != math.inf
+    known = all(of.dtype in (torch.float32, torch.float64) for of in (images, *adversarial))
+    return (_moved_on_host if lies_on_host(images) and known else _moved_on_device)(images, adversarial, with_all)
+
+
+def _moved_on_device(images: Tensor, adversarial: Sequence[Tensor], with_all: bool) -> list[Moved]:
+    exact = images.double()
+    measured = []
+    for attacked in adversarial:
+        delta, pixels = (_in_order_of_memory(of) for of in (attacked.double() - exact, attacked))
+        squares = (delta[:, None] @ delta[:, :, None])[:, 0, 0]
+        magnitudes, n_moved = torch.zeros_like(squares), torch.zeros_like(squares)
+        if with_all:
+            magnitudes, n_moved = delta.abs().sum(1), (delta != 0).sum(1).double()
+        of_pixels = pixels.amin(1).double(), pixels.amax(1).double()
+        measured.append(Moved(delta.amin(1), delta.amax(1), squares, magnitudes, n_moved, *of_pixels))
+    return measured
+
+
+def _moved_on_host(images: Tensor, adversarial: Sequence[Tensor], with_all: bool) -> list[Moved]:
+    """The same, faster on a processor: block by block, so that its caches hold all that is made of a block."""
+    clean = _numbers(images)
+    moved_to = [
+        _numbers(of if of.stride() == images.stride() else torch.empty_like(images).copy_(of)) for of in adversarial
+    ]
+    starts = range(0, clean.shape[1], _BLOCK)
+    found = np.zeros((len(adversarial), len(Moved._fields), len(starts), len(clean)))
+    exact, delta = np.empty((2, min(_BLOCK, clean.shape[1])))
+    with np.errstate(invalid="ignore"):  # of images that are not finite
+        for i, image in enumerate(clean):
+            for k, start in enumerate(starts):
+                block = image[start : start + _BLOCK]
+                before, change = exact[: len(block)], delta[: len(block)]
+                before[:] = block
+                for attacked, of_budget in zip(moved_to, found):
+                    pixels = attacked[i, start : start + _BLOCK]
+                    change[:] = pixels
+                    change -= before
+                    of_pixels = pixels.min(), pixels.max()
+                    beyond = (np.abs(change).sum(), np.count_nonzero(change)) if with_all else (0, 0)
+                    of_budget[:, k, i] = change.min(), change.max(), change @ change, *beyond, *of_pixels
+    return [Moved(*map(torch.from_numpy, _of_images(*of_budget))) for of_budget in found]
+
+
+def _of_images(*of_blocks: np.ndarray) -> list[np.ndarray]:
+    """What is :class:`Moved` of whole images, from that of their blocks ``(n_blocks, N)``."""
+    reductions = (np.min, np.max, np.sum, np.sum, np.sum, np.min, np.max)
+    return [reduce(of, axis=0) for reduce, of in zip(reductions, of_blocks, strict=True)]
+
+
+def _laid_out_as(images: Tensor, others: Tensor) -> Tensor:
+    """Others in the order of the memory in which the images lie."""
+    return others if others.stride() == images.stride() else torch.empty_like(images, dtype=others.dtype).copy_(others)
+
+
+def _numbers(images: Tensor) -> np.ndarray:
+    return _in_order_of_memory(images.detach()).numpy()
+
+
+def _in_order_of_memory(images: Tensor) -> Tensor:
+    """The numbers of images ``(N, C, H, W)`` in the order in which they lie, not copied: ``(N, C * H * W)``."""
+    channels_lie_last = images.is_contiguous(memory_format=torch.channels_last)
+    return (images.permute(0, 2, 3, 1) if channels_lie_last else images).flatten(1)
