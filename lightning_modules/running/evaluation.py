@@ -22,8 +22,8 @@ from datamodules.batch import EvaluationData
 from lightning_modules.escaping import plain, plain_lines
 from lightning_modules.evaluation import RunModule
 from lightning_modules.figures.saving import FigureFormat
+from lightning_modules.networks.built_in.vgg16 import WEIGHTS_HELP
 from lightning_modules.networks.loading import NETWORK_HELP
-from lightning_modules.networks.vgg16 import WEIGHTS_HELP
 from lightning_modules.pages.runs import page_of_run
 from lightning_modules.pages.told import Told
 from lightning_modules.results.report import describe_images, flat_settings
