@@ -37,8 +37,8 @@ from lightning_modules.networks.weights.files import WeightsError
 from lightning_modules.results.kept.images import read_adversarial
 from lightning_modules.results.kept.maps import read_maps, score_maps
 from lightning_modules.robustness import RobustnessModule
+from lightning_modules.running.folder.writer import RunWriter
 from lightning_modules.running.synthesis_progress import SynthesisProgress
-from lightning_modules.running.writer import RunWriter
 
 __all__ = [
     "FGSM",

@@ -32,6 +32,13 @@ INNER_FLOORS = {
         {"built_in"},
         {"loading"},
     ],
+    "running": [
+        {"parsing", "stopping", "synthesis_progress"},
+        {"folder"},
+        {"cli"},
+        {"description", "steps"},
+        {"comparison", "demonstration", "evaluation", "packing", "prediction", "training"},
+    ],
     "results": [{"tables"}, {"report", "scores"}, {"rows"}, {"kept", "summaries"}, {"comparison"}],
 }
 # Of datamodules, likewise.

@@ -29,7 +29,7 @@ from lightning_modules.networks.observed.facts import place, shown
 from lightning_modules.networks.observed.nonlinearities import in_words
 from lightning_modules.results.tables import Table
 from lightning_modules.running.cli import import_from_here
-from lightning_modules.running.parser import HelpfulParser
+from lightning_modules.running.parsing.parser import HelpfulParser
 
 METHODS: tuple[AttributionMethod, ...] = (
     *(GradCAM(), GradCAMPlusPlus(), XGradCAM(), HiResCAM(), LayerCAM()),

@@ -29,9 +29,9 @@ from lightning_modules.pages.told import Told
 from lightning_modules.results.report import describe_images, flat_settings
 from lightning_modules.results.rows.parts import done_paths, refuse_other_columns
 from lightning_modules.running.cli import RunCLI, as_typed
-from lightning_modules.running.provenance import device_names, git_commit, seeds, versions, weights_sha256
-from lightning_modules.running.run_folder import RunError, RunFolder, write_text
-from lightning_modules.running.writer import RunWriter
+from lightning_modules.running.folder.provenance import device_names, git_commit, seeds, versions, weights_sha256
+from lightning_modules.running.folder.run_folder import RunError, RunFolder, write_text
+from lightning_modules.running.folder.writer import RunWriter
 from lightning_modules.whole_files import naming
 
 
