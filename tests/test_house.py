@@ -21,8 +21,26 @@ FLOORS = [
     {"activation_maximization", "attribution", "classifier", "robustness"},
     {"running"},
 ]
-# Of lightning_modules/results, which is large enough to have floors of its own.
-RESULTS_FLOORS = [{"tables"}, {"report", "scores"}, {"rows"}, {"kept", "summaries"}, {"comparison"}]
+# Of the rooms that are large enough to have floors of their own.
+INNER_FLOORS = {
+    "networks": [
+        {"enabled", "libraries", "class_names"},
+        {"class_files", "outputs"},
+        {"observed"},
+        {"network"},
+        {"making", "weights"},
+        {"built_in"},
+        {"loading"},
+    ],
+    "running": [
+        {"parsing", "stopping", "synthesis_progress"},
+        {"folder"},
+        {"cli"},
+        {"description", "steps"},
+        {"comparison", "demonstration", "evaluation", "packing", "prediction", "training"},
+    ],
+    "results": [{"tables"}, {"report", "scores"}, {"rows"}, {"kept", "summaries"}, {"comparison"}],
+}
 # Of datamodules, likewise.
 DATA_FLOORS = [
     {"errors", "imagenet", "writing"},
@@ -77,8 +95,8 @@ def test_imports_go_down(file: Path) -> None:
         of_data = {name for name in imported if name.split(".")[0] == "datamodules"}
         assert not {name for name in of_data if not name.startswith("datamodules.batch.")}
         assert_goes_down(file, package, FLOORS)
-        if inner[0] == "results" and inner[1:] != ["__init__"]:
-            assert_goes_down(file, "lightning_modules.results", RESULTS_FLOORS)
+        if inner[0] in INNER_FLOORS and inner[1:] != ["__init__"]:
+            assert_goes_down(file, f"lightning_modules.{inner[0]}", INNER_FLOORS[inner[0]])
 
 
 def test_cleverhans_lives_behind_one_adapter() -> None:

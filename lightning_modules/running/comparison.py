@@ -30,17 +30,17 @@ from lightning_modules.results.comparison.differences import (
 from lightning_modules.results.comparison.measured import FLAGS, Measured
 from lightning_modules.results.comparison.pairing import Pairs, pairs_of
 from lightning_modules.results.report import Report, describe_images, flat_settings
-from lightning_modules.running.board import Board
 from lightning_modules.running.cli import as_typed
-from lightning_modules.running.finished_run import (
+from lightning_modules.running.folder.board import Board
+from lightning_modules.running.folder.finished_run import (
     FinishedRun,
     other_settings,
     read_finished_run,
     refuse_other_measures,
 )
-from lightning_modules.running.parser import HelpfulParser
-from lightning_modules.running.provenance import git_commit, versions
-from lightning_modules.running.run_folder import RunError, RunFolder, write_text
+from lightning_modules.running.folder.provenance import git_commit, versions
+from lightning_modules.running.folder.run_folder import RunError, RunFolder, write_text
+from lightning_modules.running.parsing.parser import HelpfulParser
 
 
 class Compared(NamedTuple):

@@ -7,7 +7,7 @@ from typing import Any
 
 from torch import nn
 
-from lightning_modules.networks.presets import Preset
+from lightning_modules.networks.libraries.presets import Preset
 
 
 def timm_preset(module: nn.Module) -> Preset | None:

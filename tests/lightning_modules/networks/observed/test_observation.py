@@ -10,7 +10,7 @@ from torch import nn
 from torchvision import models
 
 from lightning_modules import GradCAM, GuidedBackprop, InputError, Network, Saliency, as_network, explain
-from lightning_modules.networks.layouts import observed_layout, probe_images
+from lightning_modules.networks.observed.layouts import observed_layout, probe_images
 from lightning_modules.synthesis import Channel
 from lightning_modules.synthesis.objectives import respond
 from tests.lightning_modules.networks.strangers import (

@@ -16,7 +16,7 @@ from lightning_modules.pages.told import Told
 from lightning_modules.results.comparison.measured import Measured, measured
 from lightning_modules.results.rows.parts import columns_of_rows, read_rows
 from lightning_modules.results.rows.stored import parts_of
-from lightning_modules.running.run_folder import RunError, differences_of
+from lightning_modules.running.folder.run_folder import RunError, differences_of
 
 
 @dataclass(frozen=True)

@@ -17,7 +17,7 @@ from torch import Tensor
 from torch.autograd.function import BackwardCFunction
 from torch.autograd.graph import Node, get_gradient_edge
 
-from lightning_modules.networks.operators import (
+from lightning_modules.networks.observed.operators import (
     ACTIVATIONS,
     HIDDEN,
     IN_STATISTICS,

@@ -16,7 +16,7 @@ from lightning_modules.figures.saving import FigureFormat, name_of_one_image, sa
 from lightning_modules.results.kept.lists import PartsWithKept
 from lightning_modules.results.rows.stored import StoredRows, parts_of
 from lightning_modules.running import stopping
-from lightning_modules.running.board import Board
+from lightning_modules.running.folder.board import Board
 from lightning_modules.whole_files import naming, written_whole
 
 ROWS_PER_PART = 8192

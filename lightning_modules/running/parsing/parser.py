@@ -19,8 +19,8 @@ from jsonargparse._link_arguments import ActionLink
 from pytorch_lightning.cli import LightningArgumentParser
 
 from lightning_modules.escaping import plain_lines
-from lightning_modules.running.help import arranged
-from lightning_modules.running.written import (
+from lightning_modules.running.parsing.help import arranged
+from lightning_modules.running.parsing.written import (
     TextOption,
     option_names,
     option_names_of_words,
@@ -44,7 +44,7 @@ class HelpfulParser(LightningArgumentParser):
     texts: Mapping[str, TextOption] = MappingProxyType({})
 
     def parse_args(self, args: Iterable[str] | None = None, *more: Any, **options: Any) -> Any:
-        """The options of a command line; text is what was written, see :mod:`lightning_modules.running.written`."""
+        """The options of a command line; text is what was written, see :mod:`.written`."""
         words = sys.argv[1:] if args is None else list(args)
         self._refuse_linked(option_names_of_words(words, self._links))
         self._find_texts()

@@ -13,7 +13,7 @@ from torch import nn
 from torchvision import models
 from torchvision.models import VGG16_Weights, WeightsEnum, get_model_builder, get_model_weights, list_models
 
-from lightning_modules.networks.presets import Preset
+from lightning_modules.networks.libraries.presets import Preset
 
 IMAGENET_MEAN = (0.485, 0.456, 0.406)
 IMAGENET_STD = (0.229, 0.224, 0.225)

@@ -10,8 +10,8 @@ from functools import cached_property
 from typing import Any, NamedTuple
 
 from lightning_modules.errors import InputError
-from lightning_modules.networks.layouts import Layout
-from lightning_modules.networks.nonlinearities import Nonlinearities
+from lightning_modules.networks.observed.layouts import Layout
+from lightning_modules.networks.observed.nonlinearities import Nonlinearities
 
 
 class Call(NamedTuple):

@@ -18,7 +18,7 @@ from typing import IO, Any
 import yaml
 
 from lightning_modules.results.kept.lists import remove_unfinished_parts
-from lightning_modules.running.older_settings import completed, options_of
+from lightning_modules.running.folder.older_settings import completed, options_of
 from lightning_modules.whole_files import written_whole
 
 SPLIT = frozenset(

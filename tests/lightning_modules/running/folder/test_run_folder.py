@@ -7,7 +7,7 @@ import pytest
 import yaml
 
 from datamodules.writing import written_whole as written_whole_by_data
-from lightning_modules.running.run_folder import LEFT, RunError, RunFolder
+from lightning_modules.running.folder.run_folder import LEFT, RunError, RunFolder
 from lightning_modules.whole_files import written_whole
 
 WRITTEN = [

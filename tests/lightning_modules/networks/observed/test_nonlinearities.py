@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from lightning_modules.networks.nonlinearities import Nonlinearities, nonlinearities_of
+from lightning_modules.networks.observed.nonlinearities import Nonlinearities, nonlinearities_of
 
 ZERO = torch.zeros(())
 

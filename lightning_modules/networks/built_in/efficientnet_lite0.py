@@ -10,9 +10,9 @@ import torch
 from torch import nn
 
 from lightning_modules.errors import InputError
+from lightning_modules.networks.libraries.presets import Preset
 from lightning_modules.networks.making import Said, as_network
 from lightning_modules.networks.network import Network
-from lightning_modules.networks.presets import Preset
 from lightning_modules.networks.weights.files import WeightsError, find_file
 from lightning_modules.networks.weights.loading import load, tell
 from lightning_modules.networks.weights.state_dicts import read_state_dict

@@ -13,9 +13,9 @@ from torch import Tensor, nn
 
 from lightning_modules.errors import InputError, described
 from lightning_modules.networks.enabled import gradients_enabled
-from lightning_modules.networks.facts import Call, Facts
-from lightning_modules.networks.layouts import CHANNELS_FIRST, Layout, observed_layout, probe_images
-from lightning_modules.networks.nonlinearities import Nonlinearities, nonlinearities_of
+from lightning_modules.networks.observed.facts import Call, Facts
+from lightning_modules.networks.observed.layouts import CHANNELS_FIRST, Layout, observed_layout, probe_images
+from lightning_modules.networks.observed.nonlinearities import Nonlinearities, nonlinearities_of
 from lightning_modules.networks.outputs import check_shape, last_activation
 
 Look = Callable[[str, Any], Any]

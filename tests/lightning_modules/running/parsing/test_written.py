@@ -15,9 +15,9 @@ import train_classifier
 import yaml
 
 from datamodules import ClassIndexDataModule
-from lightning_modules.running.parser import HelpfulParser
-from lightning_modules.running.run_folder import RunError, RunFolder
-from lightning_modules.running.written import quoted_words, quoted_yaml, text_option
+from lightning_modules.running.folder.run_folder import RunError, RunFolder
+from lightning_modules.running.parsing.parser import HelpfulParser
+from lightning_modules.running.parsing.written import quoted_words, quoted_yaml, text_option
 
 ODD = [
     "012",

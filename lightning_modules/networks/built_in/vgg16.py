@@ -13,10 +13,10 @@ from torchvision.models import VGG16_Weights
 from torchvision.models.vgg import cfgs, make_layers
 
 from lightning_modules.errors import InputError, check_at_least_one
+from lightning_modules.networks.libraries.presets import Preset
+from lightning_modules.networks.libraries.torchvision_facts import IMAGENET_MEAN, IMAGENET_STD, imagenet_class_names
 from lightning_modules.networks.making import Said, as_network
 from lightning_modules.networks.network import Network
-from lightning_modules.networks.presets import Preset
-from lightning_modules.networks.torchvision_facts import IMAGENET_MEAN, IMAGENET_STD, imagenet_class_names
 from lightning_modules.networks.weights.files import WeightsError, download, find_file, first_line, read_weights
 from lightning_modules.networks.weights.loading import load, loaded, tell
 from lightning_modules.networks.weights.state_dicts import state_dict_in

@@ -16,7 +16,8 @@ from lightning_modules import load_network
 from lightning_modules.evaluation import Outputs, RunModule
 from lightning_modules.results.report import Report
 from lightning_modules.results.rows.parts import read_rows
-from lightning_modules.running import RunWriter, writer
+from lightning_modules.running import RunWriter
+from lightning_modules.running.folder import writer
 
 pytestmark = pytest.mark.filterwarnings("ignore:.*does not have many workers", "ignore:GPU available")
 

@@ -14,8 +14,8 @@ from torchvision.models import VGG16_Weights
 from datamodules import ShapesDataModule, write_shapes
 from datamodules.batch import with_pixels
 from lightning_modules import VGG16, Network, WeightsError, fold_batch_norm, load_vgg16, save_vgg16
-from lightning_modules.networks import vgg16
-from lightning_modules.networks.vgg16 import EMBEDDED_WEIGHTS
+from lightning_modules.networks.built_in import vgg16
+from lightning_modules.networks.built_in.vgg16 import EMBEDDED_WEIGHTS
 
 NAMES = ["cat", "dog", "eel"]
 
