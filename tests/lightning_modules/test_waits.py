@@ -41,7 +41,7 @@ from lightning_modules import (
     host,
     load_vgg16,
 )
-from lightning_modules.attacks import base
+from lightning_modules.attacks import distances
 from lightning_modules.metrics import (
     ROAD,
     AttributionMetric,
@@ -93,7 +93,7 @@ def waits_of(module: Any, batch: dict[str, Any]) -> list[str]:
 @pytest.fixture(autouse=True)
 def _computing_as_on_a_gpu(monkeypatch: pytest.MonkeyPatch) -> None:
     """Without the short cuts of what lies on the host anyway."""
-    for module in (host, base, network, similarity):
+    for module in (host, distances, network, similarity):
         monkeypatch.setattr(module, "lies_on_host", lambda tensor: False)
 
 
