@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -106,7 +106,7 @@ def _moved_on_host(images: Tensor, adversarial: Sequence[Tensor], with_all: bool
 
 def _of_images(*of_blocks: np.ndarray) -> list[np.ndarray]:
     """What is :class:`Moved` of whole images, from that of their blocks ``(n_blocks, N)``."""
-    reductions = (np.min, np.max, np.sum, np.sum, np.sum, np.min, np.max)
+    reductions: tuple[Callable[..., np.ndarray], ...] = (np.min, np.max, np.sum, np.sum, np.sum, np.min, np.max)
     return [reduce(of, axis=0) for reduce, of in zip(reductions, of_blocks, strict=True)]
 
 

@@ -185,7 +185,8 @@ def _ranked_on_host(values: Tensor) -> tuple[Tensor, Tensor]:
     # For all maps the same, so that it stays in the caches. The lower half of a key lies first in the memory.
     room, all_places = np.empty(n, "<i8"), np.arange(n, dtype=np.int32)
     for of_map, order_of_map, ordered_of_map in zip(flat, order, ordered):
-        zeros, places = np.flatnonzero(of_map == 0), all_places
+        zeros = np.flatnonzero(of_map == 0)
+        places: np.ndarray = all_places
         n_zeros = len(zeros)
         if n_zeros:
             places = np.flatnonzero(of_map)
