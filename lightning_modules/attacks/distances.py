@@ -1,4 +1,4 @@
-"""How far images were moved, and to which pixels: the differences are taken in float64, where they are exact."""
+"""How far images were moved, and to which pixels; the differences are taken in float64."""
 
 from __future__ import annotations
 
@@ -69,22 +69,19 @@ def _moved_on_device(images: Tensor, adversarial: Sequence[Tensor], with_all: bo
     exact = images.double()
     measured = []
     for attacked in adversarial:
-        delta, pixels = (_in_order_of_memory(of) for of in (attacked.double() - exact, attacked))
+        delta = (attacked.double() - exact).flatten(1)
         squares = (delta[:, None] @ delta[:, :, None])[:, 0, 0]
         magnitudes, n_moved = torch.zeros_like(squares), torch.zeros_like(squares)
         if with_all:
             magnitudes, n_moved = delta.abs().sum(1), (delta != 0).sum(1).double()
-        of_pixels = pixels.amin(1).double(), pixels.amax(1).double()
+        of_pixels = attacked.amin((1, 2, 3)).double(), attacked.amax((1, 2, 3)).double()
         measured.append(Moved(delta.amin(1), delta.amax(1), squares, magnitudes, n_moved, *of_pixels))
     return measured
 
 
 def _moved_on_host(images: Tensor, adversarial: Sequence[Tensor], with_all: bool) -> list[Moved]:
     """The same, faster on a processor: block by block, so that its caches hold all that is made of a block."""
-    clean = _numbers(images)
-    moved_to = [
-        _numbers(of if of.stride() == images.stride() else torch.empty_like(images).copy_(of)) for of in adversarial
-    ]
+    clean, *moved_to = (_numbers(of, images) for of in (images, *adversarial))
     starts = range(0, clean.shape[1], _BLOCK)
     found = np.zeros((len(adversarial), len(Moved._fields), len(starts), len(clean)))
     exact, delta = np.empty((2, min(_BLOCK, clean.shape[1])))
@@ -110,16 +107,10 @@ def _of_images(*of_blocks: np.ndarray) -> list[np.ndarray]:
     return [reduce(of, axis=0) for reduce, of in zip(reductions, of_blocks, strict=True)]
 
 
-def _laid_out_as(images: Tensor, others: Tensor) -> Tensor:
-    """Others in the order of the memory in which the images lie."""
-    return others if others.stride() == images.stride() else torch.empty_like(images, dtype=others.dtype).copy_(others)
-
-
-def _numbers(images: Tensor) -> np.ndarray:
-    return _in_order_of_memory(images.detach()).numpy()
-
-
-def _in_order_of_memory(images: Tensor) -> Tensor:
-    """The numbers of images ``(N, C, H, W)`` in the order in which they lie, not copied: ``(N, C * H * W)``."""
+def _numbers(of: Tensor, images: Tensor) -> np.ndarray:
+    """The numbers of a tensor of the images' shape, in the order in which the images lie: ``(N, C * H * W)``."""
     channels_lie_last = images.is_contiguous(memory_format=torch.channels_last)
-    return (images.permute(0, 2, 3, 1) if channels_lie_last else images).flatten(1)
+    laid_out = of.detach().contiguous(
+        memory_format=torch.channels_last if channels_lie_last else torch.contiguous_format
+    )
+    return (laid_out.permute(0, 2, 3, 1) if channels_lie_last else laid_out).flatten(1).numpy()
