@@ -16,7 +16,8 @@ import psutil
 import pytorch_lightning as pl
 import torch
 
-from benchmarks.map_rows import captum_maps, our_maps
+from benchmarks.map_peers import captum_maps
+from benchmarks.map_rows import our_maps
 from benchmarks.run_rows import _data, _trainer
 from benchmarks.setting import Setting
 from datamodules import write_shapes
