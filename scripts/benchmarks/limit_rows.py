@@ -17,6 +17,11 @@ from benchmarks.setting import Setting
 from benchmarks.timing import Result, seconds
 from lightning_modules import Network, SmoothGrad, explain
 
+PRODUCTS = [(1024, 1024, 1024), (2048, 2048, 2048), (25088, 2304, 256)]
+"""Sides of matrix products: square ones, and that of a convolution of 256 channels at 56 × 56 in a batch of 8."""
+LEAST = 20e9
+"""Floating-point operations by which the rate of a product is taken, at least."""
+
 
 class Limit(NamedTuple):
     """The best rate that was seen.
@@ -138,15 +143,17 @@ def _best(layers: list[LayerTime], setting: Setting, rounds: int) -> Limit:
 
 
 def matrix_products(device: torch.device, rounds: int, dtype: torch.dtype) -> dict[str, float]:
-    """Floating-point operations a second of large matrix products, each the best of ``rounds`` and one."""
+    """Floating-point operations a second of matrix products, each the best of ``rounds`` and one.
+
+    On a GPU their sides are four times as long.
+    """
     k = 4 if device.type == "cuda" else 1
-    # Square ones, and that of a convolution of 256 channels at 56 × 56 in a batch of 8.
-    shapes = [(1024 * k, 1024 * k, 1024 * k), (2048 * k, 2048 * k, 2048 * k), (25088, 2304, 256)]
     rates = {}
-    for m, inner, n in shapes:
+    for shape in PRODUCTS:
+        m, inner, n = (k * side for side in shape)
         a, b = torch.randn(m, inner, device=device).to(dtype), torch.randn(inner, n, device=device).to(dtype)
         flops = 2.0 * m * inner * n
-        repeats = max(1, int(20e9 * k**3 / flops))
+        repeats = max(1, int(LEAST * k**3 / flops))
         for of, right in (("", b), ("ᵀ", b.T.contiguous().T)):
             times = [seconds(partial(_product, a, right, repeats)) for _ in range(rounds + 1)]
             rates[f"{m} × {inner} × {n}{of}"] = repeats * flops / min(times)

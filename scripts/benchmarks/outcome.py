@@ -67,8 +67,9 @@ def describe_machine(device: torch.device) -> str:
     info = Path("/proc/cpuinfo")
     lines = info.read_text().splitlines() if info.exists() else []
     model = next((line.partition(":")[2].strip() for line in lines if line.startswith("model name")), "")
-    threads = f"{torch.get_num_threads()} threads on {os.cpu_count()} cores"
-    cpu = f"{threads} of {model or platform.processor()}, {torch.backends.cpu.get_cpu_capability()}"
+    threads, kind = torch.get_num_threads(), torch.backends.cpu.get_cpu_capability()
+    on_cores = f"{threads} thread{'s' * (threads != 1)} on {os.cpu_count()} cores"
+    cpu = f"{on_cores} of {model or platform.processor()}, {kind}"
     gpu = f"{torch.cuda.get_device_name(device)}, " if device.type == "cuda" else ""
     return f"{gpu}{cpu}; PyTorch {torch.__version__}"
 

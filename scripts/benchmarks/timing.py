@@ -94,7 +94,8 @@ class Row:
         contenders: For a number of images, who does the work on them; the first is :data:`OURS`.
         images: How many images there are in a run.
         goals: What is to come out, each against one of the others.
-        check: Compares what they return, by their names, on one image; says in words what was found equal.
+        check: Compares what they return on one image, by their names; says in words what was found equal. Whose name it
+            does not read need not run.
         note: What the table should say beside.
         rounds: Most turns that each contender has, where one takes long.
     """
@@ -107,6 +108,18 @@ class Row:
     check: Callable[[dict[str, Any]], str] | None = None
     note: str = ""
     rounds: int = 1_000
+
+
+class Outputs(dict[str, Any]):
+    """What contenders return, by their names; each runs when it is first read."""
+
+    def __init__(self, contenders: Sequence[Contender]) -> None:
+        super().__init__()
+        self.runs = {contender.name: contender.run for contender in contenders}
+
+    def __missing__(self, name: str) -> Any:
+        self[name] = output = self.runs[name]()
+        return output
 
 
 def synchronize() -> None:
@@ -125,10 +138,14 @@ def seconds(run: Callable[[], Any]) -> float:
 
 
 def measure(row: Row, rounds: int) -> list[Result]:
-    """Checks the outputs on one image, which warms up too, then takes turns for ``rounds`` rounds, or the row's."""
+    """Checks the outputs on one image, then takes turns for ``rounds`` rounds, or the row's."""
     note = row.note
+    outputs = Outputs(row.contenders(1))
+    if torch.cuda.is_available():
+        for name in outputs.runs:  # whose kernels are loaded when they are first needed
+            outputs[name]
     if row.check is not None:
-        note = row.check({contender.name: contender.run() for contender in row.contenders(1)}) or note
+        note = row.check(outputs) or note
     contenders = row.contenders(row.images)
     times: dict[str, list[float]] = {contender.name: [] for contender in contenders}
     as_found = None
