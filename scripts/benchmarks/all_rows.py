@@ -28,6 +28,7 @@ from benchmarks.score_rows import insertion_deletion
 from benchmarks.setting import Setting
 from benchmarks.synthesis_rows import activation_maximization
 from benchmarks.timing import Result, Row, measure
+from benchmarks.tried_rows import tried
 
 TIMED: dict[str, Callable[[Setting, bool], Row]] = {
     "end_to_end": end_to_end,  # before the others have left memory that its workers would share
@@ -50,7 +51,8 @@ TIMED: dict[str, Callable[[Setting, bool], Row]] = {
     "activation_maximization": activation_maximization,
     "insertion_deletion": insertion_deletion,
 }
-ROWS = ("limit", "layers", "decoded", *TIMED, "peak_memory", "sustained", "bf16_accuracy", "host", "million", "gpu")
+BEFORE = ("limit", "layers", "tried", "decoded")
+ROWS = (*BEFORE, *TIMED, "peak_memory", "sustained", "bf16_accuracy", "host", "million", "gpu")
 
 
 def run_row(name: str, setting: Setting, rounds: int, peers: bool) -> list[Result]:
@@ -59,6 +61,8 @@ def run_row(name: str, setting: Setting, rounds: int, peers: bool) -> list[Resul
         return bare_network(setting, rounds)
     if name == "layers":
         return layer_by_layer(setting, rounds)
+    if name == "tried":
+        return tried(setting, rounds)
     if name == "decoded":
         return decoded_shards(setting, rounds)
     if name == "gpu":

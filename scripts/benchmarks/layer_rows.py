@@ -37,7 +37,7 @@ def layer_times(setting: Setting, rounds: int) -> tuple[list[LayerTime], list[fl
     them the pass as a whole, in seconds.
     """
     images, target = setting.images(setting.batch_size), setting.target(setting.batch_size)
-    inputs, found, whole = _inputs(setting, images), dict[str, LayerTime](), []
+    inputs, found, whole = layer_inputs(setting, images), dict[str, LayerTime](), []
     for turn in range(rounds + 1):
         whole.append(seconds(lambda: setting.bare_gradient(images, target)))
         for name, (layer, x) in inputs.items():
@@ -51,7 +51,7 @@ def layer_times(setting: Setting, rounds: int) -> tuple[list[LayerTime], list[fl
     return sorted(layers, key=lambda layer: not layer.flops), whole[1:]
 
 
-def _inputs(setting: Setting, images: Tensor) -> dict[str, tuple[nn.Module, Tensor]]:
+def layer_inputs(setting: Setting, images: Tensor) -> dict[str, tuple[nn.Module, Tensor]]:
     """The layers that compute anything, and what each gets of these images."""
     found: dict[str, tuple[nn.Module, Tensor]] = {}
     layers = {

@@ -21,7 +21,7 @@ from benchmarks.setting import Setting
 from benchmarks.timing import Result
 from lightning_modules.results.tables import Table
 from lightning_modules.running import RunError
-from lightning_modules.running.provenance import git_commit
+from lightning_modules.running.folder.provenance import git_commit
 from lightning_modules.whole_files import written_whole
 
 
@@ -113,25 +113,36 @@ def print_earlier(measured: dict[str, str], today: str) -> None:
 
 def print_results(results: Sequence[Result]) -> None:
     """Prints the tables in Markdown, and what was checked."""
-    layers = [line for line in results if line.row == "layers"]
-    others = [line for line in results if line.row != "layers"]
+    apart = ("layers", "tried")
+    layers, ways = ([line for line in results if line.row == name] for name in apart)
+    others = [line for line in results if line.row not in apart]
+    if others or not results:
+        header = ["work", "against", "ours", "theirs", "ratio", "goal", ""]
+        print(Table(header, _cells(others), n_left=2).markdown())
+    for note in dict.fromkeys(f"{line.row}: {line.note}" for line in (*others, *ways) if line.note):
+        print(f"\nchecked, {note}" if "equal" in note else f"\n{note}")
+    if layers:
+        print(f"\n{layer_table(layers).markdown()}\n\n{layers[-1].note}.")
+    if ways:
+        header = ["work", "another way", "as PyTorch does it", "the other way", "times as long"]
+        print(f"\n{Table(header, [row[:5] for row in _cells(ways)], n_left=2).markdown()}")
+
+
+def _cells(lines: Sequence[Result]) -> list[list[str]]:
     rows = []
     before = ""
-    for line in others:
+    for line in lines:
         ratio = "" if line.ratio is None else f"{line.ratio:.2f}" if line.unit else f"{line.ratio:.3f}"
         values = [_spread(line.ours, line.unit), _spread(line.theirs, line.unit)] if line.unit else ["", ""]
         rows.append([line.work if line.work != before else "", line.against, *values, ratio, line.goal, line.verdict])
         before = line.work
-    if rows or not layers:
-        print(Table(["work", "against", "ours", "theirs", "ratio", "goal", ""], rows, n_left=2).markdown())
-    for note in dict.fromkeys(f"{line.row}: {line.note}" for line in others if line.note):
-        print(f"\nchecked, {note}" if "equal" in note else f"\n{note}")
-    if layers:
-        print(f"\n{layer_table(layers).markdown()}\n\n{layers[-1].note}.")
+    return rows
 
 
 def _spread(values: list[float], unit: str) -> str:
     if not values:
         return ""
+    if unit == "s" and max(values) < 0.5:
+        return _spread([1e3 * value for value in values], "ms")
     middle = f"{statistics.median(values):.2f} {unit}"
     return middle if len(values) < 2 else f"{middle} ({min(values):.2f}–{max(values):.2f})"

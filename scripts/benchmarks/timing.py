@@ -105,7 +105,7 @@ class Row:
     contenders: Callable[[int], Sequence[Contender]]
     images: int
     goals: Sequence[Goal]
-    check: Callable[[dict[str, Any]], str] | None = None
+    check: Callable[[Any], str] | None = None
     note: str = ""
     rounds: int = 1_000
 
