@@ -228,7 +228,7 @@ def _large(setting: Setting, name: str, what: str, methods: Sequence[Attribution
         bare = Contender(BARE, lambda: setting.bare_gradient(images, target))
         return [Contender(OURS, lambda: explain(setting.network, images, methods, target)), bare]
 
-    return Row(name, f"{what}, fp32, batch {n}", contenders, n, [Goal(BARE, at_most=1.03)])
+    return Row(name, f"{what}, fp32, batch {n}", contenders, n, [Goal(BARE, at_most=1.03)], rounds=2)
 
 
 def our_maps(network: Network, images: Tensor, target: Tensor) -> tuple[Tensor, ...]:

@@ -19,6 +19,7 @@ from benchmarks.all_rows import ROWS, run_row
 from benchmarks.layer_rows import layer_table
 from benchmarks.setting import Setting
 from benchmarks.timing import Result
+from lightning_modules import keep_freed_memory
 from lightning_modules.results.tables import Table
 from lightning_modules.running import RunError
 from lightning_modules.running.folder.provenance import git_commit
@@ -45,6 +46,7 @@ def run_benchmark(
     setting = Setting(weights, batch_size, device)
     machine, today = describe_machine(device), f"commit {git_commit()}, {date.today()}"
     print(f"On {machine}; {today}; at most {rounds} rounds.\n")
+    keep_freed_memory()  # as the scripts do
     results: list[Result] = []
     measured: dict[str, str] = {}
     took: dict[str, float] = {}

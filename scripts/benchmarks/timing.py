@@ -138,7 +138,10 @@ def seconds(run: Callable[[], Any]) -> float:
 
 
 def measure(row: Row, rounds: int) -> list[Result]:
-    """Checks the outputs on one image, then takes turns for ``rounds`` rounds, or the row's."""
+    """Checks the outputs on one image, then takes turns for ``rounds`` rounds, or the row's, with memory that is kept.
+
+    At the end, those that run as their users have them have one turn.
+    """
     note = row.note
     outputs = Outputs(row.contenders(1))
     if torch.cuda.is_available():
@@ -148,24 +151,19 @@ def measure(row: Row, rounds: int) -> list[Result]:
         note = row.check(outputs) or note
     contenders = row.contenders(row.images)
     times: dict[str, list[float]] = {contender.name: [] for contender in contenders}
-    as_found = None
+    keep_freed_memory()
+    prepared = [contender for contender in contenders if not contender.as_found]
+    prepared[0].run()  # not timed: it takes the memory that is kept from then on
     for turn in range(min(rounds, row.rounds)):
-        for contender in _order([each for each in contenders if not (each.as_found and turn)], turn):
-            if contender.as_found != as_found:
-                as_found = contender.as_found
-                keep_freed_memory(not as_found)
-                if not as_found:
-                    contender.run()  # not timed: the first one after the change gets all its memory anew
+        k = turn % len(prepared)  # another one begins each time
+        for contender in (*prepared[k:], *prepared[:k]):
+            times[contender.name].append(seconds(contender.run) / contender.units)
+    keep_freed_memory(False)
+    for contender in contenders:
+        if contender.as_found:
             times[contender.name].append(seconds(contender.run) / contender.units)
     keep_freed_memory()
     return compare(row.name, row.work, times, row.goals, note)
-
-
-def _order(contenders: Sequence[Contender], turn: int) -> list[Contender]:
-    """Who comes when in a round: another one begins each time; those who share a way with memory stay together."""
-    k = turn % len(contenders)
-    rotated = [*contenders[k:], *contenders[:k]]
-    return sorted(rotated, key=lambda contender: contender.as_found)
 
 
 def compare(

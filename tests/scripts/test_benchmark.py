@@ -134,9 +134,9 @@ def test_contenders_take_turns() -> None:
     row = Row("row", "work", contenders, 4, goals, lambda outputs: f"checked {outputs[OURS]} {outputs['bare']}")
     slower, quicker = measure(row, rounds=2)
     assert order[:2] == [(OURS, 1), ("bare", 1)]  # whom the check reads
-    # Where memory is kept again, the first one runs once more, untimed; as its users have it, a peer has one turn.
-    turns = [OURS, OURS, "bare", "theirs"], ["bare", "bare", OURS]
-    assert order[2:] == [(name, 4) for turn in turns for name in turn]
+    # The first one is not timed; as its users have it, a peer has one turn, at the end.
+    turns = [OURS, OURS, "bare", "bare", OURS, "theirs"]
+    assert order[2:] == [(name, 4) for name in turns]
     assert [len(slower.ours), len(slower.theirs)] == [2, 1]
     assert slower.note == "checked VGG Lens's of 1 bare's of 1"
     assert (slower.verdict, quicker.verdict) == ("missed", "met")
