@@ -131,7 +131,7 @@ def cam_family(setting: Setting, peers: bool = True) -> Row:
         if not peers:
             return ""
         ours = [stretched(outputs[OURS][name]) for name in names]
-        # Grad-CAM++ there adds 1e-6 to a denominator that is smaller where gradients are, so its map is another.
+        # Its Grad-CAM++ adds 1e-6 to a denominator, which decides where gradients are small, so that map is another.
         for name, map_, theirs in zip(names, ours, outputs[prepared(peer)], strict=False):
             if name != "GradCAMPlusPlus":
                 said = assert_close(map_, torch.from_numpy(theirs).to(map_), 1e-3, "maps, stretched to [0, 1],")

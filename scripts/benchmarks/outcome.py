@@ -45,7 +45,7 @@ def run_benchmark(
     torch.backends.cudnn.allow_tf32 = False
     setting = Setting(weights, batch_size, device)
     machine, today = describe_machine(device), f"commit {git_commit()}, {date.today()}"
-    print(f"On {machine}; {today}; at most {rounds} rounds.\n")
+    print(f"On {machine}; {today}; --rounds {rounds}.\n")
     keep_freed_memory()  # as the scripts do
     results: list[Result] = []
     measured: dict[str, str] = {}
@@ -103,7 +103,7 @@ def load(path: Path, machine: str) -> tuple[list[Result], dict[str, str]]:
     content = json.loads(path.read_text())
     if content["machine"] != machine:
         raise RunError(f"{path} (--json) holds numbers of {content['machine']}, not of {machine}. Name another file.")
-    return [Result(**line) for line in content["results"]], content["measured"]
+    return [Result(**line) for line in content["results"]], content.get("measured", {})
 
 
 def print_earlier(measured: dict[str, str], today: str) -> None:

@@ -98,7 +98,7 @@ def test_rows_and_what_is_kept_of_others(call: Callable[..., Any], capsys: pytes
             assert line["ratio"] == pytest.approx(sum(line["ours"]) / sum(line["theirs"]))
     printed = capsys.readouterr().out
     assert "| Grad-CAM alone, fp32, batch 2" in printed
-    assert f"On {content['machine']}; {content['measured']['fgsm']}; at most 2 rounds." in printed
+    assert f"On {content['machine']}; {content['measured']['fgsm']}; --rounds 2." in printed
     assert set(content["measured"]) == set(lines)
     assert "\nOf commit 0, 2026-01-01: three_maps.\n" in printed
     assert "\nIt took " in printed
