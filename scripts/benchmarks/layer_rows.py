@@ -116,7 +116,7 @@ def layer_table(lines: Sequence[Result]) -> Table:
     times = [cell for time in total.values() for cell in (_milliseconds(time), "", "")]
     rows.append(["all of these, one by one", gigaflops, *times, share])
     both_ways = f"{_milliseconds(of_whole)} forward and backward"
-    rows.append([WHOLE, gigaflops, both_ways, *_rate_and_share(whole), "", "", "", "100.0%"])
+    rows.append([WHOLE, f"{(whole.flops or 0.0) / 1e9:.2f}", both_ways, *_rate_and_share(whole), "", "", "", "100.0%"])
     directions = [name for way in ("forward", "backward") for name in (way, "GFLOP/s", "of the limit")]
     return Table(["layer", "GFLOP", *directions, "of the pass"], rows)
 

@@ -220,7 +220,7 @@ def test_table_of_layers() -> None:
         ["conv", "0.20", "2.0 ms", "100", "50%", "4.0 ms", "50", "25%", "60.0%"],
         ["ReLU, all of them", "", "1.0 ms", "", "", "1.0 ms", "", "", "20.0%"],
         ["all of these, one by one", "0.20", "3.0 ms", "", "", "5.0 ms", "", "", "80.0%"],
-        ["the pass as a whole", "0.20", "10.0 ms forward and backward", "40", "20%", "", "", "", "100.0%"],
+        ["the pass as a whole", "0.40", "10.0 ms forward and backward", "40", "20%", "", "", "", "100.0%"],
     ]
 
 
