@@ -136,9 +136,9 @@ def _unknown_class(parser: LightningArgumentParser, key: str, match: re.Match) -
     bases = list(_classes_of(parser, key))
     known = sorted({name for base in bases for name in _known_classes(base)})
     kind = bases[0].__name__ if bases else "class"
+    where = f"Known: {', '.join(known)}; your own by" if known else "Give"
     return (
-        f"no {kind} is called {match[1]}.{_nearest(match[1], known)} Known: {', '.join(known)}; your own by its import "
-        "path, such as my_file.MyClass."
+        f"no {kind} is called {match[1]}.{_nearest(match[1], known)} {where} its import path, such as my_file.MyClass."
     )
 
 
@@ -244,7 +244,7 @@ def _classes_in(annotation: Any) -> Iterator[type]:
 def _known_classes(base: type) -> Iterator[str]:
     """Names of our public classes derived from ``base``, and its own, that can be made."""
     is_ours = base.__module__.partition(".")[0] in ("datamodules", "lightning_modules")
-    if is_ours and not inspect.isabstract(base) and not base.__name__.startswith("_"):
+    if is_ours and not inspect.isabstract(base) and _public_module(base) != base.__module__:
         yield base.__name__
     derived: type
     for derived in base.__subclasses__():
