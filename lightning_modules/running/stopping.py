@@ -138,7 +138,8 @@ def end(told: str, code: int, *, speaks: bool | None = None) -> NoReturn:
             worker.kill()
         _wait_for_launched()
         if speaks:
-            os.write(stderr, f"{_line_and_cursor(stderr)}{' '.join(filter(None, (told, how)))}\n".encode())
+            said = told if "the same command goes on" in told.lower() else f"{told} {how}".rstrip()
+            os.write(stderr, f"{_line_and_cursor(stderr)}{said}\n".encode())
     finally:
         os._exit(code)
 

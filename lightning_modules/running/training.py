@@ -64,7 +64,7 @@ def run_training(
                 cli.model, cli.datamodule, ckpt_path=str(last) if last.exists() else None, weights_only=True
             )
     except RuntimeError as error:
-        if not str(error).startswith("DataLoader worker"):
+        if not str(error).startswith(("The worker process", "DataLoader worker")):  # of our loaders; of PyTorch's
             raise
         raise RunError(
             f"{str(error).splitlines()[0].rstrip('. ')}, as where memory is short: fewer --data.num_workers take less. "

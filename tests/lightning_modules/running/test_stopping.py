@@ -116,6 +116,13 @@ class TestEnd:
         assert ended(run, tmp_path) == (143, f"stopped by SIGTERM. {stopping.COMPUTED}\n")
         assert (tmp_path / "rows").exists()
 
+    def test_how_it_goes_on_is_said_once(self, tmp_path: Path) -> None:
+        def run() -> None:
+            stopping.say_at_the_end("The same command goes on from the start.")
+            stopping.end(f"error: a full disk. {stopping.WRITTEN}", 2, speaks=True)
+
+        assert ended(run, tmp_path) == (2, f"error: a full disk. {stopping.WRITTEN}\n")
+
     def test_what_cannot_be_written_is_told(self, tmp_path: Path) -> None:
         def full() -> None:
             raise OSError(28, "No space left on device")
