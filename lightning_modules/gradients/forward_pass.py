@@ -18,10 +18,10 @@ from lightning_modules.errors import InputError
 from lightning_modules.gradients.needs import Needs
 from lightning_modules.gradients.rectifiers import RectifierRule, check_guided_rule, tell_guided_rule
 from lightning_modules.networks.enabled import gradients_enabled
-from lightning_modules.networks.facts import place
 from lightning_modules.networks.network import Network
-from lightning_modules.networks.observation import looked_at, visible_torchscript
-from lightning_modules.networks.operators import REENTRANT
+from lightning_modules.networks.observed.facts import place
+from lightning_modules.networks.observed.observation import looked_at, visible_torchscript
+from lightning_modules.networks.observed.operators import REENTRANT
 
 
 def keys_of(images: Tensor) -> list[str]:

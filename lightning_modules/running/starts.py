@@ -13,7 +13,7 @@ from pytorch_lightning.accelerators import CPUAccelerator
 from pytorch_lightning.strategies import DDPStrategy, SingleDeviceStrategy
 from pytorch_lightning.strategies.launchers import _MultiProcessingLauncher, _SubprocessScriptLauncher
 
-from lightning_modules.running.run_folder import RunError
+from lightning_modules.running.folder.run_folder import RunError
 
 MOST_ON_A_CPU = 8
 """Processes for each CPU: as many as a test may want, far fewer than a slip of the keyboard asks for."""

@@ -53,7 +53,7 @@ from lightning_modules.metrics import (
     Sparseness,
     similarity,
 )
-from lightning_modules.results.reading import on_host
+from lightning_modules.results.rows.reading import on_host
 from lightning_modules.synthesis import Channel, LogitMargin, Objective
 from tests.lightning_modules.fragile import batch_of, dim_images
 from tests.lightning_modules.waits import put_on_device, waits_counted

@@ -67,7 +67,7 @@ def test_an_instance_is_told_from_its_likes() -> None:
     """EfficientNets differ in size, interpolation and, V2-L, in normalization."""
     with torch.device("meta"):
         modules = {name: models.get_model(name) for name in ("efficientnet_b3", "efficientnet_v2_l")}
-    from lightning_modules.networks.torchvision_facts import torchvision_preset
+    from lightning_modules.networks.libraries.torchvision_facts import torchvision_preset
 
     for name, module in modules.items():
         found, expected = torchvision_preset(module), models.get_model_weights(name).DEFAULT.transforms()
