@@ -30,12 +30,6 @@ from lightning_modules.gradients.memory import keep_freed_memory
 from lightning_modules.running import stopping
 from lightning_modules.running.folder.run_folder import RunError
 from lightning_modules.running.parsing.parser import HelpfulParser
-
-MOST_ON_A_CPU = 8
-"""Processes for each CPU: as many as a test may want, far fewer than a slip of the keyboard asks for."""
-
-LONGEST_WAIT = timedelta(days=7)
-"""How long processes wait for each other at the end of a run."""
 from lightning_modules.running.starts import LONGEST_WAIT, TRAINER_REFUSES, refuse_what_leaves_no_run
 
 
