@@ -6,12 +6,14 @@ import inspect
 import logging
 import os
 import shlex
+import signal
 import sys
 import threading
 import traceback
 import warnings
 from collections.abc import Callable, Sequence
 from pathlib import Path
+from types import TracebackType
 from typing import Any
 
 import yaml
@@ -31,6 +33,8 @@ from lightning_modules.running import stopping
 from lightning_modules.running.folder.run_folder import RunError
 from lightning_modules.running.parsing.parser import HelpfulParser
 from lightning_modules.running.starts import LONGEST_WAIT, TRAINER_REFUSES, refuse_what_leaves_no_run
+
+OURS = ("datamodules.", "lightning_modules.")
 
 
 class ProgressBar(RichProgressBar):
@@ -233,6 +237,21 @@ def run_main(main: Callable[[], int | None]) -> None:
         stopping.wait_if_it_ends()
     stopping.is_over()
     sys.exit(code)
+
+
+def show_errors_plainly() -> None:
+    """Lets a script that has no ``main`` end in a sentence, with the exit codes of :func:`run_main`."""
+
+    def show(kind: type[BaseException], error: BaseException, trace: TracebackType | None) -> None:
+        is_stop, is_ours = isinstance(error, KeyboardInterrupt), kind.__module__.startswith(OURS)
+        if not (is_stop or is_ours or isinstance(error, OSError)):
+            return sys.__excepthook__(kind, error, trace)
+        sys.stdout.flush()
+        told = "stopped by SIGINT." if is_stop else f"error: {plain_lines(str(error))}"
+        print(told, file=sys.stderr, flush=True)
+        os._exit(128 + signal.SIGINT if is_stop else 2)
+
+    sys.excepthook = show
 
 
 def leave_errors_of_the_disk_to_the_main_thread(args: threading.ExceptHookArgs) -> None:

@@ -176,7 +176,7 @@ class Struck(NamedTuple):
         evaluation: The script.
         source: What the images lay in.
         processes: How many there were.
-        moment: What the run was at.
+        moment: What the run was at: it had no new rows yet, some, or all, or had ended.
         blow: The signal, and who got it.
         code: The exit code.
         told: What stood in stderr, beside what stands there always.
@@ -202,7 +202,7 @@ def strike(evaluation: Evaluation, images: Path, folder: Path, world: int, blow:
 
     def has_come(n_parts: int) -> bool:
         parts = parts_of(folder)
-        return len(parts) >= n_parts or n_rows(parts) == len(whole.rows)
+        return len(parts) >= n_parts or (len(parts) > len(at_first) and n_rows(parts) == len(whole.rows))
 
     run = Run(evaluation.script, args, folder, rows_per_part=1 if blow.n_parts else 8)
     wait_for(run.has_begun, run)
@@ -220,8 +220,8 @@ def strike(evaluation: Evaluation, images: Path, folder: Path, world: int, blow:
     assert told in allowed[code], f"{blow}: {code}: {told}"
     assert before.items() <= parts_of(folder).items()
     assert_begun(folder, whole.rows, exact=world == 1)
-    going_on = "starting" if before == at_first else "computing"
-    moment = "ended" if code == 0 else "ending" if n_rows(before) == len(whole.rows) else going_on
+    going_on = "ending" if n_rows(before) == len(whole.rows) else "computing"
+    moment = "ended" if code == 0 else "starting" if before == at_first else going_on
     blow_told = f"{blow.signum.name} to {blow.victims}"
     return Struck(evaluation.script, evaluation.source or "none", world, moment, blow_told, code, told)
 

@@ -30,6 +30,8 @@ from lightning_modules.running.parsing.written import (
 )
 
 KINDS = {"int": "a whole number", "float": "a number", "bool": "true or false", "str": "a text", "Sequence": "a list"}
+LISTS = {"float": "a list of numbers", "int": "a list of whole numbers", "str": "a list of texts"}
+LARGEST = 2**63 - 1
 
 
 class HelpfulParser(LightningArgumentParser):
@@ -50,8 +52,10 @@ class HelpfulParser(LightningArgumentParser):
         self._find_texts()
         parsed = super().parse_args(quoted_words(words, self.texts), *more, **options)
         for name, value in parsed.items():
-            if value == "" != self.get_default(name):  # as a path, it would be the present folder
+            if value == "" != self.get_defaults().get(name):  # as a path, it would be the present folder
                 self.error(f"{_option(name)} is empty: give it a value, or leave it out.")
+            if isinstance(value, int) and abs(value) > LARGEST:
+                self.error(f"{_option(name)}: no computer counts as far as {value}.")
         return parsed
 
     def parse_string(self, content: str, *more: Any, **options: Any) -> Namespace:
@@ -174,6 +178,8 @@ def _no_list(parser: LightningArgumentParser, key: str, match: re.Match) -> str:
     given = (value[1] or value[2]).strip() if value else "..."
     if given.startswith("["):
         return f"{given} is not YAML: a space has to follow each colon and comma."
+    if given.startswith("{"):
+        return f"should be a list, in brackets, got {given}."
     return f"should be a list, in brackets: '[{given}]'."
 
 
@@ -191,6 +197,8 @@ def _no_alternative(parser: LightningArgumentParser, key: str, match: re.Match) 
     kinds = [KINDS.get(name, name) for name in re.findall(r"<class '(?:[\w.]*\.)?(\w+)'>", match[1])]
     given = match[2].strip() or "an empty text"
     wanted = [*filter(None, values), *(kind for kind in kinds if kind != "NoneType")]
+    if not wanted and (of_list := re.search(r"Sequence\[(\w+)\]", match[1])) and of_list[1] in LISTS:
+        return f"should be {LISTS[of_list[1]]}, got {given}."
     if not wanted:
         return f"this is not understood: {given}. In YAML, a space has to follow each colon and comma."
     if wanted == ["a text"]:
