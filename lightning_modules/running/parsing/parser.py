@@ -183,6 +183,10 @@ def _no_list(parser: LightningArgumentParser, key: str, match: re.Match) -> str:
     return f"should be a list, in brackets: '[{given}]'."
 
 
+def _no_group(parser: LightningArgumentParser, key: str, match: re.Match) -> str:
+    return f"should be options, as YAML, or a file of them, got {match[1].strip() or 'an empty text'}."
+
+
 def _wrong_value(parser: LightningArgumentParser, key: str, match: re.Match) -> str:
     inner, expected, given = match[1], match[2], match[3].strip() or "an empty text"
     where = f"{inner} " if inner and inner != key else ""
@@ -218,6 +222,7 @@ DESCRIPTIONS: list[tuple[str, Callable[[LightningArgumentParser, str, re.Match],
     (r"Expected a <class 'collections\.abc\.Sequence'>", _no_list),
     (r'Parser key "([\w.]+)":\s+Expected an? ([^\n]+?)\. Got value: ?([^\n]*)', _wrong_value),
     (r"any of the Union subtypes\s+Subtypes: ([^\n]+)\n.*Given value: ?([^\n]*)", _no_alternative),
+    (r"Unable to load config ['\"]([^\n]*)['\"]", _no_group),
     (r"(File does not exist: [^\n]+)", lambda parser, key, match: match[1]),
 ]
 """What jsonargparse says (a pattern) -> what we make of it, the first that fits."""
