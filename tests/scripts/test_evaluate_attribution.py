@@ -246,7 +246,16 @@ def test_bad_files_leave_rows(call: Callable, shapes: Path, tmp_path: Path, caps
 @pytest.mark.slow
 def test_a_flat_folder_without_labels(call: Callable, shapes: Path, tmp_path: Path) -> None:
     shutil.copytree(shapes / "val/star", tmp_path / "flat")
-    options = ["--data.root", "flat", "--model.weights", "shapes", "--model.methods", "[GradCAM]"]
+    options = [
+        "--data.root",
+        "flat",
+        "--model.weights",
+        "shapes",
+        "--model.methods",
+        "[GradCAM]",
+        "--model.n_figures",
+        0,
+    ]
     call(main, *options, "--model.target", "heart", "--trainer.accelerator", "cpu", "--out", "run")
     rows = rows_of(tmp_path / "run")
     assert (rows["label"] == -1).all()
