@@ -113,7 +113,8 @@ class Attack(NamedByOptions, ABC):
         """
         images = only_in_range(forward_pass.images.detach())
         with float32_gradients(images.device):
-            adversarial = [self.of_pass(forward_pass, images, target, value).detach() for value in eps]
+            # Clones, of which an attack may make something else in place.
+            adversarial = [self.of_pass(forward_pass, images.clone(), target, value).detach() for value in eps]
         still = [(image == images).all(_OF_IMAGE) for image in adversarial]
         return Sweep(adversarial, torch.stack(still).all(0))
 
