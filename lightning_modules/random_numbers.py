@@ -11,6 +11,9 @@ from torch import Tensor
 
 from lightning_modules.options import seed_from
 
+GENERATOR = "SplitMix64"
+"""What runs say of where their random numbers come from."""
+
 _BITS = 64
 
 
