@@ -8,7 +8,6 @@ from contextlib import contextmanager
 import torch
 import torch._functorch.config
 from torch import Tensor
-from torch._dynamo.exc import TorchDynamoException
 
 from lightning_modules.errors import InputError, described
 
@@ -40,7 +39,7 @@ def running_compiled(images: Tensor, name: str) -> Iterator[None]:
     torch._dynamo.maybe_mark_dynamic(images, 0)
     try:
         yield
-    except TorchDynamoException as error:
+    except torch._dynamo.exc.TorchDynamoException as error:
         raise InputError(
             f"model.compile: torch.compile fails on {name}: {described(error.__cause__ or error)} It needs a C++ "
             "compiler and, on a GPU, Triton. Without model.compile the network runs as it is."
