@@ -18,8 +18,8 @@ from datamodules import ImageFolderDataModule
 from lightning_modules import AttributionModule, GradCAM, GuidedBackprop, GuidedGradCAM, RobustnessModule, SmoothGrad
 from lightning_modules.evaluation import EvaluationModule
 from lightning_modules.pages.runs import failures_of
-from lightning_modules.results.rows import done_paths
-from lightning_modules.results.stored import StoredRows
+from lightning_modules.results.rows.parts import done_paths
+from lightning_modules.results.rows.stored import StoredRows
 
 SIZES = (12_000, 120_000, 1_200_000)
 N_CLASSES, ROWS_PER_PART = 1000, 8192
