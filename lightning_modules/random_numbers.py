@@ -26,7 +26,7 @@ class RandomNumbers:
     .. math:: w_c = \\text{mix}(\\text{start} + c \\cdot \\text{step})
 
     by sums, products and shifts of whole numbers, so for all images at once, and to the same bits on every device. An
-    image's seed decides both start and step. On a CPU that takes less time than ``torch.randn``.
+    image's seed decides both start and step. On a CPU, normal numbers take no more time than those of ``torch.randn``.
 
     Args:
         seeds: Of each image.
@@ -67,7 +67,7 @@ class RandomNumbers:
     def normal(self, copies: slice, shape: Sequence[int]) -> Tensor:
         """Normally distributed numbers, float32 ``(K, N, *shape)``: copies ``copies`` of such tensors of each image.
 
-        A quarter of a word gives a number: one of 65,536 values, which are equally probable, and of which 4.2 is the
+        A quarter of a word gives a number: one of 65,536 values, which are equally probable, and of which 4.3 is the
         largest. They are looked up, since devices do not agree in the last bit of a logarithm or a cosine.
         """
         quarters = self._pieces(copies, shape, torch.int16).int().add_(2**15)

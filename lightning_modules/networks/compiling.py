@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from typing import Any
 
 import torch
 import torch._functorch.config
@@ -11,8 +12,8 @@ from torch import Tensor
 
 from lightning_modules.errors import InputError, described
 
-BACKEND = "inductor"
-"""PyTorch's name of what makes the code of ``model.compile``."""
+OPTIONS: dict[str, Any] = {"backend": "inductor", "options": {"emulate_precision_casts": True}}
+"""What ``torch.compile`` gets for ``model.compile``. In bfloat16 it is to round where the network as it is rounds."""
 
 
 def keep_graphs() -> None:

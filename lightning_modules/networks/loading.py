@@ -85,7 +85,7 @@ def load_network(
     """
     made = _uncompiled(network, weights, seed, said)
     if compile:
-        made.compile(backend=compiling.BACKEND)
+        made.compile(**compiling.OPTIONS)
     return made
 
 

@@ -1,7 +1,7 @@
 """A compiled network gives the maps and rows of the same network as it is, whatever runs compiled of it.
 
 The code is made by ``aot_eager``: all of what ``torch.compile`` does, graphs, guards and gradients, but the making of
-C++ or Triton, which takes half a minute a graph. One test has that made too.
+C++ or Triton, which takes half a minute a graph.
 """
 
 from __future__ import annotations
@@ -47,6 +47,7 @@ from lightning_modules import (
 )
 from lightning_modules.metrics import AverageDrop, InsertionDeletion, SensitivityMax
 from lightning_modules.networks import compiling
+from lightning_modules.networks.compiling import OPTIONS
 from tests.lightning_modules.fragile import NAMES, batch_of, dim_images
 from tests.references import relative_error
 
@@ -60,7 +61,7 @@ METHODS = [
 
 @pytest.fixture(autouse=True)
 def _compiled_by_aot_eager(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    monkeypatch.setattr(compiling, "BACKEND", "aot_eager")
+    monkeypatch.setattr(compiling, "OPTIONS", {"backend": "aot_eager"})
     torch._dynamo.reset()
     counters.clear()
     with torch._functorch.config.patch(donated_buffer=True):  # as a process begins
@@ -199,7 +200,7 @@ def _is_close(one: Any, other: Any) -> bool:
 
 
 def test_without_a_compiler_one_sentence_says_so(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(compiling, "BACKEND", "inductor")
+    monkeypatch.setattr(compiling, "OPTIONS", OPTIONS)
     network = load_network(NETWORK, "random", compile=True)
     message = r"model\.compile: torch\.compile fails on Small: .*No working C\+\+ compiler.*the network runs as it is"
     with (

@@ -132,7 +132,7 @@ def test_a_run_goes_on_compiled_but_not_with_other_noise(
     call: Callable, options: list, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Code changes no number. A run of before the noise was the same on every device would mix two kinds of it."""
-    monkeypatch.setattr(compiling, "BACKEND", "aot_eager")
+    monkeypatch.setattr(compiling, "OPTIONS", {"backend": "aot_eager"})
     smooth = "[{class_path: SmoothGrad, init_args: {n_samples: 2}}]"
     options = [*options, "--model.methods", smooth, "--data.batch_size", 2]
     options += ["--model.n_figures", 0, "--out", "run", "--trainer.benchmark", "true"]
