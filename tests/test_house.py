@@ -26,7 +26,7 @@ FLOORS = [
 INNER_FLOORS = {
     "networks": [
         {"enabled", "libraries", "class_names"},
-        {"class_files", "outputs"},
+        {"class_files", "compiling", "outputs"},
         {"observed"},
         {"network"},
         {"making", "weights"},
@@ -34,7 +34,7 @@ INNER_FLOORS = {
         {"loading"},
     ],
     "running": [
-        {"parsing", "stopping", "synthesis_progress"},
+        {"arithmetic", "parsing", "stopping", "synthesis_progress"},
         {"folder"},
         {"cli"},
         {"description", "steps"},
