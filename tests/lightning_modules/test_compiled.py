@@ -106,6 +106,7 @@ def images(n: int) -> Tensor:
     return torch.rand(n, 3, 16, 16, generator=torch.Generator().manual_seed(1))
 
 
+@pytest.mark.slow
 def test_every_method_gives_its_maps(pair: tuple[Network, Network]) -> None:
     """Together and alone, the passes of one, of a batch and of another batch: by four graphs in all."""
     for n in (3, 2, 1):
@@ -199,6 +200,7 @@ def _is_close(one: Any, other: Any) -> bool:
     return bool(one == other)
 
 
+@pytest.mark.slow
 def test_without_a_compiler_one_sentence_says_so(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(compiling, "OPTIONS", OPTIONS)
     network = load_network(NETWORK, "random", compile=True)

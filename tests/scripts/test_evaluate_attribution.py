@@ -128,6 +128,7 @@ def test_other_settings_into_the_same_run_are_refused(call: Callable, options: l
         call(main, *options, "--model.target", "label", "--out", "run")
 
 
+@pytest.mark.slow
 def test_a_run_goes_on_compiled_but_not_with_other_noise(
     call: Callable, options: list, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
