@@ -93,6 +93,8 @@ class RobustnessModule(EvaluationModule):
         rounded: Whether the network is asked once more what the attacked images are when they are rounded to 8 bits, as
             in a file; a forward pass more for each budget.
         save_adversarial: Whether the attacked images are kept, as pictures and exactly; rounded is then true.
+        compile: Whether torch.compile makes code of the network when the first batch runs, for a GPU: on a CPU it is
+            slower. Passes of which layers or the guided gradient are read (CAMs, GuidedBackprop) run as they are.
     """
 
     verb = "attack"
@@ -109,6 +111,7 @@ class RobustnessModule(EvaluationModule):
         victims: Sequence[str | dict] = (),  # not dict[str, Any]: a parser reads numbers in what may be anything
         rounded: bool = False,
         save_adversarial: bool = False,
+        compile: bool = False,
         **said: Unpack[Said],
     ) -> None:
         attack = FGSM() if attack is None else attack
@@ -116,7 +119,7 @@ class RobustnessModule(EvaluationModule):
         methods = [GradCAM()] if methods is None else methods
         if len({repr(method) for method in methods}) < len(methods):
             raise InputError(f"model.methods names a method twice: {', '.join(map(repr, methods))}.")
-        super().__init__(load_network(network, weights, **said), n_figures)
+        super().__init__(load_network(network, weights, compile=compile, **said), n_figures)
         self.attack = attack
         self.eps = sweep
         self.methods = {repr(method): method for method in methods}

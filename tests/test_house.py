@@ -11,6 +11,7 @@ ROOT = Path(__file__).parents[1]
 # Of lightning_modules, from the ground up. Rooms of one floor never import each other.
 FLOORS = [
     {"errors", "escaping", "host", "options", "whole_files"},
+    {"random_numbers"},
     {"networks"},
     {"gradients"},
     {"methods", "attacks", "synthesis"},
@@ -25,7 +26,7 @@ FLOORS = [
 INNER_FLOORS = {
     "networks": [
         {"enabled", "libraries", "class_names"},
-        {"class_files", "outputs"},
+        {"class_files", "compiling", "outputs"},
         {"observed"},
         {"network"},
         {"making", "weights"},
@@ -33,7 +34,7 @@ INNER_FLOORS = {
         {"loading"},
     ],
     "running": [
-        {"parsing", "stopping", "synthesis_progress"},
+        {"arithmetic", "parsing", "stopping", "synthesis_progress"},
         {"folder"},
         {"cli"},
         {"description", "steps"},

@@ -23,6 +23,7 @@ from torch.overrides import TorchFunctionMode
 from lightning_modules.gradients.forward_pass import ForwardPass
 from lightning_modules.gradients.scaling import largest_magnitude, scaled_near_one
 from lightning_modules.host import replaced
+from lightning_modules.random_numbers import RandomNumbers
 
 Norm = Literal["inf", 2, 1]
 
@@ -231,7 +232,8 @@ class _Unwaited(TorchFunctionMode):
         super().__init__()
         self.is_left = False
         self._seeds = seeds
-        self._generators: dict[torch.device, list[torch.Generator]] = {}
+        self._numbers: RandomNumbers | None = None
+        self._n_drawn = 0
 
     def leaving(self, call: Callable[..., Tensor]) -> Callable[..., Tensor]:
         """What a call does is not cleverhans' own."""
@@ -259,20 +261,19 @@ class _Unwaited(TorchFunctionMode):
             if func is torch.tensor and isinstance(args[0], float | int):
                 return torch.full((), args[0], **kwargs)
             if self._seeds is not None and func is torch.Tensor.uniform_:
-                for of_image, generator in zip(args[0], self._generators_on(args[0].device), strict=True):
-                    # Not there: it would be filled in the order in which its numbers lie, which is the format's.
-                    drawn = torch.empty(of_image.shape, dtype=of_image.dtype, device=of_image.device)
-                    of_image.copy_(drawn.uniform_(*args[1:], generator=generator))
-                return args[0]
+                low, high = args[1:]
+                return args[0].copy_(low + (high - low) * self._drawn(args[0]))
             if self._seeds is not None and func is torch.rand_like:  # which SPSA calls, of a single image
-                (generator,) = self._generators_on(args[0].device)
-                return torch.rand(args[0].shape, generator=generator, dtype=args[0].dtype, device=args[0].device)
+                return self._drawn(args[0])
         return func(*args, **kwargs)
 
-    def _generators_on(self, device: torch.device) -> list[torch.Generator]:
-        if device not in self._generators:
-            self._generators[device] = [torch.Generator(device).manual_seed(seed) for seed in self._seeds or ()]
-        return self._generators[device]
+    def _drawn(self, images: Tensor) -> Tensor:
+        """The next numbers of each image, uniform in [0, 1), like the images, or like copies of the one image."""
+        seeds = self._seeds or ()
+        self._numbers = self._numbers or RandomNumbers(seeds, images.device)
+        copies = slice(self._n_drawn, self._n_drawn + len(images) // max(1, len(seeds)))
+        self._n_drawn = copies.stop
+        return self._numbers.uniform(copies, images.shape[1:]).flatten(0, 1).to(images.dtype)
 
 
 class _Stepped:

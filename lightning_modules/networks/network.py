@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from lightning_modules.errors import InputError
 from lightning_modules.host import lies_on_host
+from lightning_modules.networks.compiling import keep_graphs, running_compiled
 from lightning_modules.networks.libraries.torchvision_facts import IMAGENET_MEAN
 from lightning_modules.networks.observed.facts import Call, Facts, label_of, listed
 from lightning_modules.networks.observed.layouts import Layout
@@ -65,6 +66,8 @@ class Network(nn.Module, Generic[ModuleT]):
     ) -> None:
         super().__init__()
         self.module = module
+        if self.original is not module:
+            keep_graphs()
         self.class_names = list(class_names)
         self.input_size = input_size
         self.resize_size = resize_size
@@ -82,8 +85,27 @@ class Network(nn.Module, Generic[ModuleT]):
             self.register_buffer(name, buffer, persistent=False)
         self.register_load_state_dict_pre_hook(_names_of_the_inside)
 
+    def __call__(self, images: Tensor) -> Tensor:
+        if not self.is_compiled:
+            return super().__call__(images)
+        with running_compiled(images, self.name):
+            return super().__call__(images)
+
     def forward(self, images: Tensor) -> Tensor:
         return as_logits(self.module(self.normalized(images)), self.outputs)
+
+    def compile(self, *args: Any, **kwargs: Any) -> None:
+        """Lets :func:`torch.compile`, which takes the arguments, make code of whole passes, when the first one runs.
+
+        Layers keep their names, and facts stay: where layers are looked at, :meth:`uncompiled_logits` are computed.
+        """
+        keep_graphs()
+        super().compile(*args, **kwargs)
+
+    @property
+    def is_compiled(self) -> bool:
+        """Whether :meth:`compile` was called. A copy of the network is not compiled."""
+        return self._compiled_call_impl is not None
 
     def uncompiled_logits(self, images: Tensor) -> Tensor:
         """The same past the compiled code, if there is any: its layers can then be looked at."""

@@ -14,6 +14,7 @@ from lightning_modules.classifier import Prediction, PredictionModule
 from lightning_modules.escaping import in_rich
 from lightning_modules.results.report import unturned_note
 from lightning_modules.results.tables import Table
+from lightning_modules.running.arithmetic import compute_to_float32
 from lightning_modules.running.description import add_network_options, network_of
 from lightning_modules.running.folder.run_folder import RunError
 from lightning_modules.running.parsing.parser import HelpfulParser
@@ -45,6 +46,7 @@ def run_prediction(
     for name, least in (("top_k", 1), ("batch_size", 1), ("num_workers", 0)):
         if getattr(options, name) < least:
             raise DataError(f"--{name} must be at least {least}, got {getattr(options, name)}.")
+    compute_to_float32()
     network = network_of(options)
     data = data_class(
         options.images,
