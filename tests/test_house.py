@@ -35,6 +35,7 @@ INNER_FLOORS = {
     "running": [
         {"parsing", "stopping", "synthesis_progress"},
         {"folder"},
+        {"starts"},
         {"cli"},
         {"description", "steps"},
         {"comparison", "demonstration", "evaluation", "packing", "prediction", "training"},
