@@ -10,7 +10,7 @@ import pytest
 ROOT = Path(__file__).parents[1]
 # Of lightning_modules, from the ground up. Rooms of one floor never import each other.
 FLOORS = [
-    {"errors", "escaping", "options", "whole_files"},
+    {"errors", "escaping", "host", "options", "whole_files"},
     {"networks"},
     {"gradients"},
     {"methods", "attacks", "synthesis"},

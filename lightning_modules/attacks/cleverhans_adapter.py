@@ -21,7 +21,8 @@ from torch import Tensor
 from torch.overrides import TorchFunctionMode
 
 from lightning_modules.gradients.forward_pass import ForwardPass
-from lightning_modules.gradients.scaling import scaled_near_one
+from lightning_modules.gradients.scaling import largest_magnitude, scaled_near_one
+from lightning_modules.host import replaced
 
 Norm = Literal["inf", 2, 1]
 
@@ -35,18 +36,20 @@ def steepest_direction(gradient: Tensor, norm: Norm) -> Tensor:
         gradient: ``(N, 3, H, W)``, of any size.
         norm: The norm in which the direction has length 1.
     """
-    is_finite = _are_finite(gradient)
-    # cleverhans divides by 1e-6 at least, which a small gradient must stay above.
-    gradient = scaled_near_one(gradient.where(is_finite, 0))
+    is_lost = ~_are_finite(gradient)
+    gradient = replaced(gradient, is_lost, 0)
+    if norm == 2:
+        gradient = scaled_near_one(gradient)  # cleverhans divides by 1e-6 at least, which a small one must stay above
     if norm != 1:
         with _Unwaited():
-            return optimize_linear(gradient, 1.0, _order(norm)).where(is_finite, torch.nan)
+            direction = optimize_linear(gradient, 1.0, _order(norm))
+        return replaced(direction, is_lost, torch.nan)
     # cleverhans asserts that the parts of this direction add up to exactly 1, which they do not where ten pixels tie,
     # nor where all are zero.
     magnitude = gradient.abs()
     largest = magnitude == magnitude.amax((1, 2, 3), keepdim=True)
     direction = gradient.sign() * largest / largest.sum((1, 2, 3), keepdim=True)
-    return direction.where(is_finite, torch.nan)
+    return replaced(direction, is_lost, torch.nan)
 
 
 def projected_steps(
@@ -96,7 +99,7 @@ def projected_steps(
             rand_init=seeds is not None,
             sanity_checks=False,
         ).detach()
-    return stepped.where(network.is_finite, torch.nan)
+    return replaced(stepped, ~network.is_finite, torch.nan)
 
 
 def sparse_steps(
@@ -141,7 +144,7 @@ def sparse_steps(
             grad_sparsity=float(sparsity),
             sanity_checks=False,
         )
-    return stepped.where(network.is_finite, torch.nan)
+    return replaced(stepped, ~network.is_finite, torch.nan)
 
 
 def noised(images: Tensor, eps: float, seeds: Sequence[int], clip: tuple[float, float]) -> Tensor:
@@ -206,8 +209,8 @@ def spsa_steps(
 
 
 def _are_finite(gradient: Tensor) -> Tensor:
-    """Of which images the gradient is finite, bool ``(N, 1, 1, 1)``."""
-    return gradient.isfinite().flatten(1).all(1).view(-1, 1, 1, 1)
+    """Of which images the gradient is finite, bool ``(N,)``."""
+    return largest_magnitude(gradient).isfinite().flatten()
 
 
 def _order(norm: Literal["inf", 2, 1]) -> float | int:
@@ -276,7 +279,7 @@ class _Stepped:
     """Logits at the pixels to which cleverhans steps, with the gradients that passes give.
 
     Attributes:
-        is_finite: Of which images each gradient was finite, bool ``(N, 1, 1, 1)``.
+        is_finite: Of which images each gradient was finite, bool ``(N,)``.
     """
 
     def __init__(
@@ -290,7 +293,7 @@ class _Stepped:
         self._unwaited = unwaited
         self._pass_at = pass_at
         self._logits_of = logits_of
-        self.is_finite = torch.ones(n, 1, 1, 1, dtype=torch.bool, device=device)
+        self.is_finite = torch.ones(n, dtype=torch.bool, device=device)
 
     def __call__(self, pixels: Tensor) -> Tensor:
         with self._unwaited.left():
@@ -300,7 +303,7 @@ class _Stepped:
 class _Logits(torch.autograd.Function):
     """The logits of a forward pass as a function of its pixels, up to a positive factor on each image's gradient.
 
-    A gradient that is not finite is zero; ``is_finite``, ``(N, 1, 1, 1)``, keeps that there was one.
+    A gradient that is not finite is zero; ``is_finite``, ``(N,)``, keeps that there was one.
     """
 
     @staticmethod
@@ -312,6 +315,6 @@ class _Logits(torch.autograd.Function):
     def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor, None, None]:
         gradient = ctx.forward_pass.loss_gradient(lambda logits: (logits * gradients[0]).sum())
         ctx.is_finite &= _are_finite(gradient)
-        scaled = scaled_near_one(gradient.where(ctx.is_finite, 0))
+        scaled = scaled_near_one(replaced(gradient, ~ctx.is_finite, 0))
         # cleverhans takes views of it, as it may of the gradient of contiguous pixels.
         return scaled.contiguous() if ctx.is_contiguous else scaled, None, None

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from lightning_modules.errors import InputError
+from lightning_modules.host import lies_on_host
 from lightning_modules.networks.libraries.torchvision_facts import IMAGENET_MEAN
 from lightning_modules.networks.observed.facts import Call, Facts, label_of, listed
 from lightning_modules.networks.observed.layouts import Layout
@@ -99,7 +100,12 @@ class Network(nn.Module, Generic[ModuleT]):
                 f"The network takes pixels in [0, 1], and got {images.dtype}; datamodules.batch.pixels_of makes them "
                 "of bytes."
             )
-        return (images - self.mean) / self.std
+        mean, std = self.mean, self.std
+        channels_lie_last = images.ndim == 4 and images.is_contiguous(memory_format=torch.channels_last)
+        if lies_on_host(images) and channels_lie_last and images.shape[1] == len(mean):
+            # Beside a whole row of pixels: a processor's vector instructions do not go in steps of three numbers.
+            mean, std = (_as_row(of, images.shape[3]) for of in (mean, std))
+        return (images - mean).div_(std)
 
     @property
     def original(self) -> nn.Module:
@@ -241,6 +247,11 @@ def uncompiled(module: nn.Module) -> nn.Module:
 
 def layers_of(module: nn.Module) -> dict[str, nn.Module]:
     return {name: layer for name, layer in module.named_modules() if name}
+
+
+def _as_row(of_channels: Tensor, width: int) -> Tensor:
+    """A number for each channel, ``(C, 1, 1)``, at each pixel of a row, ``(1, C, 1, W)``; the channels lie last."""
+    return of_channels.flatten().repeat(width).view(1, 1, width, -1).permute(0, 3, 1, 2)
 
 
 def _names_of_the_inside(network: nn.Module, state_dict: dict[str, Any], prefix: str, *_: Any) -> None:
