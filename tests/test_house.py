@@ -36,6 +36,7 @@ INNER_FLOORS = {
     "running": [
         {"arithmetic", "parsing", "stopping", "synthesis_progress"},
         {"folder"},
+        {"starts"},
         {"cli"},
         {"description", "steps"},
         {"comparison", "demonstration", "evaluation", "packing", "prediction", "training"},
