@@ -29,6 +29,8 @@ MOST_WAITING = 16
 SECONDS_PER_FIGURE = 300.0
 """How long the other process may be silent before it is given up."""
 
+KILLED = "was killed, as where memory is short"
+
 Told = tuple[str, type[Warning], str, int]
 """A warning: what it says, its category, file and line."""
 
@@ -107,12 +109,7 @@ class Drawer:
             RuntimeError: If this figure, or one handed over before, cannot be drawn; names the image.
             OSError: If one cannot be written.
         """
-        future = None
-        if self._pool is not None and not isinstance(figure, Figure):
-            with suppress(Exception):  # such as of a lambda, which this process can draw
-                content = pickle.dumps(figure)
-                future = self._pool.submit(_draw, content, self.folder, name, self.file_format)
-        self._handed.append(_Handed(figure, name, of, future))
+        self._handed.append(_Handed(figure, name, of, self._sent(figure, name)))
         self.look()
         self.wait(MOST_WAITING)
 
@@ -153,6 +150,20 @@ class Drawer:
         self._pool.shutdown()
         self._pool = None
 
+    def _sent(self, figure: Figure | Drawing, name: str) -> Future[Answer] | None:
+        """What the other process is going to say of a figure; None = this one is to draw it."""
+        if self._pool is None or isinstance(figure, Figure):
+            return None
+        try:
+            content = pickle.dumps(figure)
+        except Exception:  # such as of a lambda: of whatever kind, it matters only there
+            return None
+        try:
+            return self._pool.submit(_draw, content, self.folder, name, self.file_format)
+        except BrokenProcessPool:
+            self._give_up(KILLED)
+            return None
+
     def _finish_next(self) -> None:
         """Sees to it that the first figure that is left is drawn."""
         handed = self._handed[self.n_drawn]
@@ -169,7 +180,7 @@ class Drawer:
                 if letters_are_told:
                     take_missing_letters_as_told()
         except BrokenProcessPool:
-            self._give_up("was killed, as where memory is short")
+            self._give_up(KILLED)
             handed.future = None
         except Exception as error:
             raise _named(error, handed.of) from error

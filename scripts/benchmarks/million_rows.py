@@ -94,7 +94,7 @@ def cost_of(job: Callable[[], Any]) -> Cost:
         before, start = _memory("VmRSS"), time.process_time()
         with redirect_stdout(io.StringIO()):
             job()
-        sender.send(Cost(time.process_time() - start, _memory("VmHWM") - before))
+        sender.send(Cost(time.process_time() - start, max(_memory("VmHWM") - before, 1e-6)))
 
     process = multiprocessing.get_context("fork").Process(target=measure)
     process.start()

@@ -185,6 +185,14 @@ def test_a_process_that_is_killed_is_told_and_done_without(drawer: Drawer, tmp_p
     assert drawer.n_drawn == 3
 
 
+def test_one_that_is_killed_while_it_waits_is_told_too(drawer: Drawer) -> None:
+    os.kill(drawer._pid, signal.SIGKILL)
+    wait_until(lambda: drawer._pool is not None and bool(drawer._pool._broken))
+    with pytest.warns(UserWarning, match="that draws figures was killed"):
+        drawer.hand_over(empty, "0", "a.png")
+    assert drawer.n_drawn == 1
+
+
 def sleeping_elsewhere(here: int) -> Figure:
     if os.getpid() != here:
         time.sleep(600)
