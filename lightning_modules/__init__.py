@@ -29,16 +29,16 @@ from lightning_modules.methods.rise import RISE
 from lightning_modules.methods.score_cam import ScoreCAM
 from lightning_modules.methods.smooth_grad import SmoothGrad
 from lightning_modules.methods.var_grad import VarGrad
+from lightning_modules.networks.built_in.vgg16 import VGG16, fold_batch_norm, load_vgg16, save_vgg16
 from lightning_modules.networks.loading import load_network
 from lightning_modules.networks.making import as_network
 from lightning_modules.networks.network import Network
-from lightning_modules.networks.vgg16 import VGG16, fold_batch_norm, load_vgg16, save_vgg16
 from lightning_modules.networks.weights.files import WeightsError
-from lightning_modules.results.attacked_images import read_adversarial
-from lightning_modules.results.kept_maps import read_maps, score_maps
+from lightning_modules.results.kept.images import read_adversarial
+from lightning_modules.results.kept.maps import read_maps, score_maps
 from lightning_modules.robustness import RobustnessModule
+from lightning_modules.running.folder.writer import RunWriter
 from lightning_modules.running.synthesis_progress import SynthesisProgress
-from lightning_modules.running.writer import RunWriter
 
 __all__ = [
     "FGSM",

@@ -26,10 +26,11 @@ from lightning_modules.judging import judged_image, load_judges, measured_image,
 from lightning_modules.networks.loading import load_network
 from lightning_modules.networks.making import Said
 from lightning_modules.networks.network import Network
-from lightning_modules.results.reading import on_host
 from lightning_modules.results.report import Report
-from lightning_modules.results.rows import Rows, read_rows
-from lightning_modules.results.synthesis import (
+from lightning_modules.results.rows.images import Rows
+from lightning_modules.results.rows.parts import read_rows
+from lightning_modules.results.rows.reading import on_host
+from lightning_modules.results.summaries.synthesis import (
     COLUMNS,
     label_of_variant,
     report_synthesis,
@@ -37,8 +38,8 @@ from lightning_modules.results.synthesis import (
     table_of_images,
     tables_of_failures,
 )
+from lightning_modules.results.summaries.verdicts import first_of, verdicts
 from lightning_modules.results.tables import Table
-from lightning_modules.results.verdicts import first_of, verdicts
 from lightning_modules.synthesis import (
     L2,
     VARIANTS,

@@ -30,11 +30,11 @@ from lightning_modules.metrics.randomization import OF_SEEDS, WeightRandomizatio
 from lightning_modules.networks.class_names import find_target
 from lightning_modules.networks.loading import load_network
 from lightning_modules.networks.making import Said
-from lightning_modules.results.attribution import BOXES_HINT, report_attribution, summarize_attribution
-from lightning_modules.results.kept_maps import FOLDER, OPTION, bytes_of_maps, halved, table_of_maps
-from lightning_modules.results.reading import on_host
+from lightning_modules.results.kept.maps import FOLDER, OPTION, bytes_of_maps, halved, table_of_maps
 from lightning_modules.results.report import Report
-from lightning_modules.results.rows import IMAGE_FIELDS, Rows, image_columns, seen_in, with_columns
+from lightning_modules.results.rows.images import IMAGE_FIELDS, Rows, image_columns, seen_in, with_columns
+from lightning_modules.results.rows.reading import on_host
+from lightning_modules.results.summaries.attribution import BOXES_HINT, report_attribution, summarize_attribution
 
 
 class AttributionModule(EvaluationModule):

@@ -28,23 +28,23 @@ from lightning_modules.figures.saving import Drawing
 from lightning_modules.gradients.fitting import results_of_parts
 from lightning_modules.gradients.forward_pass import ForwardPass
 from lightning_modules.networks.network import Network
-from lightning_modules.results.kept import check_room
-from lightning_modules.results.reading import on_host
+from lightning_modules.results.kept.lists import check_room
 from lightning_modules.results.report import SCORES, Report, image_scalars, tag
-from lightning_modules.results.rows import (
+from lightning_modules.results.rows.images import (
     IMAGE_FIELDS,
     Row,
     Rows,
     failed_rows,
     image_columns,
-    read_rows,
     seen_in,
-    summarize_images,
     with_columns,
     with_failures_alone,
 )
+from lightning_modules.results.rows.parts import read_rows
+from lightning_modules.results.rows.reading import on_host
+from lightning_modules.results.rows.stored import numbers_of
 from lightning_modules.results.scores import mean_with_interval, summarize_score
-from lightning_modules.results.stored import numbers_of
+from lightning_modules.results.summaries.images import summarize_images
 from lightning_modules.results.tables import Table
 
 LEGEND = (

@@ -19,7 +19,8 @@ from datamodules.batch import UPRIGHT, Batch, Photos, pixels_of
 from lightning_modules.gradients.fitting import results_of_parts
 from lightning_modules.networks.network import Network
 from lightning_modules.results.report import unturned_note
-from lightning_modules.results.rows import Row, write_part
+from lightning_modules.results.rows.images import Row
+from lightning_modules.results.rows.parts import write_part
 from lightning_modules.synthesis import Channel, Objective, responses
 from lightning_modules.whole_files import written_whole
 

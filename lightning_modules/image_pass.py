@@ -10,7 +10,7 @@ from torch import Tensor
 from datamodules.batch import UnitBatch
 from lightning_modules.figures.synthesis import Growth
 from lightning_modules.options import plain_name
-from lightning_modules.results.rows import Row
+from lightning_modules.results.rows.images import Row
 from lightning_modules.synthesis import Objective, Progress
 
 

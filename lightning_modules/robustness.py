@@ -39,8 +39,7 @@ from lightning_modules.metrics.similarity import Ranking, rank_correlation, top_
 from lightning_modules.networks.loading import load_network
 from lightning_modules.networks.making import Said
 from lightning_modules.networks.network import Network
-from lightning_modules.results.attacked import ATTACK_FIELDS, AtBudget, attacked_rows
-from lightning_modules.results.attacked_images import (
+from lightning_modules.results.kept.images import (
     FOLDER,
     OPTION,
     bytes_of_image,
@@ -48,16 +47,17 @@ from lightning_modules.results.attacked_images import (
     pictures_of,
     table_of_pixels,
 )
-from lightning_modules.results.reading import on_host
 from lightning_modules.results.report import Report
-from lightning_modules.results.robustness import (
+from lightning_modules.results.rows.attacked import ATTACK_FIELDS, AtBudget, attacked_rows
+from lightning_modules.results.rows.images import IMAGE_FIELDS, Rows, seen_in
+from lightning_modules.results.rows.reading import on_host
+from lightning_modules.results.summaries.robustness import (
     RANK_CORRELATION,
     TOP_OVERLAP,
     report_robustness,
     summarize_robustness,
 )
-from lightning_modules.results.rows import IMAGE_FIELDS, Rows, seen_in
-from lightning_modules.results.transfer import ROUNDED_FIELDS, transfer_rates, with_transfer
+from lightning_modules.results.summaries.transfer import ROUNDED_FIELDS, transfer_rates, with_transfer
 
 
 class _Evaluated(NamedTuple):

@@ -13,7 +13,7 @@ from benchmarks.all_rows import ROWS
 from benchmarks.outcome import run_benchmark
 
 from lightning_modules.running import run_main
-from lightning_modules.running.parser import HelpfulParser
+from lightning_modules.running.parsing.parser import HelpfulParser
 
 
 def main(args: list[str] | None = None) -> None:

@@ -14,8 +14,8 @@ import _while_importing  # noqa: F401  first
 
 from datamodules import write_pictures, write_shapes
 from lightning_modules.running import demonstrate, run_main
-from lightning_modules.running.parser import HelpfulParser
-from lightning_modules.running.run_folder import RunFolder
+from lightning_modules.running.folder.run_folder import RunFolder
+from lightning_modules.running.parsing.parser import HelpfulParser
 
 
 def main(args: list[str] | None = None) -> int:

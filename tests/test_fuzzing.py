@@ -30,7 +30,7 @@ from datamodules.reading.samples import SampleReader
 from datamodules.sources.listing import LoaderOptions, Share
 from datamodules.sources.shards import list_shards
 from lightning_modules import VGG16, InputError, WeightsError, load_vgg16, save_vgg16
-from lightning_modules.running.run_folder import RunError
+from lightning_modules.running.folder.run_folder import RunError
 
 BOOST = int(os.environ.get("VGG_LENS_FUZZ", "1"))
 """How many times as many examples are tried; if more, other ones each time."""

@@ -21,6 +21,26 @@ FLOORS = [
     {"activation_maximization", "attribution", "classifier", "robustness"},
     {"running"},
 ]
+# Of the rooms that are large enough to have floors of their own.
+INNER_FLOORS = {
+    "networks": [
+        {"enabled", "libraries", "class_names"},
+        {"class_files", "outputs"},
+        {"observed"},
+        {"network"},
+        {"making", "weights"},
+        {"built_in"},
+        {"loading"},
+    ],
+    "running": [
+        {"parsing", "stopping", "synthesis_progress"},
+        {"folder"},
+        {"cli"},
+        {"description", "steps"},
+        {"comparison", "demonstration", "evaluation", "packing", "prediction", "training"},
+    ],
+    "results": [{"tables"}, {"report", "scores"}, {"rows"}, {"kept", "summaries"}, {"comparison"}],
+}
 # Of datamodules, likewise.
 DATA_FLOORS = [
     {"errors", "imagenet", "writing"},
@@ -52,10 +72,11 @@ def floor_of(room: str, floors: list[set[str]]) -> int:
 
 
 def assert_goes_down(file: Path, package: str, floors: list[set[str]]) -> None:
-    room = file.relative_to(ROOT / package).with_suffix("").parts[0]
+    """Args: the file, the package as it is imported, and the floors of what lies in it."""
+    room = file.relative_to(ROOT / package.replace(".", "/")).with_suffix("").parts[0]
     for name in imports_of(file):
         if name.startswith(f"{package}."):
-            other = name.split(".")[1]
+            other = name.removeprefix(f"{package}.").split(".")[0]
             assert other == room or floor_of(other, floors) < floor_of(room, floors), f"{file} imports {name}"
 
 
@@ -74,6 +95,8 @@ def test_imports_go_down(file: Path) -> None:
         of_data = {name for name in imported if name.split(".")[0] == "datamodules"}
         assert not {name for name in of_data if not name.startswith("datamodules.batch.")}
         assert_goes_down(file, package, FLOORS)
+        if inner[0] in INNER_FLOORS and inner[1:] != ["__init__"]:
+            assert_goes_down(file, f"lightning_modules.{inner[0]}", INNER_FLOORS[inner[0]])
 
 
 def test_cleverhans_lives_behind_one_adapter() -> None:

@@ -98,7 +98,7 @@ def accuracy_figure(
     """Accuracy and success over eps and, beside them, how far the explanations moved, from a run's summary.
 
     Args:
-        summary: See :func:`~lightning_modules.results.robustness.summarize_robustness`.
+        summary: See :func:`~lightning_modules.results.summaries.robustness.summarize_robustness`.
         title: The first line.
         elsewhere: For each budget where else its images succeed, and how often; None where there is nothing to tell.
     """

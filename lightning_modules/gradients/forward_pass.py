@@ -3,25 +3,21 @@
 from __future__ import annotations
 
 import hashlib
-from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
-from dataclasses import replace
+from collections.abc import Callable, Sequence
 from functools import cached_property
 from threading import RLock
-from typing import Any
 
 import torch
 from torch import Tensor
 
 from lightning_modules.errors import InputError
 from lightning_modules.gradients.needs import Needs
+from lightning_modules.gradients.recording import recorded, with_labels
 from lightning_modules.gradients.rectifiers import RectifierRule, check_guided_rule, tell_guided_rule
 from lightning_modules.networks.enabled import gradients_enabled
-from lightning_modules.networks.facts import place
 from lightning_modules.networks.network import Network
-from lightning_modules.networks.observation import looked_at, visible_torchscript
-from lightning_modules.networks.operators import REENTRANT
+from lightning_modules.networks.observed.observation import visible_torchscript
+from lightning_modules.networks.observed.operators import REENTRANT
 
 
 def keys_of(images: Tensor) -> list[str]:
@@ -95,7 +91,7 @@ class ForwardPass:
         if needs is not None and needs.guided_gradient:
             check_guided_rule(network)
         self.network = network
-        self.needs = needs = _with_labels(Needs() if needs is None else needs, network)
+        self.needs = needs = with_labels(Needs() if needs is None else needs, network)
         self._keys = None if keys is None else list(keys)
         self._rule = RectifierRule()
         self._gradients: dict[str, Tensor] = {}
@@ -119,7 +115,7 @@ class ForwardPass:
         if not self.needs.layers and not self.needs.guided_gradient:
             with visible_torchscript():
                 return self.network(self.images), {}
-        with _recorded(self.network, self.needs) as activations, visible_torchscript():
+        with recorded(self.network, self.needs) as activations, visible_torchscript():
             # Past the compiled code, if there is any, which hooks do not reach.
             logits = self.network.uncompiled_logits(self.images)
         return logits, activations
@@ -278,52 +274,6 @@ class ForwardPass:
             f"The logits of {self.network.name} have no gradient with respect to the pixels: somewhere its forward "
             "leaves PyTorch's autograd (torch.no_grad, detach, NumPy, a network frozen for inference)."
         )
-
-
-def _with_labels(needs: Needs, network: Network) -> Needs:
-    """The needs with the layers under their labels, however they were named.
-
-    Raises:
-        InputError: If there is no such layer.
-    """
-    if not needs.layers:
-        return needs
-    activations, gradients = (
-        frozenset(map(network.label, layers)) for layers in (needs.activations, needs.layer_gradients)
-    )
-    return replace(needs, activations=activations, layer_gradients=gradients)
-
-
-@contextmanager
-def _recorded(network: Network, needs: Needs) -> Iterator[dict[str, Tensor]]:
-    """Keeps the outputs of the layers needed while the network runs, in the dict that it yields.
-
-    Where the graph has not begun, as nothing before needs a gradient, it begins at the output.
-    """
-    labels: dict[str, dict[int, str]] = {}
-    for label in needs.layers:
-        name, number = place(label)
-        labels.setdefault(name, {})[number] = label
-    activations: dict[str, Tensor] = {}
-    n_calls: Counter[str] = Counter()
-
-    def keep(name: str, output: Any) -> Tensor | None:
-        label = labels[name].get(n_calls[name])
-        n_calls[name] += 1
-        if label is None:
-            return None
-        if not isinstance(output, Tensor):
-            raise InputError(f"Layer {label!r} gives a {type(output).__name__}, not a tensor; name another layer.")
-        begins = label in needs.layer_gradients and output.is_floating_point() and not output.requires_grad
-        activations[label] = output.detach().requires_grad_() if begins else output
-        # The layers after it get a copy: one that works in place would overwrite what is kept.
-        return activations[label].clone()
-
-    layers = network.layers
-    with looked_at({name: layers[name] for name in labels}, keep):
-        yield activations
-    if idle := sorted(needs.layers - activations.keys()):
-        raise InputError(f"{network.name} has the layer {idle[0]!r}, but does not call it, or not in this thread.")
 
 
 def _full_precision(tensor: Tensor) -> Tensor:

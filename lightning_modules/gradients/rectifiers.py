@@ -15,7 +15,7 @@ from torch.utils.checkpoint import CheckpointError
 
 from lightning_modules.errors import InputError
 from lightning_modules.networks.network import Network
-from lightning_modules.networks.nonlinearities import (
+from lightning_modules.networks.observed.nonlinearities import (
     Nonlinearities,
     activations_between,
     counted,

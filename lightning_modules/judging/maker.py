@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from lightning_modules.networks.network import Network
-from lightning_modules.results.rows import FAULTS, Row, faults_of
+from lightning_modules.results.rows.images import FAULTS, Row, faults_of
 from lightning_modules.synthesis import Objective, RandomShift, generators, respond, total_variation
 
 

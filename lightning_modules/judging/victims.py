@@ -10,9 +10,9 @@ import torch
 
 from lightning_modules.judging.judges import Judge, Role, load_beside
 from lightning_modules.networks.network import Network
-from lightning_modules.results.reading import on_host
-from lightning_modules.results.rows import errors_of_logits
-from lightning_modules.results.transfer import victim_columns
+from lightning_modules.results.rows.images import errors_of_logits
+from lightning_modules.results.rows.reading import on_host
+from lightning_modules.results.summaries.transfer import victim_columns
 
 _TYPES = {"success": pa.bool_(), "probability": pa.float64(), "prediction_name": pa.string()}
 

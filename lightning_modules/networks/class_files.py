@@ -11,7 +11,7 @@ from typing import Any
 
 from datamodules.batch import ClassTable
 from lightning_modules.errors import InputError
-from lightning_modules.networks.torchvision_facts import imagenet_class_names
+from lightning_modules.networks.libraries.torchvision_facts import imagenet_class_names
 
 _WNID = re.compile(r"n\d{8}")
 

@@ -15,11 +15,16 @@ from torch import nn
 from torchvision.models import WeightsEnum, list_models
 
 from lightning_modules.errors import InputError, described
-from lightning_modules.networks.efficientnet_lite0 import load_efficientnet_lite0
+from lightning_modules.networks.built_in.efficientnet_lite0 import load_efficientnet_lite0
+from lightning_modules.networks.built_in.vgg16 import load_vgg16
+from lightning_modules.networks.libraries.torchvision_facts import (
+    builder_of,
+    named_entry,
+    torchvision_preset,
+    weights_of,
+)
 from lightning_modules.networks.making import Said, as_network
 from lightning_modules.networks.network import Network, uncompiled
-from lightning_modules.networks.torchvision_facts import builder_of, named_entry, torchvision_preset, weights_of
-from lightning_modules.networks.vgg16 import load_vgg16
 from lightning_modules.networks.weights.files import WeightsError, download, find_file
 from lightning_modules.networks.weights.loading import TOLD_BY_FILES, loaded, tell
 from lightning_modules.networks.weights.state_dicts import read_state_dict

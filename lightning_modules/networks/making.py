@@ -13,13 +13,13 @@ from torch import Tensor, nn
 from datamodules.batch import INTERPOLATIONS, LONGEST_SIDE
 from lightning_modules.errors import InputError
 from lightning_modules.networks.class_files import read_class_names
-from lightning_modules.networks.facts import place
+from lightning_modules.networks.libraries.presets import Preset
+from lightning_modules.networks.libraries.timm_facts import timm_preset
+from lightning_modules.networks.libraries.torchvision_facts import imagenet_class_names, torchvision_preset
 from lightning_modules.networks.network import Network, layers_of, uncompiled
-from lightning_modules.networks.observation import observe
+from lightning_modules.networks.observed.facts import place
+from lightning_modules.networks.observed.observation import observe
 from lightning_modules.networks.outputs import OutputKind, check_kind, known_kind
-from lightning_modules.networks.presets import Preset
-from lightning_modules.networks.timm_facts import timm_preset
-from lightning_modules.networks.torchvision_facts import imagenet_class_names, torchvision_preset
 
 ModuleT = TypeVar("ModuleT", bound=nn.Module)
 Size = int | Literal["own"] | None

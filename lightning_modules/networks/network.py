@@ -10,10 +10,10 @@ import torch
 from torch import Tensor, nn
 
 from lightning_modules.errors import InputError
-from lightning_modules.networks.facts import Call, Facts, label_of, listed
-from lightning_modules.networks.layouts import Layout
+from lightning_modules.networks.libraries.torchvision_facts import IMAGENET_MEAN
+from lightning_modules.networks.observed.facts import Call, Facts, label_of, listed
+from lightning_modules.networks.observed.layouts import Layout
 from lightning_modules.networks.outputs import OutputKind, as_logits
-from lightning_modules.networks.torchvision_facts import IMAGENET_MEAN
 
 ModuleT = TypeVar("ModuleT", bound=nn.Module)
 
@@ -145,7 +145,7 @@ class Network(nn.Module, Generic[ModuleT]):
         return {label: call.layout.channels for label, call in calls if call.layout is not None}
 
     def label(self, text: str) -> str:
-        """The call of a layer that is meant by ``text``, see :func:`~lightning_modules.networks.facts.label_of`."""
+        """The call of a layer that is meant by ``text``, see :func:`.observed.facts.label_of`."""
         return label_of(self.facts, text, self.layers, self.name)
 
     def call(self, text: str) -> Call:

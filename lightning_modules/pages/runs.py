@@ -17,8 +17,9 @@ from lightning_modules.figures.saving import is_of_one_image
 from lightning_modules.pages.page import Page, Section
 from lightning_modules.pages.pictures import Album, in_words
 from lightning_modules.pages.told import Told
-from lightning_modules.results.rows import Row, columns_of_rows, read_rows
-from lightning_modules.results.stored import StoredRows
+from lightning_modules.results.rows.images import Row
+from lightning_modules.results.rows.parts import columns_of_rows, read_rows
+from lightning_modules.results.rows.stored import StoredRows
 from lightning_modules.results.tables import Table
 
 MOST_FIGURES, MOST_IMAGES, MOST_PANELS, MOST_FAILURES, MOST_ROWS = 12, 48, 16, 20, 100

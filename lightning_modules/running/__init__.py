@@ -8,11 +8,11 @@ from lightning_modules.running.comparison import run_comparison
 from lightning_modules.running.demonstration import demonstrate
 from lightning_modules.running.description import run_description
 from lightning_modules.running.evaluation import EvaluationCLI, run_evaluation
+from lightning_modules.running.folder.run_folder import RunError, RunFolder
+from lightning_modules.running.folder.writer import RunWriter
 from lightning_modules.running.packing import packing_options
 from lightning_modules.running.prediction import run_prediction
-from lightning_modules.running.run_folder import RunError, RunFolder
 from lightning_modules.running.training import run_training
-from lightning_modules.running.writer import RunWriter
 
 __all__ = [
     "EvaluationCLI",

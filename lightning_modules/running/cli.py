@@ -31,8 +31,8 @@ from lightning_modules.errors import InputError
 from lightning_modules.escaping import plain_lines, show_warnings_plainly
 from lightning_modules.gradients.memory import keep_freed_memory
 from lightning_modules.running import stopping
-from lightning_modules.running.parser import HelpfulParser
-from lightning_modules.running.run_folder import RunError
+from lightning_modules.running.folder.run_folder import RunError
+from lightning_modules.running.parsing.parser import HelpfulParser
 
 MOST_ON_A_CPU = 8
 """Processes for each CPU: as many as a test may want, far fewer than a slip of the keyboard asks for."""

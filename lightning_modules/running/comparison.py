@@ -18,7 +18,7 @@ from lightning_modules.figures.differences import differences_figure, pictures_b
 from lightning_modules.figures.saving import name_of_one_image, save_figure
 from lightning_modules.pages.runs import page_of_run
 from lightning_modules.pages.told import Told
-from lightning_modules.results.compared import (
+from lightning_modules.results.comparison.differences import (
     EVERY,
     Changed,
     most_changed,
@@ -27,20 +27,20 @@ from lightning_modules.results.compared import (
     summarize_comparisons,
     table_of_changed,
 )
-from lightning_modules.results.measured import FLAGS, Measured
-from lightning_modules.results.pairing import Pairs, pairs_of
+from lightning_modules.results.comparison.measured import FLAGS, Measured
+from lightning_modules.results.comparison.pairing import Pairs, pairs_of
 from lightning_modules.results.report import Report, describe_images, flat_settings
-from lightning_modules.running.board import Board
 from lightning_modules.running.cli import as_typed
-from lightning_modules.running.finished_run import (
+from lightning_modules.running.folder.board import Board
+from lightning_modules.running.folder.finished_run import (
     FinishedRun,
     other_settings,
     read_finished_run,
     refuse_other_measures,
 )
-from lightning_modules.running.parser import HelpfulParser
-from lightning_modules.running.provenance import git_commit, versions
-from lightning_modules.running.run_folder import RunError, RunFolder, write_text
+from lightning_modules.running.folder.provenance import git_commit, versions
+from lightning_modules.running.folder.run_folder import RunError, RunFolder, write_text
+from lightning_modules.running.parsing.parser import HelpfulParser
 
 
 class Compared(NamedTuple):

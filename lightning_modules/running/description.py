@@ -21,15 +21,15 @@ from lightning_modules.methods.rise import RISE
 from lightning_modules.methods.score_cam import ScoreCAM
 from lightning_modules.methods.smooth_grad import SmoothGrad
 from lightning_modules.methods.var_grad import VarGrad
-from lightning_modules.networks.facts import place, shown
+from lightning_modules.networks.built_in.vgg16 import WEIGHTS_HELP
 from lightning_modules.networks.loading import NETWORK_HELP, load_network
 from lightning_modules.networks.making import Said
 from lightning_modules.networks.network import Network
-from lightning_modules.networks.nonlinearities import in_words
-from lightning_modules.networks.vgg16 import WEIGHTS_HELP
+from lightning_modules.networks.observed.facts import place, shown
+from lightning_modules.networks.observed.nonlinearities import in_words
 from lightning_modules.results.tables import Table
 from lightning_modules.running.cli import import_from_here
-from lightning_modules.running.parser import HelpfulParser
+from lightning_modules.running.parsing.parser import HelpfulParser
 
 METHODS: tuple[AttributionMethod, ...] = (
     *(GradCAM(), GradCAMPlusPlus(), XGradCAM(), HiResCAM(), LayerCAM()),

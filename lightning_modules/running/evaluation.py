@@ -22,16 +22,16 @@ from datamodules.batch import EvaluationData
 from lightning_modules.escaping import plain, plain_lines
 from lightning_modules.evaluation import RunModule
 from lightning_modules.figures.saving import FigureFormat
+from lightning_modules.networks.built_in.vgg16 import WEIGHTS_HELP
 from lightning_modules.networks.loading import NETWORK_HELP
-from lightning_modules.networks.vgg16 import WEIGHTS_HELP
 from lightning_modules.pages.runs import page_of_run
 from lightning_modules.pages.told import Told
 from lightning_modules.results.report import describe_images, flat_settings
-from lightning_modules.results.rows import done_paths, refuse_other_columns
+from lightning_modules.results.rows.parts import done_paths, refuse_other_columns
 from lightning_modules.running.cli import RunCLI, as_typed
-from lightning_modules.running.provenance import device_names, git_commit, seeds, versions, weights_sha256
-from lightning_modules.running.run_folder import RunError, RunFolder, write_text
-from lightning_modules.running.writer import RunWriter
+from lightning_modules.running.folder.provenance import device_names, git_commit, seeds, versions, weights_sha256
+from lightning_modules.running.folder.run_folder import RunError, RunFolder, write_text
+from lightning_modules.running.folder.writer import RunWriter
 from lightning_modules.whole_files import naming
 
 

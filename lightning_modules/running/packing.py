@@ -7,7 +7,7 @@ from jsonargparse import Namespace
 from datamodules.batch import DataError
 from lightning_modules.networks.network import Network
 from lightning_modules.running.description import add_network_options, network_of
-from lightning_modules.running.parser import HelpfulParser
+from lightning_modules.running.parsing.parser import HelpfulParser
 
 TEXTS = {
     "data.root": "Folder of class folders, or of images.",

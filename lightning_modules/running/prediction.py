@@ -14,8 +14,8 @@ from lightning_modules.escaping import in_rich
 from lightning_modules.results.report import unturned_note
 from lightning_modules.results.tables import Table
 from lightning_modules.running.description import add_network_options, network_of
-from lightning_modules.running.parser import HelpfulParser
-from lightning_modules.running.run_folder import RunError
+from lightning_modules.running.folder.run_folder import RunError
+from lightning_modules.running.parsing.parser import HelpfulParser
 
 
 def run_prediction(

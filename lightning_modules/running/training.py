@@ -13,11 +13,11 @@ from pytorch_lightning.cli import LightningArgumentParser
 from pytorch_lightning.utilities.rank_zero import rank_zero_info
 
 from datamodules.batch import UPRIGHT
-from lightning_modules.networks.vgg16 import load_vgg16, save_vgg16
+from lightning_modules.networks.built_in.vgg16 import load_vgg16, save_vgg16
 from lightning_modules.results.report import unturned_note
 from lightning_modules.running import stopping
 from lightning_modules.running.cli import RunCLI
-from lightning_modules.running.run_folder import RunError, RunFolder
+from lightning_modules.running.folder.run_folder import RunError, RunFolder
 from lightning_modules.whole_files import naming
 
 GOES_ON = "The same command goes on after the last epoch that was whole."

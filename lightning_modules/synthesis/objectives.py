@@ -12,9 +12,9 @@ import torch
 from torch import Tensor
 
 from lightning_modules.errors import InputError
-from lightning_modules.networks.facts import place
 from lightning_modules.networks.network import Network
-from lightning_modules.networks.observation import looked_at
+from lightning_modules.networks.observed.facts import place
+from lightning_modules.networks.observed.observation import looked_at
 from lightning_modules.options import NamedByOptions
 
 

@@ -26,10 +26,10 @@ from lightning_modules.evaluation import EvaluationModule
 from lightning_modules.figures.saving import save_figure
 from lightning_modules.pages.runs import page_of_run
 from lightning_modules.pages.told import Told
-from lightning_modules.results.rows import done_paths
-from lightning_modules.results.stored import StoredRows
+from lightning_modules.results.rows.parts import done_paths
+from lightning_modules.results.rows.stored import StoredRows
 from lightning_modules.running import run_comparison
-from lightning_modules.running.board import Board
+from lightning_modules.running.folder.board import Board
 
 SIZES = (12_000, 120_000, 1_200_000)
 N_CLASSES, ROWS_PER_PART = 1000, 8192

@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import os
 from pathlib import Path
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import numpy as np
 import pyarrow as pa
@@ -15,7 +15,7 @@ from torch import Tensor
 from datamodules import ClassIndexDataModule, DataError, Preprocess
 from lightning_modules import ActivationMaximizationModule, InputError, Network, RunWriter, load_network
 from lightning_modules.exemplars import read_exemplars
-from lightning_modules.results.rows import read_rows
+from lightning_modules.results.rows.parts import read_rows
 from lightning_modules.synthesis import (
     Channel,
     LogitMargin,
@@ -71,7 +71,7 @@ def pixels(out: Path, row: dict) -> np.ndarray:
 
 @pytest.mark.slow
 def test_a_class_alone_equals_it_in_a_batch_in_any_order(tmp_path: Path) -> None:
-    options = {"weights": "shapes", "steps": 40, "n_figures": 0}
+    options = {"weights": "shapes", "steps": 12, "n_fresh": 4, "n_figures": 0}
     batch = run(tmp_path / "batch", ActivationMaximizationModule(**options), "all")  # type: ignore[arg-type]
     some = run(tmp_path / "some", ActivationMaximizationModule(**options), ["star", "heart"], 1)  # type: ignore[arg-type]
     # Under no_grad, as gloo has it, instead of inference mode.
@@ -86,7 +86,7 @@ def test_a_class_alone_equals_it_in_a_batch_in_any_order(tmp_path: Path) -> None
 
 @pytest.mark.slow
 def test_an_unfilled_pass_is_as_a_full_one(tmp_path: Path) -> None:
-    options = {"weights": "shapes", "steps": 30, "n_figures": 0, "images_per_pass": 3}
+    options = {"weights": "shapes", "steps": 12, "n_fresh": 4, "n_figures": 0, "images_per_pass": 3}
     four = run(tmp_path / "four", ActivationMaximizationModule(**options), [0, 1, 2, 3])  # type: ignore[arg-type]
     one = run(tmp_path / "one", ActivationMaximizationModule(**options), [3])  # type: ignore[arg-type]
     assert [row["target"] for row in four] == [0, 1, 2, 3]
@@ -135,7 +135,8 @@ def test_channels(tmp_path: Path, shapes_network: Network) -> None:
 
 @pytest.mark.slow
 def test_ablation(tmp_path: Path) -> None:
-    module = ActivationMaximizationModule("shapes", steps=20, ablation=True, regularizers=[TotalVariation(3000)])
+    options: Any = {"steps": 12, "n_fresh": 1, "regularizers": [TotalVariation(3000)]}
+    module = ActivationMaximizationModule("shapes", **options, ablation=True)
     rows = run(tmp_path, module, ["star", "arrow"])
     assert [row["path"] for row in rows] == ["0000_arrow_seed0.png"] * 4 + ["0007_star_seed0.png"] * 4
     assert len({row["image"] for row in rows}) == 8
@@ -150,9 +151,7 @@ def test_ablation(tmp_path: Path) -> None:
     assert summary["variants"]["both"]["n"] == 2
     assert "TV stands for the penalties [TotalVariation(weight=3000)], shifts for" in module.report(summary).notes[-1]
     # The plain run makes the image that the ablation calls both.
-    (plain,) = run(
-        tmp_path / "plain", ActivationMaximizationModule("shapes", steps=20, regularizers=[TotalVariation(3000)]), 0
-    )
+    (plain,) = run(tmp_path / "plain", ActivationMaximizationModule("shapes", **options), 0)
     both = next(row for row in rows if row["variant"] == "both")
     assert np.array_equal(pixels(tmp_path / "plain", plain), pixels(tmp_path, both))
 
@@ -319,7 +318,9 @@ def test_an_image_of_a_real_network_and_what_another_says_of_it(tmp_path: Path, 
     if not weights.is_file():
         pytest.skip("needs the weights of squeezenet1_0, in the file that VGG_LENS_SQUEEZENET names")
     network = "torchvision.models.squeezenet1_0"
-    module = ActivationMaximizationModule(str(weights), network=network, steps=64, judges=["efficientnet_lite0"])
+    module = ActivationMaximizationModule(
+        str(weights), network=network, steps=8, n_fresh=2, judges=["efficientnet_lite0"]
+    )
     (row,) = run(tmp_path, module, ["goldfish"])
     judge = load_network("efficientnet_lite0")
     probabilities = judge(Preprocess(None, 224, "bicubic")(Image.open(tmp_path / "images" / row["image"]))[None])
@@ -356,7 +357,7 @@ def test_bad_options(options: dict, message: str) -> None:
 @pytest.mark.slow
 def test_full_size(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, random_vgg16: Network) -> None:
     monkeypatch.setattr("lightning_modules.activation_maximization.load_network", lambda *args: random_vgg16)
-    module = ActivationMaximizationModule("random", steps=4, n_fresh=1)
+    module = ActivationMaximizationModule("random", steps=2, n_fresh=1)
     data = ["n02123045", "features.10:3"]
     rows = {row["name"]: row for row in run(tmp_path, module, data)}
     assert set(rows) == {"tabby", "features.10:3"}

@@ -17,9 +17,9 @@ from datamodules.batch import with_pixels
 from lightning_modules import FGSM, PGD, Attack, ForwardPass, GradCAM, InputError, RobustnessModule, explain
 from lightning_modules.attacks.budgets import parse_sweep
 from lightning_modules.metrics import rank_correlation, top_overlap
-from lightning_modules.results.robustness import summarize_robustness
-from lightning_modules.results.rows import part_name, read_rows, write_part
-from lightning_modules.results.stored import StoredRows
+from lightning_modules.results.rows.parts import part_name, read_rows, write_part
+from lightning_modules.results.rows.stored import StoredRows
+from lightning_modules.results.summaries.robustness import summarize_robustness
 
 EPS = ["1/255", "2/255", "4/255", "8/255"]
 

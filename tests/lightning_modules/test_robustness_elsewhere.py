@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from datamodules.batch import pixels_of
 from lightning_modules import FGSM, PGD, InputError, RobustnessModule, load_network
-from lightning_modules.results.attacked_images import in_bytes
+from lightning_modules.results.kept.images import in_bytes
 from tests.lightning_modules.fragile import NETWORK, batch_of, dim_images
 from tests.lightning_modules.waits import put_on_device, waits_counted
 

@@ -238,7 +238,7 @@ def _run(
 
     import torch
 
-    from lightning_modules.running import writer
+    from lightning_modules.running.folder import writer
 
     torch.set_num_threads(1)
     if largest_file is not None:

@@ -13,7 +13,7 @@ from evaluate_attribution import main
 
 from datamodules import FolderListing
 from datamodules.reading import samples
-from lightning_modules.results.rows import read_rows
+from lightning_modules.results.rows.parts import read_rows
 from tests.scripts.processes import complete
 from tests.zoo import VANISHING, make_zoo, read_or_crash
 

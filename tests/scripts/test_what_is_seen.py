@@ -13,8 +13,8 @@ from PIL import ExifTags, Image
 
 from datamodules.reading.bit_depths import DIM
 from lightning_modules import AttributionModule
-from lightning_modules.results.rows import read_rows
-from lightning_modules.running.run_folder import RunError
+from lightning_modules.results.rows.parts import read_rows
+from lightning_modules.running.folder.run_folder import RunError
 from tests.lightning_modules.fragile import NETWORK
 
 OPTIONS = [

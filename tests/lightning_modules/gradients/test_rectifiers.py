@@ -25,7 +25,7 @@ from lightning_modules import (
 )
 from lightning_modules.gradients.rectifiers import RectifierRule
 from lightning_modules.methods.explain import joined_needs
-from tests.lightning_modules.networks.test_nonlinearities import Own
+from tests.lightning_modules.networks.observed.test_nonlinearities import Own
 from tests.references import relative_error
 
 ZERO = torch.zeros((), dtype=torch.float64)

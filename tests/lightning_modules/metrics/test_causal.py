@@ -8,7 +8,7 @@ from torch import Tensor, nn
 
 from lightning_modules import ForwardPass, GradCAM, InputError, Network, as_network
 from lightning_modules.metrics import AverageDrop, InsertionDeletion, area_under_curve, probability_curve, rise_blur
-from lightning_modules.networks.torchvision_facts import IMAGENET_MEAN
+from lightning_modules.networks.libraries.torchvision_facts import IMAGENET_MEAN
 from tests.references import full_pass
 
 BATCH: dict = {}

@@ -18,7 +18,7 @@ from lightning_modules.methods.maps import magnitude
 from lightning_modules.metrics import InsertionDeletion
 from tests.references import rise_auc, rise_scores
 
-STEP = 224 * 8
+STEP = 224 * 16
 
 
 @pytest.mark.photos

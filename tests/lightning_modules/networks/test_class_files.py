@@ -12,7 +12,7 @@ import torch
 
 from lightning_modules import InputError
 from lightning_modules.networks.class_files import read_class_names
-from lightning_modules.networks.torchvision_facts import imagenet_class_names
+from lightning_modules.networks.libraries.torchvision_facts import imagenet_class_names
 
 CAT_DOG = ["cat", "dog"]
 

@@ -67,7 +67,7 @@ def test_an_instance_is_told_from_its_likes() -> None:
     """EfficientNets differ in size, interpolation and, V2-L, in normalization."""
     with torch.device("meta"):
         modules = {name: models.get_model(name) for name in ("efficientnet_b3", "efficientnet_v2_l")}
-    from lightning_modules.networks.torchvision_facts import torchvision_preset
+    from lightning_modules.networks.libraries.torchvision_facts import torchvision_preset
 
     for name, module in modules.items():
         found, expected = torchvision_preset(module), models.get_model_weights(name).DEFAULT.transforms()
@@ -189,7 +189,7 @@ def test_predictions_of_photos_are_torchvisions(
     preset = models.SqueezeNet1_0_Weights.IMAGENET1K_V1.transforms()
     network = load_network(WAYS[way], squeezenet_weights)
     prepare = Preprocess(network.resize_size, network.input_size)
-    files = sorted(photos.rglob("*.*"))[:: 1 if way == "builder" else 7]
+    files = sorted(photos.rglob("*.*"))[:: 1 if way == "builder" else 14]
     images = [v2.functional.to_pil_image(torchvision.io.decode_image(str(file), "RGB")) for file in files]
     with torch.inference_mode():
         expected = plain_squeezenet(torch.stack([preset(image) for image in images]))

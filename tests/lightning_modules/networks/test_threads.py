@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from lightning_modules import ForwardPass, GradCAM, InputError, Needs, as_network, explain
-from lightning_modules.networks.observation import looked_at
+from lightning_modules.networks.observed.observation import looked_at
 
 
 class Meeting(nn.Module):

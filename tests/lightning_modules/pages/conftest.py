@@ -13,7 +13,7 @@ from PIL import Image
 
 from lightning_modules.figures.saving import save_figure
 from lightning_modules.pages.told import Told
-from lightning_modules.results.rows import write_part
+from lightning_modules.results.rows.parts import write_part
 from lightning_modules.results.tables import Table
 
 FIELDS = [

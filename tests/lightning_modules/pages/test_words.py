@@ -20,12 +20,12 @@ from lightning_modules.metrics import (
     WeightRandomization,
 )
 from lightning_modules.pages.words import explained_words
-from lightning_modules.results.attribution import report_attribution
 from lightning_modules.results.report import Report
-from lightning_modules.results.robustness import report_robustness
-from lightning_modules.results.synthesis import NUMBERS, report_synthesis, table_of_images
+from lightning_modules.results.summaries.attribution import report_attribution
+from lightning_modules.results.summaries.robustness import report_robustness
+from lightning_modules.results.summaries.synthesis import NUMBERS, report_synthesis, table_of_images
+from lightning_modules.results.summaries.verdicts import verdict_columns
 from lightning_modules.results.tables import Table
-from lightning_modules.results.verdicts import verdict_columns
 
 COUNTS: dict[str, Any] = dict.fromkeys(("n_images", "n_failed", "n_box_errors", "n_labelled"), 2)
 METRICS = (

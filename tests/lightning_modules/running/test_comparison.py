@@ -17,7 +17,7 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 from lightning_modules.errors import InputError
 from lightning_modules.figures.saving import name_of_one_image, save_figure
 from lightning_modules.pages.told import Told
-from lightning_modules.results.rows import write_part
+from lightning_modules.results.rows.parts import write_part
 from lightning_modules.running import RunError, run_comparison
 
 SCHEMA = pa.schema(

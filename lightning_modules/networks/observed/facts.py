@@ -1,0 +1,124 @@
+"""What was found out about a network by looking at it once."""
+
+from __future__ import annotations
+
+import difflib
+import re
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field
+from functools import cached_property
+from typing import Any, NamedTuple
+
+from lightning_modules.errors import InputError
+from lightning_modules.networks.observed.layouts import Layout
+from lightning_modules.networks.observed.nonlinearities import Nonlinearities
+
+
+class Call(NamedTuple):
+    """One call of a layer, in a forward pass.
+
+    Attributes:
+        shape: Shape of its output without the batch; None = no tensor of one entry an image.
+        layout: How the output is read; None = not known.
+        is_read: Whether the logits depend on its positions, not on its other tokens alone.
+    """
+
+    shape: tuple[int, ...] | None
+    layout: Layout | None
+    is_read: bool = True
+
+
+@dataclass(frozen=True)
+class Facts:
+    """What a network showed when it ran.
+
+    Attributes:
+        n_outputs: Numbers that the module gives for an image.
+        calls: The calls of each layer that ran, by its name, in the order in which the last of them ended.
+        writes_to_input: Whether the module changes the tensor that it is given. It gets one of its own.
+        oddities: What a person should know before believing the numbers, a sentence each.
+        nonlinearities: The activations that an image meets on its way to the output.
+    """
+
+    n_outputs: int
+    calls: Mapping[str, tuple[Call, ...]] = field(default_factory=dict)
+    writes_to_input: bool = False
+    oddities: tuple[str, ...] = ()
+    nonlinearities: Nonlinearities = field(default_factory=Nonlinearities)
+
+    @cached_property
+    def by_label(self) -> dict[str, Call]:
+        """All calls by what a person writes: the layer's name or, where it runs several times, ``name@0``, ..."""
+        return {
+            (name if len(calls) == 1 else f"{name}@{number}"): call
+            for name, calls in self.calls.items()
+            for number, call in enumerate(calls)
+        }
+
+    @property
+    def with_positions(self) -> dict[str, Layout]:
+        """Layouts of the calls that a class activation map can be made of."""
+        found = {label: call.layout for label, call in self.by_label.items() if call.is_read}
+        return {label: layout for label, layout in found.items() if layout is not None and layout.has_positions}
+
+    def description(self) -> dict[str, Any]:
+        """All of it, as plain values: of each call of a layer the shape, and how it is read."""
+        return {
+            "writes_to_input": self.writes_to_input,
+            "oddities": list(self.oddities),
+            "nonlinearities": asdict(self.nonlinearities),
+            "layers": {label: shown(call) for label, call in self.by_label.items()},
+        }
+
+
+def listed(labels: Mapping[str, Any], most: int = 12) -> str:
+    """``layer4 512×7×7, ...``, the last first."""
+    words = [f"{label} {shown}" for label, shown in labels.items()][::-1]
+    return ", ".join(words[:most]) + ", ..." * (len(words) > most)
+
+
+def place(label: str) -> tuple[str, int]:
+    """The layer's name and the number of its call, of a label such as ``layer1.0.relu@2``."""
+    found = re.fullmatch(r"(.+)@(\d+)", label)
+    return (found[1], int(found[2])) if found else (label, 0)
+
+
+def label_of(facts: Facts, text: str, layers: Mapping[str, Any], network: str) -> str:
+    """The label, among those of ``facts``, of the call that a person means.
+
+    Args:
+        facts: Of the network.
+        text: The layer's name, or the end of it, if no other layer's name ends so; where it runs several times,
+            ``name@0``, ``name@1``, ... in the order of its calls.
+        layers: All layers by their names.
+        network: What messages call the network.
+
+    Raises:
+        InputError: If there is no such layer or call, the layer does not run, or it is not said which call is meant.
+    """
+    name, number = place(text)
+    if name not in layers:
+        ends = [layer for layer in layers if layer.endswith(f".{name}")]
+        if len(ends) != 1:
+            near = ends[:4] or difflib.get_close_matches(name, layers, n=1)
+            hint = f"Did you mean {' or '.join(near)}?" if near else f"It has {', '.join(list(layers)[:40])}."
+            raise InputError(f"{network} has no layer {name!r}. {hint}")
+        name = ends[0]
+    calls = facts.calls.get(name, ())
+    if not calls:
+        raise InputError(f"{network} has the layer {name!r}, but does not run it.")
+    if number < len(calls) and len(calls) == 1:
+        return name
+    if number < len(calls) and "@" in text:
+        return f"{name}@{number}"
+    if len(calls) == 1:
+        raise InputError(f"{network} runs the layer {name!r} once, so there is no {text!r}. Name it {name!r}.")
+    choices = ", ".join(f"{name}@{i} {shown(call)}" for i, call in enumerate(calls))
+    raise InputError(f"{network} runs the layer {name!r} {len(calls)} times. Name one of its calls: {choices}.")
+
+
+def shown(call: Call) -> str:
+    """What a call gives, in words: ``512×7×7``, ``768×14×14 (N, T, C: 196 tokens after 1 more)``, ..."""
+    if call.layout is not None:
+        return str(call.layout)
+    return "no tensor" if call.shape is None else f"{call.shape}, of unknown layout"

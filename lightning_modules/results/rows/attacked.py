@@ -1,0 +1,108 @@
+"""The rows of attacked images, from what was measured of them."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any, NamedTuple
+
+import pyarrow as pa
+import torch
+from torch import Tensor
+
+from datamodules.batch import Batch
+from lightning_modules.attacks.budgets import format_eps
+from lightning_modules.results.rows.images import Row, Seen, image_columns, with_columns
+
+ATTACK_FIELDS = [
+    pa.field("target", pa.int64()),
+    pa.field("eps", pa.float64()),
+    pa.field("success", pa.bool_()),
+    pa.field("smallest_eps", pa.float64()),
+    pa.field("probability_label", pa.float64()),
+    pa.field("linf", pa.float64()),
+    pa.field("l2", pa.float64()),
+    pa.field("saturated", pa.bool_()),
+    pa.field("vanished", pa.bool_()),
+]
+"""What a row says beyond its image. ``success`` is null where there was nothing to attack: the prediction of the clean
+image was wrong already or, if the attack is targeted, right already. ``smallest_eps`` is that of the sweep that
+succeeds, null if none does. ``linf`` and ``l2`` are measured."""
+
+
+class AtBudget(NamedTuple):
+    """What was measured of N images under a budget.
+
+    Attributes:
+        seen: What rows say of their logits.
+        is_lost: Of which the attack gave no pixels, bool ``(N,)``.
+        is_target: Which are predicted to be the class attacked, bool ``(N,)``.
+        is_within: Which kept to the attack's bounds, bool ``(N,)``.
+        columns: Further columns, ``(N,)`` each.
+        also: Columns that say, as ``success`` does, whether something else made of the images succeeds: of each, which
+            are then predicted to be the class attacked, float64 ``(N,)``; NaN where it is not known.
+    """
+
+    seen: Seen
+    is_lost: Tensor
+    is_target: Tensor
+    is_within: Tensor
+    columns: dict[str, Any]
+    also: dict[str, Tensor]
+
+
+def attacked_rows(
+    batch: Batch,
+    names: Sequence[str],
+    eps: Sequence[float],
+    targeted: bool,
+    columns: Mapping[str, Tensor],
+    measured: Sequence[AtBudget],
+) -> list[Row]:
+    """The rows of a batch under all budgets, those of the clean images first.
+
+    Args:
+        batch: The images.
+        names: Of the network's classes.
+        eps: The k budgets.
+        targeted: Whether the attack leads to its class.
+        columns: What is the same under all budgets, ``(N,)`` each; on the host.
+        measured: What was measured of the clean images, and under each budget: 1 + k; on the host.
+    """
+    is_target = torch.stack([at_budget.is_target for at_budget in measured])
+    success: list[list[bool]] = (is_target == targeted).tolist()
+    smallest = _smallest_eps(success, eps)
+    rows: list[Row] = []
+    for budget, fooled, at_budget in zip([0.0, *eps], success, measured):
+        images = _image_columns(at_budget, batch, names, budget)
+        # Where the clean image's prediction is as the attack wants it, there is nothing to attack.
+        own = {
+            "eps": [budget] * len(images),
+            "success": [None if nothing else is_fooled for nothing, is_fooled in zip(success[0], fooled)],
+            "smallest_eps": smallest,
+        }
+        for name, of_other in at_budget.also.items():
+            own[name] = [
+                None if nothing or one != one else bool(one) == targeted
+                for nothing, one in zip(success[0], of_other.tolist())
+            ]
+        rows += with_columns(images, {**columns, **own, **at_budget.columns})
+    return rows
+
+
+def _image_columns(at_budget: AtBudget, batch: Batch, names: Sequence[str], eps: float) -> list[Row]:
+    """What the rows of a budget say of the images; of those that failed, what failed and under which budget."""
+    rows = image_columns(at_budget.seen, batch, names)
+    for row, is_lost in zip(rows, at_budget.is_lost.tolist()):
+        if is_lost:
+            row |= {"status": "failed", "error": "the attack gives pixels that are NaN"}
+        if row["status"] == "failed" and eps:
+            row["error"] += f", with eps {format_eps(eps)}"
+    return rows
+
+
+def _smallest_eps(success: Sequence[Sequence[bool]], sweep: Sequence[float]) -> list[float | None]:
+    """For each image the smallest budget that fools it; None if none does, or there was nothing to attack."""
+    return [
+        next((eps for eps, fooled in zip(sweep, of_image[1:]) if fooled), None) if not of_image[0] else None
+        for of_image in zip(*success)
+    ]

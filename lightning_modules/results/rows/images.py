@@ -1,0 +1,165 @@
+"""What rows say of an image."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any, NamedTuple, TypeAlias
+
+import pyarrow as pa
+import torch
+from torch import Tensor
+
+from datamodules.batch import Batch
+from lightning_modules.results.rows.stored import StoredRows
+
+IMAGE_FIELDS = [
+    pa.field("path", pa.string()),
+    pa.field("status", pa.string()),
+    pa.field("error", pa.string()),
+    pa.field("exif_orientation", pa.int64()),
+    pa.field("doubt", pa.string()),
+    pa.field("label", pa.int64()),
+    pa.field("label_name", pa.string()),
+    pa.field("prediction", pa.int64()),
+    pa.field("prediction_name", pa.string()),
+    pa.field("probability", pa.float64()),
+    pa.field("top1", pa.bool_()),
+    pa.field("top5", pa.bool_()),
+]
+"""What every row says of its image. ``label`` is -1, and ``top1`` and ``top5`` are null, where it is unlabelled;
+``top5`` is too where there are no more than five classes.
+
+``error`` says why ``status`` is "failed", or what is wrong with the boxes of an image that is "ok".
+
+``exif_orientation``, 2 to 8, is what the file asks for and was not given; 1 = nothing. ``doubt`` says why the pixels
+may be others than meant; null = there is no reason.
+"""
+
+
+Row = dict[str, Any]
+"""The columns of a row by their names; what is missing is null."""
+
+Rows: TypeAlias = pa.Table | StoredRows
+"""The rows of a run, in the memory or in its folder: what a summary is made of."""
+
+
+class Seen(NamedTuple):
+    """What rows say of the logits of N images, and of their labels; made on the device, to be read with all else.
+
+    Attributes:
+        label: As the batch has it, long ``(N,)``.
+        ranks: The most probable classes, at most five, the first first: long ``(N, 5)``.
+        probability: Of the first, float64 ``(N,)``.
+        fault: What is wrong with the logits, by its number in :data:`FAULTS`: int ``(N,)``.
+    """
+
+    label: Tensor
+    ranks: Tensor
+    probability: Tensor
+    fault: Tensor
+
+
+def seen_in(logits: Tensor, batch: Batch) -> Seen:
+    """What rows say of logits ``(N, n_classes)`` and of the labels of their batch."""
+    best = logits.topk(min(5, logits.shape[1])).indices
+    return Seen(batch["label"], best, logits.softmax(1).double().amax(1), faults_of(logits))
+
+
+def image_columns(seen: Seen, batch: Batch, names: Sequence[str]) -> list[Row]:
+    """What every row says of its image: a dict of the columns ``IMAGE_FIELDS`` for each image.
+
+    Where the logits are NaN or infinite there is no prediction: the image failed.
+
+    Args:
+        seen: See :func:`seen_in`; on the host, as :func:`~lightning_modules.results.rows.reading.on_host` has it.
+        batch: Where the images are from.
+        names: Of the network's classes; each label is one, or -1.
+    """
+    rows: list[Row] = []
+    for path, orientation, doubt, error, of_logits, label, ranks, probability in zip(
+        batch["path"],
+        batch["exif_orientation"],
+        batch["doubt"],
+        batch["box_error"],
+        (FAULTS[fault] for fault in seen.fault.tolist()),
+        seen.label.tolist(),
+        seen.ranks.tolist(),
+        seen.probability.tolist(),
+    ):
+        row = {"path": path, "exif_orientation": orientation, "doubt": doubt}
+        row |= {"label": label, "label_name": names[label] if label >= 0 else None}
+        if of_logits is not None:
+            rows.append({**row, "status": "failed", "error": of_logits})
+            continue
+        rows.append(
+            {
+                **row,
+                "status": "ok",
+                "error": error,
+                "prediction": ranks[0],
+                "prediction_name": names[ranks[0]],
+                "probability": probability,
+                "top1": ranks[0] == label if label >= 0 else None,
+                "top5": label in ranks if label >= 0 and len(names) > 5 else None,
+            }
+        )
+    return rows
+
+
+FAULTS = (None, "the network's logits are infinite", "the network's logits are NaN")
+"""What may be wrong with an image's logits; the first is nothing."""
+
+
+def errors_of_logits(logits: Tensor) -> list[str | None]:
+    """What is wrong with the logits ``(N, n_classes)`` of each image; None where all are finite.
+
+    Example:
+        >>> import torch
+        >>> errors_of_logits(torch.tensor([[0.0, 1.0], [torch.nan, 1.0], [0.0, -torch.inf]]))
+        [None, "the network's logits are NaN", "the network's logits are infinite"]
+    """
+    return [FAULTS[fault] for fault in faults_of(logits).tolist()]
+
+
+def faults_of(logits: Tensor) -> Tensor:
+    """The same by their numbers in :data:`FAULTS`, int ``(N,)``; not read yet."""
+    return torch.where(logits.isnan(), 2, logits.isinf().int()).amax(1)
+
+
+def with_columns(images: Sequence[Row], columns: Mapping[str, Any]) -> list[Row]:
+    """Rows of what every row says of its image, and of further columns: name -> N values; NaN becomes null.
+
+    Tensors among them should lie on the host, as :func:`~lightning_modules.results.rows.reading.on_host` has them.
+    """
+    values = {
+        name: [without_nan(value) for value in (of.tolist() if isinstance(of, Tensor) else of)]
+        for name, of in columns.items()
+    }
+    return [{**image, **{name: of[i] for name, of in values.items()}} for i, image in enumerate(images)]
+
+
+def without_nan(value: Any) -> Any:
+    """NaN, also in a list, as None: not scored."""
+    if isinstance(value, list):
+        return [without_nan(item) for item in value]
+    return None if value != value else value
+
+
+def with_failures_alone(rows: Sequence[Row]) -> list[Row]:
+    """The rows, but of an image of which any failed only that one, with what it says of the image: nothing else holds.
+
+    Example:
+        >>> with_failures_alone([{"path": "a", "status": "ok"}, {"path": "a", "status": "failed", "eps": 0.1}])
+        [{'path': 'a', 'status': 'failed'}]
+    """
+    failed: dict[str, Row] = {}
+    names = {field.name for field in IMAGE_FIELDS}
+    for row in rows:
+        if row.get("status") == "failed":
+            failed.setdefault(row["path"], {name: value for name, value in row.items() if name in names})
+    return [*(row for row in rows if row["path"] not in failed), *failed.values()]
+
+
+def failed_rows(batch: Batch) -> list[Row]:
+    """The rows of what a batch met and could not read: one for each (path, error) of ``failed``."""
+    return [{"path": path, "status": "failed", "error": error} for path, error in batch["failed"]]

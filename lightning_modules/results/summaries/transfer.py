@@ -1,0 +1,97 @@
+"""What else attacked images fool: the network itself once they are 8 bits, and other networks; of it a summary."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from lightning_modules.results.rows.images import Rows
+from lightning_modules.results.rows.stored import codes_of, numbers_of
+
+VICTIM = ("success", "probability", "prediction_name")
+"""What a victim says of an attacked image: whether it is fooled, the probability of the class that is attacked, and the
+class that comes first."""
+
+ROUNDED_FIELDS = [pa.field("success_rounded", pa.bool_()), pa.field("linf_rounded", pa.float64())]
+"""Of the attacked image in 8 bits: whether it still succeeds, and how far it then lies from the clean one, up to half a
+step beyond the budget. Null of the clean image."""
+
+
+def victim_columns(victim: str) -> dict[str, str]:
+    """The columns of a victim by what they hold, see :data:`VICTIM`.
+
+    Example:
+        >>> victim_columns("resnet18")["success"]
+        'victim.resnet18.success'
+    """
+    return {what: f"victim.{victim}.{what}" for what in VICTIM}
+
+
+def victims_in(columns: Iterable[str]) -> list[str]:
+    """The victims that have columns among these.
+
+    Example:
+        >>> victims_in(["path", *victim_columns("resnet18").values()])
+        ['resnet18']
+    """
+    found = [name for name in columns if name.startswith("victim.") and name.endswith(".success")]
+    return [name.removeprefix("victim.").removesuffix(".success") for name in found]
+
+
+def with_transfer(summary: dict[str, Any], rows: Rows) -> dict[str, Any]:
+    """The summary of a robustness run with, for each budget, what else its images fool, where rows tell it.
+
+    ``success_rate_rounded`` is over the same images as ``attack_success_rate``. Of each victim ``success_rate`` is over
+    the ``n`` images that it was right about when they were clean (unlabelled ones: all) and could be fooled.
+
+    Args:
+        summary: See :func:`~lightning_modules.results.summaries.robustness.summarize_robustness`.
+        rows: Those of the run.
+    """
+    names = rows.schema.names
+    victims = victims_in(names)
+    if "success_rounded" not in names and not victims:
+        return summary
+    eps, path = numbers_of(rows["eps"]), codes_of(rows["path"])[0]
+    is_good = pc.equal(rows["status"], "ok").to_numpy()
+    # Where the network itself was wrong from the start, nothing was to be fooled.
+    is_of_wrong = np.isin(path, path[is_good & (eps == 0) & (numbers_of(rows["top1"]) == 0)])
+    places = [is_good & (eps == at["eps"]) for at in summary["sweep"]]
+    sweep = [dict(at) for at in summary["sweep"]]
+    if "success_rounded" in names:
+        success = numbers_of(rows["success_rounded"])
+        for at, is_here in zip(sweep, places):
+            at["success_rate_rounded"] = _rate(success[is_here & ~is_of_wrong])["success_rate"]
+    for victim in victims:
+        success = numbers_of(rows[victim_columns(victim)["success"]])
+        for at, is_here in zip(sweep, places):
+            at.setdefault("victims", {})[victim] = _rate(success[is_here])
+    return {**summary, "sweep": sweep}
+
+
+def transfer_rates(at_budget: Mapping[str, Any]) -> dict[str, float | None]:
+    """What else the images of a budget fool, in words, and how often; from an entry of the sweep.
+
+    Example:
+        >>> transfer_rates({"success_rate_rounded": 0.5, "victims": {"resnet18": {"success_rate": 0.25, "n": 8}}})
+        {'in 8 bits': 0.5, 'on resnet18': 0.25}
+    """
+    rates = {"in 8 bits": at_budget["success_rate_rounded"]} if "success_rate_rounded" in at_budget else {}
+    return rates | {f"on {victim}": of["success_rate"] for victim, of in at_budget.get("victims", {}).items()}
+
+
+def notes_of_victims(sweep: Sequence[Mapping[str, Any]]) -> list[str]:
+    """Over how many images each victim's success is."""
+    return [
+        f"Of the clean images {victim} was right about {of['n']:,}; its success is over those."
+        for victim, of in (sweep[0].get("victims", {}) if sweep else {}).items()
+    ]
+
+
+def _rate(success: np.ndarray) -> dict[str, Any]:
+    asked = success[~np.isnan(success)]
+    return {"success_rate": float(asked.mean()) if len(asked) else None, "n": len(asked)}

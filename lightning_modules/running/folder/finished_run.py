@@ -1,0 +1,119 @@
+"""A RUN that has come to its end, read back: its rows, settings and inputs."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import yaml
+
+from lightning_modules.figures.saving import name_of_one_image, pixels_of
+from lightning_modules.pages.told import Told
+from lightning_modules.results.comparison.measured import Measured, measured
+from lightning_modules.results.rows.parts import columns_of_rows
+from lightning_modules.results.rows.stored import StoredRows, parts_of
+from lightning_modules.running.folder.run_folder import RunError, differences_of
+
+
+@dataclass(frozen=True)
+class FinishedRun:
+    """What a run left.
+
+    Attributes:
+        path: Its folder.
+        measured: What its rows measured.
+        settings: All of them.
+        inputs: What it was of: hashes of the weights, the images and the boxes.
+        better: Score -> whether ``higher`` or ``lower`` is better, where the run says it.
+        told: What it said at its end.
+    """
+
+    path: Path
+    measured: Measured
+    settings: Mapping[str, Any]
+    inputs: Mapping[str, Any]
+    better: Mapping[str, str]
+    told: Told
+
+    def picture(self, path: str) -> np.ndarray | None:
+        """The figure of an image, uint8 ``(H, W, 3)``; None where there is none, or several may be it."""
+        ending = name_of_one_image(0, path)[5:]
+        named = [file for file in (self.path / "figures").glob("[0-9]*.png") if file.stem[5:] == ending]
+        return pixels_of(named[0]) if len(named) == 1 else None
+
+
+def read_finished_run(path: Path, name: str) -> FinishedRun:
+    """Reads what a run left.
+
+    Args:
+        path: Its folder.
+        name: What it is called.
+
+    Raises:
+        RunError: If it is none of an evaluation, or has not come to its end.
+    """
+    if not (path / "sessions.json").exists() or not parts_of(path / "results"):
+        raise RunError(f"{path} is no RUN with rows: name what an evaluation had as --out.")
+    sessions = json.loads((path / "sessions.json").read_text())
+    if not (path / "summary.json").exists() or "ended" not in sessions[-1]:
+        raise RunError(f"The run in {path} has not come to its end. Its command, typed again, goes on with it.")
+    summary = json.loads((path / "summary.json").read_text())
+    # Lists, such as curves, are not compared, and may be most of the bytes.
+    rows = StoredRows(path / "results", columns_of_rows(path / "results", lists=False))
+    of_network = summary.get("produced_by", {}).get("network", {})
+    return FinishedRun(
+        path,
+        measured(rows, name, of_network.get("n_classes")),
+        yaml.safe_load((path / "config.yaml").read_text()),
+        json.loads((path / "inputs.json").read_text()),
+        summary.get("better", {}),
+        Told.load(path),
+    )
+
+
+def refuse_other_measures(first: FinishedRun, second: FinishedRun) -> None:
+    """Asks that what two runs call by the same names is the same: images of one size, metrics of the same options.
+
+    Raises:
+        RunError: If it is not.
+    """
+    names = f"{first.path} and {second.path}"
+    images = [run.inputs.get("data", {}) for run in (first, second)]
+    has_the_same_names = images[0].get("sha256") is not None and images[0]["sha256"] == images[1].get("sha256")
+    if has_the_same_names and images[0].get("sizes_sha256") != images[1].get("sizes_sha256"):
+        raise RunError(f"{names} are of other images: their names are the same, but not the sizes of their files.")
+    metrics = [_metrics(run.settings) for run in (first, second)]
+    for name in metrics[0].keys() & metrics[1].keys():
+        for option, one, other in differences_of(metrics[0][name], metrics[1][name]):
+            if not option.startswith("max_batch"):
+                raise RunError(
+                    f"{names} have scores of other options: model.metrics {name}: {option} is {one!r} and {other!r}."
+                )
+
+
+def _metrics(settings: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
+    """The metrics by the names of their classes, with their options."""
+    named = settings.get("model", {}).get("metrics") or []
+    return {each["class_path"].rpartition(".")[2]: each.get("init_args", {}) for each in named if "class_path" in each}
+
+
+def other_settings(first: FinishedRun, second: FinishedRun) -> list[str]:
+    """What else differs between two runs, in sentences: settings that may decide numbers, and the boxes."""
+    found = []
+    for name, one, other in differences_of(first.settings, second.settings):
+        if name.startswith(("model.", "data.", "trainer.precision")) and name != "model.n_figures":
+            found.append(f"{name} is {_brief(one)} and {_brief(other)}")
+    hashes = [run.inputs.get("data", {}).get("boxes_sha256") for run in (first, second)]
+    if hashes[0] != hashes[1]:
+        found.append("the boxes are not the same")
+    names = f"{first.measured.name} and {second.measured.name}"
+    return [f"Settings that differ between {names}: {'; '.join(found)}."] if found else []
+
+
+def _brief(value: Any) -> str:
+    text = "null" if value is None else str(value)
+    return text if len(text) <= 120 else f"{text[:117]}..."

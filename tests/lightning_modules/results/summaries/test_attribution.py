@@ -1,0 +1,195 @@
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import pytest
+
+from lightning_modules import AttributionModule, GradCAM, Saliency
+from lightning_modules.metrics import EnergyInBox, WeightRandomization
+from lightning_modules.metrics.randomization import OF_SEEDS
+from lightning_modules.results.rows.parts import part_name, write_part
+from lightning_modules.results.rows.stored import StoredRows
+from lightning_modules.results.summaries.attribution import MOST_COLUMNS, report_attribution, summarize_attribution
+
+
+@pytest.fixture(scope="module")
+def module() -> AttributionModule:
+    return AttributionModule(
+        "shapes", [GradCAM(), Saliency()], [EnergyInBox(), WeightRandomization(["classifier.6", "features.28"])]
+    )
+
+
+def table(module: AttributionModule) -> pa.Table:
+    """Two images of class 0 and one of class 1, explained by two methods, and a file that failed."""
+    rows = []
+    for path, target, energy in (("a", 0, 0.2), ("b", 0, 0.4), ("c", 1, 0.9)):
+        for method, correlation in (("GradCAM", 0.1), ("Saliency", 0.8)):
+            rows.append(
+                {"path": path, "status": "ok", "label": target, "target": target, "method": method, "top1": True}
+                | {"degenerate": path == "a" and method == "Saliency", "energy_in_box": energy}
+                | {"randomization_correlation": None if path == "a" else correlation, "randomization_ssim": None}
+                | {"randomization_correlation_curve": [None if path == "a" else 0.9, correlation]}
+            )
+    rows.append({"path": "d", "status": "failed", "error": "the file is empty"})
+    return pa.Table.from_pylist([{name: row.get(name) for name in module.schema.names} for row in rows], module.schema)
+
+
+def test_scores_of_each_method(module: AttributionModule) -> None:
+    summary = summarize_attribution(table(module))
+    assert (summary["n_images"], summary["n_failed"], summary["top1"]) == (4, 1, 1.0)
+    assert list(summary["methods"]) == ["GradCAM", "Saliency"]
+    of_saliency = summary["methods"]["Saliency"]
+    energy = of_saliency["scores"]["energy_in_box"]
+    assert energy["n"] == 3
+    assert energy["mean"] == pytest.approx(0.5)
+    assert energy["class_mean"] == pytest.approx((0.3 + 0.9) / 2)
+    assert 0.2 <= energy["low"] < 0.5 < energy["high"] <= 0.9
+    assert of_saliency["n_degenerate"] == 1
+    missing = of_saliency["scores"]["randomization_ssim"]
+    assert missing == {"mean": None, "low": None, "high": None, "interval": None, "class_mean": None, "n": 0}
+    assert of_saliency["curves"]["randomization_correlation_curve"] == pytest.approx([0.9, 0.8])
+    assert of_saliency["curves"]["randomization_ssim_curve"] is None
+    assert summary["failing_randomization"] == ["Saliency"]
+
+
+@pytest.mark.parametrize(
+    ("of_seeds", "verdict"),
+    [
+        (
+            (0.28, 0.34),
+            "passes the sanity check: .* of 0.31 .* of 2 draws .*, which give 0.28 to 0.34",
+        ),
+        ((0.52, 0.60), "fails the sanity check: .* of 0.56 .* which give 0.52 to 0.60; more than 0.5 fails"),
+        ((0.5004, 0.5006), r"fails the sanity .* of 0\.5005 .* which give 0\.5004 to 0\.501; more than 0\.5 fails"),
+        ((0.4996, 0.60), r"is left undecided by the sanity check: .* which give 0\.4996 to 0\.60"),
+        ((0.48, 0.60), "is left undecided by the sanity check: .* of 0.54 .* which give 0.48 to 0.60"),
+    ],
+)
+def test_verdict_over_seeds(of_seeds: tuple[float, float], verdict: str) -> None:
+    module = AttributionModule("shapes", [GradCAM()], [WeightRandomization(["classifier.6"], n_seeds=2)])
+    rows = [
+        {"path": path, "status": "ok", "label": 0, "target": 0, "method": "GradCAM", "top1": True, "degenerate": False}
+        | {"randomization_correlation": sum(of_seeds) / 2 + shift, "randomization_correlation_curve": [0.4]}
+        | {OF_SEEDS: [each + shift for each in of_seeds]}
+        for path, shift in (("a", 0.1), ("b", -0.1))
+    ]
+    table = pa.Table.from_pylist([{name: row.get(name) for name in module.schema.names} for row in rows], module.schema)
+    summary = module.summarize(table)
+    assert summary["failing_randomization"] == (["GradCAM"] if "fails the" in verdict else [])
+    assert summary["undecided_randomization"] == (["GradCAM"] if "undecided" in verdict else [])
+    report = module.report(summary)
+    (note,) = [note for note in report.notes if "sanity" in note]
+    assert re.match(f"GradCAM {verdict}", note)
+    ((_, curve),) = [(name, of) for name, of in report.curves.items() if OF_SEEDS in name]
+    assert [value for _, value in curve] == pytest.approx(of_seeds)
+    (axes,) = dict(module.run_figures(summary, Path()))[OF_SEEDS].axes
+    assert [label.get_text() for label in axes.get_xticklabels()] == ["0", "1"]
+
+
+def test_order_of_the_rows_does_not_matter_to_the_mean(module: AttributionModule) -> None:
+    rows = table(module)
+    turned = rows.take(list(range(len(rows)))[::-1])
+    first, second = (summarize_attribution(t)["methods"]["GradCAM"]["scores"]["energy_in_box"] for t in (rows, turned))
+    assert first["mean"] == pytest.approx(second["mean"])
+
+
+def test_rows_in_a_folder_give_what_those_in_the_memory_do(module: AttributionModule, tmp_path: Path) -> None:
+    rows = table(module)
+    for part in (rows.slice(5), rows.slice(0, 5)):
+        write_part(tmp_path / part_name(0), part.to_pylist(), module.schema)
+    assert module.summarize(StoredRows(tmp_path)) == module.summarize(rows)
+
+
+def test_methods_are_ranked_by_each_score(module: AttributionModule) -> None:
+    summary = module.summarize(table(module))
+    assert summary["better"]["randomization_correlation_curve"] == "lower"
+    # The maps of "a" have no correlation, and none has a similarity.
+    assert {name: (of["better"], of["n"]) for name, of in summary["ranking"].items()} == {
+        "energy_in_box": ("higher", 3),
+        "randomization_correlation": ("lower", 2),
+    }
+    _, places = report_attribution(summary).tables
+    assert places.header == ["score", "better", "GradCAM", "Saliency", "images ranked"]
+    assert places.rows == [
+        ["energy_in_box", "higher", "1-2", "1-2", "3"],
+        ["randomization_correlation", "lower", "1", "2", "2"],
+    ]
+
+
+@pytest.mark.parametrize(("n", "are_rows"), [(MOST_COLUMNS, False), (MOST_COLUMNS + 1, True)])
+def test_many_methods_are_rows(module: AttributionModule, n: int, are_rows: bool) -> None:
+    summary = module.summarize(table(module))
+    methods = {f"method {k}": summary["methods"]["GradCAM"] for k in range(n)}
+    places = {name: {"mean": 0.5, "best_place": 1, "worst_place": n} for name in methods}
+    ranking = {"energy_in_box": {"better": "higher", "n": 3, "methods": places, "pairs": []}}
+    scores, ranked = report_attribution(
+        module.summarize(table(module)) | {"methods": methods, "ranking": ranking}
+    ).tables
+    names, rows = list(methods), [row[0] for row in scores.rows]
+    assert (rows == [*names, "maps scored"]) is are_rows
+    assert (scores.header[1:] == [*names, "maps scored"]) is not are_rows
+    wide = ranked.transposed() if are_rows else ranked
+    assert list(wide.header) == ["score", "better", *names, "images ranked"]
+    assert [list(row) for row in wide.rows] == [["energy_in_box", "higher", *[f"1-{n}"] * n, "3"]]
+
+
+def test_places_do_not_depend_on_the_parts(module: AttributionModule, tmp_path: Path) -> None:
+    draws = np.random.default_rng(0)
+    rows = [
+        {"path": f"{k:02}", "status": "ok", "method": method, "energy_in_box": draws.random(), "degenerate": False}
+        for k in range(20)
+        for method in ("GradCAM", "Saliency")
+    ]
+    rows = pa.Table.from_pylist([{name: row.get(name) for name in module.schema.names} for row in rows], module.schema)
+    for part in (rows.slice(14), rows.slice(0, 14)):
+        write_part(tmp_path / part_name(0), part.to_pylist(), module.schema)
+    ranking = module.summarize(rows)["ranking"]
+    assert ranking["energy_in_box"]["pairs"][0]["low"] < ranking["energy_in_box"]["pairs"][0]["high"]
+    assert module.summarize(StoredRows(tmp_path))["ranking"] == ranking
+
+
+def test_figures_of_the_run(module: AttributionModule, tmp_path: Path) -> None:
+    figures = dict(module.run_figures(module.summarize(table(module)), tmp_path))
+    assert list(figures) == ["scores", "ranking", "randomization_correlation_curve"]
+    titles = [axes.get_title() for axes in figures["scores"].axes if axes.get_visible()]
+    assert titles == ["energy in box\n(higher is better)", "randomization correlation\n(lower is better)"]
+    (axes,) = figures["randomization_correlation_curve"].axes
+    assert [label.get_text() for label in axes.get_xticklabels()] == ["classifier.6", "features.28"]
+    assert [line.get_label() for line in axes.lines] == ["GradCAM", "Saliency"]
+    assert axes.lines[1].get_ydata().tolist() == pytest.approx([0.9, 0.8])
+    assert dict(module.run_figures(module.summarize(table(module).slice(6)), tmp_path)) == {}
+
+
+UNSCORED = {
+    "no boxes": (False, {}, ["energy_in_box"], r"of the target class: name their folder, --data\.boxes, or"),
+    "boxes of others": (
+        *(True, {}, ["pointing_game", "energy_in_box"]),
+        r"pointing_game, energy_in_box\. Boxes were given, but .* A box's file is called as its image is",
+    ),
+    "wrong boxes": (True, {"n_box_errors": 3}, ["energy_in_box"], r"Boxes were given, .* boxes of 3 images are wrong"),
+    "other predictions": (True, {"n_labelled": 2}, ["energy_in_box"], r"as one of .* own classes, --model\.target"),
+    "shards": (None, {}, ["energy_in_box"], r"No image has a box .* If there are none: scores .*--data"),
+    "no pairs": (True, {}, ["class_discrimination"], r"boxes of the class that is explained and of another one\.$"),
+    "no labels": (True, {}, ["localization_error_top1"], r"The images have no labels, .* folders of classes\.$"),
+    "maps that show nothing": (False, {}, ["insertion"], r"No map could be scored: insertion\.$"),
+}
+
+
+@pytest.mark.parametrize(("has_boxes", "counts", "scores", "note"), UNSCORED.values(), ids=UNSCORED)
+def test_what_is_said_of_scores_that_no_map_has(
+    has_boxes: bool | None, counts: dict, scores: list[str], note: str
+) -> None:
+    none = {"mean": None, "low": None, "high": None, "class_mean": None, "n": 0}
+    method = {"n_degenerate": 0, "scores": dict.fromkeys(scores, none), "curves": {}}
+    summary: dict = dict.fromkeys(("n_images", "n_failed", "n_box_errors", "n_labelled"), 0)
+    summary |= dict.fromkeys(("top1", "top5"))
+    summary |= {"methods": {"GradCAM": method}, "ranking": {}, "failing_randomization": []}
+    summary |= {"undecided_randomization": []} | counts
+    (said,) = report_attribution(summary, has_boxes, explains_predicted=True).notes
+    assert re.search(note, said)
+    assert ("--data.boxes" in said) == (has_boxes is not True and "insertion" not in scores)
+    (said,) = report_attribution(summary, has_boxes, explains_predicted=False).notes
+    assert "--model.target label" not in said

@@ -1,0 +1,262 @@
+"""Text stays what was written: on the command line, in a configuration, and in what a run leaves."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import evaluate_attribution
+import evaluate_robustness
+import maximize_activation
+import pytest
+import train_classifier
+import yaml
+
+from datamodules import ClassIndexDataModule
+from lightning_modules.running.folder.run_folder import RunError, RunFolder
+from lightning_modules.running.parsing.parser import HelpfulParser
+from lightning_modules.running.parsing.written import quoted_words, quoted_yaml, text_option
+
+ODD = [
+    "012",
+    "1_0",
+    "1e3",
+    "0x10",
+    "0o14",
+    "1:30",
+    "on",
+    "yes",
+    "null",
+    "true",
+    "~",
+    "1.0",
+    "1",
+    ".5",
+    "2001-01-01",
+    "2001-99-99",
+    "0b1",
+    "12",
+    "n02123045",
+    "-1",
+    "a b",
+]
+"""What YAML reads as something else than text."""
+
+
+def settings(call: Callable, capsys: pytest.CaptureFixture[str], main: Callable, *args: object) -> Any:
+    """What the options come to, as RUN's config.yaml holds it."""
+    capsys.readouterr()
+    with pytest.raises(SystemExit, match="0"):
+        call(main, "--model.weights", "shapes", "--out", "run", *args, "--print_config")
+    return yaml.load(capsys.readouterr().out, yaml.BaseLoader)
+
+
+class Model:
+    def __init__(
+        self,
+        target: str | int = "predicted",
+        n: int = 1,
+        optional: str | None = None,
+        network: str | dict[str, Any] = "",
+    ) -> None: ...
+
+
+@pytest.fixture
+def parser() -> HelpfulParser:
+    parser = HelpfulParser(exit_on_error=False)
+    parser.add_argument("--config", action="config")
+    parser.add_class_arguments(Model, "model")
+    parser.add_class_arguments(ClassIndexDataModule, "data")
+    return parser
+
+
+@pytest.mark.parametrize("text", ODD)
+def test_on_the_command_line(parser: HelpfulParser, text: str) -> None:
+    for args in (["--model.target", text], [f"--model.target={text}"]):
+        assert parser.parse_args(args).model.target == text
+    assert parser.parse_args(["--data.classes", text]).data.classes in (text, [text])
+    assert parser.parse_args(["--data.classes", f"[{text}, tabby]"]).data.classes == [text, "tabby"]
+
+
+@pytest.mark.parametrize("text", ODD)
+def test_in_a_configuration_and_back(parser: HelpfulParser, text: str) -> None:
+    """Quoted or not."""
+    for written in (text, f'"{text}"'):
+        content = f"model:\n  target: {written}\ndata:\n  classes: [{written}]\n"
+        found = parser.parse_string(content)
+        assert (found.model.target, found.data.classes) == (text, [text])
+        again = parser.parse_string(parser.dump(found, skip_validation=True))
+        assert (again.model.target, again.data.classes) == (text, [text])
+
+
+def test_other_options_are_read_as_ever(parser: HelpfulParser) -> None:
+    found: Any = parser.parse_args(["--model.n", "3", "--model.optional", "null", "--data.n_images", "2"])
+    assert (found.model.n, found.model.optional, found.data.n_images) == (3, None, 2)
+
+
+@pytest.mark.parametrize("text", ODD)
+def test_a_target_is_what_was_written(
+    call: Callable, tmp_path: Path, capsys: pytest.CaptureFixture[str], text: str
+) -> None:
+    (tmp_path / "c.yaml").write_text(f"model:\n  target: {text}\n")
+    for options in (["--model.target", text], [f"--model.target={text}"], ["--config", "c.yaml"]):
+        found = settings(call, capsys, evaluate_attribution.main, "--data.root", ".", *options)
+        assert found["model"]["target"] == text
+    # And what was found is read back.
+    (tmp_path / "again.yaml").write_text(yaml.safe_dump(found))
+    again = settings(call, capsys, evaluate_attribution.main, "--data.root", ".", "--config", "again.yaml")
+    assert again["model"]["target"] == text
+
+
+def test_classes_are_what_was_written(call: Callable, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    written = f"[{', '.join(ODD)}, 'crane, bird']"
+    (tmp_path / "c.yaml").write_text(f"data:\n  classes: {written}\n")
+    (tmp_path / "data.yaml").write_text(f"classes: {written}\n")
+    for options in (
+        ["--data.classes", written],
+        [f"--data.classes={written}"],
+        ["--config", "c.yaml"],
+        ["--data", f"{{classes: {written}}}"],
+        ["--data", "data.yaml"],
+    ):
+        found = settings(call, capsys, maximize_activation.main, *options)
+        assert found["data"]["classes"] == [*ODD, "crane, bird"]
+    assert settings(call, capsys, maximize_activation.main, "--data.classes", "012")["data"]["classes"] == "012"
+
+
+NAMES = ["012", "1_0", "on", "null"]
+"""Of classes, as YAML does not read them."""
+
+
+@pytest.mark.parametrize(
+    ("written", "found"),
+    [
+        ("[012, 1_0, on, null]", NAMES),
+        ("{0: 012, 1: 1_0, 2: on, 3: null}", dict(zip("0123", NAMES))),
+        ("{012: 0, 1_0: 1, on: 2, null: 3}", dict(zip(NAMES, "0123"))),
+        ("012", "012"),
+        ("null", None),
+    ],
+)
+def test_names_of_classes(
+    call: Callable, tmp_path: Path, capsys: pytest.CaptureFixture[str], written: str, found: object
+) -> None:
+    capsys.readouterr()
+    (tmp_path / "c.yaml").write_text(f"model: {{class_names: {written}}}\n")
+    for options in (["--model.class_names", written], [f"--model.class_names={written}"], ["--config", "c.yaml"]):
+        with pytest.raises(SystemExit, match="0"):
+            call(evaluate_attribution.main, "--data.root", ".", "--out", "run", *options, "--print_config")
+        assert yaml.safe_load(capsys.readouterr().out)["model"]["class_names"] == found
+
+
+def test_names_of_classes_among_the_arguments_of_a_network(parser: HelpfulParser, tmp_path: Path) -> None:
+    network = "{class_path: my.Net, init_args: {class_names: [012, on], n: 012, name: '012', rate: 1e-3}}"
+    (tmp_path / "c.yaml").write_text(f"model: {{network: {network}}}\n")
+    for args in (["--model.network", network], [f"--model={{network: {network}}}"], ["--config", f"{tmp_path}/c.yaml"]):
+        found: Any = parser.parse_args(args)
+        again: Any = parser.parse_string(parser.dump(found, skip_validation=True))
+        for arguments in (found.model.network["init_args"], again.model.network["init_args"]):
+            assert arguments == {"class_names": ["012", "on"], "n": 10, "name": "012", "rate": 0.001}
+
+
+def test_names_of_the_classes_of_judges(call: Callable, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    judges = "[vgg16, {network: my.Net, class_names: [012, on], input_size: 64}]"
+    (tmp_path / "c.yaml").write_text(f"model: {{judges: {judges}}}\n")
+    for options in (["--model.judges", judges], ["--config", "c.yaml"]):
+        found = settings(call, capsys, maximize_activation.main, *options)["model"]["judges"]
+        assert found == ["vgg16", {"network": "my.Net", "class_names": ["012", "on"], "input_size": "64"}]
+
+
+def test_names_of_classes_of_any_data(call: Callable, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    arguments = "{root: images, class_names: [012, on]}"
+    (tmp_path / "c.yaml").write_text(f"data: {{init_args: {arguments}}}\n")
+    for options in (
+        ["--data", f"{{class_path: ImageFolderDataModule, init_args: {arguments}}}"],
+        ["--data.root", "images", "--data.class_names", "[012, on]"],
+        ["--config", "c.yaml"],
+    ):
+        capsys.readouterr()
+        with pytest.raises(SystemExit, match="0"):
+            call(train_classifier.main, *options, "--out", "run", "--print_config")
+        assert yaml.safe_load(capsys.readouterr().out)["data"]["init_args"]["class_names"] == ["012", "on"]
+
+
+def test_null_is_no_text_where_nothing_is_a_choice(
+    call: Callable, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "c.yaml").write_text("model:\n  target: null\n")
+    for options in (["--model.target", "null"], ["--config", "c.yaml"]):
+        found = settings(call, capsys, evaluate_robustness.main, "--data.root", ".", *options)
+        assert found["model"]["target"] == "null"  # as YAML writes None; text would have been quoted
+
+
+@pytest.mark.parametrize(
+    ("annotation", "left", "is_listed", "is_numbered"),
+    [
+        (str, str, False, False),
+        (str | int, str, False, True),
+        (int | str | None, str | None, False, False),
+        (list[int | str] | int | str, list[str] | str, True, True),
+        (Sequence[str], list[str], True, False),
+        (Sequence[str] | None, list[str] | None, True, False),
+        (str | dict[str, Any], str | dict, False, False),
+        (str | dict[str, str], str | dict[str, str], False, False),
+    ],
+)
+def test_options_of_text(annotation: Any, left: Any, is_listed: bool, is_numbered: bool) -> None:
+    option = text_option(annotation)
+    assert option is not None
+    assert (option.annotation, option.is_listed, option.is_numbered) == (left, is_listed, is_numbered)
+
+
+@pytest.mark.parametrize("annotation", [int, float | str, bool, Any, list[float | str], list[int], str | bool, None])
+def test_options_of_something_else(annotation: Any) -> None:
+    assert text_option(annotation) is None
+
+
+def test_what_is_no_text_is_left_alone() -> None:
+    options = {"data.classes": text_option(list[str | int] | str), "model.target": text_option(str)}
+    options = {name: option for name, option in options.items() if option}
+    words = ["--model.eps", "[012]", "--data.classes", "[a, {b: c}]", "--data.classes", "[broken", "[012]", "--x=[on]"]
+    assert quoted_words(words, options) == words
+    content = "model: {target: 012, rate: 1e-3, deep: {target: 010, flag: on}}\nclasses: [012]\n"
+    assert yaml.safe_load(quoted_yaml(content, options)) == {
+        "model": {"target": "012", "rate": 0.001, "deep": {"target": 8, "flag": True}},
+        "classes": [10],
+    }
+
+
+def test_options_that_follow_from_others(call: Callable, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (tmp_path / "c.yaml").write_text("data: {n_originals: 3}\n")
+    (tmp_path / "data.yaml").write_text("n_originals: 3\n")
+    for options in (
+        ["--data.n_originals", 3],
+        ["--data.n_originals=3"],
+        ["--config", "c.yaml"],
+        ["--data", "{n_originals: 3}"],
+        ["--data=data.yaml"],
+    ):
+        with pytest.raises(SystemExit, match="2"):
+            call(evaluate_attribution.main, "--data.root", ".", "--out", "run", *options)
+        assert "--data.n_originals follows from --model.n_figures: give that." in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("before", "now", "differ"),
+    [
+        ("target: 3", "target: '3'", False),
+        ("classes: [207, tabby]", "classes: ['207', tabby]", False),
+        ("classes: [10]", "classes: ['012']", True),
+        ("ablation: true", "ablation: 'True'", True),
+        ("include: n02*", "include: ['n02*']", False),
+        ("include: [n02*]", "include: ['n02*', 'n03*']", True),
+        ("include: [n02*]", "include: n03*", True),
+    ],
+    ids=["number", "list", "zeros", "flag", "alone", "two", "other"],
+)
+def test_a_run_of_before_held_numbers_where_text_is_now(tmp_path: Path, before: str, now: str, differ: bool) -> None:
+    (tmp_path / "config.yaml").write_text(before)
+    with pytest.raises(RunError, match="other settings") if differ else contextlib.nullcontext():
+        RunFolder(tmp_path).settle("config.yaml", now, fixed=True)
