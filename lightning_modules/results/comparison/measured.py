@@ -126,7 +126,7 @@ def measured(table: Rows, name: str, n_classes: int | None = None) -> Measured:
         for key, of in places.items():
             if kind != "eps" or key != 0 or column in OF_THE_CLEAN:
                 groups[_called(kind, key)][column] = values[of]
-    index = _indices(table, images, places)
+    index = _indices(table, images, good, places)
     frames = {"": pd.DataFrame(of_image, index=next(iter(index.values())))} if kind == "method" and places else {}
     frames |= {_called(kind, key): pd.DataFrame(groups[_called(kind, key)], index=index[key]) for key in places}
     failed = pd.Index(failed.cast(pa.string()).to_pandas())
@@ -143,16 +143,17 @@ def _places(table: Rows, kind: str, good: np.ndarray) -> dict[Any, np.ndarray]:
         return {"": good} if len(good) else {}
     codes, values = codes_of(table[kind].cast(pa.string()) if kind != "eps" else table[kind])
     of_good, known = codes[good], values.to_pylist()
-    return {known[code]: good[of_good == code] for code in pd.unique(of_good)}
+    return {known[code]: good[of_good == code] for code in pd.unique(of_good) if code >= 0}
 
 
-def _indices(table: Rows, images: pd.DataFrame, places: Mapping[Any, np.ndarray]) -> dict[Any, pd.Index]:
+def _indices(
+    table: Rows, images: pd.DataFrame, good: np.ndarray, places: Mapping[Any, np.ndarray]
+) -> dict[Any, pd.Index]:
     """The paths of each group's rows; one object where they are those of the images, in the same order."""
     codes, paths = codes_of(table["path"])
-    found = {}
-    own = pd.unique(codes[np.sort(np.concatenate(list(places.values())))]) if places else codes[:0]
+    of_images, found = pd.unique(codes[good]), {}
     for key, of in places.items():
-        is_all = np.array_equal(codes[of], own)
+        is_all = np.array_equal(codes[of], of_images)
         found[key] = images.index if is_all else pd.Index(paths.take(pa.array(codes[of])).to_pandas(), name="path")
     return found
 
