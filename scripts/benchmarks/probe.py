@@ -1,4 +1,7 @@
-"""Measures memory, in a process of its own: ``probe.py sustained``, or ``probe.py memory ours`` (or ``captum``)."""
+"""Measures memory, in a process of its own: ``probe.py sustained``, or ``probe.py memory ours``.
+
+In place of ``ours``: ``bare``, ``captum`` (given our network and memory), ``captum_as_found``.
+"""
 
 from __future__ import annotations
 
@@ -9,6 +12,7 @@ import shutil
 import sys
 import tempfile
 import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -16,8 +20,9 @@ import psutil
 import pytorch_lightning as pl
 import torch
 
-from benchmarks.map_rows import captum_maps, our_maps
-from benchmarks.run_rows import _data, _trainer
+from benchmarks.map_peers import captum_maps
+from benchmarks.map_rows import our_maps
+from benchmarks.run_rows import MEMORY_BATCH, _data, _trainer
 from benchmarks.setting import Setting
 from datamodules import write_shapes
 from lightning_modules import AttributionModule, GradCAM, GuidedBackprop, GuidedGradCAM, keep_freed_memory
@@ -65,15 +70,17 @@ def sustained() -> dict[str, list[float]]:
 
 
 def memory(who: str) -> dict[str, float]:
-    """Peak resident memory of the three maps of 32 images, in GB, beyond what there was before."""
-    setting = Setting("random", 32, torch.device("cpu"))
-    images, target = setting.images(32), setting.target(32)
-    keep_freed_memory(who == "ours")
-    network = setting.network if who == "ours" else setting.as_found
-    if who != "ours":
-        del setting.network
+    """Peak resident memory of the three maps of :data:`MEMORY_BATCH` images, in GB, beyond what there was before."""
+    setting = Setting("random", MEMORY_BATCH, torch.device("cpu"))
+    images, target = setting.images(MEMORY_BATCH), setting.target(MEMORY_BATCH)
+    keep_freed_memory(who != "captum_as_found")
+    network = {"captum": setting.prepared, "captum_as_found": setting.as_found}.get(who, setting.network)
+    run: Callable[[], Any] = {
+        "ours": lambda: our_maps(network, images, target),
+        "bare": lambda: setting.bare_gradient(images, target),
+    }.get(who, lambda: captum_maps(network, images, target))
     before = psutil.Process().memory_info().rss
-    our_maps(network, images, target) if who == "ours" else captum_maps(network, images, target)
+    run()
     return {"peak": (peak_memory() - before) / 1e9}
 
 

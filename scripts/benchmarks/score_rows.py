@@ -32,4 +32,4 @@ def insertion_deletion(setting: Setting, peers: bool = True) -> Row:
 
     work = "insertion + deletion of a map, fp32, 1 image"
     goals = [Goal(f"{2 * points} bare forwards an image", at_most=1.05)]
-    return Row("insertion_deletion", work, contenders, 1, goals)
+    return Row("insertion_deletion", work, contenders, 1, goals, rounds=2)

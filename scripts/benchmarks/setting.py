@@ -4,14 +4,30 @@ from __future__ import annotations
 
 import contextlib
 import copy
+from collections.abc import Callable
 from dataclasses import dataclass, replace
-from functools import cached_property
+from functools import cached_property, partial
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
 
+from benchmarks.timing import Contender, Goal, by_passes
 from lightning_modules import VGG16, Network, load_vgg16
+
+LAYER = "features.29"
+"""The last layer with positions, which class activation maps look at."""
+
+
+def prepared(peer: str) -> str:
+    """What a peer is called that is given what we have."""
+    return f"{peer}, given our network and memory"
+
+
+def peer_goals(peer: str, theirs: float, ours: float) -> list[Goal]:
+    """Against a peer that is given what we have, by the passes that both make; as its users have it, no goal."""
+    return [by_passes(prepared(peer), theirs, ours), Goal(peer)]
 
 
 @dataclass
@@ -59,6 +75,13 @@ class Setting:
         """The network as ours is, frozen and ``channels_last``, for peers whose user knows about that."""
         return self.for_peers(copy.deepcopy(self.network))
 
+    def peer(self, name: str, run: Callable[[Network[VGG16]], Any], units: float = 1.0) -> list[Contender]:
+        """A peer that works on a network, given ours and our memory; and the same as its users have it."""
+        return [
+            Contender(prepared(name), partial(run, self.prepared), units),
+            Contender(name, partial(run, self.as_found), units, as_found=True),
+        ]
+
     @staticmethod
     def for_peers(network: Network[VGG16]) -> Network[VGG16]:
         for module in network.modules():
@@ -86,6 +109,22 @@ class Setting:
         images = images.detach().clone(memory_format=torch.channels_last).requires_grad_()
         score = self.network(images).gather(1, target[:, None]).sum()
         return torch.autograd.grad(score, images)[0]
+
+    def bare_layer_gradient(self, images: Tensor, target: Tensor) -> Tensor:
+        """What a class activation map needs at least: a forward pass, and a backward pass that ends at its layer."""
+        vgg, images = self.network.module, images.contiguous(memory_format=torch.channels_last)
+        k = int(LAYER.removeprefix("features.")) + 1
+        with torch.no_grad():
+            activation = vgg.features[:k](self.network.normalized(images))
+        activation.requires_grad_()
+        logits = vgg.classifier(vgg.avgpool(vgg.features[k:](activation)).flatten(1))
+        return torch.autograd.grad(logits.gather(1, target[:, None]).sum(), activation)[0]
+
+    def bare_forwards(self, n: int, most: int = 32) -> None:
+        """Forward passes of ``n`` images, at most ``most`` in one."""
+        images = self.images(1).expand(min(n, most), -1, -1, -1)
+        for start in range(0, n, most):
+            self.bare_forward(images[: n - start])
 
     @cached_property
     def flops(self) -> int:

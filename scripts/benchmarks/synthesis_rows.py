@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from typing import Any
 
 from torch import Tensor, nn
 
-from benchmarks.setting import Setting
+from benchmarks.setting import Setting, peer_goals
 from benchmarks.timing import OURS, Contender, Goal, Row, assert_close
 from lightning_modules.synthesis import (
     ClassLogit,
@@ -37,10 +36,10 @@ def activation_maximization(setting: Setting, peers: bool = True, steps: int = 4
                 setting.bare_gradient(images, target)
 
         all_ = [Contender(OURS, ours, steps), Contender("bare forward + backward", bare, steps)]
-        return all_ + ([Contender("lucent", _lucent(setting.as_found, size, steps), steps, as_found=True)] * peers)
+        return all_ + (setting.peer("lucent", lambda network: _lucent(network, size, steps), steps) if peers else [])
 
     def check(outputs: dict[str, Any]) -> str:
-        if "lucent" not in outputs:
+        if not peers:
             return ""
         from lucent.optvis import param
 
@@ -49,33 +48,30 @@ def activation_maximization(setting: Setting, peers: bool = True, steps: int = 4
         theirs.data.mul_(50)  # far from grey, where errors would show
         return assert_close(ours, image().detach().cpu(), 1e-4, "images of the same parameters")
 
-    goals = [Goal("lucent", faster=3)] if peers else []
+    goals = peer_goals("lucent", 2, 2) if peers else []
     work = "activation maximization, a step of 1 image: Fourier image, shift, scale, rotation, shift"
     return Row(
         "activation_maximization", work, contenders, 1, [*goals, Goal("bare forward + backward", at_most=1.1)], check
     )
 
 
-def _lucent(network: nn.Module, size: int, steps: int) -> Callable[[], Any]:
+def _lucent(network: nn.Module, size: int, steps: int) -> Any:
     from lucent.optvis import objectives, param, render, transform
 
-    def run() -> Any:
-        # Of the ranges that ours have; the network normalizes by itself.
-        transforms = [
-            transform.jitter(8),
-            transform.random_scale([1 + k / 50 for k in range(-5, 6)]),
-            transform.random_rotate(list(range(-10, 11))),
-            transform.jitter(4),
-        ]
-        options = {"progress": False, "show_image": False, "fixed_image_size": size}
-        return render.render_vis(
-            network,
-            objectives.channel("module_classifier_6", 0),
-            lambda: param.image(size),
-            transforms=transforms,
-            preprocess=False,
-            thresholds=(steps,),
-            **options,
-        )
-
-    return run
+    # Of the ranges that ours have; the network normalizes by itself.
+    transforms = [
+        transform.jitter(8),
+        transform.random_scale([1 + k / 50 for k in range(-5, 6)]),
+        transform.random_rotate(list(range(-10, 11))),
+        transform.jitter(4),
+    ]
+    options = {"progress": False, "show_image": False, "fixed_image_size": size}
+    return render.render_vis(
+        network,
+        objectives.channel("module_classifier_6", 0),
+        lambda: param.image(size),
+        transforms=transforms,
+        preprocess=False,
+        thresholds=(steps,),
+        **options,
+    )

@@ -23,7 +23,8 @@ class Contender(NamedTuple):
         name: Who, and how.
         run: Does the work once.
         units: How much of the row's work one run is; times are divided by it.
-        as_found: Whether it runs as its users have it, without :func:`keep_freed_memory`, which our scripts call.
+        as_found: Whether it runs as its users have it, without :func:`keep_freed_memory`, which our scripts call. Its
+            ratio is told for information, so it has one turn.
     """
 
     name: str
@@ -46,9 +47,26 @@ class Goal(NamedTuple):
     at_most: float | None = None
 
 
+LEEWAY = 1.05
+"""How many times the time of the passes that a work needs at least may be spent on it."""
+
+
+def by_passes(against: str, theirs: float, ours: float) -> Goal:
+    """As many times faster as ``against`` makes passes for each of ours, less what we may spend beside ours.
+
+    A forward pass counts 1, and a backward pass to the pixels as much, since it takes as many operations. One that ends
+    at the last layer with positions counts 0: it is a hundredth of that, or less.
+    """
+    return Goal(against, faster=round(theirs / ours / LEEWAY, 2))
+
+
 @dataclass
 class Result:
-    """A line of the table: us against one other, in seconds unless ``unit`` says otherwise."""
+    """A line of the table: us against one other, in seconds unless ``unit`` says otherwise.
+
+    Attributes:
+        flops: Floating-point operations of it, where the rate is told too.
+    """
 
     row: str
     work: str
@@ -60,6 +78,7 @@ class Result:
     verdict: str = ""
     unit: str = "s"
     note: str = ""
+    flops: float | None = None
 
     def as_dict(self) -> dict[str, Any]:
         return asdict(self)
@@ -75,8 +94,10 @@ class Row:
         contenders: For a number of images, who does the work on them; the first is :data:`OURS`.
         images: How many images there are in a run.
         goals: What is to come out, each against one of the others.
-        check: Compares what they return, by their names, on one image; says in words what was found equal.
+        check: Compares what they return on one image, by their names; says in words what was found equal. Whose name it
+            does not read need not run.
         note: What the table should say beside.
+        rounds: Most turns that each contender has, where one takes long.
     """
 
     name: str
@@ -84,8 +105,21 @@ class Row:
     contenders: Callable[[int], Sequence[Contender]]
     images: int
     goals: Sequence[Goal]
-    check: Callable[[dict[str, Any]], str] | None = None
+    check: Callable[[Any], str] | None = None
     note: str = ""
+    rounds: int = 1_000
+
+
+class Outputs(dict[str, Any]):
+    """What contenders return, by their names; each runs when it is first read."""
+
+    def __init__(self, contenders: Sequence[Contender]) -> None:
+        super().__init__()
+        self.runs = {contender.name: contender.run for contender in contenders}
+
+    def __missing__(self, name: str) -> Any:
+        self[name] = output = self.runs[name]()
+        return output
 
 
 def synchronize() -> None:
@@ -104,29 +138,32 @@ def seconds(run: Callable[[], Any]) -> float:
 
 
 def measure(row: Row, rounds: int) -> list[Result]:
-    """Checks the outputs on one image, which warms up too, then takes turns for ``rounds`` rounds."""
+    """Checks the outputs on one image, then takes turns for ``rounds`` rounds, or the row's, with memory that is kept.
+
+    At the end, those that run as their users have them have one turn.
+    """
     note = row.note
+    outputs = Outputs(row.contenders(1))
+    if torch.cuda.is_available():
+        for name in outputs.runs:  # whose kernels are loaded when they are first needed
+            outputs[name]
     if row.check is not None:
-        note = row.check({contender.name: contender.run() for contender in row.contenders(1)}) or note
+        note = row.check(outputs) or note
     contenders = row.contenders(row.images)
     times: dict[str, list[float]] = {contender.name: [] for contender in contenders}
-    as_found = None
-    for turn in range(rounds):
-        for contender in _order(contenders, turn):
-            if contender.as_found != as_found:
-                as_found = contender.as_found
-                keep_freed_memory(not as_found)
-                contender.run()  # not timed: the first one after the change gets all its memory anew
+    keep_freed_memory()
+    prepared = [contender for contender in contenders if not contender.as_found]
+    prepared[0].run()  # not timed: it takes the memory that is kept from then on
+    for turn in range(min(rounds, row.rounds)):
+        k = turn % len(prepared)  # another one begins each time
+        for contender in (*prepared[k:], *prepared[:k]):
+            times[contender.name].append(seconds(contender.run) / contender.units)
+    keep_freed_memory(False)
+    for contender in contenders:
+        if contender.as_found:
             times[contender.name].append(seconds(contender.run) / contender.units)
     keep_freed_memory()
     return compare(row.name, row.work, times, row.goals, note)
-
-
-def _order(contenders: Sequence[Contender], turn: int) -> list[Contender]:
-    """Who comes when in a round: another one begins each time; those who share a way with memory stay together."""
-    k = turn % len(contenders)
-    rotated = [*contenders[k:], *contenders[:k]]
-    return sorted(rotated, key=lambda contender: contender.as_found, reverse=turn % 2 == 1)
 
 
 def compare(
