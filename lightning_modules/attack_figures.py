@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import torch
@@ -13,7 +14,9 @@ from torch import Tensor
 from lightning_modules.attacks.base import Attack
 from lightning_modules.attacks.budgets import format_eps
 from lightning_modules.figures.robustness import Panel, robustness_figure
+from lightning_modules.figures.saving import Drawing
 from lightning_modules.networks.network import Network
+from lightning_modules.results.rows.reading import on_host
 from lightning_modules.results.summaries.robustness import RANK_CORRELATION, TOP_OVERLAP
 
 STEPS_ALONG = 25
@@ -42,8 +45,8 @@ class AttackFigures:
     maps: Sequence[Mapping[str, Tensor]]
     rows: Sequence[Mapping[str, Any]]
 
-    def draw(self, i: int) -> Figure:
-        """The figure of image ``i``, at the smallest budget that fools it, else at the largest."""
+    def draw(self, i: int) -> Figure | Drawing:
+        """What draws the figure of image ``i``, at the smallest budget that fools it, else at the largest."""
         before = self.rows[i]
         k = 1 + self.eps.index(before["smallest_eps"]) if before["smallest_eps"] else len(self.eps)
         after, eps = self.rows[k * len(self.images[0]) + i], self.eps[k - 1]
@@ -51,31 +54,41 @@ class AttackFigures:
         outcome = {None: "nothing to attack", True: "fooled", False: "not fooled"}[after["success"]]
         label = f"label: {before['label_name']}   " if before["label_name"] else ""
         note = "   the gradient vanished" if before["vanished"] else ""
-        return robustness_figure(
-            Panel(self.images[0][i], before["prediction_name"], before["probability"]),
-            Panel(self.images[k][i], after["prediction_name"], after["probability"]),
-            self._along(torch.stack([images[i] for images in self.images]), [self.logits[j][i] for j in (0, k, -1)]),
-            {name: (clean[i], self.maps[k][name][i]) for name, clean in self.maps[0].items()},
-            {name: (after[name + RANK_CORRELATION], after[name + TOP_OVERLAP]) for name in self.maps[0]},
+        path = torch.stack([images[i] for images in self.images])
+        maps = {name: (clean[i], self.maps[k][name][i]) for name, clean in self.maps[0].items()}
+        leading = [self.logits[j][i] for j in (0, k, -1)]
+        clean, adversarial, maps, leading, (steps, along) = on_host(
+            (path[0], path[k], maps, leading, self._along(path))
+        )
+        return partial(
+            robustness_figure,
+            Panel(clean, before["prediction_name"], before["probability"]),
+            Panel(adversarial, after["prediction_name"], after["probability"]),
+            (steps.tolist(), self._of_leading(along, leading)),
+            maps,
+            {name: (after[name + RANK_CORRELATION], after[name + TOP_OVERLAP]) for name in maps},
             eps=eps,
             sweep=self.eps,
             title=before["path"],
             subtitle=f"{label}{self.attack!r} {target}, eps {format_eps(eps)}: {outcome}{note}",
         )
 
-    def _along(self, path: Tensor, leading: Sequence[Tensor]) -> tuple[list[float], dict[str, list[float]]]:
-        """Budgets, and the probabilities of the leading classes there on the way that the attack takes.
+    def _along(self, path: Tensor) -> tuple[Tensor, Tensor]:
+        """Budgets ``(S,)`` and the probabilities of all classes there, ``(S, C)``, on the way that the attack takes.
 
-        These are the class predicted first, and the strongest other one of each of the logits ``leading``. The way goes
-        straight from each image of ``path``, ``(1 + k, 3, H, W)``, to the next.
+        It goes straight from each image of ``path``, ``(1 + k, 3, H, W)``, to the next.
         """
-        first = int(leading[0].argmax())
-        others = [next(k for k in logits.topk(2).indices.tolist() if k != first) for logits in leading[1:]]
-        knots = torch.tensor([0.0, *self.eps], device=path.device)
-        steps = torch.cat([torch.linspace(0, self.eps[-1], STEPS_ALONG, device=path.device), knots]).unique()
+        knots = torch.tensor([0.0, *self.eps])
+        steps = torch.cat([torch.linspace(0, self.eps[-1], STEPS_ALONG), knots]).unique()
         k = (torch.searchsorted(knots, steps, right=True) - 1).clamp_max(len(self.eps) - 1)
         share = ((steps - knots[k]) / (knots[k + 1] - knots[k]))[:, None, None, None]
+        k, share = k.to(path.device), share.to(path.device)
         with torch.no_grad():
-            probabilities = self.network(path[k] + share * (path[k + 1] - path[k])).float().softmax(1)
+            return steps, self.network(path[k] + share * (path[k + 1] - path[k])).float().softmax(1)
+
+    def _of_leading(self, probabilities: Tensor, leading: Sequence[Tensor]) -> dict[str, list[float]]:
+        """Those of the class predicted first, and of the strongest other one of each of the logits ``leading``."""
+        first = int(leading[0].argmax())
+        others = [next(k for k in logits.topk(2).indices.tolist() if k != first) for logits in leading[1:]]
         names = self.network.class_names
-        return steps.tolist(), {names[k]: probabilities[:, k].tolist() for k in dict.fromkeys([first, *others])}
+        return {names[k]: probabilities[:, k].tolist() for k in dict.fromkeys([first, *others])}

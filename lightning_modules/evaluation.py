@@ -9,6 +9,7 @@ from __future__ import annotations
 import math
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any, NotRequired, TypedDict
 
@@ -23,6 +24,7 @@ from datamodules.batch import Batch, boxes_of, with_pixels
 from lightning_modules.errors import InputError
 from lightning_modules.figures.attribution import attribution_figure
 from lightning_modules.figures.comparison import histograms_figure
+from lightning_modules.figures.saving import Drawing
 from lightning_modules.gradients.fitting import results_of_parts
 from lightning_modules.gradients.forward_pass import ForwardPass
 from lightning_modules.networks.network import Network
@@ -56,14 +58,15 @@ class Outputs(TypedDict):
 
     Attributes:
         rows: Columns by their names.
-        figures: Of some images, by their numbers in the batch.
+        figures: Of some images, by their numbers in the batch; what draws one is called while the next step runs, in
+            another process, to which it is sent by pickle, so it holds no tensor of a device.
         images: Made images, file name -> uint8 ``(H, W, 3)``.
         pictures: Other images, file in RUN -> uint8 ``(H, W, 3)``.
         kept: What is kept beside the rows, name of a folder in RUN -> a row for each image that did not fail.
     """
 
     rows: list[Row]
-    figures: dict[int, Figure]
+    figures: dict[int, Figure | Drawing]
     images: NotRequired[dict[str, np.ndarray]]
     pictures: NotRequired[dict[str, np.ndarray]]
     kept: NotRequired[dict[str, pa.Table]]
@@ -253,28 +256,37 @@ class EvaluationModule(RunModule):
 
     def draw(
         self, forward_pass: ForwardPass, batch: Batch, maps: Mapping[str, Tensor], images: Sequence[Row]
-    ) -> dict[int, Figure]:
-        """A figure of each image that came with its original, with its maps, by its number in the batch."""
+    ) -> dict[int, Figure | Drawing]:
+        """What draws a figure of each image that came with its original, with its maps, by its number in the batch."""
         names = self.network.class_names
+        shown = [i for i, row in enumerate(images) if batch["original"][i] is not None and row["status"] != "failed"]
+        if not shown:
+            return {}
         best = forward_pass.probabilities.topk(min(5, len(names)))
-        figures = {}
-        for i, original in enumerate(batch["original"]):
-            image = images[i]
-            if original is None or image["status"] == "failed":
-                continue
+        of_maps = {i: {name: attribution[i] for name, attribution in maps.items()} for i in shown}
+        boxes = batch["boxes"], batch["box_labels"], batch["n_boxes"]
+        values, classes, target, of_maps, boxes = on_host(
+            (best.values, best.indices, forward_pass.target, of_maps, boxes)
+        )
+        read: Batch = {**batch, "boxes": boxes[0], "box_labels": boxes[1], "n_boxes": boxes[2]}
+        figures: dict[int, Figure | Drawing] = {}
+        for i in shown:
+            image, original = images[i], batch["original"][i]
+            assert original is not None
             predicted = f"predicted: {image['prediction_name']} ({image['probability']:.1%})"
             label = f"label: {image['label_name']}   " if image["label_name"] else ""
-            explained = f"   maps explain: {names[int(forward_pass.target[i])]}" if maps else ""
-            boxes, box_labels = boxes_of(batch, i)
-            figures[i] = attribution_figure(
+            explained = f"   maps explain: {names[int(target[i])]}" if maps else ""
+            of_image, box_labels = boxes_of(read, i)
+            figures[i] = partial(
+                attribution_figure,
                 original.pixels,
                 original.view,
-                {name: attribution[i] for name, attribution in maps.items()},
-                [(names[k], value) for k, value in zip(best.indices[i].tolist(), best.values[i].tolist())],
+                of_maps[i],
+                [(names[k], value) for k, value in zip(classes[i].tolist(), values[i].tolist())],
                 title=image["path"],
                 subtitle=f"{label}{predicted}{explained}",
-                boxes=boxes,
-                is_target=box_labels.cpu() == int(forward_pass.target[i]),
+                boxes=of_image,
+                is_target=box_labels == int(target[i]),
             )
         return figures
 

@@ -83,7 +83,7 @@ def image_extensions() -> frozenset[str]:
 
 def extension_of(name: str | bytes) -> str:
     """The extension of a file's name, in lower case, with its dot; "" = it has none."""
-    return os.path.splitext(os.fsdecode(name))[1].lower()
+    return os.path.splitext(name if type(name) is str else os.fsdecode(name))[1].lower()
 
 
 @functools.cache

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import gc
 import re
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from functools import cached_property
 from pathlib import Path
 
 import numpy as np
@@ -16,6 +19,18 @@ from datamodules.reading.formats import extension_of, image_extensions
 from datamodules.sources.label_tables import read_text, table_of
 
 _WNID = re.compile("n[0-9]{8}")
+
+
+@contextmanager
+def _uncollected() -> Iterator[None]:
+    """Without the search for garbage, of which there is none: over millions of cells it takes most of the time."""
+    was_enabled = gc.isenabled()
+    gc.disable()
+    try:
+        yield
+    finally:
+        if was_enabled:
+            gc.enable()
 
 
 class LabelFile:
@@ -44,6 +59,7 @@ class LabelFile:
             of no use.
     """
 
+    @_uncollected()
     def __init__(self, path: Path, synsets: Path | None = None) -> None:
         self.path = path
         self._heading = ""
@@ -62,20 +78,36 @@ class LabelFile:
         else:
             table, self._heading = table_of(text, path)
             entries = [(image, self._class_of(image, label)) for image, label in table]
-        self.classes: dict[str, str] = {}
+        self.classes: dict[str, str] = dict(entries)
+        said: dict[str, str] = {}
+        twice = {same for image, text in entries if said.setdefault(same := _alike(image), text) != text}
+        if twice:
+            self._refuse_contradictions([(image, text) for image, text in entries if _alike(image) in twice])
+
+    def _refuse_contradictions(self, entries: Sequence[tuple[str, str]]) -> None:
         said: dict[tuple[str, str], str] = {}
         for image, text in entries:
-            self.classes[image] = text
             if (other := said.setdefault(_key(image), text)) != text:
-                raise DataError(f"{path} (data.labels) says both {other!r} and {text!r} of {image}.")
-        self._by_key: dict[str, list[str]] = {}
-        self._by_end: dict[str, list[str]] = {}
-        for image in self.classes:
-            key, _ = _key(image)
-            self._by_key.setdefault(key, []).append(image)
-            for end in _ends(key)[1:]:
-                self._by_end.setdefault(end, []).append(image)
+                raise DataError(f"{self.path} (data.labels) says both {other!r} and {text!r} of {image}.")
 
+    @cached_property
+    def _by_key(self) -> dict[str, list[str]]:
+        """Entries by their paths without extension; not made where each image has an entry that is its path."""
+        found: dict[str, list[str]] = {}
+        for image in self.classes:
+            found.setdefault(_key(image)[0], []).append(image)
+        return found
+
+    @cached_property
+    def _by_end(self) -> dict[str, list[str]]:
+        """Entries by the ends of these, but for the whole; not made where no entry's path is longer than an image's."""
+        found: dict[str, list[str]] = {}
+        for key, images in self._by_key.items():
+            for end in _ends(key)[1:]:
+                found.setdefault(end, []).extend(images)
+        return found
+
+    @_uncollected()
     def of(self, paths: Iterable[str]) -> tuple[list[str | None], list[str]]:
         """What the file says of images.
 
@@ -140,7 +172,7 @@ class LabelFile:
         if exact := next((text for text in (path, path.strip()) if text in self.classes), None):
             return exact
         key, extension = _key(path)
-        for entries in (*(self._by_key.get(end, []) for end in _ends(key)), self._by_end.get(key, [])):
+        for entries in self._entries_for(key):
             fitting = [entry for entry in entries if _key(entry)[1] in ("", extension)]
             if len({self.classes[entry] for entry in fitting}) > 1:
                 said = ", ".join(f"{entry} {self.classes[entry]!r}" for entry in fitting[:3])
@@ -148,6 +180,12 @@ class LabelFile:
             if fitting:
                 return fitting[0]
         return None
+
+    def _entries_for(self, key: str) -> Iterator[list[str]]:
+        """The entries that may be meant for an image, those of the longest end first."""
+        for end in _ends(key):
+            yield self._by_key.get(end, [])
+        yield self._by_end.get(key, [])
 
     def _class_of(self, image: str, text: str) -> str:
         """The class of a cell; Kaggle's are ``n03995372 85 1 499 272 n03995372 131 0 499 254``."""
@@ -246,12 +284,19 @@ def label_written(what: str, text: str, table: ClassTable) -> int:
         raise ValueError(f"{what}: {error}") from error
 
 
-def _key(path: str) -> tuple[str, str]:
-    """A path without the extension that an image has, and that extension.
+def _as_here(path: str) -> str:
+    """A path as this system writes it: others have backslashes, or é as two letters."""
+    return composed(path).strip().replace("\\", "/").removeprefix("./")
 
-    Paths that only systems write differently have the same: with backslashes, with é as one letter or as two.
-    """
-    path = composed(path).strip().replace("\\", "/").removeprefix("./")
+
+def _alike(path: str) -> str:
+    """What paths have in common that have the same :func:`_key`, and some others; soon told of a million."""
+    return _as_here(path).lower()
+
+
+def _key(path: str) -> tuple[str, str]:
+    """A path without the extension that an image has, and that extension; the same however systems write it."""
+    path = _as_here(path)
     extension = extension_of(path)
     is_image = extension in image_extensions()
     return (path[: -len(extension)], extension) if is_image else (path, "")

@@ -159,6 +159,8 @@ def _split(text: str) -> list[list[str]]:
 
 def _trimmed(row: Sequence[str]) -> list[str]:
     """A row without the empty cells at its end, which spreadsheets write; [] = it is blank."""
+    if row and row[-1].strip():
+        return list(row)
     cells = list(row)
     while cells and not cells[-1].strip():
         cells.pop()

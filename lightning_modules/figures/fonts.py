@@ -43,6 +43,16 @@ class _Told:
     yet = False
 
 
+def missing_letters_are_told() -> bool:
+    """Whether this process has warned of letters that no font has."""
+    return _Told.yet
+
+
+def take_missing_letters_as_told() -> None:
+    """Lets this process say nothing of letters that no font has: another one has."""
+    _Told.yet = True
+
+
 def use_fonts_with_all_letters(figure: Figure) -> bool:
     """Gives each text of a figure whose letters its font lacks further fonts, if there are any that have them.
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 import warnings
+from collections.abc import Callable
 from contextlib import nullcontext
 from pathlib import Path
 from typing import Literal
@@ -19,15 +20,19 @@ from lightning_modules.whole_files import written_whole
 
 FigureFormat = Literal["png", "pdf"]
 
+Drawing = Callable[[], Figure]
+"""What draws a figure, when and in which process that is wanted."""
+
 TITLE, DESCRIPTION = "Title", "Description"
 """Where a PNG file says in words what it shows."""
 
 
-def save_figure(figure: Figure, folder: Path, name: str, file_format: FigureFormat = "png") -> Path:
+def save_figure(figure: Figure | Drawing, folder: Path, name: str, file_format: FigureFormat = "png") -> Path:
     """Writes a figure to ``folder/name.png`` and, if asked for, to ``name.pdf`` beside it; returns the last.
 
     The pixels are always written: TensorBoard shows them. They say in words what they show: the figure's first lines.
     """
+    figure = figure if isinstance(figure, Figure) else figure()
     are_seen = use_fonts_with_all_letters(figure)
     words = {name: text for name, text in zip((TITLE, DESCRIPTION), _first_lines(figure)) if text}
     for extension in ("png", "pdf") if file_format == "pdf" else ("png",):

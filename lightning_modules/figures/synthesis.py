@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -14,7 +15,7 @@ from matplotlib.ticker import MaxNLocator
 from torch import Tensor
 
 from lightning_modules.figures.layers import layer_sheets, layers_with_sheets
-from lightning_modules.figures.saving import pixels_of
+from lightning_modules.figures.saving import Drawing, pixels_of
 from lightning_modules.figures.style import COLORS, heading, plain_text, shorten, with_its_end, wrap
 from lightning_modules.options import plain_name
 from lightning_modules.synthesis.maximization import VARIANTS, Progress
@@ -154,9 +155,10 @@ class Growth:
         if progress.step in self.at:
             self.snapshots[progress.step] = to_uint8(progress.images[i])
 
-    def draw(self, title: str) -> Figure:
+    def draw(self, title: str) -> Drawing:
+        """What draws the figure."""
         activation, variation = (torch.stack(column).tolist() for column in zip(*self.numbers))
-        return growth_figure(self.snapshots, activation, variation, title)
+        return partial(growth_figure, self.snapshots, activation, variation, title)
 
 
 def to_uint8(image: Tensor) -> np.ndarray:

@@ -205,7 +205,7 @@ def test_figures_of_images_with_originals(shapes: Path) -> None:
     module = RobustnessModule("shapes", EPS)
     figures = module.test_step(next(batches(shapes, 2, n_originals=1)), 0)["figures"]
     assert set(figures) == {0}
-    lines = figures[0].axes[-1].lines
+    lines = figures[0]().axes[-1].lines
     budgets = np.asarray(lines[0].get_xdata())
     assert set(np.float32(module.eps)) < set(budgets.astype(np.float32))
 

@@ -125,6 +125,13 @@ def test_a_step_of_robustness(attack: Attack) -> None:
     assert len(waits) == 1, "\n".join(waits)
 
 
+def test_what_figures_show_is_read_once_more() -> None:
+    """Of all images of a batch; under attack once for each, since which budget is shown follows from the rows."""
+    batch = batch_of(dim_images(3))
+    assert len(waits_of(AttributionModule("shapes", [GradCAM(), GuidedBackprop()], []), batch)) == 2
+    assert len(waits_of(RobustnessModule("shapes", ["1/255", 0.1]), batch)) == 1 + 3
+
+
 @pytest.mark.parametrize("objective", [LogitMargin(), LogitMargin("mean"), Channel("features.4")], ids=repr)
 def test_the_images_of_a_pass_are_read_once(objective: Objective) -> None:
     module = ActivationMaximizationModule(

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field, replace
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -12,7 +13,8 @@ import pyarrow.compute as pc
 
 from lightning_modules.attacks.budgets import format_eps
 from lightning_modules.errors import InputError
-from lightning_modules.results.rows.stored import KEYS, numbers_of
+from lightning_modules.results.rows.images import Rows
+from lightning_modules.results.rows.stored import KEYS, codes_of, numbers_of
 from lightning_modules.results.summaries.verdicts import judges_in, verdict_columns
 
 KINDS = KEYS[1:]
@@ -92,7 +94,7 @@ class Measured:
         return replace(self, name=name, groups={"": frame}, n_degenerate=n_degenerate)
 
 
-def measured(table: pa.Table, name: str, n_classes: int | None = None) -> Measured:
+def measured(table: Rows, name: str, n_classes: int | None = None) -> Measured:
     """What the rows of a run measured.
 
     Args:
@@ -103,52 +105,88 @@ def measured(table: pa.Table, name: str, n_classes: int | None = None) -> Measur
     Raises:
         InputError: If they lack what rows of every run have, as those of an older version may.
     """
-    if lacking := [column for column in ("path", "status") if column not in table.column_names]:
+    names = table.schema.names
+    if lacking := [column for column in ("path", "status") if column not in names]:
         raise InputError(f"The rows of {name} have no column {' and no '.join(lacking)}: another version wrote them.")
-    kind = next((each for each in KINDS if each in table.column_names), "")
+    kind = next((each for each in KINDS if each in names), "")
     is_ok = pc.equal(table["status"], "ok")
-    good = table.filter(is_ok)
-    numbers, flags = _columns(good)
-    frame = pd.DataFrame(numbers, index=pd.Index(good["path"].to_pandas(), name="path"))
-    groups: dict[str, pd.DataFrame] = {}
-    of_group = good[kind].to_numpy(zero_copy_only=False) if kind else np.full(len(good), "")
-    for key in pd.unique(of_group):
-        rows = frame[of_group == key]
-        if kind == "method" and not groups:
-            groups[""] = rows[[column for column in rows if column in OF_IMAGES]]
-        if kind == "method":
-            rows = rows.drop(columns=list(OF_IMAGES), errors="ignore")
-        if kind == "eps" and key == 0:
-            rows = rows[[column for column in rows if column in OF_THE_CLEAN]]
-        groups[format_eps(float(key)) if kind == "eps" else str(key)] = rows
-    failed = pd.Index(table.filter(pc.invert(is_ok))["path"].to_pandas()).unique()
-    return Measured(name, kind, groups, flags, _images(good), failed, _degenerate(good), n_classes)
+    failed = table["path"].filter(pc.invert(is_ok)).unique()
+    good = np.flatnonzero(is_ok.fill_null(False).to_numpy())
+    images, n_degenerate = _images(table, good), _degenerate(table, good)
+    places = _places(table, kind, good)
+    groups: dict[str, dict[str, np.ndarray]] = {_called(kind, key): {} for key in places}
+    of_image: dict[str, np.ndarray] = {}
+    flags = set()
+    # One column after the other, so that one at a time lies in the memory.
+    for column, is_flag, values in _numbers(table):
+        flags |= {column} if is_flag else set()
+        if kind == "method" and column in OF_IMAGES:
+            of_image[column] = values[next(iter(places.values()))] if places else values[:0]
+            continue
+        for key, of in places.items():
+            if kind != "eps" or key != 0 or column in OF_THE_CLEAN:
+                groups[_called(kind, key)][column] = values[of]
+    index = _indices(table, images, good, places)
+    frames = {"": pd.DataFrame(of_image, index=next(iter(index.values())))} if kind == "method" and places else {}
+    frames |= {_called(kind, key): pd.DataFrame(groups[_called(kind, key)], index=index[key]) for key in places}
+    failed = pd.Index(failed.cast(pa.string()).to_pandas())
+    return Measured(name, kind, frames, frozenset(flags), images, failed, n_degenerate, n_classes)
 
 
-def _columns(rows: pa.Table) -> tuple[dict[str, np.ndarray], frozenset[str]]:
-    """The numbers, and which of them are yes or no."""
-    judges = judges_in(rows.column_names)
-    compared = [column for column in rows.schema if column.name not in (*KINDS, *NOT_COMPARED, *OF_THE_MAKING)]
-    flags = {column.name for column in compared if pa.types.is_boolean(column.type)}
-    numbers = [column.name for column in compared if column.name in flags or pa.types.is_floating(column.type)]
-    found = {name: numbers_of(rows[name]) for name in numbers}
-    for judge in judges:
-        ranks = numbers_of(rows[verdict_columns(judge)["rank"]])
-        name = f"named first by {judge}"
-        found[name] = np.where(np.isnan(ranks), np.nan, ranks <= 1)
-        flags.add(name)
-    return found, frozenset(flags)
+def _called(kind: str, key: Any) -> str:
+    return format_eps(float(key)) if kind == "eps" else str(key)
 
 
-def _images(good: pa.Table) -> pd.DataFrame:
-    """What is said of each image, from the first of its rows."""
+def _places(table: Rows, kind: str, good: np.ndarray) -> dict[Any, np.ndarray]:
+    """Method, budget or variant -> where its rows stand, of those that are good; the first first."""
+    if not kind:
+        return {"": good} if len(good) else {}
+    codes, values = codes_of(table[kind].cast(pa.string()) if kind != "eps" else table[kind])
+    of_good, known = codes[good], values.to_pylist()
+    return {known[code]: good[of_good == code] for code in pd.unique(of_good) if code >= 0}
+
+
+def _indices(
+    table: Rows, images: pd.DataFrame, good: np.ndarray, places: Mapping[Any, np.ndarray]
+) -> dict[Any, pd.Index]:
+    """The paths of each group's rows; one object where they are those of the images, in the same order."""
+    codes, paths = codes_of(table["path"])
+    of_images, found = pd.unique(codes[good]), {}
+    for key, of in places.items():
+        is_all = np.array_equal(codes[of], of_images)
+        found[key] = images.index if is_all else pd.Index(paths.take(pa.array(codes[of])).to_pandas(), name="path")
+    return found
+
+
+def _numbers(table: Rows) -> Iterator[tuple[str, bool, np.ndarray]]:
+    """The columns that are compared: name, whether it is of yes and no, and a number for each row."""
+    for column in table.schema:
+        is_flag = pa.types.is_boolean(column.type)
+        if column.name not in (*KINDS, *NOT_COMPARED, *OF_THE_MAKING) and (
+            is_flag or pa.types.is_floating(column.type)
+        ):
+            yield column.name, is_flag, numbers_of(table[column.name])
+    for judge in judges_in(table.schema.names):
+        ranks = numbers_of(table[verdict_columns(judge)["rank"]])
+        yield f"named first by {judge}", True, np.where(np.isnan(ranks), np.nan, ranks <= 1)
+
+
+def _images(table: Rows, good: np.ndarray) -> pd.DataFrame:
+    """What is said of each image, from the first of its rows that are good."""
+    is_first = ~pd.Series(codes_of(table["path"])[0][good]).duplicated().to_numpy()
+    first = pa.array(good[is_first])
     known = ("path", "label", "label_name", "prediction", "prediction_name", "target")
-    images = good.select([name for name in known if name in good.column_names]).to_pandas()
-    return images.drop_duplicates("path").set_index("path")
+    fields = [field for field in table.schema if field.name in known]
+    columns = {field.name: table[field.name].take(first).cast(field.type) for field in fields}
+    order = [name for name in known if name in columns]
+    return pa.table({name: columns[name] for name in order}).to_pandas().set_index("path")
 
 
-def _degenerate(good: pa.Table) -> dict[str, int]:
-    if not {"method", "degenerate"} <= set(good.column_names):
+def _degenerate(table: Rows, good: np.ndarray) -> dict[str, int]:
+    if not {"method", "degenerate"} <= set(table.schema.names):
         return {}
-    counts = good.filter(pc.equal(good["degenerate"], True))["method"].value_counts().to_pylist()
-    return {of["values"]: of["counts"] for of in counts}
+    is_degenerate = numbers_of(table["degenerate"])[good] == 1
+    codes, values = codes_of(table["method"])
+    known = values.to_pylist()
+    counts = pd.Series(codes[good][is_degenerate]).value_counts(sort=False)
+    return {str(known[code]): int(n) for code, n in counts.items()}

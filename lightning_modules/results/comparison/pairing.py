@@ -91,7 +91,10 @@ def _rows_of(run: Measured) -> str:
 
 def _only_in_one(first: Measured, second: Measured, what: str, of: Callable[[Measured], Any]) -> list[str]:
     """What one of two runs has and the other lacks, with examples."""
-    found = [pd.Index(list(of(run))) for run in (first, second)]
+    known = [of(run) for run in (first, second)]
+    found = [names if isinstance(names, pd.Index) else pd.Index(list(names)) for names in known]
+    if found[0].equals(found[1]):  # of a million images, told at once
+        return []
     sentences = []
     for run, own, others in ((first, *found), (second, *found[::-1])):
         only = own.difference(others, sort=False)

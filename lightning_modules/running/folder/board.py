@@ -7,11 +7,13 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from PIL import Image
+from tensorboard.compat.proto.summary_pb2 import Summary
 from torch.utils.tensorboard import SummaryWriter
 from torch.utils.tensorboard.summary import hparams
 
 from lightning_modules.escaping import plain_lines
-from lightning_modules.figures.saving import is_of_one_image, pixels_of
+from lightning_modules.figures.saving import is_of_one_image
 from lightning_modules.results.report import IMAGES, RUN, Report
 
 
@@ -37,8 +39,8 @@ class Board:
                 continue
             self.shown.add(path.name)
             group = IMAGES if is_of_one_image(path) else RUN
-            pixels = pixels_of(path)
-            self.writer.add_image(f"{group}/{path.stem}", pixels, dataformats="HWC")
+            file_writer: Any = self.writer.file_writer
+            file_writer.add_summary(Summary(value=[Summary.Value(tag=f"{group}/{path.stem}", image=_as_it_is(path))]))
         self.writer.flush()
 
     def show_report(self, report: Report, command: str, settings: Mapping[str, bool | str | float]) -> None:
@@ -58,3 +60,10 @@ class Board:
 
     def close(self) -> None:
         self.writer.close()
+
+
+def _as_it_is(path: Path) -> Any:
+    """The image of a PNG file, which is not decoded: that, and to encode it again, takes as long as half a drawing."""
+    with Image.open(path) as image:
+        width, height, channels = *image.size, len(image.getbands())
+    return Summary.Image(height=height, width=width, colorspace=channels, encoded_image_string=path.read_bytes())

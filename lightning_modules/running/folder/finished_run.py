@@ -14,8 +14,8 @@ import yaml
 from lightning_modules.figures.saving import name_of_one_image, pixels_of
 from lightning_modules.pages.told import Told
 from lightning_modules.results.comparison.measured import Measured, measured
-from lightning_modules.results.rows.parts import columns_of_rows, read_rows
-from lightning_modules.results.rows.stored import parts_of
+from lightning_modules.results.rows.parts import columns_of_rows
+from lightning_modules.results.rows.stored import StoredRows, parts_of
 from lightning_modules.running.folder.run_folder import RunError, differences_of
 
 
@@ -63,7 +63,7 @@ def read_finished_run(path: Path, name: str) -> FinishedRun:
         raise RunError(f"The run in {path} has not come to its end. Its command, typed again, goes on with it.")
     summary = json.loads((path / "summary.json").read_text())
     # Lists, such as curves, are not compared, and may be most of the bytes.
-    rows = read_rows(path / "results", columns_of_rows(path / "results", lists=False))
+    rows = StoredRows(path / "results", columns_of_rows(path / "results", lists=False))
     of_network = summary.get("produced_by", {}).get("network", {})
     return FinishedRun(
         path,

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
+import pandas as pd
 import pyarrow as pa
 import pytest
 
@@ -18,6 +20,8 @@ from lightning_modules.results.comparison.differences import (
 )
 from lightning_modules.results.comparison.measured import Measured, measured
 from lightning_modules.results.comparison.pairing import pairs_of
+from lightning_modules.results.rows.parts import read_rows, write_part
+from lightning_modules.results.rows.stored import StoredRows
 from lightning_modules.results.summaries.verdicts import verdict_columns
 
 FIELDS = {
@@ -213,3 +217,32 @@ def test_two_methods_of_one_run(first: Measured) -> None:
     assert report_comparisons(summary).tables[0].header[:3] == ["mean of the score", "CAM", "IG"]
     with pytest.raises(InputError, match="--methods: a has no rows of 'LIME', but those of CAM, IG"):
         first.of_method("LIME", "LIME", with_images=False)
+
+
+def test_rows_in_a_folder_are_measured_as_those_in_the_memory(tmp_path: Path) -> None:
+    """A column at a time, from parts in which images and methods come in another order; one failed, one has one map."""
+    schema = pa.schema(
+        [
+            *(pa.field(name, pa.string()) for name in ("path", "status", "label_name", "method")),
+            *(pa.field(name, pa.int64()) for name in ("label", "target")),
+            *(pa.field("top1", pa.bool_()), pa.field("degenerate", pa.bool_()), pa.field("score", pa.float64())),
+        ]
+    )
+    rows: list[dict[str, Any]] = [
+        {"path": path, "status": "ok", "label_name": "cat", "method": method, "label": 1, "target": k, "top1": k > 1}
+        | {"degenerate": method == "B", "score": 0.1 * k + (method == "B")}
+        for method in ("B", "A")
+        for k, path in enumerate("dcba")
+    ]
+    rows = [{"path": "e", "status": "failed"}, *rows[:-1]]
+    for k, part in enumerate((rows[::2], rows[1::2])):
+        write_part(tmp_path / f"part-{k}.parquet", part, schema)
+    stored = measured(StoredRows(tmp_path), "one")
+    whole = measured(read_rows(tmp_path), "one")
+    for run in (stored, whole):
+        assert list(run.groups) == ["", "B", "A"]
+        assert run.groups["A"]["score"].to_dict() == pytest.approx({"b": 0.2, "c": 0.1, "d": 0.0})
+        assert run.groups["B"]["score"].to_dict() == pytest.approx({"a": 1.3, "b": 1.2, "c": 1.1, "d": 1.0})
+        assert run.images["target"].to_dict() == {"a": 3, "b": 2, "c": 1, "d": 0}
+        assert (list(run.failed), run.n_degenerate, run.flags) == (["e"], {"B": 4}, {"top1"})
+    pd.testing.assert_frame_equal(stored.images, whole.images)
