@@ -49,6 +49,8 @@ class AttributionModule(EvaluationModule):
         target: The class to explain: predicted, label (the folder's), or the name or index of a class.
         n_figures: Images of which a figure is drawn: the first of each class in turn.
         save_maps: Whether the maps are kept, in float16; class activation maps at the size of their layer.
+        compile: Whether torch.compile makes code of the network when the first batch runs, for a GPU: on a CPU it is
+            slower. Passes of which layers or the guided gradient are read (CAMs, GuidedBackprop) run as they are.
     """
 
     def __init__(
@@ -60,6 +62,7 @@ class AttributionModule(EvaluationModule):
         n_figures: int = 16,
         network: str | dict[str, Any] = "vgg16",
         save_maps: bool = False,
+        compile: bool = False,
         **said: Unpack[Said],
     ) -> None:
         methods = [GradCAM(), GuidedBackprop(), GuidedGradCAM(), SmoothGrad()] if methods is None else methods
@@ -71,7 +74,7 @@ class AttributionModule(EvaluationModule):
         _refuse_twins("model.metrics", [f"the score {name}" for name in names])
         if not methods:
             raise InputError("model.methods is empty: name at least one attribution method.")
-        super().__init__(load_network(network, weights, **said), n_figures)
+        super().__init__(load_network(network, weights, compile=compile, **said), n_figures)
         self.methods = {repr(method): method for method in methods}
         self.metrics = list(metrics)
         self.has_default_metrics = has_default_metrics

@@ -31,6 +31,7 @@ from lightning_modules.evaluation import EvaluationModule, Outputs
 from lightning_modules.figures.robustness import accuracy_figure
 from lightning_modules.gradients.forward_pass import ForwardPass
 from lightning_modules.gradients.needs import Needs
+from lightning_modules.host import replaced
 from lightning_modules.judging import load_victims, show_to, tell_of
 from lightning_modules.methods.base import AttributionMethod
 from lightning_modules.methods.cam import GradCAM
@@ -92,6 +93,8 @@ class RobustnessModule(EvaluationModule):
         rounded: Whether the network is asked once more what the attacked images are when they are rounded to 8 bits, as
             in a file; a forward pass more for each budget.
         save_adversarial: Whether the attacked images are kept, as pictures and exactly; rounded is then true.
+        compile: Whether torch.compile makes code of the network when the first batch runs, for a GPU: on a CPU it is
+            slower. Passes of which layers or the guided gradient are read (CAMs, GuidedBackprop) run as they are.
     """
 
     verb = "attack"
@@ -108,6 +111,7 @@ class RobustnessModule(EvaluationModule):
         victims: Sequence[str | dict] = (),  # not dict[str, Any]: a parser reads numbers in what may be anything
         rounded: bool = False,
         save_adversarial: bool = False,
+        compile: bool = False,
         **said: Unpack[Said],
     ) -> None:
         attack = FGSM() if attack is None else attack
@@ -115,7 +119,7 @@ class RobustnessModule(EvaluationModule):
         methods = [GradCAM()] if methods is None else methods
         if len({repr(method) for method in methods}) < len(methods):
             raise InputError(f"model.methods names a method twice: {', '.join(map(repr, methods))}.")
-        super().__init__(load_network(network, weights, **said), n_figures)
+        super().__init__(load_network(network, weights, compile=compile, **said), n_figures)
         self.attack = attack
         self.eps = sweep
         self.methods = {repr(method): method for method in methods}
@@ -167,14 +171,17 @@ class RobustnessModule(EvaluationModule):
         Whether it is fooled there, and so the smallest budget that fools it, is not known; and accuracy is compared
         between budgets over the same images.
         """
-        images = batch["image"]
+        # As passes and attacks have them, so that all are gone through in one order of the memory.
+        images = batch["image"].contiguous(memory_format=torch.channels_last)
+        batch = {**batch, "image": images}
         clean, explained, target, (adversarial, vanished) = self._attack(batch)
         rankings = {name: Ranking(attribution) for name, attribution in clean.maps.items()}
         nothing = torch.zeros(len(images), dtype=torch.float64, device=images.device)
         evaluated, seen = [clean], [images]
         measured = [self._measured(clean, batch, target, Distances(nothing, nothing, are_in_range(images)), {})]
-        for eps, attacked in zip(self.eps, adversarial):
-            after, attacked, at_budget = self._under(eps, attacked, batch, explained, target, rankings)
+        moved = distances_of(self.attack, images, adversarial, self.eps)
+        for attacked, distances in zip(adversarial, moved):
+            after, attacked, at_budget = self._under(attacked, distances, batch, explained, target, rankings)
             evaluated.append(after)
             seen.append(attacked)
             measured.append(at_budget)
@@ -211,8 +218,8 @@ class RobustnessModule(EvaluationModule):
 
     def _under(
         self,
-        eps: float,
         attacked: Tensor,
+        distances: Distances,
         batch: Batch,
         explained: Tensor,
         target: Tensor,
@@ -221,24 +228,21 @@ class RobustnessModule(EvaluationModule):
         """What the network makes of the images attacked under a budget, these without NaN, and what rows say of them.
 
         Args:
-            eps: The budget.
             attacked: The images, ``(N, 3, H, W)``.
+            distances: How far they were moved.
             batch: Of the clean ones.
             explained: The classes that maps explain, ``(N,)``.
             target: The classes attacked, ``(N,)``.
             rankings: Of the clean images' maps.
         """
-        # Pixel by pixel with what the network works on, which may be channels_last, in one order of the memory.
-        images = laid_out = batch["image"]
-        if images.stride() != attacked.stride() and images.shape == attacked.shape:
-            laid_out = torch.empty_like(attacked).copy_(images)
-        attacked, is_lost = _without_nan(attacked, laid_out)
-        distances = distances_of(self.attack, laid_out, attacked, eps)
+        is_lost = distances.is_lost
+        attacked = replaced(attacked, is_lost, batch["image"])
+        distances = distances._replace(is_within=distances.is_within | is_lost)
         maps = self._explain(batch, attacked, explained)
         after = _Evaluated(maps.forward_pass.logits, dict(maps), is_lost)
         at_budget = self._measured(after, batch, target, distances, _similarities(rankings, maps))
         if self.rounded:
-            self._add_rounded(at_budget, images, attacked, target)
+            self._add_rounded(at_budget, batch["image"], attacked, target)
         return after, attacked, at_budget
 
     def _add_rounded(self, at_budget: AtBudget, images: Tensor, attacked: Tensor, target: Tensor) -> None:
@@ -275,7 +279,8 @@ class RobustnessModule(EvaluationModule):
             check_images(images)
         for eps, attacked, are_within in zip(self.eps, adversarial, is_within[1:]):
             if not are_within.all():
-                raise left_bounds(self.attack, images, _without_nan(attacked, images)[0], eps)
+                (distances,) = distances_of(self.attack, images, [attacked], [eps])
+                raise left_bounds(self.attack, images, replaced(attacked, distances.is_lost, images), eps)
 
     def _as_classes(self, labels: Tensor) -> Tensor:
         """The labels, another in place of each that is no class; of which is told when they are read."""
@@ -321,14 +326,6 @@ class RobustnessModule(EvaluationModule):
 
     def _target_name(self) -> str:
         return self.network.class_names[self.target] if isinstance(self.target, int) else self.target
-
-
-def _without_nan(attacked: Tensor, images: Tensor) -> tuple[Tensor, Tensor]:
-    """The attacked images, with the clean one in place of each that has NaN; and which these are, bool ``(N,)``."""
-    is_lost = attacked.amax(tuple(range(1, attacked.ndim))).isnan()
-    if attacked.shape != images.shape:
-        return attacked, is_lost  # the check of the budget refuses it
-    return attacked.where(~is_lost.view(-1, 1, 1, 1), images), is_lost
 
 
 def _similarities(before: Mapping[str, Ranking], after: Mapping[str, Tensor]) -> dict[str, Tensor]:

@@ -22,7 +22,8 @@ def main(args: list[str] | None = None) -> int:
     parser = HelpfulParser(description=__doc__)
     parser.add_argument("--out", type=str, default="runs/demo", help="Folder for everything that the demo leaves.")
     out, start = Path(parser.parse_args(args).out), time.monotonic()
-    RunFolder(out).make()
+    folder = RunFolder(out)
+    folder.lock()  # against a demo beside, until this one ends
     write_pictures(out / "pictures")
     write_shapes(out / "shapes", n_train=0, n_val=160, n_pairs=48, seed=0)
     code = demonstrate(Path(__file__).resolve().with_name("demo.txt"), out)

@@ -11,10 +11,12 @@ import numpy as np
 from datamodules import Preprocess, decode_image, write_shapes
 from lightning_modules import FGSM, GradCAM, GuidedBackprop, GuidedGradCAM, SmoothGrad, explain, load_network
 from lightning_modules.figures.attribution import attribution_figure
+from lightning_modules.running import show_errors_plainly
 from lightning_modules.synthesis import FourierImage, LogitMargin, RandomShift, Recipe, TotalVariation, maximize
 
 WEIGHTS, IMAGE = "shapes", None  # or: "IMAGENET1K_V1", "my_photo.jpg"
 OUT = Path("runs/tour")  # where the figures go
+show_errors_plainly()  # of a script; a notebook has its own way
 
 # %% A network from pixels in [0, 1] to logits; the normalization is inside.
 network = load_network(weights=WEIGHTS)

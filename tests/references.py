@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from functools import partial
 from types import SimpleNamespace
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import pytorch_grad_cam as peers
 import torch
+from scipy import stats
 from scipy.ndimage import gaussian_filter
 from torch import Tensor, nn
 from torch.nn import functional as F
@@ -233,8 +235,33 @@ def gini_index_by_pairs(values: Sequence[float]) -> float:
     return (sum(differences) / len(differences)) / (2 * sum(values) / len(values))
 
 
-def noise_of_keys(keys: Sequence[str], seed: int, n: int, images: Tensor, draw: Any) -> Tensor:
+def split_mix(start: int, step: int, n: int) -> np.ndarray:
+    """The first ``n`` words of SplitMix64 as its authors write it, in words without sign."""
+    words = np.uint64(start) + np.arange(1, n + 1, dtype=np.uint64) * np.uint64(step)
+    words = (words ^ (words >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
+    words = (words ^ (words >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
+    return words ^ (words >> np.uint64(31))
+
+
+def noise_of_keys(keys: Sequence[str], seed: int, n: int, images: Tensor, kind: Literal["normal", "uniform"]) -> Tensor:
     """``n`` images of noise of each key, one after the other: ``(n, N, C, H, W)``."""
-    drawn = [torch.Generator().manual_seed(seed_from(seed, key)) for key in keys]
-    of_images = [torch.stack([draw(images.shape[1:], generator=of) for _ in range(n)]) for of in drawn]
-    return torch.stack(of_images, 1).to(images.dtype)
+    shape = (n, *images.shape[1:])
+    return torch.stack([numbers_of(seed_from(seed, key), kind, shape) for key in keys], 1).to(images.dtype)
+
+
+def numbers_of(seed: int, kind: Literal["normal", "uniform"], shape: Sequence[int]) -> Tensor:
+    """Copies of random numbers of one seed, ``shape``, of which the first number is how many copies."""
+    dtype, size = (np.int16, 4) if kind == "normal" else (np.int32, 2)
+    start, step = (seed_from(seed, part) for part in ("start", "step"))
+    n_copies, n = shape[0], math.prod(shape[1:])
+    pieces = (
+        split_mix(start, 2 * step + 1, n_copies * math.ceil(n / size))
+        .view(dtype)
+        .reshape(n_copies, -1)[:, :n]
+        .astype(np.float64)
+    )
+    if kind == "normal":
+        values = stats.norm.ppf((pieces + 2**15 + 0.5) / 2**16)
+    else:
+        values = (np.floor(pieces / 2**8) + 2**23) / 2**24
+    return torch.from_numpy(values.astype(np.float32)).view(*shape)

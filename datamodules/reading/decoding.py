@@ -84,7 +84,7 @@ def decode_image(source: str | os.PathLike[str] | bytes, exif_orientation: bool 
     """The RGB image alone of what :func:`read_image` gives.
 
     Raises:
-        DecodingError: As :func:`read_image`.
+        DecodingError: As :func:`read_image`; names the file.
 
     Example:
         >>> content = io.BytesIO()
@@ -92,7 +92,12 @@ def decode_image(source: str | os.PathLike[str] | bytes, exif_orientation: bool 
         >>> decode_image(content.getvalue()).mode
         'RGB'
     """
-    return read_image(source, exif_orientation).image
+    try:
+        return read_image(source, exif_orientation).image
+    except DecodingError as error:
+        if isinstance(source, bytes):
+            raise
+        raise DecodingError(f"{os.fspath(source)}: {error}") from error
 
 
 def _decoded(image: ImageFile.ImageFile, exif_orientation: bool) -> Decoded:

@@ -9,8 +9,9 @@ from typing import Any, Generic, TypeVar
 import numpy as np
 from torch.utils.data import Dataset, Sampler
 
+from datamodules.reading.deaths import WorkerDeath
 from datamodules.reading.worker_loader import worker_loader
-from datamodules.reading.workers import DeathToll, WorkerDeath, warn_of, watched
+from datamodules.reading.workers import DeathToll, warn_of, watched
 
 SampleT = TypeVar("SampleT")
 BatchT = TypeVar("BatchT")

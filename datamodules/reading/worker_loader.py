@@ -21,6 +21,7 @@ from torch.utils.data import DataLoader, Dataset, get_worker_info
 from torch.utils.data.dataloader import _MultiProcessingDataLoaderIter
 
 from datamodules.errors import DataError
+from datamodules.reading.deaths import WatchedBatches
 from datamodules.reading.parcels import Parcel, Slots
 
 SampleT = TypeVar("SampleT")
@@ -116,6 +117,9 @@ class WorkerLoader(DataLoader[SampleT]):
     """
 
     collate_fn: Packing[Any, Any]
+
+    def _get_iterator(self) -> Any:
+        return WatchedBatches(self) if self.num_workers else super()._get_iterator()
 
     def __iter__(self) -> Any:
         is_running = self.persistent_workers and self._iterator is not None

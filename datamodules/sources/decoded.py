@@ -16,7 +16,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from braceexpand import braceexpand
 
-from datamodules.classes import AmbiguousClassError, ClassTable
+from datamodules.classes import ClassTable
 from datamodules.errors import DataError
 from datamodules.reading.annotations import find_annotation
 from datamodules.reading.samples import Failure, Sample, SampleReader
@@ -25,7 +25,7 @@ from datamodules.sources.boxes import classes_named
 from datamodules.sources.counted import CountedListing, NumberedImages
 from datamodules.sources.decoded_files import SUFFIX, Making, OpenShard, checked_together, decoded_shards_in
 from datamodules.sources.files import holds_images
-from datamodules.sources.label_files import index_written
+from datamodules.sources.label_files import label_written
 from datamodules.sources.wishes import Wishes
 
 
@@ -206,13 +206,7 @@ def _looked_up(texts: pa.Array, labels_of: Callable[[list[str]], list[int]]) -> 
 
 
 def _label_written(root: Path, text: str, table: ClassTable) -> int:
-    if not text:
-        return -1
     try:
-        return index_written(text, table)
-    except AmbiguousClassError as error:
-        raise DataError(f"A class in the shards of {root} fits several: {error}") from error
+        return label_written("a class that was packed with them", text, table)
     except ValueError as error:
-        raise DataError(
-            f"Images in the shards of {root} are of the class {text!r}, which the network lacks."
-        ) from error
+        raise DataError(f"Images in the shards of {root} cannot be labelled: {str(error).rstrip('.')}.") from error

@@ -263,6 +263,27 @@ def index_written(text: str, table: ClassTable) -> int:
         raise
 
 
+def label_written(what: str, text: str, table: ClassTable) -> int:
+    """The class of a text that lies with an image; -1 = it is empty.
+
+    Args:
+        what: What the text is, for the message.
+        text: What it says.
+        table: The network's classes.
+
+    Raises:
+        ValueError: If there is no such class, or several.
+    """
+    if not text:
+        return -1
+    try:
+        return index_written(text, table)
+    except UnknownClassError as error:
+        raise ValueError(f"{what} is {text!r}, which is no class of the network") from error
+    except AmbiguousClassError as error:
+        raise ValueError(f"{what}: {error}") from error
+
+
 def _as_here(path: str) -> str:
     """A path as this system writes it: others have backslashes, or é as two letters."""
     return composed(path).strip().replace("\\", "/").removeprefix("./")

@@ -9,9 +9,10 @@ from typing import TYPE_CHECKING, NamedTuple
 from torch.utils.data import IterableDataset, get_worker_info
 
 from datamodules.batch import Batch
+from datamodules.reading.deaths import WorkerDeath
 from datamodules.reading.samples import Failure, Sample, SampleReader, collate, failed, printable
 from datamodules.reading.worker_loader import worker_loader
-from datamodules.reading.workers import DeathToll, WorkerDeath, warn_of, watched
+from datamodules.reading.workers import DeathToll, warn_of, watched
 from datamodules.sources.listing import LoaderOptions
 from datamodules.sources.shard_files import DAMAGES, read_shard
 from datamodules.sources.shard_samples import image_of, read_sample

@@ -6,11 +6,11 @@ import os
 from pathlib import Path
 from typing import Any
 
-from datamodules.classes import AmbiguousClassError, ClassTable, UnknownClassError
+from datamodules.classes import AmbiguousClassError, ClassTable
 from datamodules.reading.formats import image_extensions, is_raw, remedy
 from datamodules.reading.samples import Failure, Sample, SampleReader, failed, printable
 from datamodules.sources.boxes import classes_of_boxes
-from datamodules.sources.label_files import index_written
+from datamodules.sources.label_files import label_written
 
 
 def image_of(sample: dict[str, Any]) -> tuple[str, str | None]:
@@ -40,15 +40,7 @@ def label_of(path: str, sample: dict[str, Any], classes: ClassTable) -> int:
         ValueError: If there is no such class, or several.
     """
     if "cls" in sample:
-        text = printable(sample["cls"]).strip()
-        if not text:
-            return -1
-        try:
-            return index_written(text, classes)
-        except UnknownClassError as error:
-            raise ValueError(f"its .cls is {text!r}, which is no class of the network") from error
-        except AmbiguousClassError as error:
-            raise ValueError(f"its .cls: {error}") from error
+        return label_written("its .cls", printable(sample["cls"]).strip(), classes)
     folder = folder_of(path, classes)
     if not folder:
         boxed = classes_of_boxes(Path(path), sample.get("xml", b""), classes)

@@ -16,15 +16,20 @@ import torch
 from torch import Tensor
 
 from lightning_modules.attacks.budgets import format_eps
+from lightning_modules.attacks.distances import moved
 from lightning_modules.errors import InputError, told_from
 from lightning_modules.gradients.forward_pass import ForwardPass
 from lightning_modules.gradients.needs import Needs
+from lightning_modules.host import replaced
 from lightning_modules.networks.enabled import gradients_enabled
 from lightning_modules.networks.network import Network
 from lightning_modules.options import NamedByOptions
 
 CLIP_MIN, CLIP_MAX = 0.0, 1.0
 """The range of real pixels, which no adversarial image leaves."""
+
+_OF_IMAGE = (1, 2, 3)
+"""The dimensions of one image. To flatten images in channels_last would copy them."""
 
 
 class Sweep(NamedTuple):
@@ -51,6 +56,11 @@ class Distances(NamedTuple):
     linf: Tensor
     l2: Tensor
     is_within: Tensor
+
+    @property
+    def is_lost(self) -> Tensor:
+        """Of which images the attack gave a pixel that is NaN, bool ``(N,)``."""
+        return self.linf.isnan()
 
 
 class Attack(NamedByOptions, ABC):
@@ -103,42 +113,33 @@ class Attack(NamedByOptions, ABC):
         """
         images = only_in_range(forward_pass.images.detach())
         with float32_gradients(images.device):
-            adversarial = [self.of_pass(forward_pass, images, target, value).detach() for value in eps]
-        still = [(image == images).flatten(1).all(1) for image in adversarial]
+            # Clones, of which an attack may make something else in place.
+            adversarial = [self.of_pass(forward_pass, images.clone(), target, value).detach() for value in eps]
+        still = [(image == images).all(_OF_IMAGE) for image in adversarial]
         return Sweep(adversarial, torch.stack(still).all(0))
 
 
-def distances_of(attack: Attack, images: Tensor, adversarial: Tensor, eps: float) -> Distances:
-    """How far an attack moved each image, and whether that is within its bounds.
+def distances_of(
+    attack: Attack, images: Tensor, adversarial: Sequence[Tensor], eps: Sequence[float]
+) -> list[Distances]:
+    """How far an attack moved each image under each budget, and whether that is within its bounds.
 
-    These are pixels in [0, 1] and the budget ``eps``, beyond it what rounding explains: half a unit in the last place
-    of each pixel that moved.
+    These are pixels in [0, 1] and the budget, beyond it what rounding explains: half a unit in the last place of each
+    pixel that moved. All are NaN, and the bounds left, where the attack gave a pixel that is.
 
     Raises:
         InputError: If the attack gave images of another shape.
     """
-    if adversarial.shape != images.shape:
-        raise InputError(f"The attack {attack!r} gave {tuple(adversarial.shape)} of images {tuple(images.shape)}.")
-    # Image by image on a processor, whose caches hold one: somewhat faster.
-    n = 1 if images.device.type == "cpu" else len(images)
-    of_images = [_moved(a, b, float(attack.norm)) for a, b in zip(adversarial.split(n), images.split(n))]
-    linf, l2, distance, rounding = (torch.cat(of) for of in zip(*of_images))
-    return Distances(linf, l2, (distance <= eps * (1 + 1e-6) + rounding) & are_in_range(adversarial))
-
-
-def _moved(adversarial: Tensor, images: Tensor, norm: float) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-    """How far images ``(N, C, H, W)`` were moved, in the norms inf, 2 and ``norm``, and what of the last is rounding.
-
-    All are float64 ``(N,)``.
-    """
-    delta = (adversarial.double() - images.double()).flatten(1)
-    least, greatest = delta.aminmax(dim=1)
-    linf = torch.maximum(greatest, -least)
-    l2 = (delta[:, None] @ delta[:, :, None])[:, 0, 0].sqrt()
-    if norm == torch.inf:
-        return linf, l2, linf, torch.full_like(linf, 2**-24)
-    distance = l2 if norm == 2 else torch.linalg.vector_norm(delta, norm, 1)
-    return linf, l2, distance, 2**-24 * (delta != 0).sum(1) ** (1 / norm)
+    for attacked in adversarial:
+        if attacked.shape != images.shape:
+            raise InputError(f"The attack {attack!r} gave {tuple(attacked.shape)} of images {tuple(images.shape)}.")
+    distances = []
+    for value, of_budget in zip(eps, moved(images, adversarial, float(attack.norm))):
+        is_in_range = (of_budget.lowest >= CLIP_MIN) & (of_budget.highest <= CLIP_MAX)
+        rounding = 2**-24 * of_budget.n_moved ** (1 / float(attack.norm))
+        is_within = of_budget.distance(float(attack.norm)) <= value * (1 + 1e-6) + rounding
+        distances.append(Distances(of_budget.linf, of_budget.l2, is_within & is_in_range))
+    return distances
 
 
 def check_budget(attack: Attack, images: Tensor, adversarial: Tensor, eps: float) -> Distances:
@@ -147,7 +148,7 @@ def check_budget(attack: Attack, images: Tensor, adversarial: Tensor, eps: float
     Raises:
         InputError: If it is not, or the attack gave images of another shape.
     """
-    distances = distances_of(attack, images, adversarial, eps)
+    (distances,) = distances_of(attack, images, [adversarial], [eps])
     if not distances.is_within.all():
         raise left_bounds(attack, images, adversarial, eps)
     return distances
@@ -156,10 +157,10 @@ def check_budget(attack: Attack, images: Tensor, adversarial: Tensor, eps: float
 def left_bounds(attack: Attack, images: Tensor, adversarial: Tensor, eps: float) -> InputError:
     """The error of an attack that left its bounds."""
     delta = (adversarial.double() - images.double()).flatten(1)
-    moved = told_from(float(torch.linalg.vector_norm(delta, float(attack.norm), 1).max()), eps, form=".6g")
+    distance = told_from(float(torch.linalg.vector_norm(delta, float(attack.norm), 1).max()), eps, form=".6g")
     return InputError(
         f"The attack {attack!r} left its bounds: with eps {format_eps(eps)}{_in_digits(eps)} it moved an image by "
-        f"{moved} (norm {attack.norm}), to pixels in {_range(adversarial)}."
+        f"{distance} (norm {attack.norm}), to pixels in {_range(adversarial)}."
     )
 
 
@@ -184,15 +185,13 @@ def check_norm(norm: str | int, known: Sequence[str | int]) -> None:
 
 def are_in_range(images: Tensor) -> Tensor:
     """Of which images all pixels lie in [0, 1], bool ``(N,)``."""
-    # Not flattened, which would copy images in channels_last.
-    of_image = tuple(range(1, images.ndim))
     # Both are NaN where a pixel is.
-    return (images.amin(of_image) >= CLIP_MIN) & (images.amax(of_image) <= CLIP_MAX)
+    return (images.amin(_OF_IMAGE) >= CLIP_MIN) & (images.amax(_OF_IMAGE) <= CLIP_MAX)
 
 
 def only_in_range(images: Tensor) -> Tensor:
     """The images, but NaN in place of each that has pixels outside [0, 1]."""
-    return images.where(are_in_range(images).view(-1, 1, 1, 1), torch.nan)
+    return replaced(images, ~are_in_range(images), torch.nan)
 
 
 def _range(images: Tensor) -> str:

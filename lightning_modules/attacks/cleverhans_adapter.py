@@ -21,7 +21,9 @@ from torch import Tensor
 from torch.overrides import TorchFunctionMode
 
 from lightning_modules.gradients.forward_pass import ForwardPass
-from lightning_modules.gradients.scaling import scaled_near_one
+from lightning_modules.gradients.scaling import largest_magnitude, scaled_near_one
+from lightning_modules.host import replaced
+from lightning_modules.random_numbers import RandomNumbers
 
 Norm = Literal["inf", 2, 1]
 
@@ -35,18 +37,20 @@ def steepest_direction(gradient: Tensor, norm: Norm) -> Tensor:
         gradient: ``(N, 3, H, W)``, of any size.
         norm: The norm in which the direction has length 1.
     """
-    is_finite = _are_finite(gradient)
-    # cleverhans divides by 1e-6 at least, which a small gradient must stay above.
-    gradient = scaled_near_one(gradient.where(is_finite, 0))
+    is_lost = ~_are_finite(gradient)
+    gradient = replaced(gradient, is_lost, 0)
+    if norm == 2:
+        gradient = scaled_near_one(gradient)  # cleverhans divides by 1e-6 at least, which a small one must stay above
     if norm != 1:
         with _Unwaited():
-            return optimize_linear(gradient, 1.0, _order(norm)).where(is_finite, torch.nan)
+            direction = optimize_linear(gradient, 1.0, _order(norm))
+        return replaced(direction, is_lost, torch.nan)
     # cleverhans asserts that the parts of this direction add up to exactly 1, which they do not where ten pixels tie,
     # nor where all are zero.
     magnitude = gradient.abs()
     largest = magnitude == magnitude.amax((1, 2, 3), keepdim=True)
     direction = gradient.sign() * largest / largest.sum((1, 2, 3), keepdim=True)
-    return direction.where(is_finite, torch.nan)
+    return replaced(direction, is_lost, torch.nan)
 
 
 def projected_steps(
@@ -96,7 +100,7 @@ def projected_steps(
             rand_init=seeds is not None,
             sanity_checks=False,
         ).detach()
-    return stepped.where(network.is_finite, torch.nan)
+    return replaced(stepped, ~network.is_finite, torch.nan)
 
 
 def sparse_steps(
@@ -141,7 +145,7 @@ def sparse_steps(
             grad_sparsity=float(sparsity),
             sanity_checks=False,
         )
-    return stepped.where(network.is_finite, torch.nan)
+    return replaced(stepped, ~network.is_finite, torch.nan)
 
 
 def noised(images: Tensor, eps: float, seeds: Sequence[int], clip: tuple[float, float]) -> Tensor:
@@ -206,8 +210,8 @@ def spsa_steps(
 
 
 def _are_finite(gradient: Tensor) -> Tensor:
-    """Of which images the gradient is finite, bool ``(N, 1, 1, 1)``."""
-    return gradient.isfinite().flatten(1).all(1).view(-1, 1, 1, 1)
+    """Of which images the gradient is finite, bool ``(N,)``."""
+    return largest_magnitude(gradient).isfinite().flatten()
 
 
 def _order(norm: Literal["inf", 2, 1]) -> float | int:
@@ -228,7 +232,8 @@ class _Unwaited(TorchFunctionMode):
         super().__init__()
         self.is_left = False
         self._seeds = seeds
-        self._generators: dict[torch.device, list[torch.Generator]] = {}
+        self._numbers: RandomNumbers | None = None
+        self._n_drawn = 0
 
     def leaving(self, call: Callable[..., Tensor]) -> Callable[..., Tensor]:
         """What a call does is not cleverhans' own."""
@@ -256,27 +261,26 @@ class _Unwaited(TorchFunctionMode):
             if func is torch.tensor and isinstance(args[0], float | int):
                 return torch.full((), args[0], **kwargs)
             if self._seeds is not None and func is torch.Tensor.uniform_:
-                for of_image, generator in zip(args[0], self._generators_on(args[0].device), strict=True):
-                    # Not there: it would be filled in the order in which its numbers lie, which is the format's.
-                    drawn = torch.empty(of_image.shape, dtype=of_image.dtype, device=of_image.device)
-                    of_image.copy_(drawn.uniform_(*args[1:], generator=generator))
-                return args[0]
+                low, high = args[1:]
+                return args[0].copy_(low + (high - low) * self._drawn(args[0]))
             if self._seeds is not None and func is torch.rand_like:  # which SPSA calls, of a single image
-                (generator,) = self._generators_on(args[0].device)
-                return torch.rand(args[0].shape, generator=generator, dtype=args[0].dtype, device=args[0].device)
+                return self._drawn(args[0])
         return func(*args, **kwargs)
 
-    def _generators_on(self, device: torch.device) -> list[torch.Generator]:
-        if device not in self._generators:
-            self._generators[device] = [torch.Generator(device).manual_seed(seed) for seed in self._seeds or ()]
-        return self._generators[device]
+    def _drawn(self, images: Tensor) -> Tensor:
+        """The next numbers of each image, uniform in [0, 1), like the images, or like copies of the one image."""
+        seeds = self._seeds or ()
+        self._numbers = self._numbers or RandomNumbers(seeds, images.device)
+        copies = slice(self._n_drawn, self._n_drawn + len(images) // max(1, len(seeds)))
+        self._n_drawn = copies.stop
+        return self._numbers.uniform(copies, images.shape[1:]).flatten(0, 1).to(images.dtype)
 
 
 class _Stepped:
     """Logits at the pixels to which cleverhans steps, with the gradients that passes give.
 
     Attributes:
-        is_finite: Of which images each gradient was finite, bool ``(N, 1, 1, 1)``.
+        is_finite: Of which images each gradient was finite, bool ``(N,)``.
     """
 
     def __init__(
@@ -290,7 +294,7 @@ class _Stepped:
         self._unwaited = unwaited
         self._pass_at = pass_at
         self._logits_of = logits_of
-        self.is_finite = torch.ones(n, 1, 1, 1, dtype=torch.bool, device=device)
+        self.is_finite = torch.ones(n, dtype=torch.bool, device=device)
 
     def __call__(self, pixels: Tensor) -> Tensor:
         with self._unwaited.left():
@@ -300,7 +304,7 @@ class _Stepped:
 class _Logits(torch.autograd.Function):
     """The logits of a forward pass as a function of its pixels, up to a positive factor on each image's gradient.
 
-    A gradient that is not finite is zero; ``is_finite``, ``(N, 1, 1, 1)``, keeps that there was one.
+    A gradient that is not finite is zero; ``is_finite``, ``(N,)``, keeps that there was one.
     """
 
     @staticmethod
@@ -312,6 +316,6 @@ class _Logits(torch.autograd.Function):
     def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor, None, None]:
         gradient = ctx.forward_pass.loss_gradient(lambda logits: (logits * gradients[0]).sum())
         ctx.is_finite &= _are_finite(gradient)
-        scaled = scaled_near_one(gradient.where(ctx.is_finite, 0))
+        scaled = scaled_near_one(replaced(gradient, ~ctx.is_finite, 0))
         # cleverhans takes views of it, as it may of the gradient of contiguous pixels.
         return scaled.contiguous() if ctx.is_contiguous else scaled, None, None

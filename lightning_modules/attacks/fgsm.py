@@ -23,6 +23,8 @@ from lightning_modules.attacks.base import (
 from lightning_modules.attacks.cleverhans_adapter import steepest_direction
 from lightning_modules.gradients.forward_pass import ForwardPass
 from lightning_modules.gradients.needs import Needs
+from lightning_modules.gradients.scaling import largest_magnitude
+from lightning_modules.host import in_parts
 from lightning_modules.networks.network import Network
 
 
@@ -94,5 +96,13 @@ class FGSM(Attack):
                 forward_pass = ForwardPass(forward_pass.network, images, needs=self.needs(forward_pass.network))
             gradient = forward_pass.loss_gradient(loss)
             direction = steepest_direction(gradient, self.norm)
-        adversarial = [(images + value * direction).clamp(CLIP_MIN, CLIP_MAX) for value in eps]
-        return Sweep(adversarial, (gradient == 0).flatten(1).all(1))
+        return Sweep(_steps(images, direction, eps), largest_magnitude(gradient).flatten() == 0)
+
+
+def _steps(images: Tensor, direction: Tensor, eps: Sequence[float]) -> list[Tensor]:
+    """The images after a step as long as each budget, without leaving [0, 1]."""
+    stepped = [torch.empty_like(images) for _ in eps]
+    for image, along, *made in in_parts(images, direction, *stepped):
+        for value, of_image in zip(eps, made):
+            torch.mul(along, value, out=of_image).add_(image).clamp_(CLIP_MIN, CLIP_MAX)
+    return stepped

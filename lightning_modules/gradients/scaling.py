@@ -17,8 +17,14 @@ def scaled_near_one(values: Tensor) -> Tensor:
         tensor([[ True,  True],
                 [ True, False]])
     """
-    largest = values.abs().amax(tuple(range(1, values.ndim)), keepdim=True)
+    largest = largest_magnitude(values)
     exponent = -torch.frexp(largest.where(largest.isfinite(), 0.5)).exponent
     # In two steps: float32 has no power of two above 2^127, and subnormal numbers need more.
     half = exponent // 2
-    return values * torch.exp2(half.to(values.dtype)) * torch.exp2((exponent - half).to(values.dtype))
+    return (values * torch.exp2(half.to(values.dtype))).mul_(torch.exp2((exponent - half).to(values.dtype)))
+
+
+def largest_magnitude(values: Tensor) -> Tensor:
+    """The largest magnitude of each image's values ``(N, ...)``, NaN where one is; ``(N, 1, ...)``."""
+    of_image = tuple(range(1, values.ndim))
+    return torch.maximum(values.amax(of_image, keepdim=True), -values.amin(of_image, keepdim=True))

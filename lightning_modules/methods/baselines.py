@@ -10,7 +10,8 @@ from torch import Tensor
 from torchvision.transforms.functional import gaussian_blur
 
 from lightning_modules.gradients.forward_pass import ForwardPass
-from lightning_modules.methods.variants import generators
+from lightning_modules.methods.variants import noise, random_numbers
+from lightning_modules.random_numbers import RandomNumbers
 
 Baseline = Literal["black", "mean", "blur", "noise"]
 """Pixels of 0; the mean that the network subtracts; the image, blurred; or noise, uniform in [0, 1]."""
@@ -32,8 +33,4 @@ def baseline_images(forward_pass: ForwardPass, kind: Baseline, seed: int) -> Ten
     if kind == "blur":
         sigma = min(images.shape[2:]) / 15
         return gaussian_blur(images, 2 * math.ceil(3 * sigma) + 1, sigma)
-    # In float32 whatever the images are: in float64 other numbers are drawn.
-    noise = torch.empty_like(images, dtype=torch.float32, memory_format=torch.contiguous_format)
-    for k, drawn in enumerate(generators(forward_pass, seed)):
-        noise[k] = torch.rand(images.shape[1:], generator=drawn, device=images.device, dtype=torch.float32)
-    return noise.to(images.dtype)
+    return noise(random_numbers(forward_pass, seed), slice(0, 1), images, RandomNumbers.uniform)[0]

@@ -11,7 +11,7 @@ from lightning_modules.gradients.forward_pass import ForwardPass
 from lightning_modules.gradients.needs import Needs
 from lightning_modules.methods.base import AttributionMethod
 from lightning_modules.methods.gradient import Saliency
-from lightning_modules.methods.variants import at_variants, generators, noise, shared_batches
+from lightning_modules.methods.variants import at_variants, noise, random_numbers, shared_batches
 from lightning_modules.networks.network import Network
 
 
@@ -64,11 +64,11 @@ class NoisyCopies(AttributionMethod):
         """
         images, method = forward_pass.images.detach(), self.method or Saliency()
         sigma = self.noise_level * (images.amax((1, 2, 3), keepdim=True) - images.amin((1, 2, 3), keepdim=True))
-        drawn, needs = generators(forward_pass, self.seed), method.needs(forward_pass.network)
+        numbers, needs = random_numbers(forward_pass, self.seed), method.needs(forward_pass.network)
         if not len(images):  # of which the maps have a shape all the same
             yield slice(0, 0), 0, method(forward_pass.at(images, forward_pass.target, needs))[None]
         for part, copies in shared_batches(len(images), self.n_samples, self.max_batch):
-            noisy = images[part] + sigma[part] * noise(drawn[part], copies.stop - copies.start, images[part])
+            noisy = images[part] + sigma[part] * noise(numbers[part], copies, images[part])
             noisy = noisy.clamp(0, 1) if self.clip else noisy
             maps = method(at_variants(forward_pass, noisy, part, needs))
             yield part, copies.start, maps.unflatten(0, noisy.shape[:2])

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-from typing import Any
 
 import torch
 from torch import Tensor
@@ -13,8 +12,9 @@ from lightning_modules.errors import InputError, check_at_least_one
 from lightning_modules.gradients.forward_pass import ForwardPass
 from lightning_modules.gradients.needs import Needs
 from lightning_modules.methods.base import AttributionMethod
-from lightning_modules.methods.variants import at_variants, generators, shared_batches
+from lightning_modules.methods.variants import at_variants, random_numbers, shared_batches
 from lightning_modules.networks.network import Network
+from lightning_modules.random_numbers import RandomNumbers
 
 
 class RISE(AttributionMethod):
@@ -60,8 +60,7 @@ class RISE(AttributionMethod):
         images, mean = forward_pass.images.detach(), forward_pass.network.mean_pixel
         if not len(images):
             return images[:, :1]
-        drawn = [self._draw(generator) for generator in generators(forward_pass, self.seed)]
-        cells, shifts = (torch.stack(of) for of in zip(*drawn, strict=True))
+        cells, shifts = self._draw(random_numbers(forward_pass, self.seed))
         total = torch.zeros_like(images[:, 0])
         for part, masks in shared_batches(len(images), self.n_masks, self.max_batch):
             shown = self._masks(cells[part, masks], shifts[part, masks], images).transpose(0, 1)
@@ -70,11 +69,11 @@ class RISE(AttributionMethod):
             total[part] += torch.einsum("kn,knhw->nhw", probability.to(shown.dtype), shown)
         return total[:, None] / (self.n_masks * self.p1)
 
-    def _draw(self, generator: torch.Generator) -> tuple[Tensor, Tensor]:
-        """Which cells of each mask of an image are shown, ``(n, g, g)``; its shift, ``(n, 2)``, in cells, below 1."""
-        options: dict[str, Any] = {"generator": generator, "device": generator.device, "dtype": torch.float32}
-        cells = torch.rand(self.n_masks, self.grid, self.grid, **options) < self.p1
-        return cells, torch.rand(self.n_masks, 2, **options)
+    def _draw(self, numbers: RandomNumbers) -> tuple[Tensor, Tensor]:
+        """Which cells of each mask are shown, ``(N, n, g, g)``; its shift, ``(N, n, 2)``, in cells, below 1."""
+        drawn = numbers.uniform(slice(0, self.n_masks), (self.grid**2 + 2,)).transpose(0, 1)
+        cells, shifts = drawn.split([self.grid**2, 2], 2)
+        return cells.unflatten(2, (self.grid, self.grid)) < self.p1, shifts
 
     def _masks(self, cells: Tensor, shifts: Tensor, images: Tensor) -> Tensor:
         """Masks ``(n, k, H, W)`` in [0, 1] of grids ``(n, k, g, g)`` and their shifts ``(n, k, 2)``."""

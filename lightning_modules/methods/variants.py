@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 
-import torch
 from torch import Tensor
 
 from lightning_modules.gradients.forward_pass import ForwardPass
 from lightning_modules.gradients.needs import Needs
 from lightning_modules.options import seed_from
+from lightning_modules.random_numbers import RandomNumbers
 
 LEAST_BATCH = 32
 """So many images share a pass, where there are so many variants, even if the batch has fewer."""
@@ -48,26 +48,23 @@ def at_variants(forward_pass: ForwardPass, variants: Tensor, images: slice, need
     return forward_pass.at(variants.flatten(0, 1), target, Needs() if needs is None else needs)
 
 
-def generators(forward_pass: ForwardPass, seed: int) -> list[torch.Generator]:
-    """A source of random numbers for each image, which follow from the seed and the image's key alone."""
-    device = forward_pass.images.device
-    return [torch.Generator(device).manual_seed(seed_from(seed, key)) for key in forward_pass.keys]
+def random_numbers(forward_pass: ForwardPass, seed: int) -> RandomNumbers:
+    """Random numbers for each image, which follow from the seed and the image's key alone."""
+    return RandomNumbers([seed_from(seed, key) for key in forward_pass.keys], forward_pass.images.device)
 
 
 def noise(
-    drawn: Sequence[torch.Generator], k: int, images: Tensor, draw: Callable[..., Tensor] = torch.randn
+    numbers: RandomNumbers,
+    copies: slice,
+    images: Tensor,
+    draw: Callable[[RandomNumbers, slice, Sequence[int]], Tensor] = RandomNumbers.normal,
 ) -> Tensor:
-    """The next ``k`` images of noise of each source, ``(K, n, C, H, W)``, like n images.
-
-    It is drawn image by image, so that it does not depend on how many share a pass.
+    """Noise for copies of images, ``(K, n, C, H, W)``, like the n images.
 
     Args:
-        drawn: The sources of the n images; see :func:`generators`.
-        k: How many of each.
-        images: Whose shape, device and dtype the noise has.
-        draw: ``torch.randn`` or ``torch.rand``.
+        numbers: Of the n images; see :func:`random_numbers`.
+        copies: Which copies of each, by their numbers.
+        images: Whose shape and dtype the noise has. In float64 it is that of float32.
+        draw: ``RandomNumbers.normal`` or ``RandomNumbers.uniform``.
     """
-    # In float32 whatever the images are: in float64 other numbers are drawn.
-    like = {"device": images.device, "dtype": torch.float32}
-    rows = [torch.stack([draw(images.shape[1:], generator=of, **like) for of in drawn]) for _ in range(k)]
-    return torch.stack(rows).to(images.dtype)
+    return draw(numbers, copies, images.shape[1:]).to(images.dtype)

@@ -11,7 +11,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from datamodules.batch import Batch
-from lightning_modules.errors import InputError
+from lightning_modules.errors import check_at_least_one
 from lightning_modules.gradients.forward_pass import ForwardPass
 from lightning_modules.methods.base import AttributionMethod
 from lightning_modules.methods.maps import relative_magnitude
@@ -108,8 +108,7 @@ class InsertionDeletion(AttributionMetric):
     lower_is_better = ("deletion", "deletion_curve")
 
     def __init__(self, step: int | None = None, max_batch: int = 64) -> None:
-        if (step is not None and step < 1) or max_batch < 1:
-            raise InputError(f"step and max_batch must be at least 1, got {step} and {max_batch}.")
+        check_at_least_one(step=step, max_batch=max_batch)
         self.step = step
         self.max_batch = max_batch
 

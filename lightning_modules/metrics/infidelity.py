@@ -13,7 +13,7 @@ from lightning_modules.gradients.forward_pass import ForwardPass
 from lightning_modules.gradients.scaling import scaled_near_one
 from lightning_modules.methods.base import AttributionMethod
 from lightning_modules.methods.maps import shows_something
-from lightning_modules.methods.variants import at_variants, generators, noise, shared_batches
+from lightning_modules.methods.variants import at_variants, noise, random_numbers, shared_batches
 from lightning_modules.metrics.base import AttributionMetric
 
 
@@ -72,9 +72,9 @@ class Infidelity(AttributionMetric):
         known, settings = _known.setdefault(forward_pass, {}), (self.n_samples, self.sigma, self.seed)
         is_new = settings not in known
         change = known.setdefault(settings, before.new_zeros(self.n_samples, len(images)))
-        foretold, drawn = torch.zeros_like(change), generators(forward_pass, self.seed)
+        foretold, numbers = torch.zeros_like(change), random_numbers(forward_pass, self.seed)
         for part, copies in shared_batches(len(images), self.n_samples, self.max_batch):
-            moves = self.sigma * noise(drawn[part], copies.stop - copies.start, images[part])
+            moves = self.sigma * noise(numbers[part], copies, images[part])
             foretold[copies, part] = (moves * maps[part]).sum((2, 3, 4)).to(foretold.dtype)
             if is_new:
                 after = at_variants(forward_pass, images[part] - moves, part).target_logit

@@ -9,7 +9,7 @@ from torch import Tensor
 from torchmetrics.functional.image import structural_similarity_index_measure
 
 from datamodules.batch import Batch
-from lightning_modules.errors import InputError
+from lightning_modules.errors import InputError, check_at_least_one
 from lightning_modules.gradients.forward_pass import ForwardPass
 from lightning_modules.gradients.needs import Needs
 from lightning_modules.methods.base import AttributionMethod
@@ -75,8 +75,7 @@ class WeightRandomization(AttributionMetric):
     lower_is_better = (*columns, *curves, OF_SEEDS)
 
     def __init__(self, layers: Sequence[str] | None = None, seed: int = 0, n_seeds: int = 1) -> None:
-        if n_seeds < 1:
-            raise InputError(f"WeightRandomization.n_seeds must be at least 1, got {n_seeds}.")
+        check_at_least_one(n_seeds=n_seeds)
         self.layers = None if layers is None else list(layers)
         self.seed = seed
         self.n_seeds = n_seeds

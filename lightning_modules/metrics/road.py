@@ -13,7 +13,7 @@ from lightning_modules.errors import InputError, check_at_least_one
 from lightning_modules.gradients.forward_pass import ForwardPass
 from lightning_modules.methods.base import AttributionMethod
 from lightning_modules.methods.maps import relative_magnitude, shows_something
-from lightning_modules.methods.variants import at_variants, generators, noise, shared_batches
+from lightning_modules.methods.variants import at_variants, noise, random_numbers, shared_batches
 from lightning_modules.metrics.base import AttributionMetric
 from lightning_modules.metrics.imputation import imputed
 
@@ -67,7 +67,7 @@ class ROAD(AttributionMetric):
     def score(
         self, attribution: Tensor, forward_pass: ForwardPass, batch: Batch, method: AttributionMethod
     ) -> dict[str, Tensor]:
-        images, drawn = forward_pass.images.detach(), generators(forward_pass, self.seed)
+        images, drawn = forward_pass.images.detach(), random_numbers(forward_pass, self.seed)
         order = relative_magnitude(attribution).nan_to_num(0, 0, 0).flatten(1).argsort(dim=1, stable=True).flip(1)
         place = order.argsort(1).view(len(images), *images.shape[2:])
         n_variants = 2 * len(self.percentiles)
@@ -75,7 +75,7 @@ class ROAD(AttributionMetric):
         for part, variants in shared_batches(len(images), n_variants, self.max_batch):
             numbers = range(variants.start, variants.stop)
             is_removed = torch.stack([self._is_removed(number, place[part]) for number in numbers])
-            added = self.sigma * noise(drawn[part], len(numbers), images[part])
+            added = self.sigma * noise(drawn[part], variants, images[part])
             filled = imputed(images[part].repeat(len(numbers), 1, 1, 1), is_removed.flatten(0, 1)).view(added.shape)
             filled = filled + is_removed[:, :, None] * added
             after = at_variants(forward_pass, filled, part).target_probability.unflatten(0, added.shape[:2])

@@ -12,8 +12,9 @@ from lightning_modules.gradients.scaling import scaled_near_one
 from lightning_modules.methods.base import AttributionMethod
 from lightning_modules.methods.explain import explain
 from lightning_modules.methods.maps import shows_something
-from lightning_modules.methods.variants import generators, noise, shared_batches
+from lightning_modules.methods.variants import noise, random_numbers, shared_batches
 from lightning_modules.metrics.base import AttributionMetric
+from lightning_modules.random_numbers import RandomNumbers
 
 
 class SensitivityMax(AttributionMetric):
@@ -55,11 +56,12 @@ class SensitivityMax(AttributionMetric):
     def score(
         self, attribution: Tensor, forward_pass: ForwardPass, batch: Batch, method: AttributionMethod
     ) -> dict[str, Tensor]:
-        images, drawn = forward_pass.images.detach(), generators(forward_pass, self.seed)
+        images, numbers = forward_pass.images.detach(), random_numbers(forward_pass, self.seed)
         greatest = relative_changes(attribution, attribution[None])[0]
         for part, copies in shared_batches(len(images), self.n_samples, self.max_batch):
             k, keys = copies.stop - copies.start, forward_pass.keys[part]
-            moved = images[part] + self.radius * (2 * noise(drawn[part], k, images[part], torch.rand) - 1)
+            drawn = noise(numbers[part], copies, images[part], RandomNumbers.uniform)
+            moved = images[part] + self.radius * (2 * drawn - 1)
             targets = forward_pass.target[part].repeat(k)
             (maps,) = explain(
                 forward_pass.network, moved.flatten(0, 1), [method], targets, keys=keys * k, check_target=False

@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+from functools import cached_property
+from typing import NamedTuple
+
 import numpy as np
 import torch
 from torch import Tensor
 
 from lightning_modules.errors import InputError
-from lightning_modules.methods.maps import relative_magnitude, shows_something
+from lightning_modules.host import lies_on_host
+from lightning_modules.methods.maps import magnitude, relative_magnitude, shows_something
 
 
 class Ranking:
@@ -17,9 +21,9 @@ class Ranking:
         attribution: Maps ``(N, C, H, W)``.
 
     Attributes:
-        ranks: Of each pixel its rank minus the mean of all ranks, float64 ``(N, H * W)``. Equal pixels share their mean
-            rank.
-        ordered: The same, the lowest first.
+        order: Where the pixels lie, the lowest first: long ``(N, H * W)``.
+        ordered: Of each, in this order, its rank minus the mean of all ranks, float64 ``(N, H * W)``. Equal pixels
+            share their mean rank.
         squared: The sum of their squares, float64 ``(N,)``.
         usable: Which maps rank something, as they are finite and not constant: bool ``(N,)``.
         shape: Of the maps.
@@ -33,27 +37,46 @@ class Ranking:
     """
 
     def __init__(self, attribution: Tensor) -> None:
-        flat = relative_magnitude(attribution).flatten(1)
         self.shape = attribution.shape
+        flat = _comparable(attribution).flatten(1)
         self.usable = shows_something(flat)
-        on_host = flat.device.type == "cpu" and flat.dtype == torch.float32
-        self.ranks, self.ordered = (_ranked_on_host if on_host else _ranked_on_device)(flat)
+        on_host = lies_on_host(flat) and flat.dtype == torch.float32
+        self.order, self.ordered = (_ranked_on_host if on_host else _ranked_on_device)(flat)
         self.squared = _products(self.ordered, self.ordered)
-        self._tops: dict[int, tuple[Tensor, Tensor]] = {}
+        self._met: tuple[Ranking, Tensor] | None = None
 
-    def top(self, k: int) -> tuple[Tensor, Tensor]:
-        """Which pixels belong to the ``k`` largest, and how much; kept for the next comparison.
+    @cached_property
+    def ranks(self) -> Tensor:
+        """The ranks where the pixels lie, float64 ``(N, H * W)``."""
+        return torch.empty_like(self.ordered).scatter_(1, self.order, self.ordered)
 
-        Returns:
-            Of each pixel whether it is greater than the least of these, and whether it is equal to it, 0 or 1, float64
-            ``(N, 2, H * W)``; and how much the former and the latter belong to them, ``(N, 2)``: adding up to ``k``.
-        """
-        if k not in self._tops:
-            threshold = self.ordered[:, -k, None]
-            is_in = torch.stack([self.ranks > threshold, self.ranks == threshold], 1).double()
-            n_above, n_tied = is_in.sum(2).unbind(1)
-            self._tops[k] = is_in, torch.stack([torch.ones_like(n_above), (k - n_above) / n_tied], 1)
-        return self._tops[k]
+    def ranks_in(self, other: Ranking) -> Tensor:
+        """The ranks that the pixels have in another ranking, in the order of this one; kept for the next comparison."""
+        if self._met is None or self._met[0] is not other:
+            self._met = other, other.ranks.gather(1, self.order)
+        return self._met[1]
+
+    def top(self, k: int) -> Top:
+        """The ``k`` largest pixels."""
+        least = self.ordered[:, -k, None].contiguous()
+        first = torch.searchsorted(self.ordered, least)
+        n_above = self.ordered.shape[1] - torch.searchsorted(self.ordered, least, right=True)
+        n_tied = self.ordered.shape[1] - first - n_above
+        return Top(least, first, torch.cat([torch.ones_like(least), (k - n_above).double() / n_tied], 1))
+
+
+class Top(NamedTuple):
+    """The largest pixels of maps, with all that tie for the last places.
+
+    Attributes:
+        least: The rank of the last of them, float64 ``(N, 1)``.
+        first: How many pixels are less: long ``(N, 1)``.
+        shares: How much a pixel that is greater, and one that ties, belongs to them: float64 ``(N, 2)``.
+    """
+
+    least: Tensor
+    first: Tensor
+    shares: Tensor
 
 
 Maps = Tensor | Ranking
@@ -78,7 +101,7 @@ def rank_correlation(a: Maps, b: Maps) -> Tensor:
     """
     a, b = _ranked(a, b)
     # All sums are of multiples of 1/4 below 2^51, and so exact in any order, for maps of up to 300,000 pixels.
-    correlation = _products(a.ranks, b.ranks) / (a.squared * b.squared).sqrt()
+    correlation = _products(b.ranks_in(a), b.ordered) / (a.squared * b.squared).sqrt()
     return correlation.where(a.usable & b.usable, torch.nan)
 
 
@@ -107,10 +130,14 @@ def top_overlap(a: Maps, b: Maps, share: float = 0.15) -> Tensor:
     if not 0 < share <= 1:
         raise InputError(f"share must lie in (0, 1], got {share}.")
     a, b = _ranked(a, b)
-    k = max(1, round(share * a.ranks.shape[1]))
-    (in_a, part_a), (in_b, part_b) = a.top(k), b.top(k)
-    n_in_both = in_a @ in_b.mT
-    in_common = torch.minimum(part_a[:, :, None], part_b[:, None]) * n_in_both
+    k = max(1, round(share * a.ordered.shape[1]))
+    top_a, top_b = a.top(k), b.top(k)
+    # What no map has among its largest need not be looked at, where it costs no wait to know how much that is.
+    start = int(top_b.first.amin()) if lies_on_host(top_b.first) and len(top_b.first) else 0
+    in_a, in_b = b.ranks_in(a)[:, start:], b.ordered[:, start:]
+    of_a, of_b = ((of > least, of == least) for of, least in ((in_a, top_a.least), (in_b, top_b.least)))
+    n_in_both = torch.stack([(one & other).sum(1) for one in of_a for other in of_b], 1).view(-1, 2, 2)
+    in_common = torch.minimum(top_a.shares[:, :, None], top_b.shares[:, None]) * n_in_both
     return (in_common.sum((1, 2)) / k).where(a.usable & b.usable, torch.nan)
 
 
@@ -122,10 +149,18 @@ def _ranked(a: Maps, b: Maps) -> tuple[Ranking, Ranking]:
     return rankings[0], rankings[1]
 
 
-def _ranked_on_device(values: Tensor) -> tuple[Tensor, Tensor]:
-    """The ranks of the values of each row, all at least 0, minus their mean: float64 ``(N, n)``.
+def _comparable(attribution: Tensor) -> Tensor:
+    """The magnitudes of pixels, up to a factor for each map, at least float32: ``(N, H, W)``."""
+    if attribution.shape[1] > 1:
+        return relative_magnitude(attribution)  # channels are added up
+    return magnitude(attribution.to(torch.promote_types(attribution.dtype, torch.float32)))
 
-    Equal values share their mean rank; what is not finite ranks somewhere. And the same, the lowest first.
+
+def _ranked_on_device(values: Tensor) -> tuple[Tensor, Tensor]:
+    """Where the values of each row, all at least 0, lie, the lowest first: long ``(N, n)``; and their ranks.
+
+    These are in that order, minus their mean: float64 ``(N, n)``. Equal values share their mean rank; what is not
+    finite ranks somewhere.
     """
     ordered, order = values.nan_to_num().sort(1)
     is_next = torch.zeros_like(ordered, dtype=torch.bool)
@@ -134,8 +169,7 @@ def _ranked_on_device(values: Tensor) -> tuple[Tensor, Tensor]:
     size = torch.zeros_like(group).scatter_add_(1, group, torch.ones_like(group))
     # Twice the mean of the group's ranks, counted from 0, minus twice the mean of all.
     twice = 2 * size.cumsum(1) - size - values.shape[1]
-    ranks = twice.gather(1, group).double() / 2
-    return torch.empty_like(ranks).scatter_(1, order, ranks), ranks
+    return order, twice.gather(1, group).double() / 2
 
 
 def _ranked_on_host(values: Tensor) -> tuple[Tensor, Tensor]:
@@ -144,21 +178,30 @@ def _ranked_on_host(values: Tensor) -> tuple[Tensor, Tensor]:
     That sorts whole numbers with the processor's vector instructions. Each is the 32 bits of a value, which grow as
     values from 0 on do, followed by where the value stands. Zeros, of which Grad-CAM's maps are full, need no sorting.
     """
-    flat = values.nan_to_num().numpy()
-    ranks, ordered = np.empty(flat.shape), np.empty(flat.shape)
-    ranks_of_distinct = np.arange(flat.shape[1]) - (flat.shape[1] - 1) / 2
-    for of_map, ranks_of_map, ordered_of_map in zip(flat, ranks, ordered):
-        ordered_of_map[:] = ranks_of_distinct
-        places = np.flatnonzero(of_map)
-        n_zeros = len(of_map) - len(places)
-        keys = (of_map[places].view(np.int32).astype(np.int64) << 32) | places
-        keys.sort()
+    flat = values.numpy()
+    n = flat.shape[1]
+    order, ordered = np.empty(flat.shape, np.int64), np.empty(flat.shape)
+    ranks_of_distinct = np.arange(n) - (n - 1) / 2
+    # For all maps the same, so that it stays in the caches. The lower half of a key lies first in the memory.
+    room, all_places = np.empty(n, "<i8"), np.arange(n, dtype=np.int32)
+    for of_map, order_of_map, ordered_of_map in zip(flat, order, ordered):
+        zeros = np.flatnonzero(of_map == 0)
+        places: np.ndarray = all_places
+        n_zeros = len(zeros)
         if n_zeros:
-            ranks_of_map[:] = ordered_of_map[:n_zeros] = (ordered_of_map[0] + ordered_of_map[n_zeros - 1]) / 2
-        bits = keys >> 32
-        _share_ranks(ordered_of_map[n_zeros:], np.flatnonzero(bits[1:] == bits[:-1]))
-        ranks_of_map[keys & 0xFFFFFFFF] = ordered_of_map[n_zeros:]
-    return torch.from_numpy(ranks), torch.from_numpy(ordered)
+            places = np.flatnonzero(of_map)
+            of_map = of_map[places]
+        keys = room[: n - n_zeros]
+        halves = keys.view("<i4")
+        bits = halves[1::2]
+        halves[::2], bits[:] = places, of_map.view(np.int32)
+        keys.sort()
+        order_of_map[:n_zeros] = zeros
+        np.bitwise_and(keys, 0xFFFFFFFF, out=order_of_map[n_zeros:])
+        ordered_of_map[:] = ranks_of_distinct
+        ordered_of_map[:n_zeros] = (n_zeros - n) / 2  # their mean
+        _share_ranks(ordered_of_map[n_zeros:], bits[1:] == bits[:-1])
+    return torch.from_numpy(order), torch.from_numpy(ordered)
 
 
 def _share_ranks(ordered: np.ndarray, tied: np.ndarray) -> None:
@@ -166,17 +209,18 @@ def _share_ranks(ordered: np.ndarray, tied: np.ndarray) -> None:
 
     Args:
         ordered: Ranks of distinct values, the lowest first, ``(n,)``; is written to.
-        tied: Where the next value is equal, in order.
+        tied: Whether the next value is equal, bool ``(n - 1,)``.
     """
-    if not len(tied):
-        return
-    is_first = np.concatenate([[True], np.diff(tied) > 1])
-    group, first = np.cumsum(is_first) - 1, tied[is_first]
-    size = np.bincount(group) + 1
-    mean = (ordered[first] + ordered[first + size - 1]) / 2
-    ordered[tied] = ordered[tied + 1] = mean[group]
+    with_next = np.zeros(len(ordered) + 1, bool)
+    with_next[1:-1] = tied
+    ends = np.flatnonzero(with_next[1:] != with_next[:-1])
+    first, last = ends[::2], ends[1::2]
+    means = np.repeat((ordered[first] + ordered[last]) / 2, last - first + 1)
+    np.place(ordered, with_next[1:] | with_next[:-1], means)
 
 
 def _products(x: Tensor, y: Tensor) -> Tensor:
     """The sum of the products of each row of float64 ``(N, n)`` with another's: ``(N,)``."""
+    if lies_on_host(x) and len(x):
+        return torch.stack([of @ other for of, other in zip(x, y)])
     return (x[:, None] @ y[:, :, None])[:, 0, 0]

@@ -15,6 +15,7 @@ from torch import nn
 from torchvision.models import WeightsEnum, list_models
 
 from lightning_modules.errors import InputError, described
+from lightning_modules.networks import compiling
 from lightning_modules.networks.built_in.efficientnet_lite0 import load_efficientnet_lite0
 from lightning_modules.networks.built_in.vgg16 import load_vgg16
 from lightning_modules.networks.libraries.torchvision_facts import (
@@ -49,6 +50,7 @@ def load_network(
     weights: str | Path = "IMAGENET1K_V1",
     *,
     seed: int = 0,
+    compile: bool = False,
     **said: Unpack[Said],
 ) -> Network:
     """Loads a network from pixels in [0, 1] to logits, frozen, in eval mode and ``channels_last``.
@@ -68,6 +70,8 @@ def load_network(
             ``PATH#PART`` takes a part of it, such as ``last.ckpt#ema_model``. A number of classes that it tells need
             not be among the ``init_args``.
         seed: Seed of what the network's code draws.
+        compile: Whether ``torch.compile`` makes code of its passes, when the first one runs. Those of which layers or
+            the guided gradient are read run as they are.
         **said: What is said of the network here, see :class:`~lightning_modules.networks.making.Said`.
 
     Raises:
@@ -79,6 +83,13 @@ def load_network(
         >>> network.target_layer, network.class_names[281], network(torch.rand(1, 3, 64, 64)).shape
         ('layer4', 'tabby', torch.Size([1, 1000]))
     """
+    made = _uncompiled(network, weights, seed, said)
+    if compile:
+        made.compile(**compiling.OPTIONS)
+    return made
+
+
+def _uncompiled(network: str | Mapping[str, Any], weights: str | Path, seed: int, said: Said) -> Network:
     path, arguments = _specification(network)
     if path in BUILT_IN:
         if arguments:

@@ -10,6 +10,8 @@ import torch
 from torch import Tensor, nn
 
 from lightning_modules.errors import InputError
+from lightning_modules.host import lies_on_host
+from lightning_modules.networks.compiling import keep_graphs, running_compiled
 from lightning_modules.networks.libraries.torchvision_facts import IMAGENET_MEAN
 from lightning_modules.networks.observed.facts import Call, Facts, label_of, listed
 from lightning_modules.networks.observed.layouts import Layout
@@ -64,6 +66,8 @@ class Network(nn.Module, Generic[ModuleT]):
     ) -> None:
         super().__init__()
         self.module = module
+        if self.original is not module:
+            keep_graphs()
         self.class_names = list(class_names)
         self.input_size = input_size
         self.resize_size = resize_size
@@ -81,8 +85,27 @@ class Network(nn.Module, Generic[ModuleT]):
             self.register_buffer(name, buffer, persistent=False)
         self.register_load_state_dict_pre_hook(_names_of_the_inside)
 
+    def __call__(self, images: Tensor) -> Tensor:
+        if not self.is_compiled:
+            return super().__call__(images)
+        with running_compiled(images, self.name):
+            return super().__call__(images)
+
     def forward(self, images: Tensor) -> Tensor:
         return as_logits(self.module(self.normalized(images)), self.outputs)
+
+    def compile(self, *args: Any, **kwargs: Any) -> None:
+        """Lets :func:`torch.compile`, which takes the arguments, make code of whole passes, when the first one runs.
+
+        Layers keep their names, and facts stay: where layers are looked at, :meth:`uncompiled_logits` are computed.
+        """
+        keep_graphs()
+        super().compile(*args, **kwargs)
+
+    @property
+    def is_compiled(self) -> bool:
+        """Whether :meth:`compile` was called. A copy of the network is not compiled."""
+        return self._compiled_call_impl is not None
 
     def uncompiled_logits(self, images: Tensor) -> Tensor:
         """The same past the compiled code, if there is any: its layers can then be looked at."""
@@ -99,7 +122,12 @@ class Network(nn.Module, Generic[ModuleT]):
                 f"The network takes pixels in [0, 1], and got {images.dtype}; datamodules.batch.pixels_of makes them "
                 "of bytes."
             )
-        return (images - self.mean) / self.std
+        mean, std = self.mean, self.std
+        channels_lie_last = images.ndim == 4 and images.is_contiguous(memory_format=torch.channels_last)
+        if lies_on_host(images) and channels_lie_last and images.shape[1] == len(mean):
+            # Beside a whole row of pixels: a processor's vector instructions do not go in steps of three numbers.
+            mean, std = (_as_row(of, images.shape[3]) for of in (mean, std))
+        return (images - mean).div_(std)
 
     @property
     def original(self) -> nn.Module:
@@ -241,6 +269,11 @@ def uncompiled(module: nn.Module) -> nn.Module:
 
 def layers_of(module: nn.Module) -> dict[str, nn.Module]:
     return {name: layer for name, layer in module.named_modules() if name}
+
+
+def _as_row(of_channels: Tensor, width: int) -> Tensor:
+    """A number for each channel, ``(C, 1, 1)``, at each pixel of a row, ``(1, C, 1, W)``; the channels lie last."""
+    return of_channels.flatten().repeat(width).view(1, 1, width, -1).permute(0, 3, 1, 2)
 
 
 def _names_of_the_inside(network: nn.Module, state_dict: dict[str, Any], prefix: str, *_: Any) -> None:

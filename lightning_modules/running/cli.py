@@ -6,24 +6,23 @@ import inspect
 import logging
 import os
 import shlex
+import signal
 import sys
 import threading
 import traceback
 import warnings
 from collections.abc import Callable, Sequence
-from datetime import timedelta
 from pathlib import Path
+from types import TracebackType
 from typing import Any
 
 import yaml
 from jsonargparse import Namespace
 from pytorch_lightning import LightningDataModule, LightningModule, Trainer
-from pytorch_lightning.accelerators import CPUAccelerator
 from pytorch_lightning.callbacks import Callback, RichProgressBar
 from pytorch_lightning.cli import LightningArgumentParser, LightningCLI
 from pytorch_lightning.loggers import TensorBoardLogger
-from pytorch_lightning.strategies import DDPStrategy, SingleDeviceStrategy
-from pytorch_lightning.strategies.launchers import _MultiProcessingLauncher
+from pytorch_lightning.strategies import DDPStrategy
 from pytorch_lightning.utilities.exceptions import MisconfigurationException
 
 from datamodules.batch import DataError
@@ -33,12 +32,9 @@ from lightning_modules.gradients.memory import keep_freed_memory
 from lightning_modules.running import stopping
 from lightning_modules.running.folder.run_folder import RunError
 from lightning_modules.running.parsing.parser import HelpfulParser
+from lightning_modules.running.starts import LONGEST_WAIT, TRAINER_REFUSES, refuse_what_leaves_no_run
 
-MOST_ON_A_CPU = 8
-"""Processes for each CPU: as many as a test may want, far fewer than a slip of the keyboard asks for."""
-
-LONGEST_WAIT = timedelta(days=7)
-"""How long processes wait for each other at the end of a run."""
+OURS = ("datamodules.", "lightning_modules.")
 
 
 class ProgressBar(RichProgressBar):
@@ -138,17 +134,28 @@ class RunCLI(LightningCLI):
         logger = TensorBoardLogger(str(self.out), name="", version="tensorboard")
         config["logger"] = logger if config.get("logger") in (None, True) else config["logger"]
         bar = [] if config.get("enable_progress_bar") is False else [ProgressBar(leave=True)]
+        callbacks = [*bar, *self.callbacks()]
         try:
-            trainer = self._instantiate_trainer(config, [*bar, *self.callbacks()])
-        # Lightning's MisconfigurationException is none of these; see run_main
-        except (TypeError, ValueError, RuntimeError, MemoryError) as error:
-            told = str(error) or type(error).__name__
-            raise RunError(f"The trainer's options do not fit together or this machine: {told}") from error
-        _refuse_what_leaves_no_run(trainer)
+            trainer = self._instantiate_trainer(config, callbacks)
+        except (*TRAINER_REFUSES, MisconfigurationException) as error:
+            raise RunError(f"{self._of_trainer()}: {str(error) or type(error).__name__}") from error
+        limit = next(name for name in self.trainer_options if name.startswith("limit_"))
+        refuse_what_leaves_no_run(trainer, f"--trainer.{limit} 1")
         if isinstance(trainer.strategy, DDPStrategy) and isinstance(config.get("strategy"), str | None):
             # The first process waits for the last one's rows; half an hour, as it is by itself, may be too short.
             trainer.strategy._timeout = LONGEST_WAIT
         return trainer
+
+    def _of_trainer(self) -> str:
+        """That the Trainer's options, of which those are named that were given, do not fit."""
+        usual = self.parser.get_defaults()["trainer"]
+        given = {
+            f"--trainer.{name}": value
+            for name, value in self.config["trainer"].items()
+            if isinstance(value, str | int | float | list) and value != usual[name] and not name.startswith("enable_")
+        }
+        names = ", ".join(f"{name} {value}" for name, value in given.items()) or "The trainer's options"
+        return f"{names} {'does' if len(given) == 1 else 'do'} not fit"
 
     @property
     def settings(self) -> str:
@@ -167,33 +174,6 @@ class RunCLI(LightningCLI):
     def default_settings(self) -> dict[str, Any]:
         """The default values of all options, as :attr:`settings` holds them; None where there is none."""
         return yaml.safe_load(self.parser.dump(self.parser.get_defaults(), skip_validation=True, skip_none=False))
-
-
-def _refuse_what_leaves_no_run(trainer: Trainer) -> None:
-    """Whether the run's rows, summary and figures come to be in this process.
-
-    Raises:
-        RunError: If they would in a child of it, in parts of a model, or nowhere.
-    """
-    strategy = trainer.strategy
-    if isinstance(strategy.launcher, _MultiProcessingLauncher):
-        raise RunError(
-            "trainer.strategy: what a spawned or forked process computes does not come back. Use ddp, or auto, which "
-            "start scripts. In a notebook, where these cannot be started, take --trainer.devices 1."
-        )
-    if not isinstance(strategy, SingleDeviceStrategy | DDPStrategy):
-        raise RunError(
-            f"trainer.strategy {type(strategy).__name__}: here each device has the whole network and a share of the "
-            "images. Use ddp, or auto."
-        )
-    if trainer.fast_dev_run:  # type: ignore[attr-defined]
-        raise RunError("trainer.fast_dev_run leaves nothing behind. For a first look take limit_test_batches 1.")
-    n_cpus = len(os.sched_getaffinity(0))
-    if isinstance(trainer.accelerator, CPUAccelerator) and trainer.num_devices > MOST_ON_A_CPU * n_cpus:
-        raise RunError(
-            f"trainer.devices {trainer.num_devices} on the CPU are as many processes, each of which has the whole "
-            f"network and uses all CPUs. There are {n_cpus}; take at most that many."
-        )
 
 
 def quieten() -> None:
@@ -257,6 +237,21 @@ def run_main(main: Callable[[], int | None]) -> None:
         stopping.wait_if_it_ends()
     stopping.is_over()
     sys.exit(code)
+
+
+def show_errors_plainly() -> None:
+    """Lets a script that has no ``main`` end in a sentence, with the exit codes of :func:`run_main`."""
+
+    def show(kind: type[BaseException], error: BaseException, trace: TracebackType | None) -> None:
+        is_stop, is_ours = isinstance(error, KeyboardInterrupt), kind.__module__.startswith(OURS)
+        if not (is_stop or is_ours or isinstance(error, OSError)):
+            return sys.__excepthook__(kind, error, trace)
+        sys.stdout.flush()
+        told = "stopped by SIGINT." if is_stop else f"error: {plain_lines(str(error))}"
+        print(told, file=sys.stderr, flush=True)
+        os._exit(128 + signal.SIGINT if is_stop else 2)
+
+    sys.excepthook = show
 
 
 def leave_errors_of_the_disk_to_the_main_thread(args: threading.ExceptHookArgs) -> None:

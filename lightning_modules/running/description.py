@@ -61,7 +61,7 @@ def run_description(*, description: str | None, args: list[str] | None = None) -
 
 def add_network_options(parser: HelpfulParser) -> None:
     """Adds the options of :func:`load_network`, under their own names."""
-    parser.add_function_arguments(load_network, as_group=False, skip={"seed"})
+    parser.add_function_arguments(load_network, as_group=False, skip={"seed", "compile"})
     for action in parser._actions:
         action.help = {"weights": f"{WEIGHTS_HELP}.", "network": f"{NETWORK_HELP}."}.get(action.dest, action.help)
 

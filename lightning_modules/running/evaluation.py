@@ -26,8 +26,10 @@ from lightning_modules.networks.built_in.vgg16 import WEIGHTS_HELP
 from lightning_modules.networks.loading import NETWORK_HELP
 from lightning_modules.pages.runs import page_of_run
 from lightning_modules.pages.told import Told
+from lightning_modules.random_numbers import GENERATOR
 from lightning_modules.results.report import describe_images, flat_settings
 from lightning_modules.results.rows.parts import done_paths, refuse_other_columns
+from lightning_modules.running.arithmetic import arithmetic, compute_to_float32
 from lightning_modules.running.cli import RunCLI, as_typed
 from lightning_modules.running.folder.provenance import device_names, git_commit, seeds, versions, weights_sha256
 from lightning_modules.running.folder.run_folder import RunError, RunFolder, write_text
@@ -141,9 +143,7 @@ class EvaluationCLI(RunCLI):
 
     def evaluate(self) -> dict[str, Any] | None:
         """Tests what has no rows yet; on the first rank, returns the summary of all rows, also saved."""
-        # TensorFloat-32 rounds to three digits, and differently in batches of other sizes: whoever wants speed asks for
-        # bf16-mixed, and whoever asks for 32-true gets it.
-        torch.backends.cudnn.allow_tf32 = False
+        compute_to_float32()
         data: EvaluationData = self.datamodule
         data.read_done, data.listing_file = partial(done_paths, self.writer.rows), self.out / "listing.arrow"
         if self.trainer.limit_test_batches == 0:
@@ -166,6 +166,9 @@ class EvaluationCLI(RunCLI):
         # Before anything is written or deleted: a slip in the name of the images costs nothing.
         self.model.check_data(self.datamodule)
         self.inputs = {"weights_sha256": weights_sha256(self.model.network), "data": self.datamodule.fingerprint()}
+        if seeds(self.model):
+            # Those of before this was noted were other ones.
+            self.inputs["random_numbers"] = GENERATOR
         if helpers := self.model.helpers:
             self.inputs["helpers_sha256"] = {name: weights_sha256(helper) for name, helper in helpers.items()}
         places = {name: self._get(self.config, f"data.{name}") for name in ("root", "boxes", "exemplars")}
@@ -201,6 +204,7 @@ class EvaluationCLI(RunCLI):
             "versions": versions(),
             "devices": self.guard.devices,
             "threads": torch.get_num_threads(),
+            "arithmetic": arithmetic(self.trainer.precision, self.model.network.is_compiled),
             "sessions": run.n_sessions(),
             "wall_time_s": round(run.wall_time(), 3),
         }

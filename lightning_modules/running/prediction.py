@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 
 from pytorch_lightning import LightningDataModule, Trainer
+from pytorch_lightning.utilities.exceptions import MisconfigurationException
 from rich.console import Console
 from rich.text import Text
 
@@ -13,9 +14,11 @@ from lightning_modules.classifier import Prediction, PredictionModule
 from lightning_modules.escaping import in_rich
 from lightning_modules.results.report import unturned_note
 from lightning_modules.results.tables import Table
+from lightning_modules.running.arithmetic import compute_to_float32
 from lightning_modules.running.description import add_network_options, network_of
 from lightning_modules.running.folder.run_folder import RunError
 from lightning_modules.running.parsing.parser import HelpfulParser
+from lightning_modules.running.starts import TRAINER_REFUSES
 
 
 def run_prediction(
@@ -43,6 +46,7 @@ def run_prediction(
     for name, least in (("top_k", 1), ("batch_size", 1), ("num_workers", 0)):
         if getattr(options, name) < least:
             raise DataError(f"--{name} must be at least {least}, got {getattr(options, name)}.")
+    compute_to_float32()
     network = network_of(options)
     data = data_class(
         options.images,
@@ -62,8 +66,8 @@ def run_prediction(
             enable_progress_bar=False,
             enable_model_summary=False,
         )
-    except ValueError as wrong:
-        raise RunError(f"--accelerator: {wrong}") from wrong
+    except (*TRAINER_REFUSES, MisconfigurationException) as wrong:
+        raise RunError(f"--accelerator {options.accelerator} does not fit: {wrong}") from wrong
     batches: list[Prediction] = trainer.predict(PredictionModule(network), data) or []  # type: ignore[assignment]
     console = Console()
     if any(batch["path"] for batch in batches):

@@ -15,6 +15,7 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from multiprocessing.context import ForkServerProcess
 from pathlib import Path
+from typing import IO
 
 import torch
 
@@ -77,8 +78,9 @@ def run_steps(steps: Sequence[Step], scripts: Path, n_at_once: int | None = None
     starting, nobody_asks = threading.Lock(), threading.Event()
 
     def ended(step: Step) -> Ended:
-        with tempfile.TemporaryDirectory() as folder:
-            logs = [str(Path(folder, name)) for name in ("stdout", "stderr")]
+        # Files without a name: whatever ends this process, none is left behind.
+        with tempfile.TemporaryFile() as stdout, tempfile.TemporaryFile() as stderr:
+            logs = [f"/proc/{os.getpid()}/fd/{log.fileno()}" for log in (stdout, stderr)]
             args = (step.words, str(scripts), logs, columns, max(1, cpus // n_at_once))
             process = SERVER.Process(target=_run, args=args)
             with starting:
@@ -88,8 +90,7 @@ def run_steps(steps: Sequence[Step], scripts: Path, n_at_once: int | None = None
                 started.append(process)
             process.join()
             code = process.exitcode or 0
-            told = [Path(log).read_text(errors="replace") if os.path.exists(log) else "" for log in logs]
-            return Ended(step, code if code >= 0 else 128 - code, *told)
+            return Ended(step, code if code >= 0 else 128 - code, _all_of(stdout), _all_of(stderr))
 
     pool = ThreadPoolExecutor(n_at_once)
     try:
@@ -104,13 +105,18 @@ def run_steps(steps: Sequence[Step], scripts: Path, n_at_once: int | None = None
         pool.shutdown()
 
 
+def _all_of(log: IO[bytes]) -> str:
+    log.seek(0)
+    return log.read().decode(errors="replace")
+
+
 def _run(words: Sequence[str], scripts: str, logs: Sequence[str], columns: str, n_threads: int) -> None:
     """Runs a script as if it had been typed; what it prints goes to two files."""
     _end_with_whoever_started_it()
     # The way in which this process was started is no wish of the command's: its workers start as anywhere else.
     multiprocessing.set_start_method(None, force=True)
     for number, log in enumerate(logs, start=1):
-        os.dup2(os.open(log, os.O_WRONLY | os.O_APPEND | os.O_CREAT), number)
+        os.dup2(os.open(log, os.O_WRONLY | os.O_APPEND), number)
     torch.set_num_threads(n_threads)
     os.environ["COLUMNS"] = columns
     sys.path.insert(0, scripts)

@@ -128,18 +128,20 @@ def end(told: str, code: int, *, speaks: bool | None = None) -> NoReturn:
     """
     if not _ending.acquire(blocking=False):  # another thread is at it
         threading.Event().wait()
+    speaks = _rank() == 0 if speaks is None else speaks
+    stderr, how = _muted(), ""
     try:
-        speaks = _rank() == 0 if speaks is None else speaks
-        stderr = _muted()
         for process in _launched:
             process.send_signal(signal.SIGTERM)
         how = _saved()
         for worker in multiprocessing.active_children():
             worker.kill()
         _wait_for_launched()
-        if speaks:
-            os.write(stderr, f"{_line_and_cursor(stderr)}{' '.join(filter(None, (told, how)))}\n".encode())
-    finally:
+    finally:  # whatever goes wrong at the end, it is said that this is one
+        with suppress(OSError):
+            if speaks:
+                said = told if "the same command goes on" in told.lower() else f"{told} {how}".rstrip()
+                os.write(stderr, f"{_line_and_cursor(stderr)}{said}\n".encode())
         os._exit(code)
 
 

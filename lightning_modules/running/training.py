@@ -49,31 +49,37 @@ def run_training(
         enable_model_summary=False,  # of which the count of operations is 0
     )
     _refuse_what_trains_nothing(cli)
-    if cli.trainer.is_global_zero:
-        run = RunFolder(cli.out)
-        run.make()
-        begun = (cli.out / "checkpoints").exists()
-        run.settle(
-            "config.yaml", cli.settings, fixed=begun, start_over=f"delete {cli.out}", defaults=cli.default_settings
-        )
+    run, is_first = RunFolder(cli.out), cli.trainer.is_global_zero
+    try:
+        if is_first:
+            run.lock()
+            begun = (cli.out / "checkpoints").exists()
+            over = f"delete {cli.out}"
+            run.settle("config.yaml", cli.settings, fixed=begun, start_over=over, defaults=cli.default_settings)
+        _fit(cli)
+        if is_first:
+            finished = cli.out / "vgg16.pth"
+            save_vgg16(load_vgg16(Path(cli.checkpoints.best_model_path)), finished)
+            print(f"Validation accuracy {float(cli.checkpoints.best_model_score or 0):.2%}: {finished}")
+    finally:
+        run.unlock()
+
+
+def _fit(cli: TrainCLI) -> None:
+    """Trains from where an earlier run stopped, if there was one."""
     last = cli.out / "checkpoints" / "last.ckpt"
+    begun = str(last) if last.exists() else None
     stopping.say_at_the_end(GOES_ON)
     try:
         with naming(cli.out):
-            cli.trainer.fit(
-                cli.model, cli.datamodule, ckpt_path=str(last) if last.exists() else None, weights_only=True
-            )
+            cli.trainer.fit(cli.model, cli.datamodule, ckpt_path=begun, weights_only=True)
     except RuntimeError as error:
-        if not str(error).startswith("DataLoader worker"):
+        if not str(error).startswith(("The worker process", "DataLoader worker")):  # of our loaders; of PyTorch's
             raise
         raise RunError(
             f"{str(error).splitlines()[0].rstrip('. ')}, as where memory is short: fewer --data.num_workers take less. "
             f"{GOES_ON}"
         ) from error
-    if cli.trainer.is_global_zero:
-        finished = cli.out / "vgg16.pth"
-        save_vgg16(load_vgg16(Path(cli.checkpoints.best_model_path)), finished)
-        print(f"Validation accuracy {float(cli.checkpoints.best_model_score or 0):.2%}: {finished}")
 
 
 def _refuse_what_trains_nothing(cli: TrainCLI) -> None:

@@ -1,10 +1,12 @@
-"""What the host does for each image beyond loading it: with a network that costs nothing, all that is left."""
+"""What the host does for each image beyond loading it and the network's own passes, which cost next to nothing here."""
 
 from __future__ import annotations
 
 import tempfile
 import time
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -15,7 +17,7 @@ from benchmarks.run_rows import _trainer
 from benchmarks.setting import Setting
 from benchmarks.timing import OURS, Goal, Result, compare
 from datamodules.batch import Batch
-from lightning_modules import AttributionModule, GradCAM, RobustnessModule
+from lightning_modules import AttributionModule, GradCAM, RobustnessModule, keep_freed_memory
 from lightning_modules.evaluation import EvaluationModule
 
 BUDGETS = ("1/255", "2/255", "4/255", "8/255")
@@ -39,7 +41,13 @@ class Instant(nn.Module):
 
 
 def host_time(rounds: int) -> list[Result]:
-    """Processor time of one thread, an image of a run over images that lie in the memory; rows are written."""
+    """Processor time of one thread, an image of a run over images that lie in the memory; rows are written.
+
+    What the same passes of the bare network take is measured in turns with each run, and told; the goal is what is
+    left. A clean image costs a forward pass, with the way back to the pixels where it is attacked, an attacked one a
+    forward pass. The way back to Grad-CAM's layer is not taken off.
+    """
+    keep_freed_memory()  # as the scripts do
     network = f"{Instant.__module__}.{Instant.__name__}"
     torch.manual_seed(0)
     modules: dict[str, EvaluationModule] = {
@@ -53,22 +61,53 @@ def host_time(rounds: int) -> list[Result]:
     }
     results = []
     for name, module in modules.items():
-        times = [_milliseconds_of_an_image(module) for _ in range(rounds + 1)][1:]  # the first one warms up
-        work = f"{name}, a network that costs nothing: host time beyond loading, an image"
-        results += compare("host", work, {OURS: times, "the goal": [2.0]}, [Goal("the goal", at_most=1.0)], unit="ms")
+        turns = [(_of_a_run(module), _of_the_passes(module)) for _ in range(rounds + 1)][1:]  # the first one warms up
+        all_of_it, passes = ([turn[k] for turn in turns] for k in (0, 1))
+        work = f"{name}, a network that costs next to nothing: host time of an image"
+        times = {OURS: all_of_it, "the bare passes": passes}
+        results += compare("host", work, times, [Goal("the bare passes")], unit="ms")
+        beyond = {OURS: [run - bare for run, bare in turns], "the goal": [2.0]}
+        work = f"{name}: host time of an image beyond loading and these passes"
+        results += compare("host", work, beyond, [Goal("the goal", at_most=1.0)], unit="ms")
     return results
 
 
-def _milliseconds_of_an_image(module: EvaluationModule) -> float:
+def _of_a_run(module: EvaluationModule) -> float:
+    """Milliseconds of an image, all in all."""
     batches = [_batch(k) for k in range(0, N_IMAGES, BATCH_SIZE)]
+    with tempfile.TemporaryDirectory() as folder:
+        trainer = _trainer(Setting("random", BATCH_SIZE, torch.device("cpu")), Path(folder))
+        return _milliseconds_of_an_image(
+            lambda: trainer.test(module, DataLoader(batches, batch_size=None), verbose=False)  # type: ignore[arg-type]
+        )
+
+
+def _of_the_passes(module: EvaluationModule) -> float:
+    """Milliseconds of an image in the bare network, which gets its images as it likes them: channels_last."""
+    images = [_batch(k)["image"].contiguous(memory_format=torch.channels_last) for k in range(0, N_IMAGES, BATCH_SIZE)]
+    n_attacked = len(module.eps) if isinstance(module, RobustnessModule) else 0
+
+    def passes() -> None:
+        for of_batch in images:
+            pixels = of_batch.detach().requires_grad_(n_attacked > 0)
+            logits = module.network(pixels)
+            if n_attacked:
+                torch.autograd.grad(logits[:, 0].sum(), pixels)
+            with torch.no_grad():
+                for _ in range(n_attacked):
+                    module.network(of_batch)
+
+    return _milliseconds_of_an_image(passes)
+
+
+def _milliseconds_of_an_image(run: Callable[[], Any]) -> float:
+    """Processor time of one thread."""
     n_threads = torch.get_num_threads()
     torch.set_num_threads(1)  # others would wait for their work, and count while they do
     try:
-        with tempfile.TemporaryDirectory() as folder:
-            trainer = _trainer(Setting("random", BATCH_SIZE, torch.device("cpu")), Path(folder))
-            start = time.process_time()
-            trainer.test(module, DataLoader(batches, batch_size=None), verbose=False)  # type: ignore[arg-type]
-            return 1000 * (time.process_time() - start) / N_IMAGES
+        start = time.process_time()
+        run()
+        return 1000 * (time.process_time() - start) / N_IMAGES
     finally:
         torch.set_num_threads(n_threads)
 

@@ -22,6 +22,7 @@ from benchmarks.timing import Result
 from lightning_modules import keep_freed_memory
 from lightning_modules.results.tables import Table
 from lightning_modules.running import RunError
+from lightning_modules.running.arithmetic import compute_to_float32
 from lightning_modules.running.folder.provenance import git_commit
 from lightning_modules.whole_files import written_whole
 
@@ -42,7 +43,7 @@ def run_benchmark(
         raise RunError(f"--json should be a file, but {file} is a folder.")
     logging.getLogger("pytorch_lightning").setLevel(logging.ERROR)
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    torch.backends.cudnn.allow_tf32 = False
+    compute_to_float32()
     setting = Setting(weights, batch_size, device)
     machine, today = describe_machine(device), f"commit {git_commit()}, {date.today()}"
     print(f"On {machine}; {today}; --rounds {rounds}.\n")

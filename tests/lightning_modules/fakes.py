@@ -12,6 +12,8 @@ from torch import Tensor, nn
 from torch._subclasses import FakeTensorMode
 from torch.utils._pytree import tree_map_only
 
+from lightning_modules import random_numbers
+
 DEVICES = ("cuda", "meta")
 """Between them they see every operation. On ``cuda`` all is as on a GPU, but for PyTorch's engine of gradients, which
 does not run without one: it is asked, and gives gradients of the right shape and device. On ``meta`` it runs, but there
@@ -42,24 +44,11 @@ class FakeDevice:
         return self.mode.from_tensor(tensor).to(self.name)
 
 
-class _Generator(torch.Generator):
-    """Says that it lies on a device, whose driver does not draw: of what is drawn, shape and device count."""
-
-    def __new__(cls, device: Any = "cpu") -> Any:
-        made = super().__new__(cls)
-        made.at = torch.device(device)
-        return made
-
-    @property
-    def device(self) -> torch.device:
-        return self.at  # type: ignore[attr-defined]
-
-
 @contextlib.contextmanager
 def fake_device(name: str) -> Iterator[FakeDevice]:
     """A device of this name, one of :data:`DEVICES`, for what runs inside."""
     with pytest.MonkeyPatch.context() as patch, FakeTensorMode() as mode:
-        patch.setattr(torch, "Generator", _Generator)
+        patch.setattr(random_numbers, "_normal_values", random_numbers._normal_values.__wrapped__)  # keeps nothing fake
         if name == "cuda":
             patch.setattr(torch.autograd, "_engine_run_backward", _gradients_of_nothing)
         else:

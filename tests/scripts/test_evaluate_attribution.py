@@ -16,6 +16,7 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 
 from datamodules import SHAPE_NAMES, DataError
 from lightning_modules import InputError, load_vgg16, save_vgg16
+from lightning_modules.networks import compiling
 from lightning_modules.results.rows.parts import read_rows
 
 METHODS = ("--model.methods", "[GradCAM, GuidedBackprop, {class_path: SmoothGrad, init_args: {n_samples: 2}}]")
@@ -125,6 +126,37 @@ def test_other_settings_into_the_same_run_are_refused(call: Callable, options: l
         ValueError, match=r"run holds a run of other settings: model\.target was 'predicted', is now 'label'"
     ):
         call(main, *options, "--model.target", "label", "--out", "run")
+
+
+@pytest.mark.slow
+def test_a_run_goes_on_compiled_but_not_with_other_noise(
+    call: Callable, options: list, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Code changes no number. A run of before the noise was the same on every device would mix two kinds of it."""
+    monkeypatch.setattr(compiling, "OPTIONS", {"backend": "aot_eager"})
+    smooth = "[{class_path: SmoothGrad, init_args: {n_samples: 2}}]"
+    options = [*options, "--model.methods", smooth, "--data.batch_size", 2]
+    options += ["--model.n_figures", 0, "--out", "run", "--trainer.benchmark", "true"]
+    inputs, summary = tmp_path / "run/inputs.json", tmp_path / "run/summary.json"
+    for compile, n_batches in (("false", 1), ("true", 2)):
+        monkeypatch.setattr(torch.backends.cudnn, "benchmark", False)
+        limited = [*options, "--trainer.limit_test_batches", n_batches, "--model.compile", compile]
+        assert call(main, *limited) == 0
+        found = json.loads(summary.read_text())
+        assert found["n_images"] == 2 * n_batches
+        assert found["produced_by"]["arithmetic"] == {
+            "precision": "32-true",
+            "compiled": compile == "true",
+            "cudnn.allow_tf32": False,
+            "cudnn.benchmark": True,
+            "cudnn.deterministic": False,
+            "float32_matmul_precision": "highest",
+        }
+    noted = json.loads(inputs.read_text())
+    assert noted.pop("random_numbers") == "SplitMix64"
+    inputs.write_text(json.dumps(noted))
+    with pytest.raises(ValueError, match="run holds a run of other settings: random_numbers was not said, is now 'Spl"):
+        call(main, *options)
 
 
 @pytest.mark.slow

@@ -32,6 +32,7 @@ from lightning_modules import (
     VarGrad,
     explain,
 )
+from lightning_modules.running.arithmetic import compute_to_float32
 
 pytestmark = [pytest.mark.cuda, pytest.mark.slow]
 
@@ -47,7 +48,8 @@ METHODS = [
 @pytest.fixture(autouse=True)
 def _exact(monkeypatch: pytest.MonkeyPatch) -> None:
     """As the scripts have it: no TensorFloat-32."""
-    monkeypatch.setattr(torch.backends.cudnn, "allow_tf32", False)
+    monkeypatch.setattr(torch.backends.cudnn, "allow_tf32", torch.backends.cudnn.allow_tf32)
+    compute_to_float32()
 
 
 def on_both(

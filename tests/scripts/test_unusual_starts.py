@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Callable
 from pathlib import Path
 
@@ -9,7 +10,6 @@ import evaluate_attribution
 import evaluate_robustness
 import maximize_activation
 import pytest
-from pytorch_lightning.utilities.exceptions import MisconfigurationException
 
 from lightning_modules.running.folder.run_folder import RunError
 from tests.images import make_images
@@ -21,26 +21,37 @@ from tests.images import make_images
         (("strategy", "ddp_spawn", "devices", 2), "spawned or forked process computes does not come back. Use ddp"),
         (("strategy", "ddp_fork", "devices", 2), r"In a notebook, .* take --trainer\.devices 1"),
         (("strategy", "ddp_notebook", "devices", 2), "does not come back"),
-        (("strategy", "dp", "devices", 2), "options do not fit .*invalid strategy name: `strategy='dp'`"),
-        (("strategy", "nonsense"), "options do not fit .*invalid strategy name"),
-        (("strategy", "fsdp", "devices", 2), "options do not fit .*requires a GPU"),
+        (("strategy", "dp", "devices", 2), "do not fit: .*invalid strategy name: `strategy='dp'`"),
+        (("strategy", "nonsense"), "do not fit: .*invalid strategy name"),
+        (("strategy", "fsdp", "devices", 2), "do not fit: .*requires a GPU"),
         (("strategy", "deepspeed"), "DeepSpeed installed"),
         (("devices", 1000), r"trainer\.devices 1000 on the CPU .*take at most"),
+        (("strategy", "xla", "devices", 2), r"strategy xla, --trainer\.devices 2 do not fit: .*torch_xla"),
+        (("precision", "transformer-engine"), r"precision transformer-engine do not fit: .*transformer_engine"),
+        (("num_nodes", 2), r"num_nodes 2: nothing says where the other nodes are.*torchrun or srun"),
+        (("devices", 2), r"devices 2: each further one starts the script anew .* 'script' is none"),
         (("devices", 0), "not a valid input using cpu"),
-        (("devices", -1), "options do not fit .*int > 0"),
+        (("devices", -1), "do not fit: .*int > 0"),
         (("limit_test_batches", 0), r"--trainer\.limit_test_batches 0 leaves no image"),
         (("limit_test_batches", 0.0), r"leaves no image"),
         (("fast_dev_run", "true"), r"fast_dev_run leaves nothing behind.*limit_test_batches 1"),
-        (("barebones", "true"), "options do not fit .*barebones"),
+        (("barebones", "true"), "do not fit: .*barebones"),
     ],
     ids=lambda value: "_".join(map(str, value)) if isinstance(value, tuple) else "",
 )
 def test_refused_before_the_first_image(
-    call: Callable, shapes: Path, tmp_path: Path, options: tuple[object, ...], message: str
+    call: Callable,
+    shapes: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    options: tuple[object, ...],
+    message: str,
 ) -> None:
     words = [f"--trainer.{word}" if k % 2 == 0 else word for k, word in enumerate(options)]
+    monkeypatch.setattr(sys.modules["__main__"], "__spec__", None)  # of pytest, where python -m began it
+    monkeypatch.delenv("MASTER_ADDR", raising=False)
     where = ["--data.root", shapes / "val", "--model.weights", "shapes", "--trainer.accelerator", "cpu"]
-    with pytest.raises((RunError, MisconfigurationException), match=message):
+    with pytest.raises(RunError, match=message):
         call(evaluate_attribution.main, *where, "--out", "run", *words)
     assert not (tmp_path / "run/results").exists()
 

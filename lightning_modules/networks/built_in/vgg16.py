@@ -12,7 +12,7 @@ from torch.nn.utils.fusion import fuse_conv_bn_eval
 from torchvision.models import VGG16_Weights
 from torchvision.models.vgg import cfgs, make_layers
 
-from lightning_modules.errors import InputError
+from lightning_modules.errors import InputError, check_at_least_one
 from lightning_modules.networks.libraries.presets import Preset
 from lightning_modules.networks.libraries.torchvision_facts import IMAGENET_MEAN, IMAGENET_STD, imagenet_class_names
 from lightning_modules.networks.making import Said, as_network
@@ -70,8 +70,9 @@ class VGG16(nn.Module):
         for name, size in (("input_size", input_size), ("resize_size", resize_size)):
             if not isinstance(size, int) or size < 32:
                 raise InputError(f"{name} must be at least 32 pixels, got {size}.")
-        if not isinstance(hidden_features, int) or hidden_features < 1:
-            raise InputError(f"hidden_features must be at least 1, got {hidden_features}.")
+        if not isinstance(hidden_features, int):
+            raise InputError(f"hidden_features should be a whole number, got {hidden_features!r}.")
+        check_at_least_one(hidden_features=hidden_features)
         if not class_names or isinstance(class_names, str) or not all(isinstance(name, str) for name in class_names):
             raise InputError(f"class_names should be the names of the outputs, got {class_names!r}.")
         self.class_names = list(class_names)

@@ -18,7 +18,7 @@ from lightning_modules.results.rows.stored import codes_of, groups_of, numbers_o
 from lightning_modules.results.scores import mean_with_interval, summarize_score
 from lightning_modules.results.summaries.curves import mean_curves
 from lightning_modules.results.summaries.images import summarize_images
-from lightning_modules.results.summaries.ranking import place, rank_methods
+from lightning_modules.results.summaries.ranking import Resamples, place, rank_methods
 from lightning_modules.results.tables import Table
 
 OF_BOXES = frozenset(
@@ -57,7 +57,7 @@ def summarize_attribution(table: Rows, better: Mapping[str, str] | None = None) 
         better: Score -> ``higher`` or ``lower``; also of curves.
     """
     better = better or {}
-    ranking = {}
+    ranking, resamples = {}, Resamples()
     schema = {field.name: field.type for field in table.schema}
     names = list(schema)[list(schema).index("degenerate") + 1 :] if "degenerate" in schema else []
     places = groups_of(table["method"]) if "method" in schema else {}
@@ -79,7 +79,7 @@ def summarize_attribution(table: Rows, better: Mapping[str, str] | None = None) 
             methods[method]["scores"][name] = summarize_score(values[of], target[of])
         if name in better:
             of_images = {method: _by_image(values[of], images[of], images.max() + 1) for method, of in places.items()}
-            if (ranked := rank_methods(of_images, better[name])) is not None:
+            if (ranked := rank_methods(of_images, better[name], resamples)) is not None:
                 ranking[name] = ranked
     fails = {method: [r > FAILING_CORRELATION for r in correlations(of)] for method, of in methods.items()}
     return {

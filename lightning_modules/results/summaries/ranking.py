@@ -13,7 +13,29 @@ from lightning_modules.results.scores import MOST_RESAMPLED, N_RESAMPLES
 LEVEL = 0.95
 
 
-def rank_methods(scores: Mapping[str, np.ndarray], better: str = "higher") -> dict[str, Any] | None:
+class Resamples:
+    """How often each of n images is drawn in each resample: the same for all scores of as many images.
+
+    What was drawn last is kept, at most 100 MB.
+    """
+
+    def __init__(self, seed: int = 0) -> None:
+        self.seed = seed
+        self._counts = np.empty((N_RESAMPLES, 0), np.uint8)
+
+    def counts(self, n: int) -> np.ndarray:
+        """These counts, ``(N_RESAMPLES, n)``."""
+        if self._counts.shape[1] != n:
+            draws = np.random.default_rng(self.seed)
+            self._counts = np.empty((N_RESAMPLES, n), np.uint8)  # none is drawn 256 times: one in 256! would be
+            for of_resample in self._counts:
+                of_resample[:] = np.bincount(draws.integers(n, size=n), minlength=n)
+        return self._counts
+
+
+def rank_methods(
+    scores: Mapping[str, np.ndarray], better: str = "higher", resamples: Resamples | None = None
+) -> dict[str, Any] | None:
     r"""The place of each method by a score, and the difference of each two, over the images that all have it.
 
     The intervals of all differences hold at once with 95 %: with a dozen methods, which make 66 pairs, chance makes no
@@ -27,6 +49,7 @@ def rank_methods(scores: Mapping[str, np.ndarray], better: str = "higher") -> di
     Args:
         scores: Method -> its score of each image, the k-th of the k-th image, float64 ``(N,)``; NaN = not scored.
         better: ``higher`` or ``lower``.
+        resamples: Of the images, where several scores are ranked one after the other.
 
     Returns:
         ``better``, ``n`` (images), ``interval`` (``bootstrap``, or ``normal`` beyond
@@ -49,7 +72,7 @@ def rank_methods(scores: Mapping[str, np.ndarray], better: str = "higher") -> di
     if len(names) < 2 or len(values) < 2:
         return None
     means = values.mean(0)
-    resampled = _resampled_means(values)
+    resampled = _resampled_means(values, resamples or Resamples())
     pairs = list(combinations(range(len(names)), 2))
     first, second = (np.array(side) for side in zip(*pairs))
     differences = means[second] - means[first]
@@ -93,18 +116,16 @@ def place(of_method: Mapping[str, Any]) -> str:
     return str(best) if best == worst else f"{best}-{worst}"
 
 
-def _resampled_means(values: np.ndarray, seed: int = 0) -> np.ndarray:
+def _resampled_means(values: np.ndarray, resamples: Resamples) -> np.ndarray:
     """The means of resamples of the images, of all methods at once: ``(N, M) -> (R, M)``."""
     n = len(values)
-    draws = np.random.default_rng(seed)
     means = values.mean(0)
     if n > MOST_RESAMPLED:
         # What the resamples come near to.
+        draws = np.random.default_rng(resamples.seed)
         return draws.multivariate_normal(means, np.cov(values.T, bias=True) / n, 10 * N_RESAMPLES, method="eigh")
     off, some = values - means, max(1, 5_000_000 // n)
-    resampled = []
-    for start in range(0, N_RESAMPLES, some):
-        n_now = min(some, N_RESAMPLES - start)
-        counts = [np.bincount(draws.integers(n, size=n), minlength=n) for _ in range(n_now)]
-        resampled.append(np.stack(counts, dtype=np.float64, casting="unsafe") @ off / n)
+    counts = resamples.counts(n)
+    # Some at a time, since as float64 they take eight times the memory.
+    resampled = [counts[k : k + some].astype(np.float64) @ off / n for k in range(0, N_RESAMPLES, some)]
     return means + np.concatenate(resampled)

@@ -36,6 +36,7 @@ SPLIT = frozenset(
         "strict",
         "data.batch_size",
         "data.num_workers",
+        "model.compile",
         "trainer.accelerator",
         "trainer.devices",
         "trainer.limit_test_batches",

@@ -30,6 +30,8 @@ from lightning_modules.running.parsing.written import (
 )
 
 KINDS = {"int": "a whole number", "float": "a number", "bool": "true or false", "str": "a text", "Sequence": "a list"}
+LISTS = {"float": "a list of numbers", "int": "a list of whole numbers", "str": "a list of texts"}
+LARGEST = 2**63 - 1
 
 
 class HelpfulParser(LightningArgumentParser):
@@ -50,8 +52,10 @@ class HelpfulParser(LightningArgumentParser):
         self._find_texts()
         parsed = super().parse_args(quoted_words(words, self.texts), *more, **options)
         for name, value in parsed.items():
-            if value == "" != self.get_default(name):  # as a path, it would be the present folder
+            if value == "" != self.get_defaults().get(name):  # as a path, it would be the present folder
                 self.error(f"{_option(name)} is empty: give it a value, or leave it out.")
+            if isinstance(value, int) and abs(value) > LARGEST:
+                self.error(f"{_option(name)}: no computer counts as far as {value}.")
         return parsed
 
     def parse_string(self, content: str, *more: Any, **options: Any) -> Namespace:
@@ -136,9 +140,9 @@ def _unknown_class(parser: LightningArgumentParser, key: str, match: re.Match) -
     bases = list(_classes_of(parser, key))
     known = sorted({name for base in bases for name in _known_classes(base)})
     kind = bases[0].__name__ if bases else "class"
+    where = f"Known: {', '.join(known)}; your own by" if known else "Give"
     return (
-        f"no {kind} is called {match[1]}.{_nearest(match[1], known)} Known: {', '.join(known)}; your own by its import "
-        "path, such as my_file.MyClass."
+        f"no {kind} is called {match[1]}.{_nearest(match[1], known)} {where} its import path, such as my_file.MyClass."
     )
 
 
@@ -174,7 +178,13 @@ def _no_list(parser: LightningArgumentParser, key: str, match: re.Match) -> str:
     given = (value[1] or value[2]).strip() if value else "..."
     if given.startswith("["):
         return f"{given} is not YAML: a space has to follow each colon and comma."
+    if given.startswith("{"):
+        return f"should be a list, in brackets, got {given}."
     return f"should be a list, in brackets: '[{given}]'."
+
+
+def _no_group(parser: LightningArgumentParser, key: str, match: re.Match) -> str:
+    return f"should be options, as YAML, or a file of them, got {match[1].strip() or 'an empty text'}."
 
 
 def _wrong_value(parser: LightningArgumentParser, key: str, match: re.Match) -> str:
@@ -191,6 +201,8 @@ def _no_alternative(parser: LightningArgumentParser, key: str, match: re.Match) 
     kinds = [KINDS.get(name, name) for name in re.findall(r"<class '(?:[\w.]*\.)?(\w+)'>", match[1])]
     given = match[2].strip() or "an empty text"
     wanted = [*filter(None, values), *(kind for kind in kinds if kind != "NoneType")]
+    if not wanted and (of_list := re.search(r"Sequence\[(\w+)\]", match[1])) and of_list[1] in LISTS:
+        return f"should be {LISTS[of_list[1]]}, got {given}."
     if not wanted:
         return f"this is not understood: {given}. In YAML, a space has to follow each colon and comma."
     if wanted == ["a text"]:
@@ -210,6 +222,7 @@ DESCRIPTIONS: list[tuple[str, Callable[[LightningArgumentParser, str, re.Match],
     (r"Expected a <class 'collections\.abc\.Sequence'>", _no_list),
     (r'Parser key "([\w.]+)":\s+Expected an? ([^\n]+?)\. Got value: ?([^\n]*)', _wrong_value),
     (r"any of the Union subtypes\s+Subtypes: ([^\n]+)\n.*Given value: ?([^\n]*)", _no_alternative),
+    (r"Unable to load config ['\"]([^\n]*)['\"]", _no_group),
     (r"(File does not exist: [^\n]+)", lambda parser, key, match: match[1]),
 ]
 """What jsonargparse says (a pattern) -> what we make of it, the first that fits."""
@@ -244,7 +257,7 @@ def _classes_in(annotation: Any) -> Iterator[type]:
 def _known_classes(base: type) -> Iterator[str]:
     """Names of our public classes derived from ``base``, and its own, that can be made."""
     is_ours = base.__module__.partition(".")[0] in ("datamodules", "lightning_modules")
-    if is_ours and not inspect.isabstract(base) and not base.__name__.startswith("_"):
+    if is_ours and not inspect.isabstract(base) and _public_module(base) != base.__module__:
         yield base.__name__
     derived: type
     for derived in base.__subclasses__():

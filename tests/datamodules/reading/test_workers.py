@@ -5,7 +5,8 @@ from types import SimpleNamespace
 import pytest
 
 from datamodules import DataError
-from datamodules.reading.workers import MOST_DEATHS, DeathToll, WorkerDeath
+from datamodules.reading.deaths import WorkerDeath
+from datamodules.reading.workers import MOST_DEATHS, DeathToll
 
 DEATH = WorkerDeath(0, SimpleNamespace(pid=5, exitcode=-9))
 

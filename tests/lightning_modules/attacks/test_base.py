@@ -54,6 +54,22 @@ def test_an_attack_that_leaves_its_bounds_is_found() -> None:
         check_budget(Cheat(), images, images[:1], 0.1)
 
 
+class InPlace(Attack):
+    """Writes where the clean images lie."""
+
+    def __call__(self, model: nn.Module, images: Tensor, target: Tensor, eps: float) -> Tensor:
+        return images.sub_(eps).clamp_(0, 1)
+
+
+def test_an_attack_may_write_into_its_images(linear: Network[Linear], images: Tensor) -> None:
+    forward_pass, clean = full_pass(linear, images), images.clone()
+    found = InPlace().sweep(forward_pass, torch.zeros(len(images), dtype=torch.long), [0.1, 0.2])
+    assert torch.equal(forward_pass.images, clean)
+    for eps, adversarial in zip((0.1, 0.2), found.adversarial):
+        assert torch.equal(adversarial, (clean - eps).clamp(0, 1))
+    assert not found.vanished.any()
+
+
 @pytest.mark.parametrize(
     ("least", "greatest", "shown"),
     [(0, 1 + 2e-7, r"\[0, 1\.0000002\]"), (-1e-9, 1, r"\[-1e-09, 1\]"), (-2.1, 2.6, r"\[-2\.1, 2\.6\]")],

@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import copy
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
+from unittest import mock
 
 import numpy as np
 import pytest
@@ -19,6 +22,7 @@ from lightning_modules import PGD, SPSA, ForwardPass, InputError, Network, Noise
 from lightning_modules.attacks.base import Attack, check_budget
 from lightning_modules.options import seed_from
 from tests.lightning_modules.attacks.linear import Gradients, Linear
+from tests.references import numbers_of
 
 SEEDED = [Noise(), SPSA(n_steps=2, n_samples=2), SPSA(2, n_steps=2, n_samples=2), PGD(n_steps=2, random_start=True)]
 KEYS = ["a.png", "b.png", "c.png"]
@@ -34,14 +38,29 @@ def swept(attack: Attack, network: Network, images: Tensor, target: Tensor, keys
     return attack.sweep(seen, target, [eps]).adversarial[0]
 
 
+@contextmanager
+def drawing(seed: int, image: Tensor) -> Iterator[None]:
+    """What cleverhans draws are the numbers of the seed, in their order."""
+    numbers = iter(numbers_of(seed, "uniform", (30, *image.shape[1:])))
+
+    def next_like(images: Tensor) -> Tensor:
+        return torch.stack([next(numbers) for _ in images])
+
+    def uniform_(images: Tensor, low: float, high: float) -> Tensor:
+        return images.copy_(low + (high - low) * next_like(images))
+
+    with mock.patch.object(torch, "rand_like", next_like), mock.patch.object(Tensor, "uniform_", uniform_):
+        yield
+
+
 class TestEqualToCleverhans:
-    """Each image from the seed of its key, as torch.manual_seed has it."""
+    """Each image from the seed of its key, as if torch drew those numbers."""
 
     def theirs(self, attack: Any, of_image: Any, images: Tensor, labels: Tensor) -> Tensor:
         found = []
         for key, image, label in zip(KEYS, images.split(1), labels.split(1)):
-            torch.manual_seed(seed_from(attack.seed, key))
-            found.append(of_image(image, label).detach())
+            with drawing(seed_from(attack.seed, key), image):
+                found.append(of_image(image, label).detach())
         return torch.cat(found)
 
     def test_noise(self, shapes_network: Network, big_images: Tensor, labels: Tensor) -> None:

@@ -40,7 +40,8 @@ from lightning_modules import (
 )
 from lightning_modules.methods.baselines import baseline_images
 from lightning_modules.options import seed_from
-from tests.references import PEER_CAMS, bilinear, peer_grid
+from lightning_modules.random_numbers import RandomNumbers
+from tests.references import PEER_CAMS, bilinear, noise_of_keys, peer_grid
 
 Oracle = Callable[[Network, Tensor, Tensor, list[str]], Tensor]
 """(network, images, target, keys) -> maps."""
@@ -91,14 +92,9 @@ def _of_noise(
     of: Any, kind: str, method: SmoothGrad | VarGrad, network: Network, images: Tensor, target: Tensor, keys: list[str]
 ) -> Tensor:
     """Captum's noise tunnel, into which the noise is fed that follows from the keys."""
-    drawn = [torch.Generator().manual_seed(seed_from(method.seed, key)) for key in keys]
+    drawn = noise_of_keys(keys, method.seed, method.n_samples, images, "normal")
     sigma = method.noise_level * (images.amax((1, 2, 3)) - images.amin((1, 2, 3)))[:, None, None, None]
-    noise = iter(
-        [
-            sigma * torch.stack([torch.randn(images.shape[1:], generator=of_image).to(images) for of_image in drawn])
-            for _ in range(method.n_samples)
-        ]
-    )
+    noise = iter(sigma * drawn)
     reference = copy.deepcopy(network)
     for module in reference.modules():
         if isinstance(module, nn.ReLU):
@@ -153,7 +149,7 @@ def _rise(method: RISE, network: Network, images: Tensor, target: Tensor, keys: 
     _, _, height, width = images.shape
     maps, cell = np.zeros((len(images), height, width)), [math.ceil(side / method.grid) for side in (height, width)]
     for i, key in enumerate(keys):
-        cells, shifts = method._draw(torch.Generator().manual_seed(seed_from(method.seed, key)))
+        ((cells,), (shifts,)) = method._draw(RandomNumbers([seed_from(method.seed, key)], torch.device("cpu")))
         assert cells.float().mean() > 0.3  # some of each
         assert cells.float().mean() < 0.9
         for grid, shift in zip(cells, shifts, strict=True):

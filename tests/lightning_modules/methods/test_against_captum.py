@@ -71,7 +71,11 @@ class TestAgainstCaptum:
         generator = torch.Generator().manual_seed(3)
         noise = [torch.randn(images.shape, generator=generator).double() for _ in range(2)]
         ours, theirs = iter(noise), iter(noise)
-        monkeypatch.setattr(noisy_copies, "noise", lambda drawn, k, images: torch.stack([next(ours) for _ in range(k)]))
+        monkeypatch.setattr(
+            noisy_copies,
+            "noise",
+            lambda numbers, copies, images: torch.stack([next(ours) for _ in range(copies.stop - copies.start)]),
+        )
         smooth = SmoothGrad(n_samples=2, noise_level=0.1, max_batch=2)(forward_pass)
 
         sigma = 0.1 * (images.amax((1, 2, 3), keepdim=True) - images.amin((1, 2, 3), keepdim=True))

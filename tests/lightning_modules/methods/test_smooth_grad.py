@@ -13,6 +13,7 @@ from lightning_modules import (
     SmoothGrad,
 )
 from lightning_modules.methods.variants import noise
+from lightning_modules.random_numbers import RandomNumbers
 from tests.references import full_pass, relative_error
 
 
@@ -60,8 +61,8 @@ class TestSmoothGrad:
 
     def test_noise_in_float64_is_that_of_float32(self) -> None:
         images = torch.rand(2, 3, 8, 8)
-        generators = [[torch.Generator().manual_seed(k) for k in range(2)] for _ in range(2)]
-        drawn = [noise(of_images, 3, of) for of_images, of in zip(generators, (images, images.double()))]
+        numbers = RandomNumbers([0, 1], images.device)
+        drawn = [noise(numbers, slice(0, 3), of) for of in (images, images.double())]
         assert drawn[0].shape == (3, 2, 3, 8, 8)
         assert drawn[1].dtype == torch.float64
         assert torch.equal(drawn[0].double(), drawn[1])

@@ -20,7 +20,7 @@ BATCH: dict = {}
 def test_against_captum(channels: int, normalize: bool) -> None:
     seen = small_pass()
     maps = seen.input_gradient() if channels == 3 else GradCAM()(seen)
-    moves = 0.3 * noise_of_keys(KEYS, 7, 5, seen.images, torch.randn).transpose(0, 1).flatten(0, 1)
+    moves = 0.3 * noise_of_keys(KEYS, 7, 5, seen.images, "normal").transpose(0, 1).flatten(0, 1)
     expected = infidelity(
         seen.network,
         lambda images: (moves, images - moves),

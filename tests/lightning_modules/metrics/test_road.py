@@ -25,7 +25,7 @@ def test_against_pytorch_grad_cam() -> None:
     """Of maps without ties; it has the percent of the pixels that stay, and rounds to float32."""
     seen = small_pass()
     maps = torch.rand(2, 1, 16, 16, dtype=torch.float64)
-    added = 0.01 * noise_of_keys(KEYS, 4, 2 * len(PERCENTILES), seen.images, torch.randn)
+    added = 0.01 * noise_of_keys(KEYS, 4, 2 * len(PERCENTILES), seen.images, "normal")
     peers = {"road_most": (ROADMostRelevantFirst, False, 0), "road_least": (ROADLeastRelevantFirst, True, 1)}
     expected: dict[str, Any] = {}
     for name, (peer, is_least, first) in peers.items():

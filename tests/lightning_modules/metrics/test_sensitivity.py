@@ -27,7 +27,7 @@ BATCH: dict = {}
 def test_against_captum(method: AttributionMethod) -> None:
     """The noise of a method is that of the image, for all of its copies."""
     seen, metric = small_pass(), SensitivityMax(n_samples=4, radius=0.05, max_batch=3, seed=7)
-    moves = 0.05 * (2 * noise_of_keys(KEYS, 7, 4, seen.images, torch.rand) - 1)
+    moves = 0.05 * (2 * noise_of_keys(KEYS, 7, 4, seen.images, "uniform") - 1)
 
     def maps_of(images: Any, target: Tensor) -> Any:
         if isinstance(images, tuple):  # so it asks for the maps of the images themselves

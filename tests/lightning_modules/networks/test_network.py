@@ -70,6 +70,21 @@ def test_normalization_and_names(module: Net) -> None:
     assert torch.equal(as_network(module)(images), module(images))
 
 
+@pytest.mark.parametrize("shape", [(2, 3, 5, 7), (1, 3, 1, 1), (2, 1, 4, 4)], ids=["images", "a pixel", "grey"])
+def test_normalization_and_its_gradient_are_the_same_however_pixels_lie(module: Net, shape: tuple[int, ...]) -> None:
+    """To the bit, with the definition."""
+    network = as_network(module, mean=(0.4, 0.5, 0.6), std=(0.2, 0.3, 0.7))
+    pixels = torch.rand(shape)
+    for of in (pixels, pixels.contiguous(memory_format=torch.channels_last)):
+        images = of.clone().requires_grad_()
+        normalized = network.normalized(images)
+        assert torch.equal(normalized, (of - network.mean) / network.std)
+        assert normalized.stride() == ((of - network.mean) / network.std).stride()
+        (gradient,) = torch.autograd.grad((normalized * normalized.detach()).sum(), images)
+        expected = normalized.detach() / network.std
+        assert torch.equal(gradient, expected if shape[1] == 3 else expected.sum(1, keepdim=True))
+
+
 @pytest.mark.parametrize("dtype", [torch.uint8, torch.int64])
 def test_bytes_are_not_taken_for_pixels(module: Net, dtype: torch.dtype) -> None:
     """They would be subtracted from and divided without a word, as pixels of up to 255."""

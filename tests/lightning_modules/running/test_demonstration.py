@@ -120,7 +120,8 @@ def test_a_step_that_is_killed_has_the_code_of_the_signal(scripts: Path) -> None
 def test_steps_end_with_whoever_started_them(scripts: Path) -> None:
     waits, words = scripts / "pid", ["say.py", "wait", f"{scripts}/pid"]
     code = f"from lightning_modules.running.steps import *\nlist(run_steps([Step('', '', {words})], {str(scripts)!r}))"
-    environment = {**os.environ, "PYTHONPATH": str(ROOT)}
+    (scripts / "temporary").mkdir()
+    environment = {**os.environ, "PYTHONPATH": str(ROOT), "TMPDIR": str(scripts / "temporary")}
     with subprocess.Popen([sys.executable, "-c", code], env=environment) as process:
         while not (waits.exists() and waits.read_text()):
             assert process.poll() is None
@@ -129,6 +130,8 @@ def test_steps_end_with_whoever_started_them(scripts: Path) -> None:
     pid = int(waits.read_text())
     while _is_alive(pid):  # the test's own limit ends this
         time.sleep(0.1)
+    # No log is left; the folder of Python's own socket is, since nobody ended the process in order.
+    assert [path for path in (scripts / "temporary").rglob("*") if path.is_file()] == []
 
 
 def _is_alive(pid: int) -> bool:

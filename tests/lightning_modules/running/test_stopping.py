@@ -116,6 +116,23 @@ class TestEnd:
         assert ended(run, tmp_path) == (143, f"stopped by SIGTERM. {stopping.COMPUTED}\n")
         assert (tmp_path / "rows").exists()
 
+    def test_what_goes_wrong_meanwhile_silences_nothing(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        """Such as a process that cannot be sent a signal."""
+
+        class Odd:
+            def send_signal(self, signum: int) -> None:
+                raise ProcessLookupError
+
+        monkeypatch.setattr(stopping, "_launched", [Odd()])
+        assert ended(lambda: stopping.end("stopped by SIGINT.", 130), tmp_path) == (130, "stopped by SIGINT.\n")
+
+    def test_how_it_goes_on_is_said_once(self, tmp_path: Path) -> None:
+        def run() -> None:
+            stopping.say_at_the_end("The same command goes on from the start.")
+            stopping.end(f"error: a full disk. {stopping.WRITTEN}", 2, speaks=True)
+
+        assert ended(run, tmp_path) == (2, f"error: a full disk. {stopping.WRITTEN}\n")
+
     def test_what_cannot_be_written_is_told(self, tmp_path: Path) -> None:
         def full() -> None:
             raise OSError(28, "No space left on device")

@@ -80,3 +80,15 @@ def test_of_many_images_the_formula_comes_to_the_same(monkeypatch: pytest.Monkey
     for one, other in zip(resampled["pairs"], by_formula["pairs"]):
         assert one["difference"] == other["difference"]
         assert one["high"] - one["low"] == pytest.approx(other["high"] - other["low"], rel=0.1)
+
+
+def test_resamples_that_were_drawn_for_other_scores() -> None:
+    """Of as many images they are the same; of others they are drawn anew."""
+    resamples = ranking.Resamples()
+    for n, seed in ((60, 0), (60, 1), (41, 2), (60, 3)):
+        scores = scores_of(n, seed)
+        assert rank_methods(scores, "lower", resamples) == rank_methods(scores, "lower")
+    drawn = np.random.default_rng(0)
+    expected = [np.bincount(drawn.integers(60, size=60), minlength=60) for _ in range(3)]
+    np.testing.assert_array_equal(resamples.counts(60)[:3], expected)
+    assert resamples.counts(60) is resamples.counts(60)

@@ -1,0 +1,42 @@
+"""What may be spared where tensors lie on the host: their values can be looked at, and no device is waited for."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import torch
+from torch import Tensor
+
+
+def lies_on_host(tensor: Tensor) -> bool:
+    """Whether a look at the tensor's values waits for nothing."""
+    return tensor.device.type == "cpu"
+
+
+def in_parts(*of_images: Tensor) -> Iterator[tuple[Tensor, ...]]:
+    """Tensors ``(N, ...)`` of the same images: image by image on the host, whose caches hold one; else all at once.
+
+    Example:
+        >>> [tuple(image.shape) for image, _ in in_parts(torch.rand(2, 3, 8, 8), torch.rand(2, 1))]
+        [(1, 3, 8, 8), (1, 3, 8, 8)]
+    """
+    n = 1 if lies_on_host(of_images[0]) else len(of_images[0])
+    return zip(*(of.split(n) for of in of_images))
+
+
+def replaced(images: Tensor, is_replaced: Tensor, by: Tensor | float) -> Tensor:
+    """Images with something else in place of some of them; on the host themselves, where that is none.
+
+    Args:
+        images: ``(N, C, H, W)``.
+        is_replaced: Which, bool ``(N,)``.
+        by: What stands in their place: images like these, or a number.
+
+    Example:
+        >>> images = torch.tensor([1.0, 2.0]).view(2, 1, 1, 1)
+        >>> replaced(images, torch.tensor([False, True]), 0.5).flatten()
+        tensor([1.0000, 0.5000])
+    """
+    if lies_on_host(images) and not is_replaced.any():
+        return images
+    return torch.where(is_replaced.view(-1, 1, 1, 1), by, images)
