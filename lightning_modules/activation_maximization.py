@@ -15,7 +15,6 @@ from torch import Tensor
 
 from datamodules.batch import Photos, UnitBatch
 from lightning_modules.errors import InputError
-from lightning_modules.evaluation import Outputs, RunModule
 from lightning_modules.exemplars import read_exemplars, read_facts, settle_exemplars
 from lightning_modules.figures.exemplars import exemplar_sheets
 from lightning_modules.figures.synthesis import Growth, run_sheets
@@ -40,6 +39,7 @@ from lightning_modules.results.summaries.synthesis import (
 )
 from lightning_modules.results.summaries.verdicts import first_of, verdicts
 from lightning_modules.results.tables import Table
+from lightning_modules.run_module import Outputs, RunModule
 from lightning_modules.synthesis import (
     L2,
     VARIANTS,

@@ -14,7 +14,7 @@ from torch import Tensor
 
 from datamodules.batch import Batch
 from lightning_modules.errors import InputError
-from lightning_modules.evaluation import EvaluationModule, Outputs
+from lightning_modules.evaluation import EvaluationModule
 from lightning_modules.figures.comparison import comparison_figure, curves_figure
 from lightning_modules.figures.ranking import ranking_figure
 from lightning_modules.gradients.forward_pass import ForwardPass
@@ -35,6 +35,7 @@ from lightning_modules.results.report import Report
 from lightning_modules.results.rows.images import IMAGE_FIELDS, Rows, image_columns, seen_in, with_columns
 from lightning_modules.results.rows.reading import on_host
 from lightning_modules.results.summaries.attribution import BOXES_HINT, report_attribution, summarize_attribution
+from lightning_modules.run_module import Outputs
 
 
 class AttributionModule(EvaluationModule):

@@ -27,7 +27,7 @@ from lightning_modules.attacks.budgets import parse_sweep
 from lightning_modules.attacks.fgsm import FGSM
 from lightning_modules.attacks.targets import classes_of, parse_target
 from lightning_modules.errors import InputError
-from lightning_modules.evaluation import EvaluationModule, Outputs
+from lightning_modules.evaluation import EvaluationModule
 from lightning_modules.figures.robustness import accuracy_figure
 from lightning_modules.gradients.forward_pass import ForwardPass
 from lightning_modules.gradients.needs import Needs
@@ -59,6 +59,7 @@ from lightning_modules.results.summaries.robustness import (
     summarize_robustness,
 )
 from lightning_modules.results.summaries.transfer import ROUNDED_FIELDS, transfer_rates, with_transfer
+from lightning_modules.run_module import Outputs
 
 
 class _Evaluated(NamedTuple):

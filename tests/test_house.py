@@ -18,6 +18,7 @@ FLOORS = [
     {"metrics"},
     {"results", "figures"},
     {"attack_figures", "exemplars", "image_pass", "judging", "pages"},
+    {"run_module"},
     {"evaluation"},
     {"activation_maximization", "attribution", "classifier", "robustness"},
     {"running"},

@@ -20,7 +20,6 @@ from rich.console import Console
 
 from datamodules.batch import EvaluationData
 from lightning_modules.escaping import plain, plain_lines
-from lightning_modules.evaluation import RunModule
 from lightning_modules.figures.saving import FigureFormat
 from lightning_modules.networks.built_in.vgg16 import WEIGHTS_HELP
 from lightning_modules.networks.loading import NETWORK_HELP
@@ -29,6 +28,7 @@ from lightning_modules.pages.told import Told
 from lightning_modules.random_numbers import GENERATOR
 from lightning_modules.results.report import describe_images, flat_settings
 from lightning_modules.results.rows.parts import done_paths, refuse_other_columns
+from lightning_modules.run_module import RunModule
 from lightning_modules.running.arithmetic import arithmetic, compute_to_float32
 from lightning_modules.running.cli import RunCLI, as_typed
 from lightning_modules.running.folder.provenance import device_names, git_commit, seeds, versions, weights_sha256

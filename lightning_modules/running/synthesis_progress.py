@@ -10,8 +10,8 @@ from pytorch_lightning.callbacks import RichProgressBar
 from pytorch_lightning.loggers import TensorBoardLogger
 
 from lightning_modules.escaping import in_rich_markup
-from lightning_modules.evaluation import RunModule
 from lightning_modules.results.report import CURVES, tag
+from lightning_modules.run_module import RunModule
 from lightning_modules.synthesis import Progress, total_variation
 
 

@@ -13,11 +13,11 @@ import pytorch_lightning as pl
 from PIL import Image
 from pytorch_lightning.loggers import TensorBoardLogger
 
-from lightning_modules.evaluation import Outputs, RunModule
 from lightning_modules.figures.saving import FigureFormat, name_of_one_image, save_figure
 from lightning_modules.results.kept.lists import PartsWithKept
 from lightning_modules.results.rows.images import Row
 from lightning_modules.results.rows.stored import StoredRows, parts_of
+from lightning_modules.run_module import Outputs, RunModule
 from lightning_modules.running import stopping
 from lightning_modules.running.folder.board import Board
 from lightning_modules.running.folder.drawing import Drawer

@@ -15,9 +15,9 @@ from matplotlib.figure import Figure
 from torch.utils.data import DataLoader
 
 from lightning_modules import load_network
-from lightning_modules.evaluation import Outputs, RunModule
 from lightning_modules.results.report import Report
 from lightning_modules.results.rows.parts import read_rows
+from lightning_modules.run_module import Outputs, RunModule
 from lightning_modules.running import RunWriter
 from lightning_modules.running.folder import writer
 from lightning_modules.running.folder.drawing import Drawer
