@@ -38,10 +38,8 @@ from lightning_modules import (
     VarGrad,
     XGradCAM,
     explain,
-    host,
     load_vgg16,
 )
-from lightning_modules.attacks import distances
 from lightning_modules.metrics import (
     ROAD,
     AttributionMetric,
@@ -53,9 +51,7 @@ from lightning_modules.metrics import (
     PointingGame,
     SensitivityMax,
     Sparseness,
-    similarity,
 )
-from lightning_modules.networks import network
 from lightning_modules.results.rows.reading import on_host
 from lightning_modules.synthesis import Channel, LogitMargin, Objective
 from tests.lightning_modules.fragile import batch_of, dim_images
@@ -88,13 +84,6 @@ def waits_of(module: Any, batch: dict[str, Any]) -> list[str]:
     with waits_counted() as waits:
         module.test_step(put_on_device(batch), 0)
     return waits
-
-
-@pytest.fixture(autouse=True)
-def _computing_as_on_a_gpu(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Without the short cuts of what lies on the host anyway."""
-    for module in (host, distances, network, similarity):
-        monkeypatch.setattr(module, "lies_on_host", lambda tensor: False)
 
 
 @pytest.mark.parametrize("target", ["predicted", "label", "ring"])
