@@ -5,7 +5,9 @@ import os
 import signal
 import subprocess
 import sys
+import tempfile
 import time
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -116,12 +118,18 @@ def test_a_step_that_is_killed_has_the_code_of_the_signal(scripts: Path) -> None
     assert ended.code == 128 + signal.SIGABRT
 
 
+@pytest.fixture
+def short_folder() -> Iterator[Path]:
+    """A folder whose path leaves room for the names of sockets, which are at most 107 bytes long."""
+    with tempfile.TemporaryDirectory() as folder:
+        yield Path(folder)
+
+
 @pytest.mark.process
-def test_steps_end_with_whoever_started_them(scripts: Path) -> None:
+def test_steps_end_with_whoever_started_them(scripts: Path, short_folder: Path) -> None:
     waits, words = scripts / "pid", ["say.py", "wait", f"{scripts}/pid"]
     code = f"from lightning_modules.running.steps import *\nlist(run_steps([Step('', '', {words})], {str(scripts)!r}))"
-    (scripts / "temporary").mkdir()
-    environment = {**os.environ, "PYTHONPATH": str(ROOT), "TMPDIR": str(scripts / "temporary")}
+    environment = {**os.environ, "PYTHONPATH": str(ROOT), "TMPDIR": str(short_folder)}
     with subprocess.Popen([sys.executable, "-c", code], env=environment) as process:
         while not (waits.exists() and waits.read_text()):
             assert process.poll() is None
@@ -131,7 +139,7 @@ def test_steps_end_with_whoever_started_them(scripts: Path) -> None:
     while _is_alive(pid):  # the test's own limit ends this
         time.sleep(0.1)
     # No log is left; the folder of Python's own socket is, since nobody ended the process in order.
-    assert [path for path in (scripts / "temporary").rglob("*") if path.is_file()] == []
+    assert [path for path in short_folder.rglob("*") if path.is_file()] == []
 
 
 def _is_alive(pid: int) -> bool:
