@@ -137,7 +137,7 @@ class RunCLI(LightningCLI):
         callbacks = [*bar, *self.callbacks()]
         try:
             trainer = self._instantiate_trainer(config, callbacks)
-        except (*TRAINER_REFUSES, MisconfigurationException) as error:
+        except TRAINER_REFUSES as error:
             raise RunError(f"{self._of_trainer()}: {str(error) or type(error).__name__}") from error
         limit = next(name for name in self.trainer_options if name.startswith("limit_"))
         refuse_what_leaves_no_run(trainer, f"--trainer.{limit} 1")

@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 
 from pytorch_lightning import LightningDataModule, Trainer
-from pytorch_lightning.utilities.exceptions import MisconfigurationException
 from rich.console import Console
 from rich.text import Text
 
@@ -66,7 +65,7 @@ def run_prediction(
             enable_progress_bar=False,
             enable_model_summary=False,
         )
-    except (*TRAINER_REFUSES, MisconfigurationException) as wrong:
+    except TRAINER_REFUSES as wrong:
         raise RunError(f"--accelerator {options.accelerator} does not fit: {wrong}") from wrong
     batches: list[Prediction] = trainer.predict(PredictionModule(network), data) or []  # type: ignore[assignment]
     console = Console()

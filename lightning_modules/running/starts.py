@@ -12,6 +12,7 @@ from pytorch_lightning import Trainer
 from pytorch_lightning.accelerators import CPUAccelerator
 from pytorch_lightning.strategies import DDPStrategy, SingleDeviceStrategy
 from pytorch_lightning.strategies.launchers import _MultiProcessingLauncher, _SubprocessScriptLauncher
+from pytorch_lightning.utilities.exceptions import MisconfigurationException
 
 from lightning_modules.running.folder.run_folder import RunError
 
@@ -21,8 +22,8 @@ MOST_ON_A_CPU = 8
 LONGEST_WAIT = timedelta(days=7)
 """How long processes wait for each other at the end of a run."""
 
-TRAINER_REFUSES = (TypeError, ValueError, RuntimeError, MemoryError, ImportError)
-"""What Lightning raises at options that do not fit, beside its own exception."""
+TRAINER_REFUSES = (TypeError, ValueError, RuntimeError, MemoryError, ImportError, MisconfigurationException)
+"""What Lightning raises at options that do not fit."""
 
 
 def refuse_what_leaves_no_run(trainer: Trainer, first_look: str) -> None:
