@@ -25,7 +25,7 @@ from lightning_modules.networks.loading import NETWORK_HELP
 from lightning_modules.pages.runs import page_of_run
 from lightning_modules.pages.told import Told
 from lightning_modules.random_numbers import GENERATOR
-from lightning_modules.results.report import describe_images, flat_settings
+from lightning_modules.results.report import describe_images, flat_settings, n_left_out
 from lightning_modules.results.rows.parts import done_paths, refuse_other_columns
 from lightning_modules.run_module import RunModule
 from lightning_modules.running.arithmetic import arithmetic, compute_to_float32
@@ -192,7 +192,8 @@ class EvaluationCLI(RunCLI):
             raise RunError(f"Nothing was computed into {self.out}: its images were all left out.")
         run.end_session()
         if not run.has_grown():
-            print("Nothing was left to compute: every image has its rows.")
+            which = "image that the limit lets through" if n_left_out(summary) else "image"
+            print(f"Nothing was left to compute: every {which} has its rows.")
         produced_by = {
             **self.inputs,
             "network": self.model.network.description(),
