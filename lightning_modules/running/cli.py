@@ -139,6 +139,7 @@ class RunCLI(LightningCLI):
             trainer = self._instantiate_trainer(config, callbacks)
         except TRAINER_REFUSES as error:
             raise RunError(f"{self._of_trainer()}: {str(error) or type(error).__name__}") from error
+        stopping.take_over(trainer.strategy.launcher)
         limit = next(name for name in self.trainer_options if name.startswith("limit_"))
         refuse_what_leaves_no_run(trainer, f"--trainer.{limit} 1")
         if isinstance(trainer.strategy, DDPStrategy) and isinstance(config.get("strategy"), str | None):
@@ -219,18 +220,15 @@ def run_main(main: Callable[[], int | None]) -> None:
         code = main()
     except Exception as error:
         told = _sentence_of(error)
-        if told is None:
-            stopping.end_if_another_has(error)
-            if stopping.has_companions():  # of which each prints its own when a connection is lost
-                stopping.end("".join(traceback.format_exception(error)).rstrip(), 1, speaks=True)
-            raise
         if stopping.has_companions():
-            stopping.end(told, 2, speaks=True)
+            trace = "".join(traceback.format_exception(error)).rstrip()
+            stopping.end_with_companions(told or trace, 2 if told else 1)
+        if told is None:
+            raise
         print(told, file=sys.stderr)
         code = 2
     finally:
-        stopping.wait_if_it_ends()
-    stopping.is_over()
+        stopping.finish()
     sys.exit(code)
 
 

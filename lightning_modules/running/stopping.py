@@ -1,8 +1,8 @@
-"""Stopping a run when it is told to, or when one of its processes dies: what is computed is written first.
+"""The early end of a run, at a signal or when another of its processes has ended: saves, prints one sentence, exits.
 
-Nothing unwinds then. An exception would come at any point of the libraries that are at work, each of which prints its
-own, and not before a long computation is over. A thread instead writes the rows that are held, says one sentence, and
-ends the process at whatever the main thread is.
+Nothing unwinds then: an exception would come at any point of the libraries that are at work, each of which prints its
+own, and not before a long computation is over. A background thread saves instead and ends the process, even if the main
+thread is busy.
 """
 
 from __future__ import annotations
@@ -10,20 +10,17 @@ from __future__ import annotations
 import errno
 import multiprocessing
 import os
+import select
 import signal
 import subprocess
 import sys
 import threading
 import time
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager, suppress
-from pathlib import Path
+from collections.abc import Callable
+from contextlib import suppress
 from typing import Any, NoReturn
 
 import torch
-from lightning_fabric.plugins.environments import SLURMEnvironment, TorchElasticEnvironment
-from pytorch_lightning.strategies.launchers import subprocess_script
-from pytorch_lightning.utilities.rank_zero import rank_zero_only
 
 from lightning_modules.escaping import plain
 
@@ -32,52 +29,52 @@ SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 
 SECONDS_BETWEEN_LOOKS = 0.25
 SECONDS_TO_WRITE = 10.0
-"""How long the end waits for a part that is being written, and for the other processes to write theirs."""
+"""How long the end waits for the other processes of the run to write what they have."""
 
-SECONDS_TO_BE_TOLD = 3.0
-"""How long a process that has lost another one waits to be told which, and how it ended."""
+SECONDS_TO_LEARN = 3.0
+"""How long a process that failed waits: the reason may be that another one has ended, which then ends this one."""
 
 OF_THE_DISK = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EACCES, errno.EPERM, errno.EIO)
 """Errors of the file system that are the user's to mend."""
 
 WRITTEN = "What was written is whole; the same command goes on from there."
-COMPUTED = "What was computed is written; the same command goes on from there."
 
-_writing = threading.RLock()
+FIRST_PROCESS = "VGG_LENS_FIRST_PROCESS"
+"""The variable by which processes that Lightning starts know the number of the one that started them."""
+
 _ending = threading.Lock()
 _launched: list[subprocess.Popen[bytes]] = []
-_is_over = threading.Event()
+"""The other processes of the run that this one has started."""
 
 
-class _Held:
-    """What is to be done and said at the end; of the last run that this process began."""
+class _Run:
+    """The run that this process began last."""
 
+    launcher: Any = None
     save: Callable[[], None] | None = None
-    told = ""
+    outlook: Callable[[], str] = str
 
 
-def save_before_the_end(save: Callable[[], None]) -> None:
-    """Lets the end of this process call a function that writes what is held, and say that the run can go on."""
-    _Held.save, _Held.told = save, COMPUTED
+def save_at_the_end(save: Callable[[], None] | None, outlook: Callable[[], str]) -> None:
+    """Lets an early end call ``save``, and then print what ``outlook`` returns: what is written, how it goes on."""
+    _Run.save, _Run.outlook = save, outlook
 
 
-def say_at_the_end(told: str) -> None:
-    """Lets the end of this process say how the run goes on."""
-    _Held.save, _Held.told = None, told
+def take_over(launcher: Any) -> None:
+    """Lets this process see to those that a Trainer's launcher starts.
 
-
-@contextmanager
-def undisturbed() -> Iterator[None]:
-    """What is done here to the rows that are held is done before they are written at the end."""
-    with _writing:
-        yield
+    Lightning itself looks every five seconds whether one has ended, and kills all others: by SIGKILL, which saves
+    nothing.
+    """
+    _Run.launcher = launcher
 
 
 def listen() -> None:
-    """From now on, a signal and the death of another process of the run end this one, in one sentence."""
+    """From now on, a signal and the end of another process of the run end this one."""
     if threading.current_thread() is not threading.main_thread():
         return
-    subprocess_script._launch_process_observer = _watch_launched  # in place of one that kills this process
+    first = os.environ.get(FIRST_PROCESS) if _rank() else None
+    os.environ[FIRST_PROCESS] = first or str(os.getpid())
     reading, writing = os.pipe()
     os.set_blocking(writing, False)
     signal.set_wakeup_fd(writing, warn_on_full_buffer=False)
@@ -85,151 +82,39 @@ def listen() -> None:
         if signal.getsignal(signum) != signal.SIG_IGN:  # as by nohup
             signal.signal(signum, _do_nothing)
     os.register_at_fork(after_in_child=_do_not_listen)
-    threading.Thread(target=_hear, args=(reading,), daemon=True, name="hear signals").start()
-    _end_with_the_first_process()
+    threading.Thread(target=_watch, args=(reading, first), daemon=True, name="watch for the end").start()
 
 
 def _do_nothing(signum: int, frame: Any) -> None:
-    """A signal has been told to the thread that hears them."""
+    """The thread that watches learns of a signal by the wake-up descriptor."""
 
 
 def _do_not_listen() -> None:
-    """Of a worker: the main process ends it."""
+    """Of a worker, which the main process ends."""
     signal.set_wakeup_fd(-1)
     for signum in SIGNALS:
         if signal.getsignal(signum) is _do_nothing:
             signal.signal(signum, signal.SIG_IGN if signum == signal.SIGINT else signal.SIG_DFL)
 
 
-def _hear(pipe: int) -> None:
+def _watch(pipe: int, first: str | None) -> None:
     while True:
-        for signum in os.read(pipe, 1):
-            if signum in SIGNALS and signal.getsignal(signum) != signal.SIG_IGN:
-                end(f"stopped by {signal.Signals(signum).name}.", 128 + signum)
+        heard = os.read(pipe, 64) if select.select([pipe], [], [], SECONDS_BETWEEN_LOOKS)[0] else b""
+        for signum in {*heard}.intersection(SIGNALS):
+            end(f"stopped by {signal.Signals(signum).name}.", 128 + signum)
+        if first not in (None, str(os.getppid())):
+            end("The first process of the run has ended.", 1, speaks=_rank() == 1)
+        while started := getattr(_Run.launcher, "procs", []):
+            _launched.append(started.pop(0))
+        for rank, process in enumerate(_launched, start=1):
+            if code := process.poll():
+                _end_as(rank, code)
 
 
-def is_over() -> None:
-    """The run has ended by itself, and has said how."""
-    _is_over.set()
-
-
-def has_companions() -> bool:
-    """Whether this process is one of several of a run."""
-    return bool(_launched) or (torch.distributed.is_available() and torch.distributed.is_initialized())
-
-
-def end(told: str, code: int, *, speaks: bool | None = None) -> NoReturn:
-    """Writes what is held, ends what this process has started, says one sentence, and ends the process.
-
-    Args:
-        told: Why.
-        code: The exit code.
-        speaks: Whether this process says it; None = the first one does.
-    """
-    if not _ending.acquire(blocking=False):  # another thread is at it
-        threading.Event().wait()
-    speaks = _rank() == 0 if speaks is None else speaks
-    stderr, how = _muted(), ""
-    try:
-        for process in _launched:
-            process.send_signal(signal.SIGTERM)
-        how = _saved()
-        for worker in multiprocessing.active_children():
-            worker.kill()
-        _wait_for_launched()
-    finally:  # whatever goes wrong at the end, it is said that this is one
-        with suppress(OSError):
-            if speaks:
-                said = told if "the same command goes on" in told.lower() else f"{told} {how}".rstrip()
-                os.write(stderr, f"{_line_and_cursor(stderr)}{said}\n".encode())
-        os._exit(code)
-
-
-def wait_if_it_ends() -> None:
-    """Keeps the main thread from ending the process while another thread does."""
-    if _ending.locked():
-        threading.Event().wait()
-
-
-def _rank() -> int:
-    """Of this process, as soon as its environment says it; Lightning learns it later."""
-    told = os.environ.get("RANK", os.environ.get("LOCAL_RANK", "0"))
-    return getattr(rank_zero_only, "rank", 0) or (int(told) if told.isdecimal() else 0)
-
-
-def _muted() -> int:
-    """Lets nothing be printed any more, by whatever library; returns where errors went."""
-    for stream in (sys.stdout, sys.stderr):
-        with suppress(OSError, ValueError):
-            stream.flush()
-    stderr, nowhere = os.dup(2), os.open(os.devnull, os.O_WRONLY)
-    for number in (1, 2):
-        os.dup2(nowhere, number)
-    return stderr
-
-
-def _saved() -> str:
-    """Writes what is held; returns how the run goes on."""
-    if _Held.save is None:
-        return _Held.told
-    if not _writing.acquire(timeout=SECONDS_TO_WRITE):  # of a file system that does not answer
-        return WRITTEN
-    try:
-        _Held.save()
-    except Exception as error:
-        return f"What was computed last could not be written: {plain(str(error))}. {WRITTEN}"
-    return _Held.told
-
-
-def _line_and_cursor(stderr: int) -> str:
-    """What ends the line of a progress bar, and shows the cursor, which it hides."""
-    return "\n\x1b[?25h" if os.isatty(stderr) else ""
-
-
-def _wait_for_launched() -> None:
-    end = time.monotonic() + SECONDS_TO_WRITE
-    for process in _launched:
-        try:
-            process.wait(max(0.0, end - time.monotonic()))
-        except subprocess.TimeoutExpired:
-            process.kill()
-
-
-def end_if_another_has(error: BaseException) -> None:
-    """Ends this process if the error came of the end of another one, which says so here as a connection that is lost.
-
-    Returns if it is an error of its own.
-    """
-    if not has_companions():
-        return
-    # The threads that watch the others know more, and end this process.
-    _is_over.wait(SECONDS_TO_BE_TOLD)
-    words = ("gloo", "NCCL", "Connection closed by peer", "Connection reset", "Broken pipe")
-    if isinstance(error, torch.distributed.DistError) or any(word in str(error) for word in words):
-        # Rank 1 as well: rank 0 may be the one that has ended.
-        end("Another process of the run has ended, or cannot be reached.", 1, speaks=_rank() < 2)
-
-
-def _watch_launched(child_processes: Sequence[subprocess.Popen[bytes]]) -> None:
-    """Watches the processes that Lightning has started, in place of its own observer."""
-    _launched[:] = child_processes
-
-    def watch() -> None:
-        while any(process.poll() is None for process in child_processes):
-            _look_at_launched()
-            time.sleep(SECONDS_BETWEEN_LOOKS)
-        _look_at_launched()
-
-    threading.Thread(target=watch, daemon=True, name="watch the other processes").start()
-
-
-def _look_at_launched() -> None:
-    for rank, process in enumerate(_launched, start=1):
-        if code := process.poll():
-            stopped = {128 + signum: signal.Signals(signum).name for signum in SIGNALS}.get(code)
-            if stopped:
-                end(f"stopped by {stopped}.", code)
-            end(f"Process {rank} of the run {_how_it_ended(code)}.", 2 if code == 2 else 1)
+def _end_as(rank: int, code: int) -> NoReturn:
+    if code - 128 in SIGNALS:
+        end(f"stopped by {signal.Signals(code - 128).name}.", code)
+    end(f"Process {rank} of the run {_how_it_ended(code)}.", 2 if code == 2 else 1)
 
 
 def _how_it_ended(code: int) -> str:
@@ -244,31 +129,86 @@ def _how_it_ended(code: int) -> str:
     return f"was killed by signal {-code}" + ", as where memory is short" * (code == -signal.SIGKILL)
 
 
-def _end_with_the_first_process() -> None:
-    """Makes a process that Lightning started end when the one that started it does; others see to their own."""
-    elsewhere = TorchElasticEnvironment.detect() or SLURMEnvironment.detect()
-    rank = os.environ.get("LOCAL_RANK", "0")
-    if elsewhere or rank == "0":
-        return
-    parent = os.getppid()
-
-    def ended() -> None:
-        end("The first process of the run has ended.", 1, speaks=rank == "1" and not _is_over.is_set())
-
-    def watch() -> None:
-        while os.getppid() == parent:
-            time.sleep(SECONDS_BETWEEN_LOOKS)
-        ended()
-
-    if _was_orphaned_before(parent):
-        ended()
-    threading.Thread(target=watch, daemon=True, name="watch the first process").start()
+def has_companions() -> bool:
+    """Whether this process is one of several of a run."""
+    return bool(_launched) or (torch.distributed.is_available() and torch.distributed.is_initialized())
 
 
-def _was_orphaned_before(parent: int) -> bool:
-    """Whether the process that started this one had ended already, so that process 1 has taken over.
+def end(reason: str, code: int, *, speaks: bool | None = None, says_outlook: bool = True) -> NoReturn:
+    """Saves what is held, ends what this process has started, prints one sentence, and ends the process.
 
-    In a container, process 1 may be the one that started it.
+    Args:
+        reason: Why.
+        code: The exit code.
+        speaks: Whether this process prints it; None = the first one does.
+        says_outlook: Whether the sentence also says how the run goes on.
     """
-    command = Path("/proc/1/cmdline")
-    return parent == 1 and command.exists() and os.path.basename(sys.argv[0]).encode() not in command.read_bytes()
+    if not _ending.acquire(blocking=False):  # another thread is at it
+        threading.Event().wait()
+    stderr, outlook = _muted(), ""
+    try:
+        for process in _launched:
+            process.send_signal(signal.SIGTERM)
+        outlook = _saved()
+    finally:  # whatever goes wrong at the end, it is said that this is one
+        with suppress(OSError):
+            if _rank() == 0 if speaks is None else speaks:
+                words = f"{reason} {outlook}".rstrip() if says_outlook else reason
+                os.write(stderr, f"{_line_and_cursor(stderr)}{words}\n".encode())
+        os._exit(code)
+
+
+def end_with_companions(reason: str, code: int) -> NoReturn:
+    """Ends a process that failed, and is one of several, each of which prints an error when a connection is lost.
+
+    Another one may be the cause; it ends this one meanwhile. What fails in all of them, the first one says.
+    """
+    if code == 1 or _rank():
+        time.sleep(SECONDS_TO_LEARN)
+    end(reason, code, speaks=True, says_outlook=False)
+
+
+def finish() -> None:
+    """The run has ended by itself: no signal ends it any more; where one is at it, this waits."""
+    _ending.acquire()
+
+
+def _rank() -> int:
+    """Of this process, as its environment says it; Lightning learns it later."""
+    rank = os.environ.get("RANK", os.environ.get("LOCAL_RANK", os.environ.get("SLURM_PROCID", "0")))
+    return int(rank) if rank.isdecimal() else 0
+
+
+def _muted() -> int:
+    """Lets nothing be printed any more, by whatever library; returns where errors went."""
+    for stream in (sys.stdout, sys.stderr):
+        with suppress(OSError, ValueError):
+            stream.flush()
+    stderr, nowhere = os.dup(2), os.open(os.devnull, os.O_WRONLY)
+    for number in (1, 2):
+        os.dup2(nowhere, number)
+    return stderr
+
+
+def _saved() -> str:
+    """Writes what is held, here and in the processes that this one has started; returns how the run goes on."""
+    failure = ""
+    try:
+        if _Run.save is not None:
+            _Run.save()
+    except Exception as error:
+        failure = f"What was computed last could not be written: {plain(str(error))}."
+    for worker in multiprocessing.active_children():
+        worker.kill()
+    latest = time.monotonic() + SECONDS_TO_WRITE
+    for process in _launched:
+        try:
+            process.wait(max(0.0, latest - time.monotonic()))
+        except subprocess.TimeoutExpired:
+            process.kill()
+    return f"{failure} {WRITTEN}" if failure else _Run.outlook()
+
+
+def _line_and_cursor(stderr: int) -> str:
+    """What ends the line of a progress bar, and shows the cursor, which it hides."""
+    return "\n\x1b[?25h" if os.isatty(stderr) else ""

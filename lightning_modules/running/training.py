@@ -71,7 +71,7 @@ def _fit(cli: TrainCLI) -> None:
     """Trains from where an earlier run stopped, if there was one."""
     last = cli.out / "checkpoints" / "last.ckpt"
     begun = str(last) if last.exists() else None
-    stopping.say_at_the_end(GOES_ON)
+    stopping.save_at_the_end(None, lambda: GOES_ON)
     try:
         with naming(cli.out):
             cli.trainer.fit(cli.model, cli.datamodule, ckpt_path=begun, weights_only=True)

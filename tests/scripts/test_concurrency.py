@@ -127,5 +127,5 @@ def test_a_run_that_was_moved_or_copied_goes_on(call: Callable, shapes: Path, tm
     of_an_older_version = yaml.safe_load((tmp_path / "copied/config.yaml").read_text())
     of_an_older_version["model"]["overlay"] = True
     (tmp_path / "copied/config.yaml").write_text(yaml.safe_dump(of_an_older_version))
-    with pytest.raises(RunError, match=r"model\.overlay was True, is no option any more\. Give this one another --out"):
+    with pytest.raises(RunError, match=r"model\.overlay was True, is now not given\. Give this one another --out"):
         call(evaluate_attribution.main, *options, "--out", "copied")

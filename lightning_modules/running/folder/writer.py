@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Mapping
 from contextlib import suppress
 from pathlib import Path
@@ -15,6 +16,7 @@ from pytorch_lightning.loggers import TensorBoardLogger
 from lightning_modules.escaping import plain
 from lightning_modules.figures.saving import Drawing, FigureFormat, name_of_one_image, save_figure
 from lightning_modules.results.kept.lists import PartsWithKept
+from lightning_modules.results.rows.parts import done_paths
 from lightning_modules.results.rows.stored import StoredRows, parts_of
 from lightning_modules.run_module import Outputs, RunModule
 from lightning_modules.running import stopping
@@ -22,6 +24,8 @@ from lightning_modules.running.folder.board import Board
 from lightning_modules.whole_files import naming, written_whole
 
 ROWS_PER_PART = 8192
+
+GOES_ON = "The same command goes on from there."
 
 
 class RunWriter(pl.Callback):
@@ -55,6 +59,9 @@ class RunWriter(pl.Callback):
         self.summary: dict[str, Any] | None = None
         self.parts: PartsWithKept | None = None
         self.board: Board | None = None
+        self.writing = threading.RLock()
+        self.n_images: int | None = None
+        self.n_begun = 0
 
     @property
     def rows(self) -> Path:
@@ -64,12 +71,18 @@ class RunWriter(pl.Callback):
         assert isinstance(pl_module, RunModule)
         when = ROWS_PER_PART, pl_module.seconds_per_part
         self.parts = PartsWithKept(self.rows, pl_module.schema, trainer.global_rank, *when)
-        stopping.save_before_the_end(self._save)
+        stopping.save_at_the_end(self._save, self._outlook)
 
     def on_test_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         assert isinstance(pl_module, RunModule)
+        self.n_images = getattr(trainer.datamodule, "n_listed", None)  # type: ignore[attr-defined]
         if trainer.is_global_zero:
             pl_module.prepare_run(self.run)
+
+    def on_test_batch_start(
+        self, trainer: pl.Trainer, pl_module: pl.LightningModule, batch: Any, batch_idx: int, dataloader_idx: int = 0
+    ) -> None:
+        self.n_begun = len(batch["path"])
 
     def on_test_batch_end(
         self,
@@ -80,6 +93,10 @@ class RunWriter(pl.Callback):
         batch_idx: int,
         dataloader_idx: int = 0,
     ) -> None:
+        self.on_part_end(trainer, outputs, batch, self.n_begun)
+
+    def on_part_end(self, trainer: pl.Trainer, outputs: Outputs, batch: Any, n_images: int) -> None:
+        """Called by the module when ``n_images`` of a batch have their rows, unless they are the last."""
         made = {f"images/{name}": pixels for name, pixels in outputs.get("images", {}).items()}
         for file, pixels in (made | outputs.get("pictures", {})).items():
             with written_whole(self.run / file) as aside:
@@ -90,9 +107,10 @@ class RunWriter(pl.Callback):
         ]
         for name, path, figure in sorted(named, key=lambda each: each[0]):
             self._draw(figure, name, path)
-        with stopping.undisturbed():
+        with self.writing:
             assert self.parts is not None
             self.parts.add_with(outputs["rows"], outputs.get("kept", {}))
+            self.n_begun -= n_images
         with naming(self.run / "tensorboard"):
             if named and (board := self._opened_board(trainer)):
                 board.show_figures()
@@ -108,20 +126,26 @@ class RunWriter(pl.Callback):
             ) from error
 
     def _save(self) -> None:
-        """Writes, before an end that comes early, the rows that there are."""
-        if self.parts is not None:
-            self.parts.write()
+        """Writes the rows that there are; any thread may call it."""
+        with self.writing:
+            if self.parts is not None:
+                self.parts.write()
+
+    def _outlook(self) -> str:
+        """What an early end leaves, and how the run goes on."""
+        of_all = "" if self.n_images is None else f" of {self.n_images:,}"
+        lost = f"; what was begun of {self.n_begun:,} more is lost" if self.n_begun else ""
+        return f"Rows of {len(done_paths(self.rows)):,}{of_all} images are written{lost}. {GOES_ON}"
 
     def on_exception(self, trainer: pl.Trainer, pl_module: pl.LightningModule, exception: BaseException) -> None:
         # Where the disk is full, this fails as well; then the first error should be told.
-        with suppress(OSError), stopping.undisturbed():
+        with suppress(OSError):
             self._save()
 
     def teardown(self, trainer: pl.Trainer, pl_module: pl.LightningModule, stage: str) -> None:
         # Not on_test_epoch_end: a rank that has no images at all does not get there.
         assert isinstance(pl_module, RunModule)
-        with stopping.undisturbed():
-            self._save()
+        self._save()
         # After this, the first rank may read what all have written.
         trainer.strategy.barrier()
         if not trainer.is_global_zero or not parts_of(self.rows):
