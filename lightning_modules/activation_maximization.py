@@ -200,10 +200,16 @@ class ActivationMaximizationModule(RunModule):
             settle_exemplars(self.network, units, self._objective_of, photos, data.n_exemplars, run / "exemplars")
 
     def test_step(self, batch: UnitBatch, batch_idx: int) -> Outputs:
-        """Optimizes the images of a batch."""
+        """Optimizes the images of a batch; those of each pass are handed over, but for the last."""
         batch = on_host(batch)  # where it is, unless a data module of somebody else's lets it be moved
+        *early, last = passes(batch, self._objective_of, self.images_per_pass)
+        for images in early if self.part_listeners else []:
+            self.hand_over(self._outputs_of([images]), batch, len(images.members))
+        return self._outputs_of([last] if self.part_listeners else [*early, last])
+
+    def _outputs_of(self, parts: Sequence[ImagePass]) -> Outputs:
         outputs: Outputs = {"rows": [], "images": {}, "figures": {}}
-        for images in passes(batch, self._objective_of, self.images_per_pass):
+        for images in parts:
             for variant in self.variants:
                 try:
                     self._make(images, variant, outputs)
@@ -286,6 +292,10 @@ class ActivationMaximizationModule(RunModule):
                     callback.on_synthesis_step(self.trainer, names, progress, steps)
 
         return Watch(growths, tell)
+
+    def n_to_compute(self) -> int | None:
+        data: Any = self.trainer.datamodule  # type: ignore[attr-defined]
+        return len(data.items) - len(data.done) if hasattr(data, "items") else None
 
     @property
     def n_listed(self) -> int | None:

@@ -103,6 +103,11 @@ class AttributionModule(EvaluationModule):
         fields += [pa.field(name, pa.float64()) for name in self.columns]
         return pa.schema(fields + [pa.field(name, pa.list_(pa.float32())) for name in self.curves])
 
+    def passes(self) -> dict[str, int]:
+        methods = list(self.methods.values())
+        of_metrics = {repr(metric): metric.n_passes(self.network, methods) for metric in self.metrics}
+        return {name: method.n_passes(self.network) for name, method in self.methods.items()} | of_metrics
+
     def check_data(self, data: Any) -> None:
         super().check_data(data)
         # Also where nothing is left to compute, and so no test starts.

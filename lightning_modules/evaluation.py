@@ -7,6 +7,7 @@ could not be read become failed rows, and a batch that does not fit in the devic
 from __future__ import annotations
 
 import math
+import time
 from abc import abstractmethod
 from collections.abc import Iterator, Mapping, Sequence
 from functools import partial
@@ -24,7 +25,7 @@ from lightning_modules.errors import InputError
 from lightning_modules.figures.attribution import attribution_figure
 from lightning_modules.figures.comparison import histograms_figure
 from lightning_modules.figures.saving import Drawing
-from lightning_modules.gradients.fitting import results_of_parts
+from lightning_modules.gradients.fitting import results_of_parts, split_batch
 from lightning_modules.gradients.forward_pass import ForwardPass
 from lightning_modules.networks.network import Network
 from lightning_modules.results.kept.lists import check_room
@@ -53,6 +54,13 @@ LEGEND = (
 )
 
 
+SECONDS_BETWEEN_ROWS = 60.0
+"""A batch that takes longer is computed in parts."""
+
+PASSES_TO_TRY_ONE = 500
+"""A first batch for which the network is shown so many images may take minutes: its first image shows how long."""
+
+
 class EvaluationModule(RunModule):
     """Computes something of each image of a data set. A subclass says what, by :meth:`evaluate`.
 
@@ -77,6 +85,7 @@ class EvaluationModule(RunModule):
     def __init__(self, network: Network, n_figures: int = 16) -> None:
         super().__init__(network, n_figures)
         self.target: str | int = "predicted"
+        self.seconds_per_image: float | None = None  # not known before there were some
 
     @abstractmethod
     def evaluate(self, batch: Batch) -> Outputs:
@@ -109,10 +118,9 @@ class EvaluationModule(RunModule):
         """
         super().prepare_run(run)
         for option, of_image in self.bytes_kept().items():
-            print(check_room(run, option, of_image, self._n_left()))
+            print(check_room(run, option, of_image, self.n_to_compute()))
 
-    def _n_left(self) -> int | None:
-        """How many images are left to compute, at the most; None = nobody has counted them."""
+    def n_to_compute(self) -> int | None:
         data: Any = self.trainer.datamodule  # type: ignore[attr-defined]
         listing: Any = getattr(data, "listing", None)
         if not getattr(listing, "is_counted", False):
@@ -125,8 +133,27 @@ class EvaluationModule(RunModule):
         return min(most, len(listing) - int(np.count_nonzero(listing.done)))
 
     def test_step(self, batch: Batch, batch_idx: int) -> Outputs:
-        """Computes a batch, in parts if its memory does not suffice."""
+        """Computes a batch; in parts if it takes long, each of which is handed over, but for the last."""
         batch = with_pixels(batch)  # which it has, unless a data module of somebody else's gives bytes as they are
+        start, rest = 0, batch
+        while self.part_listeners and (n := self._images_per_part(len(rest["image"]))) < len(rest["image"]):
+            part, rest = split_batch(rest, n)
+            self.hand_over(self._outputs_of(part, start), batch, n)
+            start += n
+        return self._outputs_of(rest, start)
+
+    def _images_per_part(self, n: int) -> int:
+        """Of how many of ``n`` images the rows are to wait for each other: of what takes about a minute.
+
+        A power of two, so that it seldom depends on what else the machine does.
+        """
+        if self.seconds_per_image is None:
+            return 1 if n * (1 + sum(self.passes().values())) >= PASSES_TO_TRY_ONE else n
+        return 2 ** int(math.log2(max(1.0, SECONDS_BETWEEN_ROWS / self.seconds_per_image)))
+
+    def _outputs_of(self, batch: Batch, start: int) -> Outputs:
+        """Computes a part of a batch, which begins at its image ``start``; in halves if its memory does not suffice."""
+        began = time.monotonic()
         outputs: Outputs = {"rows": [], "figures": {}}
         if len(batch["image"]):
             parts = results_of_parts(self.evaluate, batch)
@@ -139,8 +166,10 @@ class EvaluationModule(RunModule):
                 outputs["kept"] = {folder: pa.concat_tables([of[folder] for of in kept]) for folder in kept[0]}
         outputs["rows"] = with_failures_alone(outputs["rows"])
         failed = {row["path"] for row in outputs["rows"] if row.get("status") == "failed"}
-        outputs["figures"] = {i: of for i, of in outputs["figures"].items() if batch["path"][i] not in failed}
+        figures = {i: figure for i, figure in outputs["figures"].items() if batch["path"][i] not in failed}
+        outputs["figures"] = {start + i: figure for i, figure in figures.items()}
         outputs["rows"] += failed_rows(batch)
+        self.seconds_per_image = (time.monotonic() - began) / max(1, len(batch["image"]))
         return outputs
 
     def outputs(self, forward_pass: ForwardPass, batch: Batch, columns: Mapping[str, Tensor]) -> Outputs:

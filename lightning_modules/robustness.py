@@ -161,6 +161,11 @@ class RobustnessModule(EvaluationModule):
             return np.unique(listing.labels).tolist()  # type: ignore[union-attr]
         return list(range(len(self.network.class_names)))
 
+    def passes(self) -> dict[str, int]:
+        n = len(self.eps)
+        of_methods = {name: (1 + n) * method.n_passes(self.network) for name, method in self.methods.items()}
+        return {"attacked images": n * (1 + self.rounded), repr(self.attack): n * self.attack.n_passes()} | of_methods
+
     def bytes_kept(self) -> dict[str, int]:
         n_pixels = 3 * self.network.input_size**2
         return {OPTION: bytes_of_image(n_pixels, len(self.eps))} if self.save_adversarial else {}

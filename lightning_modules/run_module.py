@@ -60,6 +60,7 @@ class RunModule(pl.LightningModule, ABC):
     Attributes:
         network: From pixels in [0, 1] to logits.
         n_figures: Images of which a figure is drawn.
+        part_listeners: The callbacks that take a part of a batch.
         seconds_per_part: How long rows may wait before they are written: what a crash can lose at most.
     """
 
@@ -71,6 +72,7 @@ class RunModule(pl.LightningModule, ABC):
             raise InputError(f"model.n_figures must be at least 0, got {n_figures}.")
         self.network = network
         self.n_figures = n_figures
+        self.part_listeners: list[Any] = []
 
     @property
     @abstractmethod
@@ -95,6 +97,14 @@ class RunModule(pl.LightningModule, ABC):
         """How many images the run is of, also those that a limit leaves out; None = nobody has counted them."""
         return getattr(self.trainer.datamodule, "n_listed", None)  # type: ignore[attr-defined]
 
+    def n_to_compute(self) -> int | None:
+        """How many images have no rows yet, at the most; None = nobody has counted them."""
+        return None
+
+    def passes(self) -> dict[str, int]:
+        """About how many images the network is shown for each one beside the image itself, by what wants them."""
+        return {}
+
     @property
     def helpers(self) -> dict[str, Network]:
         """Networks beside :attr:`network` that numbers come from, by what ``summary.json`` calls them."""
@@ -109,7 +119,18 @@ class RunModule(pl.LightningModule, ABC):
 
     def on_test_start(self) -> None:
         refuse_rounded_weights(self.network)
+        callbacks: list[Any] = self.trainer.callbacks  # type: ignore[attr-defined]
+        self.part_listeners = [callback for callback in callbacks if hasattr(callback, "on_part_end")]
         self.check_data(self.trainer.datamodule)  # type: ignore[attr-defined]
+
+    def hand_over(self, outputs: Outputs, batch: Any, n_images: int) -> None:
+        """Gives what is computed of some images of a batch to the callbacks that have ``on_part_end``.
+
+        A step that takes long does so when some have all their rows, and returns what is of the others. Figures have
+        the numbers of the whole batch.
+        """
+        for listener in self.part_listeners:
+            listener.on_part_end(self.trainer, outputs, batch, n_images)  # type: ignore[attr-defined]
 
     def prepare_run(self, run: Path) -> None:
         """Computes, on the first process, what the run needs beside its rows; a continued run calls it again."""

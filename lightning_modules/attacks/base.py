@@ -85,6 +85,10 @@ class Attack(NamedByOptions, ABC):
         """What :meth:`sweep` reads of the pass at the clean images; unless an attack says more, the pixels alone."""
         return Needs()
 
+    def n_passes(self) -> int:
+        """How many images it shows a network for each one and budget, so that a run can say how long that takes."""
+        return 0
+
     @abstractmethod
     def __call__(self, network: Network, images: Tensor, target: Tensor, eps: float) -> Tensor:
         """Adversarial images ``(N, 3, H, W)`` in [0, 1], no farther than ``eps`` from ``images``.

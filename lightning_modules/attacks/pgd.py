@@ -65,6 +65,9 @@ class PGD(SeededAttack):
         self.random_start = self.is_random = random_start
         self.seed = seed
 
+    def n_passes(self) -> int:
+        return self.n_steps
+
     def attacked(self, network: Network, images: Tensor, target: Tensor, eps: float, seeds: Sequence[int]) -> Tensor:
         return projected_steps(
             lambda x: ForwardPass(network, x.to(images.dtype), needs=Needs(loss_gradient=True)),

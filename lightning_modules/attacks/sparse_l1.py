@@ -45,6 +45,9 @@ class SparseL1Descent(Attack):
         self.relative_step = relative_step
         self.sparsity = sparsity
 
+    def n_passes(self) -> int:
+        return self.n_steps
+
     def __call__(self, network: Network, images: Tensor, target: Tensor, eps: float) -> Tensor:
         check_images(images)
         return self.unchecked(network, images, target, eps)

@@ -63,6 +63,9 @@ class SPSA(SeededAttack):
         self.delta = delta
         self.seed = seed
 
+    def n_passes(self) -> int:
+        return self.n_steps * (2 * self.n_samples + 1)
+
     def attacked(self, network: Network, images: Tensor, target: Tensor, eps: float, seeds: Sequence[int]) -> Tensor:
         return spsa_steps(
             lambda pixels: network(pixels.contiguous(memory_format=torch.channels_last)),

@@ -62,7 +62,7 @@ def results_of_parts(
             f"{n // 2} saves the attempts.",
             stacklevel=2,
         )
-    first, second = (results_of_parts(step, half, told=True) for half in _split(batch, n // 2))
+    first, second = (results_of_parts(step, half, told=True) for half in split_batch(batch, n // 2))
     return first + [(start + n // 2, result) for start, result in second]
 
 
@@ -72,7 +72,8 @@ def is_out_of_memory(error: BaseException) -> bool:
     return known or any(words in str(error) for words in OF_MEMORY)
 
 
-def _split(batch: Batch, k: int) -> tuple[Batch, Batch]:
+def split_batch(batch: Batch, k: int) -> tuple[Batch, Batch]:
+    """The first ``k`` images of a batch, with what could not be read, and the others."""
     n_boxes = int(batch["n_boxes"][:k].sum()) if "n_boxes" in batch else 0  # of some there are no boxes
     first: dict[str, Any] = {}
     second: dict[str, Any] = {}

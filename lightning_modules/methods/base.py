@@ -46,6 +46,10 @@ class AttributionMethod(NamedByOptions, ABC):
         """
         return Needs(input_gradient=True)
 
+    def n_passes(self, network: Network) -> int:
+        """How many images it shows ``network`` for each one beside the image itself, so that a run can say how long."""
+        return 0
+
     @abstractmethod
     def __call__(self, forward_pass: ForwardPass) -> Tensor:
         """The maps of all images of the pass, which keeps what :meth:`needs` names and nothing else."""

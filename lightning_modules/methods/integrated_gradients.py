@@ -70,6 +70,9 @@ class IntegratedGradients(AttributionMethod):
     def needs(self, network: Network) -> Needs:
         return Needs()  # it makes passes of its own, along the path
 
+    def n_passes(self, network: Network) -> int:
+        return self.n_steps + 1  # the baseline, for the error
+
     def __call__(self, forward_pass: ForwardPass) -> Tensor:
         images, baseline = forward_pass.images.detach(), baseline_images(forward_pass, self.baseline, self.seed)
         points, weights = path_points(self.n_steps, self.rule)

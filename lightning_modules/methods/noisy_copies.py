@@ -56,6 +56,9 @@ class NoisyCopies(AttributionMethod):
         (self.method or Saliency()).needs(network)  # refuses what cannot be, before the first batch
         return Needs()  # it makes passes of its own, at the noisy images
 
+    def n_passes(self, network: Network) -> int:
+        return self.n_samples * (1 + (self.method or Saliency()).n_passes(network))
+
     def samples(self, forward_pass: ForwardPass) -> Iterator[tuple[slice, int, Tensor]]:
         """Maps of noisy copies, batch by batch.
 

@@ -66,6 +66,10 @@ class Occlusion(AttributionMethod):
     def needs(self, network: Network) -> Needs:
         return Needs()  # it makes passes of its own, of images with a window
 
+    def n_passes(self, network: Network) -> int:
+        rows, columns = self._windows(torch.empty(0, 3, network.input_size, network.input_size))
+        return len(rows) * len(columns)
+
     def __call__(self, forward_pass: ForwardPass) -> Tensor:
         images, baseline = forward_pass.images.detach(), baseline_images(forward_pass, self.baseline, self.seed)
         rows, columns = self._windows(images)

@@ -56,6 +56,9 @@ class RISE(AttributionMethod):
     def needs(self, network: Network) -> Needs:
         return Needs()  # it makes passes of its own, of masked images
 
+    def n_passes(self, network: Network) -> int:
+        return self.n_masks
+
     def __call__(self, forward_pass: ForwardPass) -> Tensor:
         images, mean = forward_pass.images.detach(), forward_pass.network.mean_pixel
         if not len(images):

@@ -44,6 +44,9 @@ class ScoreCAM(AttributionMethod):
     def needs(self, network: Network) -> Needs:
         return Needs(activations={network.target_layer_for(type(self).__name__, self.layer)})
 
+    def n_passes(self, network: Network) -> int:
+        return network.layer_channels.get(network.target_layer_for(type(self).__name__, self.layer), 0)
+
     def __call__(self, forward_pass: ForwardPass) -> Tensor:
         images, mean = forward_pass.images.detach(), forward_pass.network.mean_pixel
         activation = channel_maps(forward_pass, self.layer)

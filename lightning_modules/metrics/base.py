@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from collections.abc import Sequence
 
 from torch import Tensor
 
@@ -39,6 +40,10 @@ class AttributionMetric(NamedByOptions, ABC):
             InputError: If the network has not what the metric needs.
         """
         return Needs()
+
+    def n_passes(self, network: Network, methods: Sequence[AttributionMethod]) -> int:
+        """How many images it shows ``network`` for the maps of one, of all methods, so that a run can say how long."""
+        return 0
 
     @abstractmethod
     def score(

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import numpy as np
 import torch
@@ -16,6 +16,7 @@ from lightning_modules.gradients.forward_pass import ForwardPass
 from lightning_modules.methods.base import AttributionMethod
 from lightning_modules.methods.maps import relative_magnitude
 from lightning_modules.metrics.base import AttributionMetric
+from lightning_modules.networks.network import Network
 
 Predict = Callable[[Tensor, Tensor], Tensor]
 """(images ``(M, 3, H, W)``, targets ``(M,)``) -> probability of the target, ``(M,)``."""
@@ -112,6 +113,10 @@ class InsertionDeletion(AttributionMetric):
         self.step = step
         self.max_batch = max_batch
 
+    def n_passes(self, network: Network, methods: Sequence[AttributionMethod]) -> int:
+        n_points = -(-(network.input_size**2) // (self.step or 8 * network.input_size)) + 1
+        return 2 * n_points * len(methods)
+
     def score(
         self, attribution: Tensor, forward_pass: ForwardPass, batch: Batch, method: AttributionMethod
     ) -> dict[str, Tensor]:
@@ -143,6 +148,9 @@ class AverageDrop(AttributionMetric):
 
     columns = ("average_drop", "increase_in_confidence")
     lower_is_better = ("average_drop",)
+
+    def n_passes(self, network: Network, methods: Sequence[AttributionMethod]) -> int:
+        return len(methods)
 
     def score(
         self, attribution: Tensor, forward_pass: ForwardPass, batch: Batch, method: AttributionMethod

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from weakref import WeakKeyDictionary
 
 import torch
@@ -15,6 +16,7 @@ from lightning_modules.methods.base import AttributionMethod
 from lightning_modules.methods.maps import shows_something
 from lightning_modules.methods.variants import at_variants, noise, random_numbers, shared_batches
 from lightning_modules.metrics.base import AttributionMetric
+from lightning_modules.networks.network import Network
 
 
 class Infidelity(AttributionMetric):
@@ -60,6 +62,9 @@ class Infidelity(AttributionMetric):
         self.normalize = normalize
         self.max_batch = max_batch
         self.seed = seed
+
+    def n_passes(self, network: Network, methods: Sequence[AttributionMethod]) -> int:
+        return self.n_samples  # for all of them together
 
     def score(
         self, attribution: Tensor, forward_pass: ForwardPass, batch: Batch, method: AttributionMethod

@@ -102,6 +102,9 @@ class WeightRandomization(AttributionMetric):
             raise InputError(f"WeightRandomization cannot randomize {unknown[0]!r}; it can: {', '.join(possible)}.")
         return layers
 
+    def n_passes(self, network: Network, methods: Sequence[AttributionMethod]) -> int:
+        return self.n_seeds * len(self.layers_of(network)) * sum(1 + method.n_passes(network) for method in methods)
+
     def score(
         self, attribution: Tensor, forward_pass: ForwardPass, batch: Batch, method: AttributionMethod
     ) -> dict[str, Tensor]:

@@ -16,6 +16,7 @@ from lightning_modules.methods.maps import relative_magnitude, shows_something
 from lightning_modules.methods.variants import at_variants, noise, random_numbers, shared_batches
 from lightning_modules.metrics.base import AttributionMetric
 from lightning_modules.metrics.imputation import imputed
+from lightning_modules.networks.network import Network
 
 PERCENTILES = (10, 20, 30, 40, 50, 60, 70, 80, 90)
 
@@ -63,6 +64,9 @@ class ROAD(AttributionMetric):
         self.sigma = sigma
         self.max_batch = max_batch
         self.seed = seed
+
+    def n_passes(self, network: Network, methods: Sequence[AttributionMethod]) -> int:
+        return 2 * len(self.percentiles) * len(methods)
 
     def score(
         self, attribution: Tensor, forward_pass: ForwardPass, batch: Batch, method: AttributionMethod

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import torch
 from torch import Tensor
 
@@ -14,6 +16,7 @@ from lightning_modules.methods.explain import explain
 from lightning_modules.methods.maps import shows_something
 from lightning_modules.methods.variants import noise, random_numbers, shared_batches
 from lightning_modules.metrics.base import AttributionMetric
+from lightning_modules.networks.network import Network
 from lightning_modules.random_numbers import RandomNumbers
 
 
@@ -52,6 +55,9 @@ class SensitivityMax(AttributionMetric):
         self.radius = radius
         self.max_batch = max_batch
         self.seed = seed
+
+    def n_passes(self, network: Network, methods: Sequence[AttributionMethod]) -> int:
+        return self.n_samples * sum(1 + method.n_passes(network) for method in methods)
 
     def score(
         self, attribution: Tensor, forward_pass: ForwardPass, batch: Batch, method: AttributionMethod

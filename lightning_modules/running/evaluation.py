@@ -33,6 +33,7 @@ from lightning_modules.running.cli import RunCLI
 from lightning_modules.running.folder.provenance import device_names, git_commit, seeds, versions, weights_sha256
 from lightning_modules.running.folder.run_folder import RunError, RunFolder, write_text
 from lightning_modules.running.folder.writer import RunWriter
+from lightning_modules.running.progress import EvaluationProgress
 from lightning_modules.whole_files import naming
 
 
@@ -126,7 +127,7 @@ class EvaluationCLI(RunCLI):
         self.run_folder = RunFolder(self.out)
         self.guard = RunGuard(self.run_folder)
         self.writer = RunWriter(self.out, self.config["figure_format"], self.command, self._shown_settings())
-        return [*(callback() for callback in self.extra), self.writer, self.guard]
+        return [*(callback() for callback in self.extra), EvaluationProgress(), self.writer, self.guard]
 
     def _shown_settings(self) -> dict[str, bool | str | float]:
         """Those that TensorBoard shows as hyperparameters."""

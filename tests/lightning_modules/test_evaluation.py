@@ -1,10 +1,13 @@
 from __future__ import annotations
 
+import itertools
 import math
 from collections.abc import Iterator
 from contextlib import contextmanager
+from types import SimpleNamespace
 from typing import Any
 
+import pandas as pd
 import pyarrow as pa
 import pytest
 import torch
@@ -23,6 +26,7 @@ from lightning_modules import (
     InputError,
     RobustnessModule,
     Saliency,
+    evaluation,
     load_network,
 )
 from lightning_modules.classifier import ClassifierModule, PredictionModule
@@ -216,3 +220,73 @@ def test_infinity_is_told_from_nan() -> None:
     logits = load_network(NETWORK, "random")(with_two_broken()["image"])
     assert math.isnan(float(logits[1, 0].detach()))
     assert math.isinf(float(logits[3, 0].detach()))
+
+
+class Listener:
+    """A callback that takes parts of a batch."""
+
+    def __init__(self) -> None:
+        self.parts: list[tuple[Any, int]] = []
+
+    def on_part_end(self, trainer: Any, outputs: Any, batch: Any, n_images: int) -> None:
+        self.parts.append((outputs, n_images))
+
+
+class TestParts:
+    """A batch that takes long is handed over in parts, which are those of the whole batch."""
+
+    @pytest.fixture
+    def listener(self, monkeypatch: pytest.MonkeyPatch) -> Listener:
+        """What each image takes is 20 s, by the clock."""
+        listener, clock = Listener(), itertools.count(step=20)
+        monkeypatch.setattr(evaluation.time, "monotonic", lambda: float(next(clock)))
+        return listener
+
+    def evaluated(self, module: Any, listener: Listener | None, batch: Any) -> list[Any]:
+        module.trainer = SimpleNamespace(callbacks=[])
+        module.part_listeners = [listener] if listener else []
+        last = module.test_step(batch, 0)
+        return [*(outputs for outputs, _ in listener.parts), last] if listener else [last]
+
+    @pytest.mark.parametrize("make", [attribution, robustness])
+    def test_a_first_batch_of_many_passes(self, make: Any, listener: Listener, monkeypatch: pytest.MonkeyPatch) -> None:
+        """One image; of those that take 20 s each two; of those that take 10 s each four, and these are the rest."""
+        batch = batch_of(dim_images(5))
+        batch |= {"n_boxes": torch.tensor([1, 0, 2, 1, 1]), "failed": [("bad.png", "no image")]}
+        (whole,) = self.evaluated(make(), None, batch)
+        monkeypatch.setattr(evaluation, "PASSES_TO_TRY_ONE", 5)
+        parts = self.evaluated(make(), listener, batch)
+        assert [n for _, n in listener.parts] == [1, 2]
+        assert [sorted(part["figures"]) for part in parts] == [[0], [1, 2], [3, 4]]
+        rows = sorted((row for part in parts for row in part["rows"]), key=lambda row: (row["path"], str(row)))
+        expected = sorted(whole["rows"], key=lambda row: (row["path"], str(row)))
+        assert [row["path"] for row in rows] == [row["path"] for row in expected]
+        first, second = (pa.Table.from_pylist(each, schema=make().schema).to_pandas() for each in (rows, expected))
+        order = ["path", "method"] if "method" in first else ["path", "eps"]
+        pd.testing.assert_frame_equal(
+            first.sort_values(order, ignore_index=True), second.sort_values(order, ignore_index=True), rtol=1e-4
+        )
+
+    def test_few_passes_are_one_part(self, listener: Listener) -> None:
+        self.evaluated(attribution(), listener, batch_of(dim_images(5)))
+        assert listener.parts == []
+
+    def test_a_later_batch(self, listener: Listener) -> None:
+        module = attribution()
+        module.seconds_per_image = 70.0
+        self.evaluated(module, listener, batch_of(dim_images(4)))
+        assert [n for _, n in listener.parts] == [1, 2]
+
+    def test_images_that_are_made(self) -> None:
+        module, listener = ActivationMaximizationModule("shapes", steps=2, n_figures=0), Listener()
+        batch = {
+            "target": torch.tensor([0, 1, 2]), "layer": [None] * 3, "name": ["a", "b", "c"],
+            "seed": torch.zeros(3, dtype=torch.long), "path": ["a_seed0.png", "b_seed0.png", "c_seed0.png"],
+            "index": torch.arange(3),
+        }  # fmt: skip
+        (whole,) = self.evaluated(module, None, batch)
+        parts = self.evaluated(module, listener, batch)
+        assert [[row["path"] for row in part["rows"]] for part in parts] == [[path] for path in batch["path"]]
+        for row in (row for part in parts for row in part["rows"]):
+            (other,) = (each for each in whole["rows"] if each["path"] == row["path"])
+            assert {**row, "seconds": 0, "cpu_seconds": 0} == {**other, "seconds": 0, "cpu_seconds": 0}

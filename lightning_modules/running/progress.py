@@ -1,0 +1,146 @@
+"""What an evaluation shows while it goes on: images, passes of the network, and how long the rest will take."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from typing import Any
+
+import pytorch_lightning as pl
+from pytorch_lightning.callbacks import RichProgressBar
+from torch import nn
+
+from lightning_modules.run_module import Outputs, RunModule
+
+MANY_PASSES = 100
+"""Of an image: its passes are counted for the reader from here on."""
+
+SECONDS_BETWEEN_LINES = 15.0
+"""At least; later lines come when a tenth of the time has passed again."""
+
+
+class EvaluationProgress(pl.Callback):
+    """Counts images and, of slow ones, passes of the network: beside the progress bar, or in plain lines.
+
+    Lines are printed where a progress bar is wanted but the output is no terminal.
+
+    Args:
+        clock: Seconds, from whenever.
+    """
+
+    def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
+        self.clock = clock
+        self.n_images: int | None = None
+        self.n_done = self.n_before = self.n_passes = self.n_in_part = 0
+        self.task: Any = None
+        self.hook: Any = None
+
+    def on_test_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        assert isinstance(pl_module, RunModule)
+        n_left = pl_module.n_to_compute()
+        if n_left is None or trainer.progress_bar_callback is None or not trainer.is_global_zero:
+            return
+        self.n_images = -(-n_left // trainer.world_size)
+        passes = pl_module.passes()
+        self.passes_per_image: float = 1 + sum(passes.values())
+        if self.passes_per_image >= MANY_PASSES and n_left:
+            print(_announced(passes, n_left))
+        self.began = self.clock()
+        self.next_line = self.began + SECONDS_BETWEEN_LINES
+        if not pl_module.network.is_compiled:
+
+            def count(module: nn.Module, images: tuple[Any, ...]) -> None:
+                self._count(trainer, len(images[0]))
+
+            # A function, not a method: a copy of the network, as metrics make, counts here too.
+            self.hook = pl_module.network.original.register_forward_pre_hook(count)
+
+    def _count(self, trainer: pl.Trainer, n: int) -> None:
+        self.n_in_part = self.n_in_part if self.n_passes else n  # the first pass is that of all its images
+        self.n_passes += n
+        self._show(trainer)
+
+    def on_test_batch_start(
+        self, trainer: pl.Trainer, pl_module: pl.LightningModule, batch: Any, batch_idx: int, dataloader_idx: int = 0
+    ) -> None:
+        self.n_before = self.n_done
+
+    def on_part_end(self, trainer: pl.Trainer, outputs: Outputs, batch: Any, n_images: int) -> None:
+        """Called by the module when ``n_images`` of a batch have their rows, unless they are the last."""
+        self._finish(trainer, self.n_done + n_images)
+
+    def on_test_batch_end(
+        self,
+        trainer: pl.Trainer,
+        pl_module: pl.LightningModule,
+        outputs: Any,
+        batch: Any,
+        batch_idx: int,
+        dataloader_idx: int = 0,
+    ) -> None:
+        self._finish(trainer, self.n_before + len(batch["path"]) + len(batch.get("failed", ())))
+
+    def _finish(self, trainer: pl.Trainer, n_done: int) -> None:
+        if self.n_passes and n_done > self.n_done:  # what a method says of its passes may not be exact
+            self.passes_per_image = self.n_passes / (n_done - self.n_done)
+        self.n_done, self.n_passes = n_done, 0
+        self._show(trainer)
+
+    def _show(self, trainer: pl.Trainer) -> None:
+        bar = trainer.progress_bar_callback
+        if self.n_images is None or not isinstance(bar, RichProgressBar) or bar.progress is None:
+            return
+        now = self.clock()
+        if bar.progress.console.is_terminal:
+            if self.task not in bar.progress.task_ids:
+                self.task = bar.progress.add_task("", total=self.n_images)
+            text = self.text(now).partition(" images")[2].lstrip(",; ")
+            bar.progress.update(self.task, completed=self.n_done, description=f"images {text}")
+        elif now >= self.next_line and self.n_done < self.n_images:
+            print(self.text(now), flush=True)
+            self.next_line = now + max(SECONDS_BETWEEN_LINES, (now - self.began) / 10)
+
+    def text(self, now: float) -> str:
+        """How far the run is, and how long the rest will take."""
+        assert self.n_images is not None
+        begun = min(self.n_passes / self.passes_per_image, self.n_in_part)
+        text = f"{self.n_done:,} of {self.n_images:,} images"
+        if self.passes_per_image >= MANY_PASSES and self.n_passes:
+            n = f"{self.n_passes:,} of {self.passes_per_image * self.n_in_part:,.0f} passes"
+            text += f", {n} of the next {self.n_in_part}" if self.n_in_part > 1 else f", {n} of the next"
+        if self.n_done:
+            seconds = (now - self.began) * (self.n_images - self.n_done - begun) / (self.n_done + begun)
+            text += f"; about {duration(max(0.0, seconds))} left"
+        return text
+
+    def teardown(self, trainer: pl.Trainer, pl_module: pl.LightningModule, stage: str) -> None:
+        if self.hook is not None:
+            self.hook.remove()
+
+    def on_exception(self, trainer: pl.Trainer, pl_module: pl.LightningModule, exception: BaseException) -> None:
+        self.teardown(trainer, pl_module, "test")
+
+
+def _announced(passes: dict[str, int], n_images: int) -> str:
+    """What a run is going to cost, in a sentence."""
+    most = sorted(passes.items(), key=lambda each: -each[1])[:3]
+    names = ", ".join(f"{name} {n:,}" for name, n in most if n)
+    total = 1 + sum(passes.values())
+    return (
+        f"Each image takes about {total:,} passes of the network ({names}): {n_images * total:,} for {n_images:,} "
+        f"image{'s' * (n_images > 1)}. The first one will show how long that takes."
+    )
+
+
+def duration(seconds: float) -> str:
+    """A time in the unit that fits.
+
+    Example:
+        >>> duration(40), duration(100), duration(5400), duration(200_000)
+        ('40 s', '2 min', '1.5 h', '2.3 days')
+    """
+    if seconds < 60:
+        return f"{seconds:.0f} s"
+    if seconds < 3600:
+        return f"{seconds / 60:.0f} min"
+    return f"{seconds / 3600:.1f} h" if seconds < 86_400 else f"{seconds / 86_400:.1f} days"
