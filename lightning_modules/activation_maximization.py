@@ -209,6 +209,7 @@ class ActivationMaximizationModule(RunModule):
 
     def _outputs_of(self, parts: Sequence[ImagePass]) -> Outputs:
         outputs: Outputs = {"rows": [], "images": {}, "figures": {}}
+        self.n_in_hand = sum(len(images.members) for images in parts)
         for images in parts:
             for variant in self.variants:
                 try:

@@ -153,7 +153,7 @@ class EvaluationModule(RunModule):
 
     def _outputs_of(self, batch: Batch, start: int) -> Outputs:
         """Computes a part of a batch, which begins at its image ``start``; in halves if its memory does not suffice."""
-        began = time.monotonic()
+        began, self.n_in_hand = time.monotonic(), len(batch["image"])
         outputs: Outputs = {"rows": [], "figures": {}}
         if len(batch["image"]):
             parts = results_of_parts(self.evaluate, batch)

@@ -61,6 +61,7 @@ class RunModule(pl.LightningModule, ABC):
         network: From pixels in [0, 1] to logits.
         n_figures: Images of which a figure is drawn.
         part_listeners: The callbacks that take a part of a batch.
+        n_in_hand: How many images are being computed, and have no rows yet.
         seconds_per_part: How long rows may wait before they are written: what a crash can lose at most.
     """
 
@@ -73,6 +74,7 @@ class RunModule(pl.LightningModule, ABC):
         self.network = network
         self.n_figures = n_figures
         self.part_listeners: list[Any] = []
+        self.n_in_hand = 0
 
     @property
     @abstractmethod
@@ -130,7 +132,7 @@ class RunModule(pl.LightningModule, ABC):
         the numbers of the whole batch.
         """
         for listener in self.part_listeners:
-            listener.on_part_end(self.trainer, outputs, batch, n_images)  # type: ignore[attr-defined]
+            listener.on_part_end(self.trainer, outputs, batch, n_images)
 
     def prepare_run(self, run: Path) -> None:
         """Computes, on the first process, what the run needs beside its rows; a continued run calls it again."""

@@ -15,6 +15,7 @@ from lightning_modules.run_module import Outputs, RunModule
 MANY_PASSES = 100
 """Of an image: its passes are counted for the reader from here on."""
 
+SECONDS_BETWEEN_REFRESHES = 0.5
 SECONDS_BETWEEN_LINES = 15.0
 """At least; later lines come when a tenth of the time has passed again."""
 
@@ -31,7 +32,7 @@ class EvaluationProgress(pl.Callback):
     def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
         self.clock = clock
         self.n_images: int | None = None
-        self.n_done = self.n_before = self.n_passes = self.n_in_part = 0
+        self.n_done = self.n_before = self.n_passes = 0
         self.task: Any = None
         self.hook: Any = None
 
@@ -46,19 +47,15 @@ class EvaluationProgress(pl.Callback):
         if self.passes_per_image >= MANY_PASSES and n_left:
             print(_announced(passes, n_left))
         self.began = self.clock()
-        self.next_line = self.began + SECONDS_BETWEEN_LINES
+        self.next_look = self.began
         if not pl_module.network.is_compiled:
 
             def count(module: nn.Module, images: tuple[Any, ...]) -> None:
-                self._count(trainer, len(images[0]))
+                self.n_passes += len(images[0])
+                self._show(trainer)
 
             # A function, not a method: a copy of the network, as metrics make, counts here too.
             self.hook = pl_module.network.original.register_forward_pre_hook(count)
-
-    def _count(self, trainer: pl.Trainer, n: int) -> None:
-        self.n_in_part = self.n_in_part if self.n_passes else n  # the first pass is that of all its images
-        self.n_passes += n
-        self._show(trainer)
 
     def on_test_batch_start(
         self, trainer: pl.Trainer, pl_module: pl.LightningModule, batch: Any, batch_idx: int, dataloader_idx: int = 0
@@ -87,27 +84,35 @@ class EvaluationProgress(pl.Callback):
         self._show(trainer)
 
     def _show(self, trainer: pl.Trainer) -> None:
-        bar = trainer.progress_bar_callback
-        if self.n_images is None or not isinstance(bar, RichProgressBar) or bar.progress is None:
+        bar, now = trainer.progress_bar_callback, self.clock()
+        if (
+            self.n_images is None
+            or not isinstance(bar, RichProgressBar)
+            or bar.progress is None
+            or now < self.next_look
+        ):
             return
-        now = self.clock()
+        module = trainer.lightning_module
+        n_in_hand = module.n_in_hand if isinstance(module, RunModule) else 0
         if bar.progress.console.is_terminal:
             if self.task not in bar.progress.task_ids:
                 self.task = bar.progress.add_task("", total=self.n_images)
-            text = self.text(now).partition(" images")[2].lstrip(",; ")
-            bar.progress.update(self.task, completed=self.n_done, description=f"images {text}")
-        elif now >= self.next_line and self.n_done < self.n_images:
-            print(self.text(now), flush=True)
-            self.next_line = now + max(SECONDS_BETWEEN_LINES, (now - self.began) / 10)
+            description = self.text(now, n_in_hand).partition(" of ")[2].partition(" ")[2]
+            bar.progress.update(self.task, completed=self.n_done, description=description)
+            bar.refresh()
+            self.next_look = now + SECONDS_BETWEEN_REFRESHES
+        elif now >= self.began + SECONDS_BETWEEN_LINES and self.n_done < self.n_images:
+            print(self.text(now, n_in_hand), flush=True)
+            self.next_look = now + max(SECONDS_BETWEEN_LINES, (now - self.began) / 10)
 
-    def text(self, now: float) -> str:
-        """How far the run is, and how long the rest will take."""
+    def text(self, now: float, n_in_hand: int) -> str:
+        """How far the run is, of which ``n_in_hand`` images are being computed, and how long the rest will take."""
         assert self.n_images is not None
-        begun = min(self.n_passes / self.passes_per_image, self.n_in_part)
+        begun = min(self.n_passes / self.passes_per_image, n_in_hand)
         text = f"{self.n_done:,} of {self.n_images:,} images"
         if self.passes_per_image >= MANY_PASSES and self.n_passes:
-            n = f"{self.n_passes:,} of {self.passes_per_image * self.n_in_part:,.0f} passes"
-            text += f", {n} of the next {self.n_in_part}" if self.n_in_part > 1 else f", {n} of the next"
+            n = f"{self.n_passes:,} of {self.passes_per_image * n_in_hand:,.0f} passes"
+            text += f", {n} of the next {n_in_hand}" if n_in_hand > 1 else f", {n} of the next"
         if self.n_done:
             seconds = (now - self.began) * (self.n_images - self.n_done - begun) / (self.n_done + begun)
             text += f"; about {duration(max(0.0, seconds))} left"

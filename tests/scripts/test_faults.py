@@ -140,7 +140,7 @@ def test_slow_methods_in_one_batch(shapes: Path, tmp_path: Path) -> None:
     assert run.wait() == [143]
     left = "Rows of 1 of 20 images are written; what was begun of 19 more is lost. The same command goes on from there."
     assert run.logs[1].read_text().splitlines()[-1] == f"stopped by SIGTERM. {left}"
-    assert "passes of the network (ScoreCAM 128, InsertionDeletion 90, Occlusion" in run.logs[0].read_text()
+    assert "passes of the network (Occlusion 225, ScoreCAM 128, InsertionDeletion 90)" in run.logs[0].read_text()
     assert len(rows_of(tmp_path)) == 3
 
 

@@ -10,7 +10,7 @@ import shutil
 import socket
 import time
 import warnings
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import IO, Any
 
@@ -24,44 +24,22 @@ FORMAT = 1
 
 SPLIT = frozenset(
     (
-        "config",
-        "data.boxes",  # these five by where they lie or what they hold, however that is written: inputs.json
-        "data.exemplars",
-        "data.labels",
-        "data.root",
-        "data.synsets",
-        "figure_format",
-        "out",
-        "overwrite",
-        "report",
-        "strict",
-        "data.batch_size",
-        "data.num_workers",
-        "model.compile",
-        "trainer.accelerator",
-        "trainer.devices",
-        "trainer.limit_test_batches",
-        "trainer.num_nodes",
-        "trainer.strategy",
+        *("config", "figure_format", "out", "overwrite", "report", "strict"),
+        # These five by where they lie or what they hold, however that is written: inputs.json.
+        *("data.boxes", "data.exemplars", "data.labels", "data.root", "data.synsets"),
+        *("data.batch_size", "data.num_workers", "model.compile", "trainer.accelerator", "trainer.devices"),
+        *("trainer.limit_test_batches", "trainer.num_nodes", "trainer.strategy"),
     )
 )
 """Options that decide how the work is split, how much of it is done, or how it is shown, never a number."""
 
-LEFT = (
-    *("results", "maps", "adversarial", "figures", "images", "exemplars", "tensorboard"),
-    *("summary.json", "inputs.json", "sessions.json", "listing.arrow", "config.yaml", "report.json", "index.html"),
-)
+FOLDERS = ("results", "maps", "adversarial", "figures", "images", "exemplars", "tensorboard")
+FILES = ("summary.json", "inputs.json", "sessions.json", "listing.arrow", "config.yaml", "report.json", "index.html")
+LEFT = (*FOLDERS, *FILES)
 """What a run leaves in its folder; nothing else is ever deleted."""
 
 KEPT = ("maps", "adversarial")
 """Where parts lie that are named after those of the rows."""
-
-UNFINISHED = (
-    *(f".{name}.tmp" for name in LEFT if "." in name),
-    *(".listing.arrow.*.part", "results/.part-*.tmp", "figures/.*.tmp", "images/.*.tmp", "exemplars/.*.tmp"),
-    *("maps/.*.tmp", "adversarial/.*.tmp", "adversarial/**/.*.png.tmp"),
-)
-"""What a killed run was about to write, aside."""
 
 WAIT_S = 15.0
 """How long a lock is waited for: the other processes of a run whose first was killed notice it after their batch."""
@@ -167,11 +145,14 @@ class RunFolder:
                 path.unlink(missing_ok=True)
 
     def remove_unfinished(self) -> None:
-        """Deletes what a killed run was about to write."""
-        for pattern in UNFINISHED if self.is_run() else ():
-            for path in self.path.glob(pattern):
-                path.unlink()
-        for folder in KEPT if self.is_run() else ():
+        """Deletes what a killed run was about to write, aside."""
+        if not self.is_run():
+            return
+        for path in [*(self.path / f".{name}.tmp" for name in FILES), *self.path.glob(".listing.arrow.*.part")]:
+            path.unlink(missing_ok=True)
+        for path in [path for folder in FOLDERS for path in (self.path / folder).rglob(".*.tmp")]:
+            path.unlink()
+        for folder in KEPT:
             remove_unfinished_parts(self.path, folder)
 
     def refuse_other_version(self) -> None:
@@ -218,37 +199,38 @@ class RunFolder:
         self._write_sessions([*before, {**last, "ended": time.time_ns()}])
 
     def commands(self) -> list[str]:
-        """The commands that added rows, each once, the first one first; where none is known, the present one."""
-        parts = self._parts()
-        grown = [of for of, end in self._spans() if any(of["began"] <= part <= end for part in parts)]
-        return list(dict.fromkeys(of["command"] for of in grown if "command" in of)) or [
-            self._sessions()[-1]["command"]
+        """The commands that added rows, each once, the first one first; where none did, the present one."""
+        sessions = self._sessions_with_parts()
+        return list(dict.fromkeys(session["command"] for session, parts in sessions if parts)) or [
+            sessions[-1][0]["command"]
         ]
 
     def wall_time(self) -> float:
         """Seconds that the run took, over all its sessions; one that was killed ended with its last part."""
-        parts, total = self._parts(), 0
-        for session, end in self._spans():
-            last = max((part for part in parts if session["began"] <= part <= end), default=session["began"])
-            total += session.get("ended", last) - session["began"]
-        return total / 1e9
-
-    def _spans(self) -> Iterator[tuple[dict[str, Any], int]]:
-        """Each session, and when the next one began, in nanoseconds."""
-        sessions = self._sessions()
-        yield from zip(sessions, [*(session["began"] for session in sessions[1:]), time.time_ns()])
+        return (
+            sum(
+                session.get("ended", max(parts, default=session["began"])) - session["began"]
+                for session, parts in self._sessions_with_parts()
+            )
+            / 1e9
+        )
 
     def has_grown(self) -> bool:
         """Whether the present session has added rows."""
-        began = self._sessions()[-1]["began"]
-        return any(part >= began for part in self._parts())
-
-    def _parts(self) -> list[int]:
-        """When each part was written, in nanoseconds."""
-        return [int(path.name.split("-")[1]) for path in (self.path / "results").glob("part-*.parquet")]
+        return bool(self._sessions_with_parts()[-1][1])
 
     def n_sessions(self) -> int:
         return len(self._sessions())
+
+    def _sessions_with_parts(self) -> list[tuple[dict[str, Any], list[int]]]:
+        """Each session, and when the parts of its rows were written, in nanoseconds."""
+        sessions = self._sessions()
+        ends = [*(session["began"] for session in sessions[1:]), time.time_ns()]
+        parts = [int(path.name.split("-")[1]) for path in (self.path / "results").glob("part-*.parquet")]
+        return [
+            (session, [part for part in parts if session["began"] <= part <= end])
+            for session, end in zip(sessions, ends)
+        ]
 
     def _sessions(self) -> list[dict[str, Any]]:
         path = self.path / "sessions.json"

@@ -61,7 +61,6 @@ class RunWriter(pl.Callback):
         self.board: Board | None = None
         self.writing = threading.RLock()
         self.n_images: int | None = None
-        self.n_begun = 0
 
     @property
     def rows(self) -> Path:
@@ -71,7 +70,7 @@ class RunWriter(pl.Callback):
         assert isinstance(pl_module, RunModule)
         when = ROWS_PER_PART, pl_module.seconds_per_part
         self.parts = PartsWithKept(self.rows, pl_module.schema, trainer.global_rank, *when)
-        stopping.save_at_the_end(self._save, self._outlook)
+        stopping.save_at_the_end(self._save, lambda: self._outlook(pl_module.n_in_hand))
 
     def on_test_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         assert isinstance(pl_module, RunModule)
@@ -82,7 +81,8 @@ class RunWriter(pl.Callback):
     def on_test_batch_start(
         self, trainer: pl.Trainer, pl_module: pl.LightningModule, batch: Any, batch_idx: int, dataloader_idx: int = 0
     ) -> None:
-        self.n_begun = len(batch["path"])
+        assert isinstance(pl_module, RunModule)
+        pl_module.n_in_hand = len(batch["path"])
 
     def on_test_batch_end(
         self,
@@ -93,9 +93,9 @@ class RunWriter(pl.Callback):
         batch_idx: int,
         dataloader_idx: int = 0,
     ) -> None:
-        self.on_part_end(trainer, outputs, batch, self.n_begun)
+        self.on_part_end(trainer, outputs, batch)
 
-    def on_part_end(self, trainer: pl.Trainer, outputs: Outputs, batch: Any, n_images: int) -> None:
+    def on_part_end(self, trainer: pl.Trainer, outputs: Outputs, batch: Any, n_images: int | None = None) -> None:
         """Called by the module when ``n_images`` of a batch have their rows, unless they are the last."""
         made = {f"images/{name}": pixels for name, pixels in outputs.get("images", {}).items()}
         for file, pixels in (made | outputs.get("pictures", {})).items():
@@ -110,7 +110,7 @@ class RunWriter(pl.Callback):
         with self.writing:
             assert self.parts is not None
             self.parts.add_with(outputs["rows"], outputs.get("kept", {}))
-            self.n_begun -= n_images
+            trainer.lightning_module.n_in_hand = 0  # type: ignore[assignment]
         with naming(self.run / "tensorboard"):
             if named and (board := self._opened_board(trainer)):
                 board.show_figures()
@@ -131,10 +131,10 @@ class RunWriter(pl.Callback):
             if self.parts is not None:
                 self.parts.write()
 
-    def _outlook(self) -> str:
+    def _outlook(self, n_in_hand: int) -> str:
         """What an early end leaves, and how the run goes on."""
         of_all = "" if self.n_images is None else f" of {self.n_images:,}"
-        lost = f"; what was begun of {self.n_begun:,} more is lost" if self.n_begun else ""
+        lost = f"; what was begun of {n_in_hand:,} more is lost" if n_in_hand else ""
         return f"Rows of {len(done_paths(self.rows)):,}{of_all} images are written{lost}. {GOES_ON}"
 
     def on_exception(self, trainer: pl.Trainer, pl_module: pl.LightningModule, exception: BaseException) -> None:

@@ -29,14 +29,17 @@ class Run:
         self.bar = RichProgressBar()
         self.bar.progress = Progress(console=Console(file=io.StringIO(), force_terminal=is_terminal))
         bar = self.bar if has_bar else None
-        self.trainer: Any = SimpleNamespace(progress_bar_callback=bar, is_global_zero=True, world_size=1)
+        self.trainer: Any = SimpleNamespace(
+            progress_bar_callback=bar, is_global_zero=True, world_size=1, lightning_module=self.module
+        )
         self.progress = EvaluationProgress(lambda: self.now)
         self.progress.on_test_start(self.trainer, self.module)
         self.progress.on_test_batch_start(self.trainer, self.module, batch(20), 0)
 
-    def show(self, n_images: int, seconds: float) -> None:
-        """Shows the network images, after so many seconds."""
+    def show(self, n_images: int, seconds: float, n_in_hand: int = 1) -> None:
+        """Shows the network images, after so many seconds, while some are being computed."""
         self.now += seconds
+        self.module.n_in_hand = n_in_hand
         self.module.network(torch.rand(n_images, 3, 32, 32))
 
     def finish(self, n_images: int) -> None:
@@ -58,8 +61,8 @@ def test_slow_methods_in_one_batch(capsys: pytest.CaptureFixture[str]) -> None:
     run.show(99, 20)
     run.show(N_PASSES - 100, 20)
     run.finish(1)
-    run.show(4, 15)
-    run.show(2 * N_PASSES - 4, 45)
+    run.show(4, 15, n_in_hand=4)
+    run.show(2 * N_PASSES - 4, 45, n_in_hand=4)
     assert capsys.readouterr().out.splitlines() == [
         f"0 of 20 images, 1 of {N_PASSES} passes of the next",
         f"0 of 20 images, 100 of {N_PASSES} passes of the next",
