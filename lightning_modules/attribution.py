@@ -30,6 +30,7 @@ from lightning_modules.metrics.randomization import OF_SEEDS, WeightRandomizatio
 from lightning_modules.networks.class_names import find_target
 from lightning_modules.networks.loading import load_network
 from lightning_modules.networks.making import Said
+from lightning_modules.options import check_objects
 from lightning_modules.results.kept.maps import FOLDER, OPTION, bytes_of_maps, halved, table_of_maps
 from lightning_modules.results.report import Report
 from lightning_modules.results.rows.images import IMAGE_FIELDS, Rows, image_columns, seen_in, with_columns
@@ -69,6 +70,8 @@ class AttributionModule(EvaluationModule):
         methods = [GradCAM(), GuidedBackprop(), GuidedGradCAM(), SmoothGrad()] if methods is None else methods
         has_default_metrics = metrics is None
         metrics = [PointingGame(), EnergyInBox()] if metrics is None else metrics
+        check_objects(AttributionMethod, "method", methods)
+        check_objects(AttributionMetric, "metric", metrics)
         _refuse_twins("model.methods", [repr(method) for method in methods])
         told = tuple(dict.fromkeys(name for method in methods for name in method.columns))
         names = [*told, *(name for metric in metrics for name in metric.columns)]
@@ -119,7 +122,7 @@ class AttributionModule(EvaluationModule):
         """A row for each image and method."""
         methods, target = list(self.methods.values()), self._targets(batch)
         keys, needs = batch["path"], self.needs_of_metrics
-        maps = explain(self.network, batch["image"], methods, target, keys=keys, needs=needs, check_target=False)
+        maps = explain(self.network, batch["image"], methods, target, keys=keys, needs=needs)
         forward_pass = maps.forward_pass
         # All is computed before anything is read, so that a GPU is waited for once.
         scores = {name: self._score(maps[name], forward_pass, batch, method) for name, method in self.methods.items()}

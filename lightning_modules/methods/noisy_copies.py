@@ -13,6 +13,7 @@ from lightning_modules.methods.base import AttributionMethod
 from lightning_modules.methods.gradient import Saliency
 from lightning_modules.methods.variants import at_variants, noise, random_numbers, shared_batches
 from lightning_modules.networks.network import Network
+from lightning_modules.options import check_object
 
 
 class NoisyCopies(AttributionMethod):
@@ -45,6 +46,8 @@ class NoisyCopies(AttributionMethod):
         check_at_least_one(n_samples=n_samples, max_batch=max_batch)
         if not noise_level >= 0:
             raise InputError(f"noise_level must be at least 0, got {noise_level}.")
+        if method is not None:
+            check_object(AttributionMethod, "method", method)
         self.n_samples = n_samples
         self.noise_level = noise_level
         self.clip = clip

@@ -16,6 +16,7 @@ from lightning_modules.gradients.forward_pass import ForwardPass
 from lightning_modules.methods.base import AttributionMethod
 from lightning_modules.methods.maps import relative_magnitude
 from lightning_modules.metrics.base import AttributionMetric
+from lightning_modules.networks.inputs import trusted
 
 Predict = Callable[[Tensor, Tensor], Tensor]
 """(images ``(M, 3, H, W)``, targets ``(M,)``) -> probability of the target, ``(M,)``."""
@@ -160,7 +161,7 @@ class AverageDrop(AttributionMetric):
 
 def _predict(forward_pass: ForwardPass) -> Predict:
     def predict(images: Tensor, target: Tensor) -> Tensor:
-        with torch.no_grad():
+        with trusted(), torch.no_grad():
             logits = forward_pass.network(images.contiguous(memory_format=torch.channels_last))
         logits = logits.float() if logits.dtype in (torch.float16, torch.bfloat16) else logits
         return logits.softmax(1).gather(1, target[:, None])[:, 0]

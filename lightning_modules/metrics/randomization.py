@@ -123,9 +123,7 @@ class WeightRandomization(AttributionMetric):
         """Rank correlation and SSIM at each step of a cascade, ``(N, steps)`` each."""
         correlation, similarity, ranking = [], [], Ranking(attribution)
         for _, random in cascade(forward_pass.network, layers, seed):
-            maps = explain(
-                random, forward_pass.images, [method], forward_pass.target, keys=forward_pass.keys, check_target=False
-            )
+            maps = explain(random, forward_pass.images, [method], forward_pass.target, keys=forward_pass.keys)
             (changed,) = maps.values()
             correlation.append(rank_correlation(ranking, changed))
             similarity.append(structural_similarity(attribution, changed))

@@ -157,7 +157,7 @@ class TestBounds:
 
     @pytest.mark.parametrize("attack", [*SEEDED, SparseL1Descent(n_steps=1)], ids=repr)
     def test_normalized_images_are_refused(self, shapes_network: Network, attack: Attack) -> None:
-        with pytest.raises(InputError, match=r"images to attack must have pixels in \[0, 1\]"):
+        with pytest.raises(InputError, match=r"images should be pixels in \[0, 1\]"):
             attack(shapes_network, torch.full((1, 3, 112, 112), -0.5), torch.tensor([0]), 0.1)
 
 
