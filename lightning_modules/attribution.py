@@ -13,7 +13,7 @@ from pytorch_lightning.utilities import rank_zero_only
 from torch import Tensor
 
 from datamodules.batch import Batch
-from lightning_modules.errors import InputError
+from lightning_modules.errors import InputError, check_objects
 from lightning_modules.evaluation import EvaluationModule
 from lightning_modules.figures.comparison import comparison_figure, curves_figure
 from lightning_modules.figures.ranking import ranking_figure
@@ -30,7 +30,6 @@ from lightning_modules.metrics.randomization import OF_SEEDS, WeightRandomizatio
 from lightning_modules.networks.class_names import find_target
 from lightning_modules.networks.loading import load_network
 from lightning_modules.networks.making import Said
-from lightning_modules.options import check_objects
 from lightning_modules.results.kept.maps import FOLDER, OPTION, bytes_of_maps, halved, table_of_maps
 from lightning_modules.results.report import Report
 from lightning_modules.results.rows.images import IMAGE_FIELDS, Rows, image_columns, seen_in, with_columns

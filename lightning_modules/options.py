@@ -5,10 +5,6 @@ from __future__ import annotations
 import hashlib
 import inspect
 import re
-from collections.abc import Iterable
-from typing import Any
-
-from lightning_modules.errors import InputError
 
 
 class NamedByOptions:
@@ -31,41 +27,6 @@ class NamedByOptions:
             if getattr(self, name, parameter.default) != parameter.default
         ]
         return type(self).__name__ + (f"({', '.join(options)})" if options else "")
-
-
-def check_objects(kind: type, word: str, given: Any) -> None:
-    """Refuses what is no list of objects of a class, such as methods.
-
-    Raises:
-        InputError: If it is something else; says what would be right.
-    """
-    if isinstance(given, kind):
-        raise InputError(f"{word}s should be a list, such as [{type(given).__name__}()].")
-    is_one = isinstance(given, str | type) or not isinstance(given, Iterable)
-    for each in [given] if is_one else given:
-        check_object(kind, word, each)
-
-
-def check_object(kind: type, word: str, given: Any, of_text: str = "") -> None:
-    """Refuses what is no object of a class.
-
-    Args:
-        kind: The class.
-        word: What messages call an object of it.
-        given: What somebody gave.
-        of_text: What makes one of a text; empty = a call of what it names.
-
-    Raises:
-        InputError: If it is something else; says what would be right.
-    """
-    if isinstance(given, kind):
-        return
-    if isinstance(given, type) and issubclass(given, kind):
-        raise InputError(f"{given.__name__} is a class; write {given.__name__}().")
-    if isinstance(given, str):
-        raise InputError(f"{given!r} is a text, and no {word}; {of_text or f'write {plain_name(given)}()'}.")
-    what = given.__name__ if isinstance(given, type) else f"a {type(given).__name__}"
-    raise InputError(f"{what} is no {word}: it should be an object of a class that derives from {kind.__name__}.")
 
 
 def seed_from(*parts: object) -> int:

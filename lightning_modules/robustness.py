@@ -25,7 +25,7 @@ from lightning_modules.attacks.base import (
 from lightning_modules.attacks.budgets import parse_sweep
 from lightning_modules.attacks.fgsm import FGSM
 from lightning_modules.attacks.targets import classes_of, parse_target
-from lightning_modules.errors import InputError
+from lightning_modules.errors import InputError, check_object, check_objects
 from lightning_modules.evaluation import EvaluationModule
 from lightning_modules.figures.robustness import accuracy_figure
 from lightning_modules.gradients.forward_pass import ForwardPass
@@ -40,7 +40,6 @@ from lightning_modules.networks.inputs import are_pixels, check_range
 from lightning_modules.networks.loading import load_network
 from lightning_modules.networks.making import Said
 from lightning_modules.networks.network import Network
-from lightning_modules.options import check_object, check_objects
 from lightning_modules.results.kept.images import (
     FOLDER,
     OPTION,

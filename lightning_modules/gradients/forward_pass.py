@@ -25,7 +25,7 @@ from lightning_modules.networks.observed.operators import REENTRANT
 def keys_of(images: Tensor) -> list[str]:
     """The SHA-256 of the pixels of each image: what its noise is seeded from where it has no name."""
     pixels = images.detach().cpu().contiguous()
-    return [hashlib.sha256(image.numpy().tobytes()).hexdigest() for image in pixels]
+    return [hashlib.sha256(image.view(torch.uint8).numpy().tobytes()).hexdigest() for image in pixels]
 
 
 class ForwardPass:

@@ -9,7 +9,7 @@ from typing import Protocol
 
 from torch import Tensor
 
-from lightning_modules.errors import InputError
+from lightning_modules.errors import InputError, check_objects
 from lightning_modules.gradients.forward_pass import ForwardPass
 from lightning_modules.gradients.needs import Needs
 from lightning_modules.gradients.rectifiers import check_guided_rule
@@ -17,7 +17,6 @@ from lightning_modules.methods.base import AttributionMethod
 from lightning_modules.methods.cam import map_and_grid
 from lightning_modules.networks.inputs import Target, trusted
 from lightning_modules.networks.network import Network, check_network
-from lightning_modules.options import check_objects
 
 
 class Explanation(dict[str, Tensor]):

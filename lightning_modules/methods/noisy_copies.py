@@ -6,14 +6,13 @@ from collections.abc import Iterator
 
 from torch import Tensor
 
-from lightning_modules.errors import InputError, check_at_least_one
+from lightning_modules.errors import InputError, check_at_least_one, check_object
 from lightning_modules.gradients.forward_pass import ForwardPass
 from lightning_modules.gradients.needs import Needs
 from lightning_modules.methods.base import AttributionMethod
 from lightning_modules.methods.gradient import Saliency
 from lightning_modules.methods.variants import at_variants, noise, random_numbers, shared_batches
 from lightning_modules.networks.network import Network
-from lightning_modules.options import check_object
 
 
 class NoisyCopies(AttributionMethod):

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from datamodules.batch import INTERPOLATIONS, LONGEST_SIDE
-from lightning_modules.errors import InputError
+from lightning_modules.errors import InputError, check_object
 from lightning_modules.networks.class_files import read_class_names
 from lightning_modules.networks.libraries.presets import Preset
 from lightning_modules.networks.libraries.timm_facts import timm_preset
@@ -20,7 +20,6 @@ from lightning_modules.networks.network import Network, layers_of, uncompiled
 from lightning_modules.networks.observed.facts import layer_named, place
 from lightning_modules.networks.observed.observation import observe
 from lightning_modules.networks.outputs import OutputKind, check_kind, known_kind
-from lightning_modules.options import check_object
 
 ModuleT = TypeVar("ModuleT", bound=nn.Module)
 Size = int | Literal["own"] | None

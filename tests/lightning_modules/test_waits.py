@@ -52,6 +52,7 @@ from lightning_modules.metrics import (
     SensitivityMax,
     Sparseness,
 )
+from lightning_modules.networks.inputs import trusted
 from lightning_modules.results.rows.reading import on_host
 from lightning_modules.synthesis import Channel, LogitMargin, Objective
 from tests.lightning_modules.fragile import batch_of, dim_images
@@ -200,7 +201,8 @@ def test_normalized_images_are_not_attacked(attack: Attack) -> None:
     batch["image"][1, 0, 0, 0] = -0.5
     with pytest.raises(InputError, match=r"number 1 \(of 2\) reach from -0\.5 to 0\."):
         RobustnessModule("shapes", ["4/255"], attack).test_step(batch, 0)
-    seen = ForwardPass(load_vgg16("shapes"), batch["image"], needs=Needs(loss_gradient=True))
+    with trusted():
+        seen = ForwardPass(load_vgg16("shapes"), batch["image"], needs=Needs(loss_gradient=True))
     (adversarial,) = attack.sweep(seen, batch["label"], [0.1]).adversarial
     assert adversarial[0].isfinite().all()
     assert adversarial[1].isnan().all()
