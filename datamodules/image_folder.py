@@ -22,6 +22,7 @@ from datamodules.reading.decoding import Preprocess
 from datamodules.reading.samples import Failure, Sample, SampleReader, collate
 from datamodules.reading.worker_loader import worker_loader
 from datamodules.reading.workers import default_workers
+from datamodules.sources.counted import CountedListing
 from datamodules.sources.files import class_folders, hash_files, holds_images
 from datamodules.sources.folder import FolderListing, ImageDataset, list_folder
 from datamodules.sources.kinds import kind_at, load_listing
@@ -174,6 +175,12 @@ class ImageFolderDataModule(BytesDataModule):
         if self.boxes is not None:
             found["n_boxes"], found["boxes_sha256"] = hash_files(self.boxes, ".xml")
         return found
+
+    @property
+    def n_listed(self) -> int | None:
+        """How many images testing is of, also those that are done or that a limit leaves out; None = not counted."""
+        listing = self._list()
+        return len(listing) if isinstance(listing, CountedListing) else None
 
     def _list(self) -> Listing:
         if self._listed is None:

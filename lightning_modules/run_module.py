@@ -27,8 +27,7 @@ class Outputs(TypedDict):
 
     Attributes:
         rows: Columns by their names.
-        figures: Of some images, by their numbers in the batch; what draws one is called while the next step runs, in
-            another process, to which it is sent by pickle, so it holds no tensor of a device.
+        figures: Of some images, by their numbers in the batch: a figure, or what draws one when it is saved.
         images: Made images, file name -> uint8 ``(H, W, 3)``.
         pictures: Other images, file in RUN -> uint8 ``(H, W, 3)``.
         kept: What is kept beside the rows, name of a folder in RUN -> a row for each image that did not fail.
@@ -90,6 +89,11 @@ class RunModule(pl.LightningModule, ABC):
     @abstractmethod
     def report(self, summary: dict[str, Any]) -> Report:
         """What the run has to say, from its summary."""
+
+    @property
+    def n_listed(self) -> int | None:
+        """How many images the run is of, also those that a limit leaves out; None = nobody has counted them."""
+        return getattr(self.trainer.datamodule, "n_listed", None)  # type: ignore[attr-defined]
 
     @property
     def helpers(self) -> dict[str, Network]:
