@@ -82,6 +82,8 @@ def without_degenerate(scores: Mapping[str, Tensor], read: Tensor) -> dict[str, 
         {'score': tensor([1., nan, nan])}
     """
     shows = shows_something(read.flatten(1))
+    # A score may lie on the host, where a device has no float64.
     return {
-        name: of_maps.where(shows.view(-1, *[1] * (of_maps.ndim - 1)), torch.nan) for name, of_maps in scores.items()
+        name: values.where(shows.to(values.device).view(-1, *[1] * (values.ndim - 1)), torch.nan)
+        for name, values in scores.items()
     }

@@ -102,27 +102,24 @@ class WeightRandomization(AttributionMetric):
     ) -> dict[str, Tensor]:
         layers, first = self.layers_of(forward_pass.network), Ranking(attribution)
 
-        def likeness(maps: Tensor) -> Tensor:
-            """Rank correlation and SSIM with the trained network's maps, ``(2, N)``."""
-            return torch.stack([rank_correlation(first, maps), structural_similarity(attribution, maps).double()])
+        def likeness(maps: Tensor) -> tuple[Tensor, Tensor]:
+            """Rank correlation and SSIM with the trained network's maps, ``(N,)`` each."""
+            return rank_correlation(first, maps), structural_similarity(attribution, maps)
 
-        floor = likeness(OtherImage(method)(forward_pass))
-        # (2, N, steps, seeds)
-        curves = torch.stack(
-            [
-                torch.stack([likeness(maps) for maps in self._cascade(forward_pass, method, layers, seed)], 2)
-                for seed in range(self.seed, self.seed + self.n_seeds)
-            ],
-            3,
-        )
+        floors = likeness(OtherImage(method)(forward_pass))
+        by_seed = [
+            [likeness(maps) for maps in self._cascade(forward_pass, method, layers, seed)]
+            for seed in range(self.seed, self.seed + self.n_seeds)
+        ]
         scores: dict[str, Tensor] = {}
-        for kind, curve, least in zip(("correlation", "ssim"), curves, floor):
-            name = f"randomization_{kind}"
-            scores |= {f"{name}_curve": curve.nanmean(2), f"{name}_floor": least}
-            scores |= {name: curve.nanmean(1).nanmean(1)}
-            scores |= {f"{name}_{step}": curve[:, k].nanmean(1) for step, k in (("first", 0), ("end", -1))}
-        if self.n_seeds > 1:
-            scores |= {SEEDS[FIRST]: curves[0, :, 0], SEEDS[END]: curves[0, :, -1]}
+        for k, (name, floor) in enumerate(zip(("randomization_correlation", "randomization_ssim"), floors)):
+            # (N, steps, seeds)
+            values = torch.stack([torch.stack([step[k] for step in steps], 1) for steps in by_seed], 2)
+            scores |= {name: values.nanmean(1).nanmean(1), f"{name}_first": values[:, 0].nanmean(1)}
+            scores |= {f"{name}_end": values[:, -1].nanmean(1), f"{name}_floor": floor}
+            scores[f"{name}_curve"] = values.nanmean(2)
+            if self.n_seeds > 1 and k == 0:
+                scores |= {SEEDS[FIRST]: values[:, 0], SEEDS[END]: values[:, -1]}
         return scores
 
     @staticmethod

@@ -47,7 +47,7 @@ class TestMetric:
         assert ignoring["randomization_correlation_curve"].shape == (2, 3)
         for kind in ("correlation", "ssim"):
             for step in ("", "_first", "_end"):
-                torch.testing.assert_close(ignoring[f"randomization_{kind}{step}"], torch.ones(2).double())
+                torch.testing.assert_close(ignoring[f"randomization_{kind}{step}"].float(), torch.ones(2))
             curve = explaining[f"randomization_{kind}_curve"]
             torch.testing.assert_close(explaining[f"randomization_{kind}"], curve.mean(1))
             torch.testing.assert_close(explaining[f"randomization_{kind}_first"], curve[:, 0])
@@ -71,7 +71,7 @@ class TestMetric:
         assert guided[FIRST] > 0.9
         assert 0.5 < guided["randomization_correlation"] < 0.9
         assert guided[END] < 0.3
-        assert grad_cam[FIRST] < 0.3
+        assert grad_cam[FIRST] < guided[FIRST] - 0.3
         assert grad_cam["randomization_correlation"] < 0.3
         # Maps of different images look alike, above all where both are dark.
         assert guided["randomization_ssim_floor"] > 0.5
@@ -84,7 +84,7 @@ class TestMetric:
         scores = WeightRandomization(["classifier.6"]).score(maps, forward_pass, BATCH, method)
         floor = scores["randomization_correlation_floor"]
         torch.testing.assert_close(floor, rank_correlation(maps, others))
-        torch.testing.assert_close(scores["randomization_ssim_floor"].float(), structural_similarity(maps, others))
+        torch.testing.assert_close(scores["randomization_ssim_floor"], structural_similarity(maps, others))
         # As alike as maps of images that are really others, within what three images tell.
         assert (floor.mean() - rank_correlation(maps, maps.roll(1, 0)).mean()).abs() < 0.1
 
