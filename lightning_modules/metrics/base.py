@@ -82,8 +82,4 @@ def without_degenerate(scores: Mapping[str, Tensor], read: Tensor) -> dict[str, 
         {'score': tensor([1., nan, nan])}
     """
     shows = shows_something(read.flatten(1))
-    # A score may lie on the host, where a device has no float64.
-    return {
-        name: values.where(shows.to(values.device).view(-1, *[1] * (values.ndim - 1)), torch.nan)
-        for name, values in scores.items()
-    }
+    return {name: values.where(shows.view(-1, *[1] * (values.ndim - 1)), torch.nan) for name, values in scores.items()}

@@ -40,8 +40,8 @@ class WeightRandomization(AttributionMetric):
       method that explains it must change at once;
     - ``randomization_correlation_end``: after the last step, when all is forgotten;
     - ``randomization_correlation_floor``: how alike the maps of different images are, of the trained network. Below
-      that nothing can be asked for. The other image is the same one turned by 180 degrees, so that the floor is
-      the same however the work is split; its map is not turned back. See :class:`OtherImage`.
+      that nothing can be asked for. The other image is the same one on its side, whose map is not turned back, so that
+      the floor is the same however the work is split: see :class:`OtherImage`.
 
     A method fails the sanity check if its maps' rank correlation stays above 0.5 after the first step or after the
     last. Neither the paper nor anybody else gives a threshold: this one is ours. Where the 95 % interval over the
@@ -104,7 +104,9 @@ class WeightRandomization(AttributionMetric):
 
         def likeness(maps: Tensor) -> tuple[Tensor, Tensor]:
             """Rank correlation and SSIM with the trained network's maps, ``(N,)`` each."""
-            return rank_correlation(first, maps), structural_similarity(attribution, maps)
+            # Correlations lie on the host where a device has no float64.
+            correlation = rank_correlation(first, maps).float().to(attribution.device)
+            return correlation, structural_similarity(attribution, maps).float()
 
         floors = likeness(OtherImage(method)(forward_pass))
         by_seed = [
