@@ -228,10 +228,10 @@ class ForwardPass:
             cotangent = cotangent.to(self._attached_logits.dtype)
             return torch.autograd.grad(self._attached_logits, self.images, cotangent, retain_graph=True)[0]
 
-    def at(self, images: Tensor, target: Tensor, needs: Needs) -> ForwardPass:
-        """A pass of the same network at other images ``(M, 3, H, W)``; targets ``(M,)`` are not checked again."""
+    def at(self, images: Tensor, target: Tensor, needs: Needs, keys: Sequence[str] | None = None) -> ForwardPass:
+        """A pass of the same network at other images ``(M, 3, H, W)``; they and ``(M,)`` targets are trusted."""
         with trusted():
-            return ForwardPass(self.network, images, target, needs=needs)
+            return ForwardPass(self.network, images, target, needs=needs, keys=keys)
 
     def label(self, layer: str | None = None) -> str:
         """The call of a layer that is meant; None = the network's target layer.
