@@ -35,7 +35,7 @@ INNER_FLOORS = {
         {"loading"},
     ],
     "running": [
-        {"arithmetic", "parsing", "stopping", "synthesis_progress"},
+        {"arithmetic", "parsing", "progress", "stopping", "synthesis_progress"},
         {"folder"},
         {"starts"},
         {"cli"},

@@ -98,7 +98,8 @@ class WeightRandomization(AttributionMetric):
         return layers
 
     def n_passes(self, network: Network, methods: Sequence[AttributionMethod]) -> int:
-        return self.n_seeds * len(self.layers_of(network)) * sum(1 + method.n_passes(network) for method in methods)
+        n_evaluations = self.n_seeds * len(self.layers_of(network)) + 1  # and one of another image, for the floor
+        return n_evaluations * sum(1 + method.n_passes(network) for method in methods)
 
     def score(
         self, attribution: Tensor, forward_pass: ForwardPass, batch: Batch, method: AttributionMethod

@@ -47,7 +47,7 @@ class EvaluationProgress(pl.Callback):
         if self.passes_per_image >= MANY_PASSES and n_left:
             print(_announced(passes, n_left))
         self.began = self.clock()
-        self.next_look = self.began
+        self.next_look = self.began + SECONDS_BETWEEN_LINES
         if not pl_module.network.is_compiled:
 
             def count(module: nn.Module, images: tuple[Any, ...]) -> None:
@@ -84,24 +84,20 @@ class EvaluationProgress(pl.Callback):
         self._show(trainer)
 
     def _show(self, trainer: pl.Trainer) -> None:
-        bar, now = trainer.progress_bar_callback, self.clock()
-        if (
-            self.n_images is None
-            or not isinstance(bar, RichProgressBar)
-            or bar.progress is None
-            or now < self.next_look
-        ):
+        bar, module, now = trainer.progress_bar_callback, trainer.lightning_module, self.clock()
+        if self.n_images is None or not (isinstance(bar, RichProgressBar) and bar.progress):
             return
-        module = trainer.lightning_module
         n_in_hand = module.n_in_hand if isinstance(module, RunModule) else 0
         if bar.progress.console.is_terminal:
+            if self.n_passes and now < self.next_look:
+                return
             if self.task not in bar.progress.task_ids:
                 self.task = bar.progress.add_task("", total=self.n_images)
             description = self.text(now, n_in_hand).partition(" of ")[2].partition(" ")[2]
             bar.progress.update(self.task, completed=self.n_done, description=description)
             bar.refresh()
             self.next_look = now + SECONDS_BETWEEN_REFRESHES
-        elif now >= self.began + SECONDS_BETWEEN_LINES and self.n_done < self.n_images:
+        elif now >= self.next_look and self.n_done < self.n_images:
             print(self.text(now, n_in_hand), flush=True)
             self.next_look = now + max(SECONDS_BETWEEN_LINES, (now - self.began) / 10)
 

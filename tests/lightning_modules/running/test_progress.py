@@ -28,6 +28,7 @@ class Run:
         self.module.n_to_compute = lambda: 20
         self.bar = RichProgressBar()
         self.bar.progress = Progress(console=Console(file=io.StringIO(), force_terminal=is_terminal))
+        self.bar.refresh = lambda: None  # of Lightning's own kind of Progress
         bar = self.bar if has_bar else None
         self.trainer: Any = SimpleNamespace(
             progress_bar_callback=bar, is_global_zero=True, world_size=1, lightning_module=self.module
