@@ -39,10 +39,10 @@ INNER_FLOORS = {
         {"folder"},
         {"starts"},
         {"cli"},
-        {"description", "steps"},
+        {"description"},
         {"comparison", "demonstration", "evaluation", "packing", "prediction", "training"},
     ],
-    "results": [{"tables"}, {"report", "scores"}, {"rows"}, {"kept", "summaries"}, {"comparison"}],
+    "results": [{"tables", "statistics"}, {"report", "scores"}, {"rows"}, {"kept", "summaries"}, {"comparison"}],
 }
 # Of datamodules, likewise.
 DATA_FLOORS = [

@@ -23,7 +23,7 @@ FEWEST_RANKED = 6
 _Z = float(stats.norm.ppf((1 + LEVEL) / 2))
 _SKEW = (2 * _Z**2 + 1) / 6
 _MOST_UNITS = 2000
-_N_FLIPS = 10_000
+_N_FLIPS = 4000
 _MOST_EXACT = 14
 """Of up to so many images all ways to turn their signs are gone through."""
 
@@ -189,7 +189,7 @@ def p_of_pairs(scores: ArrayLike, n_scores: int = 1, seed: int = 0) -> np.ndarra
     do not differ, a whole image's differences might as well have the other sign; so the signs of whole images are
     turned at random, and p is the share of turns, with that of none, under which any pair is as clear.
 
-    All turns are gone through of up to 14 images, else 10,000 are drawn. Of more than 2,000 images as many sums of
+    All turns are gone through of up to 14 images, else 4,000 are drawn. Of more than 2,000 images as many sums of
     images are turned, each of images that lie apart.
 
     Args:
