@@ -90,7 +90,7 @@ def test_beside_the_progress_bar(capsys: pytest.CaptureFixture[str]) -> None:
     run.finish(5)
     (task,) = run.bar.progress.tasks  # type: ignore[union-attr]
     assert (task.completed, task.total) == (10, 20)
-    assert task.description == "images about 10 s left"
+    assert task.description == "images; about 10 s left"
     assert capsys.readouterr().out == ""
 
 
