@@ -29,8 +29,9 @@ class AttributionMetric(NamedByOptions, ABC):
     curves: tuple[str, ...] = ()
     """Names of what has several numbers for each map: columns of lists in the rows."""
 
-    lower_is_better: tuple[str, ...] = ()
-    """Those columns and curves of which less is better; of all others more is. Methods are ranked by it."""
+    lower_is_better: tuple[str, ...] | None = None
+    """Those columns and curves of which less is better; of all others more is. None = the metric does not say it, and
+    methods are not ranked by it."""
 
     def needs(self, network: Network) -> Needs:
         """What the metric reads of the pass of ``network`` that the maps explain; unless it says otherwise, the logits.

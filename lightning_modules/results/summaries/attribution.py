@@ -12,7 +12,7 @@ import pyarrow as pa
 from lightning_modules.errors import told_from
 from lightning_modules.metrics.localization import ClassDiscrimination, EnergyInBox, LocalizationError, PointingGame
 from lightning_modules.metrics.randomization import FAILING_CORRELATION, OF_SEEDS
-from lightning_modules.results.report import CURVES, SCORES, Report, image_scalars, tag
+from lightning_modules.results.report import SCORES, Report, image_scalars, tag
 from lightning_modules.results.rows.images import Rows
 from lightning_modules.results.rows.stored import codes_of, groups_of, numbers_of
 from lightning_modules.results.scores import mean_with_interval, summarize_score
@@ -50,7 +50,8 @@ def summarize_attribution(table: Rows, better: Mapping[str, str] | None = None) 
     not finite. ``failing_randomization`` names the methods whose maps hardly change when the network forgets
     everything, ``undecided_randomization`` those of which that holds under some seeds of the random weights and not
     under others. ``ranking`` has for each score of which it is known whether more is better the places of the methods,
-    see :func:`~lightning_modules.results.summaries.ranking.rank_methods`, if there are several.
+    see :func:`~lightning_modules.results.summaries.ranking.rank_methods`, if there are several; ``unranked`` names the
+    scores of which it is not.
 
     Args:
         table: The rows.
@@ -87,6 +88,7 @@ def summarize_attribution(table: Rows, better: Mapping[str, str] | None = None) 
         "methods": methods,
         "better": dict(better),
         "ranking": ranking,
+        "unranked": [name for name in _scores(methods) if name not in better],
         "failing_randomization": [method for method, of_seeds in fails.items() if of_seeds and all(of_seeds)],
         "undecided_randomization": [method for method, of_seeds in fails.items() if any(of_seeds) > all(of_seeds)],
     }
@@ -109,9 +111,7 @@ def correlations(of_method: dict[str, Any]) -> list[float]:
 def report_attribution(
     summary: dict[str, Any], has_boxes: bool | None = None, *, explains_predicted: bool = False
 ) -> Report:
-    """The report of a summary: each score of each method, and each mean curve.
-
-    A step of a curve over pixels is a percent of them; of one over layers, a layer.
+    """The report of a summary: each score of each method.
 
     Args:
         summary: See :func:`summarize_attribution`.
@@ -120,19 +120,17 @@ def report_attribution(
     """
     methods = summary["methods"]
     notes = [*_notes_of_unscored(summary, has_boxes, explains_predicted), *_sanity_notes(summary)]
+    if summary["unranked"] and len(methods) > 1:
+        notes.append(
+            f"Methods are not ranked by {', '.join(summary['unranked'])}: whether more or less of it is better is not "
+            "known. A metric says it by lower_is_better."
+        )
     scalars = image_scalars(summary)
-    curves = {}
     for method, of_method in methods.items():
         scalars[tag(SCORES, "degenerate_maps", method)] = of_method["n_degenerate"]
         for name, score in of_method["scores"].items():
             scalars[tag(SCORES, name, method)] = score["mean"]
-        for name, values in of_method["curves"].items():
-            if values:
-                over, steps = curve_steps(name, len(values))
-                curves[tag(f"{CURVES}_over_{over}", name, method)] = list(zip(steps, values))
-    return Report(
-        scalars, curves, summary, [_table(methods), *_ranking_tables(summary)] if methods else [], notes, LEGEND
-    )
+    return Report(scalars, summary, [_table(methods), *_ranking_tables(summary)] if methods else [], notes, LEGEND)
 
 
 def _table(methods: dict[str, Any]) -> Table:
@@ -140,10 +138,14 @@ def _table(methods: dict[str, Any]) -> Table:
     rows = []
     for name in _scores(methods):
         of_methods = [of_method["scores"][name] for of_method in methods.values()]
+        if not any(score["n"] for score in of_methods):
+            continue  # of which a note says why
         counts = sorted({score["n"] for score in of_methods})
         n = "-".join(f"{count:,}" for count in dict.fromkeys((counts[0], counts[-1])))
         rows.append([name, *map(mean_with_interval, of_methods), n])
-    rows.append(["maps that show nothing", *(str(of_method["n_degenerate"]) for of_method in methods.values()), ""])
+    degenerate = [of_method["n_degenerate"] for of_method in methods.values()]
+    if any(degenerate):
+        rows.append(["maps that show nothing", *map(str, degenerate), ""])
     return _readable(Table(["mean and 95 % interval of each score", *methods, "maps scored"], rows), len(methods))
 
 
@@ -233,12 +235,3 @@ def _spread(of_method: dict[str, Any]) -> str:
 
 def _scores(methods: dict[str, Any]) -> list[str]:
     return list(next(iter(methods.values()))["scores"]) if methods else []
-
-
-def curve_steps(name: str, n: int) -> tuple[str, list[int]]:
-    """What a step of the curve is, and its steps."""
-    if name == OF_SEEDS:
-        return "seeds", list(range(n))
-    if name.startswith("randomization"):
-        return "layers", list(range(n))
-    return "percent_of_pixels", [round(100 * k / max(1, n - 1)) for k in range(n)]
