@@ -90,9 +90,10 @@ class AttributionModule(EvaluationModule):
         self.columns = (*of_methods, *(name for metric in metrics for name in metric.columns))
         self.curves = [name for metric in metrics for name in metric.curves]
         _refuse_twins("model.metrics", [f"the score {name}" for name in (*self.columns, *self.curves)])
+        scored: list[AttributionMethod | AttributionMetric] = [*methods, *metrics]
         self.better = {
             name: "lower" if name in each.lower_is_better else "higher"
-            for each in (*methods, *metrics)
+            for each in scored
             if each.lower_is_better is not None
             for name in (*each.columns, *getattr(each, "curves", ()))
         }

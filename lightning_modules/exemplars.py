@@ -152,7 +152,7 @@ def _values(network: Network, wanted: Mapping[str | None, tuple[Objective, Seque
             output = output.flatten(2).mean(2)  # once for all channels
         of_units = torch.tensor(targets, device=like.device)[:, None].expand(-1, len(images))
         columns += [objective(output, target) for target in of_units]
-    return torch.stack(columns, 1).double().cpu()
+    return torch.stack(columns, 1).cpu().double()
 
 
 def settle_exemplars(

@@ -39,7 +39,7 @@ INNER_FLOORS = {
         {"folder"},
         {"starts"},
         {"cli"},
-        {"description", "steps"},
+        {"description"},
         {"comparison", "demonstration", "evaluation", "packing", "prediction", "training"},
     ],
     "results": [{"tables"}, {"report", "scores"}, {"rows"}, {"kept", "summaries"}, {"comparison"}],

@@ -60,7 +60,7 @@ def describe_images(summary: Mapping[str, Any]) -> str:
         >>> describe_images({"n_listed": 9, "n_images": 4, "n_failed": 0})
         '4 of 9 images'
         >>> describe_images({"n_images": 8, "n_failed": 0, "top1": 0.75, "balanced_acc": 0.5})
-        '8 images; accuracy top-1 75.0%, mean over classes 50.0%'
+        '8 images; accuracy top-1 75.0% (mean over classes 50.0%)'
     """
     of_all = f" of {summary['n_listed']:,}" if n_left_out(summary) else ""
     line = f"{summary['n_images']:,}{of_all} image{'s' * (summary['n_images'] != 1 or bool(of_all))}"
@@ -68,10 +68,10 @@ def describe_images(summary: Mapping[str, Any]) -> str:
         line += f", of which {summary['n_failed']:,} failed (status and error in the rows)"
     if summary.get("top1") is not None:
         line += f"; accuracy top-1 {summary['top1']:.1%}"
+        if (balanced := share(summary.get("balanced_acc"))) not in ("-", share(summary["top1"])):
+            line += f" (mean over classes {balanced})"
     if summary.get("top5") is not None:
         line += f", top-5 {summary['top5']:.1%}"
-    if (balanced := share(summary.get("balanced_acc"))) not in ("-", share(summary.get("top1"))):
-        line += f", mean over classes {balanced}"
     return line
 
 

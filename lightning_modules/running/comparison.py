@@ -85,7 +85,7 @@ def run_comparison(*, description: str | None, args: list[str] | None = None) ->
     details = [table for each in compared for table in table_of_changed(each.pairs, each.score, each.changed)]
     report = report_comparisons(summary, details, compared[0].first.told.legend)
     missing = _missing_figures(compared)
-    report = Report(report.scalars, summary, report.tables, [*report.notes, *missing], report.legend)
+    report = replace(report, notes=[*report.notes, *missing])
     out = None if options.out is None else Path(options.out).expanduser()
     if out is not None:
         command = as_typed(["python", sys.argv[0], *(sys.argv[1:] if args is None else args)])

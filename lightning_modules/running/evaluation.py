@@ -5,7 +5,6 @@ from __future__ import annotations
 import inspect
 import json
 import os
-import sys
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from pathlib import Path
@@ -30,7 +29,7 @@ from lightning_modules.results.report import describe_images, flat_settings, n_l
 from lightning_modules.results.rows.parts import done_paths, refuse_other_columns
 from lightning_modules.run_module import RunModule
 from lightning_modules.running.arithmetic import arithmetic, compute_to_float32
-from lightning_modules.running.cli import RunCLI, as_typed
+from lightning_modules.running.cli import RunCLI
 from lightning_modules.running.folder.provenance import device_names, git_commit, seeds, versions, weights_sha256
 from lightning_modules.running.folder.run_folder import RunError, RunFolder, write_text
 from lightning_modules.running.folder.writer import RunWriter
@@ -84,7 +83,6 @@ class EvaluationCLI(RunCLI):
         extra: Sequence[type[Callback]],
         defaults: Mapping[str, Any],
     ) -> None:
-        self.command = as_typed(["python", sys.argv[0], *(sys.argv[1:] if args is None else args)])
         self.description = description
         self.extra = extra
         self.defaults = dict(defaults)
@@ -167,7 +165,6 @@ class EvaluationCLI(RunCLI):
         self.model.check_data(self.datamodule)
         self.inputs = {"weights_sha256": weights_sha256(self.model.network), "data": self.datamodule.fingerprint()}
         if seeds(self.model):
-            # Those of before this was noted were other ones.
             self.inputs["random_numbers"] = GENERATOR
         if helpers := self.model.helpers:
             self.inputs["helpers_sha256"] = {name: weights_sha256(helper) for name, helper in helpers.items()}
@@ -179,8 +176,10 @@ class EvaluationCLI(RunCLI):
         fixed = run.has_rows() and not self.config["overwrite"]
         if not fixed:
             run.clear(list(paths.values()))
+        else:
+            run.refuse_other_version()
         run.remove_unfinished()
-        run.settle("config.yaml", self.settings, fixed=fixed, defaults=self.default_settings)
+        run.settle("config.yaml", self.settings, fixed=fixed)
         run.settle("inputs.json", json.dumps(self.inputs, indent=2) + "\n", fixed=fixed)
         if fixed:
             refuse_other_columns(self.writer.rows, self.model.schema)

@@ -54,8 +54,10 @@ def run_training(
         if is_first:
             run.lock()
             begun = (cli.out / "checkpoints").exists()
-            over = f"delete {cli.out}"
-            run.settle("config.yaml", cli.settings, fixed=begun, start_over=over, defaults=cli.default_settings)
+            if begun:
+                run.refuse_other_version()
+            run.settle("config.yaml", cli.settings, fixed=begun, start_over=f"delete {cli.out}")
+            run.begin_session(cli.command)
         _fit(cli)
         if is_first:
             finished = cli.out / "vgg16.pth"

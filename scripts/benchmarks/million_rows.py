@@ -30,6 +30,7 @@ from lightning_modules.results.rows.parts import done_paths
 from lightning_modules.results.rows.stored import StoredRows
 from lightning_modules.running import run_comparison
 from lightning_modules.running.folder.board import Board
+from lightning_modules.running.folder.run_folder import FORMAT
 
 SIZES = (12_000, 120_000, 1_200_000)
 N_CLASSES, ROWS_PER_PART = 1000, 8192
@@ -166,7 +167,7 @@ def _finish(run: Path, module: EvaluationModule) -> None:
     """What a run has beside its rows when it has come to its end."""
     summary = module.summarize(StoredRows(run / "results"))
     (run / "summary.json").write_text(json.dumps(summary))
-    (run / "sessions.json").write_text(json.dumps([{"ended": 0}]))
+    (run / "sessions.json").write_text(json.dumps([{"format": FORMAT, "ended": 0}]))
     (run / "inputs.json").write_text("{}")
     (run / "config.yaml").write_text("model: {}\n")
     Told.by(module.report(summary), [], "").save(run)

@@ -49,7 +49,7 @@ class Seen(NamedTuple):
     Attributes:
         label: As the batch has it, long ``(N,)``.
         ranks: The most probable classes, at most five, the first first: long ``(N, 5)``.
-        probability: Of the first, float64 ``(N,)``.
+        probability: Of the first, ``(N,)``.
         fault: What is wrong with the logits, by its number in :data:`FAULTS`: int ``(N,)``.
     """
 
@@ -62,7 +62,7 @@ class Seen(NamedTuple):
 def seen_in(logits: Tensor, batch: Batch) -> Seen:
     """What rows say of logits ``(N, n_classes)`` and of the labels of their batch."""
     best = logits.topk(min(5, logits.shape[1])).indices
-    return Seen(batch["label"], best, logits.softmax(1).double().amax(1), faults_of(logits))
+    return Seen(batch["label"], best, logits.softmax(1).amax(1), faults_of(logits))
 
 
 def image_columns(seen: Seen, batch: Batch, names: Sequence[str]) -> list[Row]:

@@ -96,7 +96,9 @@ def report_robustness(summary: dict[str, Any], remedy: str = "") -> Report:
     names = ("median_smallest_eps", "n_saturated", "n_vanished")
     scalars = image_scalars(summary) | {f"{SUMMARY}/{name}": summary[name] for name in names}
     for row in sweep:
-        numbers = {(name,): row[name] for name in ("robust_acc", "robust_acc_top5", "attack_success_rate")}
+        numbers: dict[tuple[str, ...], float | None] = {
+            (name,): row[name] for name in ("robust_acc", "robust_acc_top5", "attack_success_rate")
+        }
         numbers |= {("attack_success_rate", where): rate for where, rate in transfer_rates(row).items()}
         for method, moved in row["methods"].items():
             numbers |= {(name, method): moved[name] for name in ("rank_correlation", "top_overlap")}
