@@ -24,10 +24,10 @@ from lightning_modules.methods.explain import explain, joined_needs
 from lightning_modules.methods.gradient import GuidedBackprop
 from lightning_modules.methods.maps import shows_something
 from lightning_modules.methods.smooth_grad import SmoothGrad
-from lightning_modules.metrics.base import AttributionMetric
+from lightning_modules.metrics.base import AttributionMetric, without_degenerate
 from lightning_modules.metrics.causal import AverageDrop
 from lightning_modules.metrics.localization import EnergyInBox, PointingGame
-from lightning_modules.metrics.randomization import OF_SEEDS, WeightRandomization
+from lightning_modules.metrics.randomization import SEEDS, WeightRandomization
 from lightning_modules.metrics.sparseness import Sparseness
 from lightning_modules.networks.class_names import find_target
 from lightning_modules.networks.loading import load_network
@@ -90,13 +90,16 @@ class AttributionModule(EvaluationModule):
         self.columns = (*of_methods, *(name for metric in metrics for name in metric.columns))
         self.curves = [name for metric in metrics for name in metric.curves]
         _refuse_twins("model.metrics", [f"the score {name}" for name in (*self.columns, *self.curves)])
+        neutral = {name for metric in metrics for name in metric.neutral}
+        self.better: dict[str, str] = {}
+        self.unranked: list[str] = []  # by which methods would be, if it were known which are better
         scored: list[AttributionMethod | AttributionMetric] = [*methods, *metrics]
-        self.better = {
-            name: "lower" if name in each.lower_is_better else "higher"
-            for each in scored
-            if each.lower_is_better is not None
-            for name in (*each.columns, *getattr(each, "curves", ()))
-        }
+        for each in scored:
+            names = [name for name in (*each.columns, *getattr(each, "curves", ())) if name not in neutral]
+            if each.lower_is_better is None:
+                self.unranked += names
+            else:
+                self.better |= {name: "lower" if name in each.lower_is_better else "higher" for name in names}
 
     @property
     def schema(self) -> pa.Schema:
@@ -155,7 +158,7 @@ class AttributionModule(EvaluationModule):
         """What the rows say of a batch's maps: N values for each column, NaN where there is none."""
         columns = {"degenerate": ~shows_something(attribution.flatten(1))} | method.told(attribution, forward_pass)
         for metric in self.metrics:
-            columns |= metric.score(attribution, forward_pass, batch, method)
+            columns |= without_degenerate(metric.score(attribution, forward_pass, batch, method), attribution)
         return columns
 
     def _targets(self, batch: Batch) -> Tensor | int | None:
@@ -167,15 +170,20 @@ class AttributionModule(EvaluationModule):
         return batch["label"].clamp(0, len(self.network.class_names) - 1)
 
     def summarize(self, table: Rows) -> dict[str, Any]:
-        return summarize_attribution(table, self.better)
+        return {**summarize_attribution(table, self.better), "unranked": self.unranked}
 
     def report(self, summary: dict[str, Any]) -> Report:
         report = report_attribution(summary, self.has_boxes, explains_predicted=self.target == "predicted")
-        if not self.has_default_metrics or self.has_boxes is not False:
-            return report
-        named, of_boxes = (" and ".join(map(repr, of)) for of in (self.metrics, _default_metrics(True)))
-        note = f"There are no boxes, so the scores are {named}. With --data.boxes they are {of_boxes}."
-        return replace(report, notes=[note, *report.notes])
+        notes = list(report.notes)
+        if self.has_default_metrics and self.has_boxes is False:
+            named, of_boxes = (" and ".join(map(repr, of)) for of in (self.metrics, _default_metrics(True)))
+            notes.append(f"There are no boxes, so the scores are {named}. With --data.boxes they are {of_boxes}.")
+        if self.unranked and len(self.methods) > 1:
+            notes.append(
+                f"Methods are not ranked by {', '.join(self.unranked)}: whether more or less of it is better is not "
+                "known. A metric says it by lower_is_better."
+            )
+        return replace(report, notes=notes)
 
     def run_figures(self, summary: dict[str, Any], run: Path) -> Iterator[tuple[str, Figure]]:
         """The methods' scores side by side, and their curves."""
@@ -192,7 +200,7 @@ class AttributionModule(EvaluationModule):
                 continue
             score = name.removesuffix("_curve")
             title = score.replace("_", " ") + (f" ({self.better[name]} is better)" if name in self.better else "")
-            if randomization and name == OF_SEEDS:
+            if randomization and name in SEEDS.values():
                 seeds = [str(randomization.seed + k) for k in range(randomization.n_seeds)]
                 yield name, curves_figure(curves, title, "seed of the random weights", likeness, seeds)
             elif randomization and name.startswith("randomization"):

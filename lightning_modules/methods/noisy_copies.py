@@ -51,6 +51,7 @@ class NoisyCopies(AttributionMethod):
         self.max_batch = max_batch
         self.seed = seed
         self.method = method
+        self.sign = (method or Saliency()).sign
 
     def needs(self, network: Network) -> Needs:
         (self.method or Saliency()).needs(network)  # refuses what cannot be, before the first batch

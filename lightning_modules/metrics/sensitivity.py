@@ -27,7 +27,7 @@ class SensitivityMax(AttributionMetric):
     all copies of an image, so what is measured is the change of the image alone. The copies follow from the seed and
     the image's key. The maps are made anew, so this costs what the method does, ``n_samples`` times.
 
-    NaN where the map is constant or not finite, or one of the others is not finite.
+    NaN also where the map of a copy is not finite.
 
     Args:
         n_samples: Copies of each image, at least 1; Captum's default.

@@ -42,7 +42,7 @@ def attribution() -> list[Table]:
     places = {name: {"mean": 0.5, "best_place": 1, "worst_place": 2} for name in methods}
     ranking = {name: {"better": "higher", "n": 2, "methods": places} for name in names}
     summary = {**COUNTS, "top1": 1.0, "top5": 1.0, "methods": methods, "ranking": ranking}
-    report = report_attribution(summary | {"failing_randomization": [], "unranked": [], "undecided_randomization": []})
+    report = report_attribution(summary | {"failing_randomization": [], "undecided_randomization": []})
     assert report.legend
     return list(report.tables)
 
