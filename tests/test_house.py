@@ -27,7 +27,7 @@ FLOORS = [
 INNER_FLOORS = {
     "networks": [
         {"enabled", "libraries", "class_names"},
-        {"class_files", "compiling", "outputs"},
+        {"class_files", "compiling", "inputs", "outputs"},
         {"observed"},
         {"network"},
         {"making", "weights"},

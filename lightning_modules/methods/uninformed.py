@@ -118,7 +118,7 @@ class OtherImage(UninformedMethod):
 
     def __call__(self, forward_pass: ForwardPass) -> Tensor:
         method = self.method or GradCAM()
-        network, images = forward_pass.network, forward_pass.images.detach()
+        images = forward_pass.images.detach()
         turned = images.rot90(1 if images.shape[2] == images.shape[3] else 2, (2, 3))
-        keys, needs = [f"{key} turned" for key in forward_pass.keys], method.needs(network)
-        return method(ForwardPass(network, turned, forward_pass.target, needs=needs, keys=keys, check_target=False))
+        keys, needs = [f"{key} turned" for key in forward_pass.keys], method.needs(forward_pass.network)
+        return method(forward_pass.at(turned, forward_pass.target, needs, keys))
