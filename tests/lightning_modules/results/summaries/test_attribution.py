@@ -43,7 +43,7 @@ def table(module: AttributionModule) -> pa.Table:
 def test_scores_of_each_method(module: AttributionModule) -> None:
     summary = summarize_attribution(table(module))
     assert (summary["n_images"], summary["n_failed"], summary["top1"]) == (4, 1, 1.0)
-    assert list(summary["methods"]) == ["Saliency"]
+    assert list(summary["methods"]) == ["GradCAM", "Saliency"]
     of_saliency = summary["methods"]["Saliency"]
     energy = of_saliency["scores"]["energy_in_box"]
     assert energy["n"] == 3
@@ -157,7 +157,7 @@ def test_figures_of_the_run(module: AttributionModule, tmp_path: Path) -> None:
     ]
     (axes,) = figures["randomization_correlation_curve"].axes
     assert [label.get_text() for label in axes.get_xticklabels()] == ["classifier.6", "features.28"]
-    assert [line.get_label() for line in axes.lines] == ["Saliency"]
+    assert [line.get_label() for line in axes.lines] == ["GradCAM", "Saliency"]
     assert axes.lines[1].get_ydata().tolist() == pytest.approx([0.9, 0.8])
     assert dict(module.run_figures(module.summarize(table(module).slice(6)), tmp_path)) == {}
 
