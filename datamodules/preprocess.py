@@ -1,136 +1,19 @@
-"""One file -> one RGB image -> one tensor of pixels, or an error that says what is wrong with the file."""
+"""From an RGB image to what a network sees of it."""
 
 from __future__ import annotations
 
-import io
-import os
-import stat
-import warnings
 from dataclasses import dataclass
-from typing import NamedTuple
 
-from PIL import Image, ImageFile
+import numpy as np
+import torch
+from PIL import Image
 from torch import Tensor
 from torchvision.transforms import functional as F
 from torchvision.transforms.functional import InterpolationMode, pil_modes_mapping
 
-from datamodules.batch import INTERPOLATIONS, LONGEST_SIDE, UPRIGHT, pixels_of
+from datamodules.batch import INTERPOLATIONS, LONGEST_SIDE, pixels_of
 from datamodules.errors import DataError
-from datamodules.errors import DecodingError as DecodingError
-from datamodules.reading.bit_depths import to_rgb
-from datamodules.reading.formats import LONGEST_BEGINNING, is_raw, openable, remedy
-from datamodules.reading.orientation import orientation_of, turned, turned_by_pillow
-
-MAX_PIXELS = 100_000_000
-"""Larger images are refused before they are decoded: a small file can hold an image that fills the memory."""
-
-
-class Decoded(NamedTuple):
-    """An image, and what its file says of it beside the pixels.
-
-    Attributes:
-        image: RGB, 8 bits a channel.
-        orientation: The EXIF orientation that the file asks for, 1 to 8; 1 = as it lies there.
-        is_turned: Whether the image was turned so.
-        doubt: Why its pixels may be others than meant; None = there is no reason.
-    """
-
-    image: Image.Image
-    orientation: int
-    is_turned: bool
-    doubt: str | None
-
-
-def read_image(source: str | os.PathLike[str] | bytes, exif_orientation: bool = False, name: str = "") -> Decoded:
-    """Decodes a file, or a file's content, to an RGB image, as torchvision's loader does (``.convert("RGB")``).
-
-    The content decides the format, not the file's name. Transparency is dropped; of an animation the first frame is
-    taken. Where torchvision's loader would saturate pixels of more than 8 bits, or take a byte that tells little, they
-    are scaled by the range that the file names; see :func:`~datamodules.reading.bit_depths.to_rgb`.
-
-    Args:
-        source: The file, or its content.
-        exif_orientation: Whether an image is turned as its EXIF orientation asks. It is not in published ImageNet
-            numbers. Pillow, and so torchvision's loader, turns TIFFs in any case.
-        name: What a content is called, which says what to do about it if it is no image that can be read.
-
-    Raises:
-        DecodingError: If the file cannot be read or decoded, is larger than ``MAX_PIXELS``, or has pixels whose range
-            is unknown: signed, floating-point, or of 32 bits.
-    """
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # about broken EXIF and transparent palettes, which do not matter here
-            if not isinstance(source, bytes) and _would_wait(source):
-                raise DecodingError("a pipe, socket or device, not a file")
-            if not isinstance(source, bytes) and is_raw(os.fspath(source)):
-                raise DecodingError(remedy(os.fspath(source)))
-            openable()  # all that Pillow has, and its plugins
-            with Image.open(io.BytesIO(source) if isinstance(source, bytes) else source) as image:
-                if image.width * image.height > MAX_PIXELS:
-                    raise DecodingError(f"{image.width} × {image.height} pixels are more than {MAX_PIXELS:,}")
-                return _decoded(image, exif_orientation)
-    except DecodingError:
-        raise
-    except Image.UnidentifiedImageError as error:
-        raise DecodingError(_why_unknown(source, name)) from error
-    except OSError as error:
-        raise DecodingError(error.strerror or str(error)) from error
-    except Exception as error:  # Pillow's plugins raise nearly anything on damaged files
-        raise DecodingError(f"cannot be decoded: {type(error).__name__}: {error}") from error
-
-
-def decode_image(source: str | os.PathLike[str] | bytes, exif_orientation: bool = False) -> Image.Image:
-    """The RGB image alone of what :func:`read_image` gives.
-
-    Raises:
-        DecodingError: As :func:`read_image`; names the file.
-
-    Example:
-        >>> content = io.BytesIO()
-        >>> Image.new("L", (4, 3)).save(content, "PNG")
-        >>> decode_image(content.getvalue()).mode
-        'RGB'
-    """
-    try:
-        return read_image(source, exif_orientation).image
-    except DecodingError as error:
-        if isinstance(source, bytes):
-            raise
-        raise DecodingError(f"{os.fspath(source)}: {error}") from error
-
-
-def _decoded(image: ImageFile.ImageFile, exif_orientation: bool) -> Decoded:
-    of_tiff = turned_by_pillow(image)  # known before it is loaded, and gone afterwards
-    rgb, doubt = to_rgb(image)
-    if of_tiff != UPRIGHT:
-        return Decoded(rgb, of_tiff, True, doubt)
-    orientation = orientation_of(image)
-    is_turned = exif_orientation and orientation != UPRIGHT
-    return Decoded(turned(rgb, orientation) if is_turned else rgb, orientation, is_turned, doubt)
-
-
-def _would_wait(source: str | os.PathLike[str]) -> bool:
-    """Whether it is something that may be read forever; folders fail by themselves."""
-    mode = os.stat(source).st_mode
-    return not (stat.S_ISREG(mode) or stat.S_ISDIR(mode))
-
-
-def _why_unknown(source: str | os.PathLike[str] | bytes, name: str) -> str:
-    """What to say of a file, or a content, in which Pillow finds no image."""
-    if isinstance(source, bytes):
-        head = source[:LONGEST_BEGINNING]
-    else:
-        name = os.fspath(source)
-        with open(source, "rb") as file:
-            head = file.read(LONGEST_BEGINNING)
-    if head.startswith((b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")):
-        return (
-            "a TIFF that is damaged, or whose pixels are of a kind that is not read; save it as grey or RGB, with 8 or "
-            "16 bits a channel"
-        )
-    return remedy(name, head) or "not an image in a known format" if head else "the file is empty"
-
+from datamodules.images.decode import MAX_PIXELS
 
 _REACH = 5
 """Pixels beyond a point, and one for rounding, that the widest of them looks at where an image is enlarged."""
@@ -174,7 +57,9 @@ class Preprocess:
 
     def levels(self, image: Image.Image) -> Tensor:
         """RGB image -> uint8 ``(3, input_size, input_size)``: the same before it is divided by 255."""
-        return F.pil_to_tensor(F.center_crop(self._resize(image), [self.input_size]))
+        # By numpy: PyTorch would start threads of its own in each thread that reads.
+        pixels = np.asarray(F.center_crop(self._resize(image), [self.input_size]))
+        return torch.from_numpy(np.ascontiguousarray(pixels.transpose(2, 0, 1)))
 
     @property
     def mode(self) -> InterpolationMode:

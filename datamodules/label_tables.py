@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from datamodules.errors import DataError
-from datamodules.reading.formats import extension_of, image_extensions
+from datamodules.images.formats import extension_of, image_extensions
 
 _PATH_COLUMNS = (
     *("path", "file_path", "filepath", "relative_path", "file", "filename", "file_name", "image", "image_path"),

@@ -15,8 +15,8 @@ from scipy.io import loadmat
 
 from datamodules.classes import AmbiguousClassError, ClassTable, UnknownClassError, composed
 from datamodules.errors import DataError, some
-from datamodules.reading.formats import extension_of, image_extensions
-from datamodules.sources.label_tables import read_text, table_of
+from datamodules.images.formats import extension_of, image_extensions
+from datamodules.label_tables import read_text, table_of
 
 _WNID = re.compile("n[0-9]{8}")
 

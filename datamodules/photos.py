@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from functools import cached_property
+from functools import cached_property, partial
 from pathlib import Path
 from typing import Any
 
@@ -12,11 +12,10 @@ import torch
 
 from datamodules.batch import Batch
 from datamodules.errors import DataError
-from datamodules.reading.decoding import Preprocess
-from datamodules.reading.samples import SampleReader
-from datamodules.reading.workers import default_workers
-from datamodules.sources.folder import FolderListing, ImageDataset, list_folder
-from datamodules.sources.listing import Share
+from datamodules.folder import FolderSource, list_folder
+from datamodules.loader import ThreadedLoader, default_workers
+from datamodules.preprocess import Preprocess
+from datamodules.reader import SampleReader, collate
 
 
 class PhotoFolder:
@@ -26,7 +25,7 @@ class PhotoFolder:
         root: The folder, which is listed when it is first asked for.
         option: What messages call it.
         preprocess: What a network sees of an image.
-        num_workers: Processes that read images; 0 = this one, None = as many as there are CPUs, at most 8.
+        num_workers: Threads that read images; 0 = the main one, None = as many as there are CPUs, at most 8.
         exif_orientation: Whether images are turned as their EXIF orientation asks.
     """
 
@@ -47,24 +46,24 @@ class PhotoFolder:
         self.num_workers = default_workers() if num_workers is None else num_workers
 
     @cached_property
-    def listing(self) -> FolderListing:
+    def source(self) -> FolderSource:
         try:
-            listing = list_folder(self.root)
+            source = list_folder(self.root)
         except DataError as error:
             raise DataError(f"{self.option}: {error}") from error
-        listing.tell(self.root)
-        return listing
+        source.log_notes(self.root)
+        return source
 
     def __len__(self) -> int:
-        return len(self.listing)
+        return len(self.source)
 
     def fingerprint(self) -> dict[str, Any]:
-        return self.listing.fingerprint()
+        return self.source.fingerprint()
 
     def batches(self) -> Iterable[Batch]:
-        is_pinned = torch.cuda.is_available()
-        options = {"batch_size": self.batch_size, "num_workers": self.num_workers, "pin_memory": is_pinned}
-        return self.listing.loader(self.reader, Share(), options)  # type: ignore[arg-type]
+        read = partial(self.source.read, reader=self.reader)
+        pin = torch.cuda.is_available()
+        return ThreadedLoader(read, range(len(self)), self.batch_size, self.num_workers, collate, pin)
 
     def pixels(self, index: int) -> np.ndarray:
         """What a network sees of a photo that could be read, uint8 ``(H, W, 3)``.
@@ -72,7 +71,7 @@ class PhotoFolder:
         Raises:
             DataError: If it cannot be read any more.
         """
-        sample = ImageDataset(self.listing, self.reader)[index]
+        sample = self.source.read(index, self.reader)
         if "failed" in sample:
             path, error = sample["failed"]
             raise DataError(f"{self.option}: {path} cannot be read any more: {error}.")

@@ -13,9 +13,9 @@ from typing import Any
 
 import pyarrow as pa
 
-from datamodules.errors import DataError, some
-from datamodules.reading.formats import begins_as_image, extension_of, image_extensions, is_something_else
-from datamodules.reading.samples import printable
+from datamodules.errors import DataError, printable, some
+from datamodules.images.formats import begins_as_image, extension_of, image_extensions, is_something_else
+from datamodules.source import each_name
 
 _CHUNK = 1 << 12
 """So many names at most are Python objects at a time: a million of them would take a hundred megabytes."""
@@ -123,12 +123,6 @@ def class_folders(root: Path) -> list[str]:
     """Names of the folders in ``root``, sorted; hidden ones and the system's are left out."""
     with os.scandir(root) as entries:
         return sorted(entry.name for entry in entries if _is_folder(entry) and not is_of_the_system(entry.name))
-
-
-def each_name(names: pa.Array) -> Iterator[bytes]:
-    """The names as Python objects, of which few are there at a time."""
-    for start in range(0, len(names), _CHUNK):
-        yield from names.slice(start, _CHUNK).to_pylist()
 
 
 def hash_files(root: Path, extension: str) -> tuple[int, str]:

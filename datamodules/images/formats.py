@@ -13,36 +13,41 @@ from mimetypes import MimeTypes
 
 from PIL import Image
 
+# Pillow warns of broken EXIF, transparent palettes and large images. Once for all: a filter that comes and goes is
+# not safe between threads.
+warnings.filterwarnings("ignore", module=r"PIL\.")
+
 _PLUGINS: dict[str, Callable[[], object]] = {
     "pillow_heif": lambda: import_module("pillow_heif").register_heif_opener(),
     "pillow_jxl": lambda: import_module("pillow_jxl"),
 }
 """Packages by which Pillow opens further formats."""
 
-_NO_PIXELS = frozenset(("BUFR", "EPS", "GRIB", "HDF5", "MPEG", "WMF"))
-"""Formats that Pillow only recognizes, or draws by a program that it starts."""
+_NO_PIXELS = frozenset(("BUFR", "EPS", "GRIB", "HDF5", "MPEG", "WMF", "PDF", "PALM"))
+"""Formats that Pillow only recognizes, draws by a program that it starts, or only writes."""
 
-_HEIF = "HEIF cannot be read here: pip install pillow-heif"
-_JXL = "JPEG XL cannot be read here: pip install pillow-jxl-plugin"
-_RAW = "a camera's raw file, of which only the preview could be read; develop it and save it as TIFF or PNG"
-_VECTORS = "a drawing without pixels; save it as PNG"
-_RADIANCE = "radiance without a known range; map its tones and save it as TIFF or PNG"
+_WITHOUT_BEGINNING = frozenset(("IM", "IMT", "IPTC", "PCD", "SPIDER", "TGA"))
+"""Formats that would take nearly any file, so that only a name tells them."""
+
 _RAW_EXTENSIONS = (
     *(".3fr", ".arw", ".cr2", ".cr3", ".dcr", ".dng", ".erf", ".iiq", ".kdc", ".mef", ".mrw", ".nef", ".nrw", ".orf"),
     *(".pef", ".raf", ".raw", ".rw2", ".rwl", ".sr2", ".srf", ".srw", ".x3f"),
 )
 
-UNREADABLE: dict[str, str] = {
-    **dict.fromkeys((".heic", ".heics", ".heif", ".heifs", ".hif"), _HEIF),
-    ".jxl": _JXL,
-    **dict.fromkeys((".avif", ".avifs"), "AVIF cannot be read by this Pillow: pip install --upgrade pillow"),
-    **dict.fromkeys((".jxr", ".wdp", ".hdp"), "JPEG XR cannot be read; save it as TIFF or PNG"),
-    **dict.fromkeys(_RAW_EXTENSIONS, _RAW),
-    **dict.fromkeys((".svg", ".svgz", ".eps", ".ps", ".ai", ".wmf", ".emf"), _VECTORS),
-    **dict.fromkeys((".exr", ".hdr"), _RADIANCE),
-    ".xcf": "GIMP's own format; export it as PNG",
-    ".dcm": "DICOM cannot be read; save the image as TIFF or PNG of 8 or 16 bits",
+_REMEDIES: dict[tuple[str, ...], str] = {
+    (".heic", ".heics", ".heif", ".heifs", ".hif"): "HEIF cannot be read here: pip install pillow-heif",
+    (".jxl",): "JPEG XL cannot be read here: pip install pillow-jxl-plugin",
+    (".avif", ".avifs"): "AVIF cannot be read by this Pillow: pip install --upgrade pillow",
+    (".jxr", ".wdp", ".hdp"): "JPEG XR cannot be read; save it as TIFF or PNG",
+    _RAW_EXTENSIONS: "a camera's raw file, of which only the preview could be read; develop it and save it as TIFF or "
+    "PNG",
+    (".svg", ".svgz", ".eps", ".ps", ".ai", ".wmf", ".emf"): "a drawing without pixels; save it as PNG",
+    (".exr", ".hdr"): "radiance without a known range; map its tones and save it as TIFF or PNG",
+    (".xcf",): "GIMP's own format; export it as PNG",
+    (".dcm",): "DICOM cannot be read; save the image as TIFF or PNG of 8 or 16 bits",
 }
+
+UNREADABLE = {extension: text for extensions, text in _REMEDIES.items() for extension in extensions}
 """Extensions of images -> what to do about them where Pillow cannot open them."""
 
 _BEGINNINGS: tuple[tuple[int, bytes, str], ...] = (
@@ -69,10 +74,8 @@ def openable() -> frozenset[str]:
     for name, register in _PLUGINS.items():
         if find_spec(name):
             register()
-    Image.init()
-    formats = {name for name in Image.OPEN if name not in _NO_PIXELS} | {"MPO"}  # which the plugin of JPEG opens
-    found = {extension for extension, name in Image.registered_extensions().items() if name in formats}
-    return frozenset(found - {*_RAW_EXTENSIONS})
+    found = Image.registered_extensions()  # which loads all that Pillow has
+    return frozenset({extension for extension, name in found.items() if name not in _NO_PIXELS} - {*_RAW_EXTENSIONS})
 
 
 @functools.cache
@@ -102,18 +105,8 @@ def begins_as_image(path: str | bytes | os.PathLike[str]) -> bool:
     """Whether a file begins as an image does, whatever it is called; False too if it cannot be read."""
     try:
         with open(path, "rb") as file:
-            head = file.read(LONGEST_BEGINNING)
-            if _kind(head):
-                return True
-            if not any(accept(head) for _, accept in _formats().values()):
-                return False
-            file.seek(0)
-            with warnings.catch_warnings():
-                warnings.simplefilter("ignore")
-                # Two letters begin many a text too: the whole header has to be that of an image.
-                with Image.open(file, formats=list(_formats())):
-                    return True
-    except Exception:  # Pillow's plugins raise nearly anything
+            return bool(_extension_by_content(file))
+    except OSError:
         return False
 
 
@@ -124,16 +117,7 @@ def extension_by_content(content: bytes) -> str:
         >>> extension_by_content(b"gimp xcf v011")
         '.xcf'
     """
-    if kind := _kind(content[:LONGEST_BEGINNING]):
-        return kind
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")
-            with Image.open(io.BytesIO(content), formats=list(_formats())) as image:
-                found = "JPEG" if image.format == "MPO" else image.format
-    except Exception:  # Pillow's plugins raise nearly anything
-        return ""
-    return next((extension for extension, name in Image.registered_extensions().items() if name == found), "")
+    return _extension_by_content(io.BytesIO(content))
 
 
 def is_raw(name: str | bytes) -> bool:
@@ -152,17 +136,26 @@ def remedy(name: str | bytes, head: bytes = b"") -> str | None:
         >>> remedy("cat.SVG")
         'a drawing without pixels; save it as PNG'
     """
-    extension = _kind(head) or extension_of(name)
+    extension = _known_beginning(head) or extension_of(name)
     return None if extension in openable() else UNREADABLE.get(extension)
 
 
-def _kind(head: bytes) -> str:
+def _extension_by_content(file: io.IOBase) -> str:
+    """The extension for a file by its header; its first letters alone may begin a text too."""
+    openable()
+    if known := _known_beginning(file.read(LONGEST_BEGINNING)):
+        return known
+    file.seek(0)
+    try:
+        with Image.open(file) as image:  # type: ignore[arg-type]
+            found = "JPEG" if image.format == "MPO" else image.format
+    except Exception:  # Pillow's plugins raise nearly anything
+        return ""
+    if found in _NO_PIXELS | _WITHOUT_BEGINNING:
+        return ""
+    return next((extension for extension, name in Image.registered_extensions().items() if name == found), "")
+
+
+def _known_beginning(head: bytes) -> str:
     """The extension that a file of these first bytes should have; "" = not known by them."""
     return next((kind for place, begin, kind in _BEGINNINGS if head[place:].startswith(begin)), "")
-
-
-@functools.cache
-def _formats() -> dict[str, tuple]:
-    """Those of Pillow's formats that are known by how a file begins; the others would take anything."""
-    openable()
-    return {name: opener for name, opener in Image.OPEN.items() if opener[1] and name not in _NO_PIXELS}
