@@ -213,3 +213,7 @@ class EvaluationData(Protocol):
 
     def fingerprint(self) -> dict[str, Any]:
         """What tells the images to be tested from others; can be written as JSON."""
+
+    @property
+    def n_listed(self) -> int | None:
+        """How many images testing is of, also those that are done or that a limit leaves out; None = not counted."""

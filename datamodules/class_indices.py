@@ -111,6 +111,11 @@ class ClassIndexDataModule(pl.LightningDataModule):
         self._read_done, self.limit = read_done, limit
         return True
 
+    @property
+    def n_listed(self) -> int:
+        """How many images are to be made, also those that are done or that a limit leaves out."""
+        return len(self.items)
+
     def fingerprint(self) -> dict[str, Any]:
         """What tells the images to be made from others, beyond the options, which name them."""
         found: dict[str, Any] = {"n_images": len(self.items)}

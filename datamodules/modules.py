@@ -28,7 +28,7 @@ from datamodules.labels import label_file
 from datamodules.loader import MARKS, CopiedAhead, CudaCopies, ThreadedLoader, default_workers, lethal, marked
 from datamodules.preprocess import Preprocess
 from datamodules.reader import Failure, Sample, SampleReader, collate
-from datamodules.source import ListingOptions, Source, each_name, first_batches
+from datamodules.source import ListingOptions, Source, each_name
 from datamodules.subset import Subset
 from datamodules.tar import TarSource
 from datamodules.walk import class_folders, hash_files, holds_images
@@ -224,15 +224,13 @@ class ImageFolderDataModule(BytesDataModule):
         return self.boxes is not None or self._list().may_have_boxes
 
     @property
-    def n_images(self) -> int:
-        """How many images are to be tested in all, whether they have rows already or not."""
+    def n_listed(self) -> int:
+        """How many images testing is of, also those that are done or that a limit leaves out."""
         return len(self._list())
 
-    def n_limited(self, world: int = 1) -> int:
-        """How many of them ``world`` processes test together, if ``limit_test_batches`` limits them."""
-        return sum(
-            first_batches(len(range(rank, self.n_images, world)), self.batch_size, self._limit) for rank in range(world)
-        )
+    def n_left(self, rank: int, world: int) -> int:
+        """How many images the process of a number is to test among ``world``, once the module is set up."""
+        return len(self.source.todo(rank, world, self.batch_size, self._limit))
 
     def fingerprint(self) -> dict[str, Any]:
         """What tells the images to be tested, and the files of their boxes, from others: counts and hashes of names."""

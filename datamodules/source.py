@@ -63,7 +63,7 @@ class Source(ABC):
             the kind needs to find it.
         facts: What the kind has to know of all images, in terms of JSON.
         notes: What was left out or had to be decided, in sentences without their full stops.
-        n_listed: How many images there were before some were chosen.
+        n_found: How many images there were before some were chosen.
         file: Where :meth:`save` wrote it. Such a one is mapped into memory, which all processes share, and is pickled
             as its file's name.
     """
@@ -74,7 +74,7 @@ class Source(ABC):
     table: pa.Table
     facts: dict[str, Any]
     notes: tuple[str, ...] = ()
-    n_listed: int = 0
+    n_found: int = 0
     file: Path | None = None
 
     @classmethod
@@ -115,7 +115,7 @@ class Source(ABC):
             DataError: If there are none, or they cannot be used.
         """
         source = cls.list_images(root, options)
-        return replace(source, n_listed=len(source)).chosen(options.subset)
+        return replace(source, n_found=len(source)).chosen(options.subset)
 
     @classmethod
     def make(
@@ -231,7 +231,7 @@ class Source(ABC):
 
     def save(self, file: Path) -> None:
         """Writes an Arrow file, which is either whole or not there."""
-        facts = json.dumps({"kind": self.kind, "facts": self.facts, "n_listed": self.n_listed})
+        facts = json.dumps({"kind": self.kind, "facts": self.facts, "n_found": self.n_found})
         # In one piece: several could not be mapped as one array.
         table = self.table.combine_chunks().replace_schema_metadata({"source": facts})
         with (
@@ -247,7 +247,7 @@ class Source(ABC):
         table = pa.ipc.open_file(pa.memory_map(str(file))).read_all()
         found = json.loads(table.schema.metadata[b"source"])
         kind = next(each for each in (cls, *cls.__subclasses__()) if getattr(each, "kind", "") == found["kind"])
-        return kind(table, found["facts"], n_listed=found["n_listed"], file=file)
+        return kind(table, found["facts"], n_found=found["n_found"], file=file)
 
 
 class Paths(Sequence[str]):

@@ -167,7 +167,7 @@ def _earlier_index(earlier: Path | None, shards: list[list[Any]]) -> pa.Table | 
         source = Source.load(earlier)
     except (OSError, pa.ArrowException, LookupError, ValueError, StopIteration):
         return None
-    if source.kind != TarSource.kind or source.facts["shards"] != shards or source.n_listed != len(source):
+    if source.kind != TarSource.kind or source.facts["shards"] != shards or source.n_found != len(source):
         return None
     # In memory of its own: the file is about to be written anew.
     table = source.table.select([*_SCHEMA.names[1:], "base"]).rename_columns([*_SCHEMA.names[1:], "path"])

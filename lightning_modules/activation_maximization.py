@@ -287,6 +287,11 @@ class ActivationMaximizationModule(RunModule):
 
         return Watch(growths, tell)
 
+    @property
+    def n_listed(self) -> int | None:
+        n_units = super().n_listed
+        return None if n_units is None else n_units * len(self.variants)
+
     def summarize(self, table: Rows) -> dict[str, Any]:
         judges = {judge.name: {"n_classes": judge.n_classes, "had_part": judge.had_part} for judge in self.judges}
         return summarize_synthesis(table, judges, self.variants)

@@ -1,4 +1,4 @@
-"""What may be spared where tensors lie on the host: their values can be looked at, and no device is waited for."""
+"""What may be spared on the host, where no device is waited for; and what some devices leave to it."""
 
 from __future__ import annotations
 
@@ -11,6 +11,16 @@ from torch import Tensor
 def lies_on_host(tensor: Tensor) -> bool:
     """Whether a look at the tensor's values waits for nothing."""
     return tensor.device.type == "cpu"
+
+
+def has_float64(tensor: Tensor) -> bool:
+    """Whether its device computes in float64, which Apple's GPU does not."""
+    return tensor.device.type != "mps"
+
+
+def where_float64_is(tensor: Tensor) -> Tensor:
+    """The tensor, or a copy on the host, if its device has no float64. What is made of it lies there too."""
+    return tensor if has_float64(tensor) else tensor.cpu()
 
 
 def in_parts(*of_images: Tensor) -> Iterator[tuple[Tensor, ...]]:
@@ -39,4 +49,4 @@ def replaced(images: Tensor, is_replaced: Tensor, by: Tensor | float) -> Tensor:
     """
     if lies_on_host(images) and not is_replaced.any():
         return images
-    return torch.where(is_replaced.view(-1, 1, 1, 1), by, images)
+    return torch.where(is_replaced.to(images.device).view(-1, 1, 1, 1), by, images)

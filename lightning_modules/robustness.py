@@ -31,7 +31,7 @@ from lightning_modules.evaluation import EvaluationModule
 from lightning_modules.figures.robustness import accuracy_figure
 from lightning_modules.gradients.forward_pass import ForwardPass
 from lightning_modules.gradients.needs import Needs
-from lightning_modules.host import replaced
+from lightning_modules.host import replaced, where_float64_is
 from lightning_modules.judging import load_victims, show_to, tell_of
 from lightning_modules.methods.base import AttributionMethod
 from lightning_modules.methods.cam import GradCAM
@@ -154,11 +154,11 @@ class RobustnessModule(EvaluationModule):
 
     def _possible_targets(self) -> list[int]:
         """The classes that may be attacked, as far as it is known before images are read."""
-        listing = getattr(self.trainer.datamodule, "listing", None)  # type: ignore[attr-defined]
+        source = getattr(self.trainer.datamodule, "source", None)  # type: ignore[attr-defined]
         if isinstance(self.target, int):
             return [self.target]
-        if self.target == "label" and getattr(listing, "is_counted", False):
-            return np.unique(listing.labels).tolist()  # type: ignore[union-attr]
+        if self.target == "label" and source is not None:
+            return np.unique(source.labels).tolist()
         return list(range(len(self.network.class_names)))
 
     def bytes_kept(self) -> dict[str, int]:
@@ -177,7 +177,7 @@ class RobustnessModule(EvaluationModule):
         batch = {**batch, "image": images}
         clean, explained, target, (adversarial, vanished) = self._attack(batch)
         rankings = {name: Ranking(attribution) for name, attribution in clean.maps.items()}
-        nothing = torch.zeros(len(images), dtype=torch.float64, device=images.device)
+        nothing = torch.zeros(len(images), device=images.device)
         evaluated, seen = [clean], [images]
         measured = [self._measured(clean, batch, target, Distances(nothing, nothing, are_in_range(images)), {})]
         moved = distances_of(self.attack, images, adversarial, self.eps)
@@ -250,9 +250,10 @@ class RobustnessModule(EvaluationModule):
         """What the network says of the attacked images in 8 bits, and how far they are from the clean ones then."""
         rounded = pixels_of(in_bytes(attacked)).to(images.dtype)
         logits = ForwardPass(self.network, rounded).logits
-        is_target = (logits.argmax(1) == target).double()
+        is_target = (logits.argmax(1) == target).float()
         at_budget.also["success_rounded"] = is_target.where(logits.isfinite().all(1), torch.nan)
-        at_budget.columns["linf_rounded"] = (rounded.double() - images).abs().amax((1, 2, 3))
+        change = where_float64_is(rounded).double() - where_float64_is(images)
+        at_budget.columns["linf_rounded"] = change.abs().amax((1, 2, 3))
 
     def _measured(
         self,
@@ -263,8 +264,9 @@ class RobustnessModule(EvaluationModule):
         similarities: Mapping[str, Tensor],
     ) -> AtBudget:
         """What rows say of the images under one budget; not read yet."""
-        label, (linf, l2, is_within) = batch["label"], distances
-        probabilities = after.logits.double().softmax(1).gather(1, self._as_classes(label)[:, None])[:, 0]
+        label, (linf, l2, is_within) = where_float64_is(batch["label"]), distances
+        logits = where_float64_is(after.logits).double()
+        probabilities = logits.softmax(1).gather(1, self._as_classes(label)[:, None])[:, 0]
         columns = {"probability_label": probabilities.where(label >= 0, torch.nan), "linf": linf, "l2": l2}
         is_target = after.logits.argmax(1) == target
         columns |= similarities

@@ -92,6 +92,11 @@ class RunModule(pl.LightningModule, ABC):
         """What the run has to say, from its summary."""
 
     @property
+    def n_listed(self) -> int | None:
+        """How many images the run is of, also those that a limit leaves out; None = nobody has counted them."""
+        return getattr(self.trainer.datamodule, "n_listed", None)  # type: ignore[attr-defined]
+
+    @property
     def helpers(self) -> dict[str, Network]:
         """Networks beside :attr:`network` that numbers come from, by what ``summary.json`` calls them."""
         return {}

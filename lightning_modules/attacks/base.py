@@ -20,7 +20,7 @@ from lightning_modules.attacks.distances import moved
 from lightning_modules.errors import InputError, told_from
 from lightning_modules.gradients.forward_pass import ForwardPass
 from lightning_modules.gradients.needs import Needs
-from lightning_modules.host import replaced
+from lightning_modules.host import replaced, where_float64_is
 from lightning_modules.networks.enabled import gradients_enabled
 from lightning_modules.networks.network import Network
 from lightning_modules.options import NamedByOptions
@@ -156,7 +156,7 @@ def check_budget(attack: Attack, images: Tensor, adversarial: Tensor, eps: float
 
 def left_bounds(attack: Attack, images: Tensor, adversarial: Tensor, eps: float) -> InputError:
     """The error of an attack that left its bounds."""
-    delta = (adversarial.double() - images.double()).flatten(1)
+    delta = (where_float64_is(adversarial).double() - where_float64_is(images)).flatten(1)
     distance = told_from(float(torch.linalg.vector_norm(delta, float(attack.norm), 1).max()), eps, form=".6g")
     return InputError(
         f"The attack {attack!r} left its bounds: with eps {format_eps(eps)}{_in_digits(eps)} it moved an image by "

@@ -10,7 +10,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from lightning_modules.host import lies_on_host
+from lightning_modules.host import lies_on_host, where_float64_is
 
 _BLOCK = 1 << 16
 """Numbers of an image that are measured at a time on the host, whose caches hold what is made of them."""
@@ -61,6 +61,7 @@ def moved(images: Tensor, adversarial: Sequence[Tensor], norm: float) -> list[Mo
         norm: Which is going to be asked for beside inf and 2.
     """
     with_all = norm != math.inf
+    images, *adversarial = map(where_float64_is, (images, *adversarial))
     known = all(of.dtype in (torch.float32, torch.float64) for of in (images, *adversarial))
     return (_moved_on_host if lies_on_host(images) and known else _moved_on_device)(images, adversarial, with_all)
 

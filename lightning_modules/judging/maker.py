@@ -9,6 +9,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
+from lightning_modules.host import where_float64_is
 from lightning_modules.networks.network import Network
 from lightning_modules.results.rows.images import FAULTS, Row, faults_of
 from lightning_modules.synthesis import Objective, RandomShift, generators, respond, total_variation
@@ -97,7 +98,7 @@ def clipped(image: Tensor) -> Tensor:
         >>> clipped(torch.tensor([0.0, 0.001, 0.999, 1.5]))
         tensor(0.5000, dtype=torch.float64)
     """
-    return ((image <= 0) | (image >= 1)).double().mean()
+    return where_float64_is((image <= 0) | (image >= 1)).double().mean()
 
 
 def unreached(activation: float, steps: int) -> str:

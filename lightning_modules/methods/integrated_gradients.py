@@ -11,6 +11,7 @@ from torch import Tensor
 from lightning_modules.errors import check_at_least_one, check_is_one_of
 from lightning_modules.gradients.forward_pass import ForwardPass
 from lightning_modules.gradients.needs import Needs
+from lightning_modules.host import where_float64_is
 from lightning_modules.methods.base import AttributionMethod
 from lightning_modules.methods.baselines import Baseline, baseline_images
 from lightning_modules.methods.variants import at_variants, shared_batches
@@ -84,8 +85,9 @@ class IntegratedGradients(AttributionMethod):
     def told(self, attribution: Tensor, forward_pass: ForwardPass) -> dict[str, Tensor]:
         baseline = baseline_images(forward_pass, self.baseline, self.seed)
         at_baseline = forward_pass.at(baseline, forward_pass.target, Needs()).target_logit
-        difference = forward_pass.target_logit.double() - at_baseline.double()
-        error = (attribution.double().sum((1, 2, 3)) - difference).abs()
+        whole, start, maps = map(where_float64_is, (forward_pass.target_logit, at_baseline, attribution))
+        difference = whole.double() - start.double()
+        error = (maps.double().sum((1, 2, 3)) - difference).abs()
         share = error / difference.abs().where(difference != 0, torch.nan)
         return dict(zip(self.columns, (error, share), strict=True))
 

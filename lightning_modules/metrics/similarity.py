@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from lightning_modules.errors import InputError
-from lightning_modules.host import lies_on_host
+from lightning_modules.host import lies_on_host, where_float64_is
 from lightning_modules.methods.maps import magnitude, relative_magnitude, shows_something
 
 
@@ -38,7 +38,7 @@ class Ranking:
 
     def __init__(self, attribution: Tensor) -> None:
         self.shape = attribution.shape
-        flat = _comparable(attribution).flatten(1)
+        flat = where_float64_is(_comparable(attribution).flatten(1))
         self.usable = shows_something(flat)
         on_host = lies_on_host(flat) and flat.dtype == torch.float32
         self.order, self.ordered = (_ranked_on_host if on_host else _ranked_on_device)(flat)

@@ -50,8 +50,11 @@ def describe_images(summary: Mapping[str, Any]) -> str:
     Example:
         >>> describe_images({"n_images": 1000, "n_failed": 1, "top1": 0.7, "top5": 0.9})
         '1,000 images, of which 1 failed (status and error in the rows); accuracy top-1 70.0%, top-5 90.0%'
+        >>> describe_images({"n_listed": 9, "n_images": 4, "n_failed": 0})
+        '4 of 9 images'
     """
-    line = f"{summary['n_images']:,} images"
+    of_all = f" of {summary['n_listed']:,}" if n_left_out(summary) else ""
+    line = f"{summary['n_images']:,}{of_all} image{'s' * (summary['n_images'] != 1 or bool(of_all))}"
     if summary["n_failed"]:
         line += f", of which {summary['n_failed']:,} failed (status and error in the rows)"
     if summary.get("top1") is not None:
@@ -61,17 +64,27 @@ def describe_images(summary: Mapping[str, Any]) -> str:
     return line
 
 
+def n_left_out(summary: Mapping[str, Any]) -> int:
+    """How many of the images that a run is of have no rows, as far as they were counted."""
+    return max(0, (summary.get("n_listed") or 0) - summary["n_images"])
+
+
 def image_notes(summary: Mapping[str, Any]) -> list[str]:
     """What may be otherwise than meant in the images of a run, from the counts in its summary.
 
     Example:
-        >>> image_notes({"n_unturned": 1, "doubts": {}})[0].partition(",")[0]
+        >>> image_notes({"n_images": 3, "n_unturned": 1, "notes": {}})[0].partition(",")[0]
         '1 image asks by its EXIF orientation to be turned'
     """
+    limited = (
+        f"A limit (--trainer.limit_test_batches) left out {n:,} of {summary['n_listed']:,} images. The same command "
+        "without it goes on with them."
+        if (n := n_left_out(summary))
+        else ""
+    )
     unturned = unturned_note(summary.get("n_unturned", 0), "--data.exif_orientation true")
-    doubts = summary.get("doubts", {}).items()
-    told = [f"Of {n:,} image{'s' if n > 1 else ''} the pixels are in doubt: {doubt}." for doubt, n in doubts]
-    return [*([unturned] if unturned else []), *told]
+    told = [f"{n:,} image{'s' if n > 1 else ''}: {note}." for note, n in summary.get("notes", {}).items()]
+    return [*(note for note in (limited, unturned) if note), *told]
 
 
 def unturned_note(n: int, option: str) -> str:

@@ -16,7 +16,6 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any
 
-import yaml
 from jsonargparse import Namespace
 from pytorch_lightning import LightningDataModule, LightningModule, Trainer
 from pytorch_lightning.callbacks import Callback, RichProgressBar
@@ -75,6 +74,7 @@ class RunCLI(LightningCLI):
     ) -> None:
         quieten()
         import_from_here()
+        self.command = as_typed(["python", sys.argv[0], *(sys.argv[1:] if args is None else args)])
         super().__init__(
             model_class,
             data_class,
@@ -169,11 +169,6 @@ class RunCLI(LightningCLI):
                 # The parser leaves out what is null; here null says something that saying nothing does not.
                 config[name] = "null"
         return self.parser.dump(config, skip_validation=True)
-
-    @property
-    def default_settings(self) -> dict[str, Any]:
-        """The default values of all options, as :attr:`settings` holds them; None where there is none."""
-        return yaml.safe_load(self.parser.dump(self.parser.get_defaults(), skip_validation=True, skip_none=False))
 
 
 def quieten() -> None:

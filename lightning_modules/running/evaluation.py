@@ -5,7 +5,6 @@ from __future__ import annotations
 import inspect
 import json
 import os
-import sys
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from pathlib import Path
@@ -26,11 +25,11 @@ from lightning_modules.networks.loading import NETWORK_HELP
 from lightning_modules.pages.runs import page_of_run
 from lightning_modules.pages.told import Told
 from lightning_modules.random_numbers import GENERATOR
-from lightning_modules.results.report import describe_images, flat_settings
+from lightning_modules.results.report import describe_images, flat_settings, n_left_out
 from lightning_modules.results.rows.parts import done_paths, refuse_other_columns
 from lightning_modules.run_module import RunModule
 from lightning_modules.running.arithmetic import arithmetic, compute_to_float32
-from lightning_modules.running.cli import RunCLI, as_typed
+from lightning_modules.running.cli import RunCLI
 from lightning_modules.running.folder.provenance import device_names, git_commit, seeds, versions, weights_sha256
 from lightning_modules.running.folder.run_folder import RunError, RunFolder, write_text
 from lightning_modules.running.folder.writer import RunWriter
@@ -69,10 +68,7 @@ def run_evaluation(
 
 
 class EvaluationCLI(RunCLI):
-    """Runs a module's test loop over everything that has no rows yet, each exactly once; see :func:`run_evaluation`.
-
-    The data module skips what its ``read_done`` names.
-    """
+    """Runs a module's test loop over everything that has no rows yet, each exactly once; see :func:`run_evaluation`."""
 
     def __init__(
         self,
@@ -84,7 +80,6 @@ class EvaluationCLI(RunCLI):
         extra: Sequence[type[Callback]],
         defaults: Mapping[str, Any],
     ) -> None:
-        self.command = as_typed(["python", sys.argv[0], *(sys.argv[1:] if args is None else args)])
         self.description = description
         self.extra = extra
         self.defaults = dict(defaults)
@@ -145,10 +140,9 @@ class EvaluationCLI(RunCLI):
         """Tests what has no rows yet; on the first rank, returns the summary of all rows, also saved."""
         compute_to_float32()
         data: EvaluationData = self.datamodule
-        data.read_done, data.listing_file = partial(done_paths, self.writer.rows), self.out / "listing.arrow"
         if self.trainer.limit_test_batches == 0:
             raise RunError("--trainer.limit_test_batches 0 leaves no image: 1 is a batch, 1.0 all of them.")
-        if data.limit_to(self.trainer.limit_test_batches):
+        if data.begin_run(self.out, partial(done_paths, self.writer.rows), self.trainer.limit_test_batches):
             self.trainer.limit_test_batches = 1.0
         try:
             if self.trainer.is_global_zero:
@@ -167,7 +161,6 @@ class EvaluationCLI(RunCLI):
         self.model.check_data(self.datamodule)
         self.inputs = {"weights_sha256": weights_sha256(self.model.network), "data": self.datamodule.fingerprint()}
         if seeds(self.model):
-            # Those of before this was noted were other ones.
             self.inputs["random_numbers"] = GENERATOR
         if helpers := self.model.helpers:
             self.inputs["helpers_sha256"] = {name: weights_sha256(helper) for name, helper in helpers.items()}
@@ -179,8 +172,10 @@ class EvaluationCLI(RunCLI):
         fixed = run.has_rows() and not self.config["overwrite"]
         if not fixed:
             run.clear(list(paths.values()))
+        else:
+            run.refuse_other_version()
         run.remove_unfinished()
-        run.settle("config.yaml", self.settings, fixed=fixed, defaults=self.default_settings)
+        run.settle("config.yaml", self.settings, fixed=fixed)
         run.settle("inputs.json", json.dumps(self.inputs, indent=2) + "\n", fixed=fixed)
         if fixed:
             refuse_other_columns(self.writer.rows, self.model.schema)
@@ -193,7 +188,8 @@ class EvaluationCLI(RunCLI):
             raise RunError(f"Nothing was computed into {self.out}: its images were all left out.")
         run.end_session()
         if not run.has_grown():
-            print("Nothing was left to compute: every image has its rows.")
+            which = "image that the limit lets through" if n_left_out(summary) else "image"
+            print(f"Nothing was left to compute: every {which} has its rows.")
         produced_by = {
             **self.inputs,
             "network": self.model.network.description(),

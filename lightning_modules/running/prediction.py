@@ -36,7 +36,7 @@ def run_prediction(
     add_network_options(parser)
     parser.add_argument("--top_k", type=int, default=5, help="Classes to print for each image, at least 1.")
     parser.add_argument("--batch_size", type=int, default=16, help="Images in a batch.")
-    parser.add_argument("--num_workers", type=int, default=0, help="Processes that read images; 0 = this one.")
+    parser.add_argument("--num_workers", type=int, default=0, help="Threads that read images; 0 = the main one.")
     parser.add_argument(
         "--exif_orientation", type=bool, default=False, help="Whether images are turned as their EXIF asks."
     )
@@ -80,13 +80,16 @@ def run_prediction(
 
 
 def _notes(batches: Sequence[Prediction]) -> list[str]:
-    """What may be otherwise than meant: how many images were not turned, and of which the pixels are in doubt."""
-    n = sum(orientation > UPRIGHT for batch in batches for orientation in batch["exif_orientation"])
+    """What may be otherwise than meant: how many images were not turned, and what is seen otherwise than in a viewer."""
+    n = sum(of["exif_orientation"] > UPRIGHT for batch in batches for of in batch["file_columns"])
     unturned = unturned_note(n, "--exif_orientation true")
-    doubts = [
-        f"in doubt {path}: {doubt}" for batch in batches for path, doubt in zip(batch["path"], batch["doubt"]) if doubt
+    notes = [
+        f"{path}: {of['note']}"
+        for batch in batches
+        for path, of in zip(batch["path"], batch["file_columns"])
+        if of["note"]
     ]
-    return [*([unturned] if unturned else []), *doubts]
+    return [*([unturned] if unturned else []), *notes]
 
 
 def _table(batches: Sequence[Prediction], class_names: Sequence[str], top_k: int) -> Table:

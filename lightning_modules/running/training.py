@@ -54,8 +54,10 @@ def run_training(
         if is_first:
             run.lock()
             begun = (cli.out / "checkpoints").exists()
-            over = f"delete {cli.out}"
-            run.settle("config.yaml", cli.settings, fixed=begun, start_over=over, defaults=cli.default_settings)
+            if begun:
+                run.refuse_other_version()
+            run.settle("config.yaml", cli.settings, fixed=begun, start_over=f"delete {cli.out}")
+            run.begin_session(cli.command)
         _fit(cli)
         if is_first:
             finished = cli.out / "vgg16.pth"
@@ -102,7 +104,7 @@ class Announcement(Callback):
         data: Any = trainer.datamodule  # type: ignore[attr-defined]
         names = pl_module.network.class_names
         rank_zero_info(
-            f"{len(data.train_listing):,} images to learn from, {len(data.val_listing):,} to validate on, of "
+            f"{len(data.train_source):,} images to learn from, {len(data.val_source):,} to validate on, of "
             f"{len(names)} classes: {', '.join(names[:12])}{', ...' if len(names) > 12 else ''}."
         )
 
@@ -134,7 +136,7 @@ class UnturnedImages(Callback):
 
     def _count(self, batch: Any) -> None:
         if self.n is not None:
-            self.n += sum(orientation > UPRIGHT for orientation in batch.get("exif_orientation", ()))
+            self.n += sum(of["exif_orientation"] > UPRIGHT for of in batch.get("file_columns", ()))
 
 
 class TrainCLI(RunCLI):

@@ -22,7 +22,7 @@ from torchvision.transforms import functional as F
 
 from datamodules import Preprocess
 from datamodules.batch import pixels_of
-from datamodules.sources.photos import PhotoFolder
+from datamodules.photos import PhotoFolder
 from lightning_modules import Network
 from lightning_modules.errors import InputError, described
 from lightning_modules.networks.enabled import gradients_enabled

@@ -16,11 +16,11 @@ from typing import Any, NamedTuple
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
+from datamodules.sources.files import hash_files
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 from benchmarks.timing import OURS, Goal, Result, compare
 from datamodules import ImageFolderDataModule
-from datamodules.sources.files import hash_files
 from lightning_modules import AttributionModule, GradCAM, GuidedBackprop, GuidedGradCAM, RobustnessModule, SmoothGrad
 from lightning_modules.evaluation import EvaluationModule
 from lightning_modules.figures.saving import save_figure
@@ -30,6 +30,7 @@ from lightning_modules.results.rows.parts import done_paths
 from lightning_modules.results.rows.stored import StoredRows
 from lightning_modules.running import run_comparison
 from lightning_modules.running.folder.board import Board
+from lightning_modules.running.folder.run_folder import FORMAT
 
 SIZES = (12_000, 120_000, 1_200_000)
 N_CLASSES, ROWS_PER_PART = 1000, 8192
@@ -166,7 +167,7 @@ def _finish(run: Path, module: EvaluationModule) -> None:
     """What a run has beside its rows when it has come to its end."""
     summary = module.summarize(StoredRows(run / "results"))
     (run / "summary.json").write_text(json.dumps(summary))
-    (run / "sessions.json").write_text(json.dumps([{"ended": 0}]))
+    (run / "sessions.json").write_text(json.dumps([{"format": FORMAT, "ended": 0}]))
     (run / "inputs.json").write_text("{}")
     (run / "config.yaml").write_text("model: {}\n")
     Told.by(module.report(summary), [], "").save(run)

@@ -378,13 +378,22 @@ def test_two_processes_give_the_rows_of_one(call: Callable, run: Callable, optio
 def test_a_limited_run_typed_again_has_nothing_left_to_do(
     call: Callable, options: list, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    told = []
-    few = [*options, "--model.methods", "[GradCAM]", "--data.batch_size", 3, "--out", "run"]
-    for limit, n in ((2, 6), (2, 6), (0.5, 12), (1.0, 24)):
+    few = [*options, "--model.methods", "[GradCAM]", "--model.metrics", "[]", "--data.batch_size", 3, "--out", "run"]
+    allowed = "every image that the limit lets through has its rows"
+    for limit, n, said in ((2, "6 of 24", ""), (2, "6 of 24", allowed), (0.5, "12 of 24", ""), (1.0, "24", "")):
         call(main, *few, "--trainer.limit_test_batches", limit)
-        assert len(rows_of(tmp_path / "run")) == n
-        told.append("Nothing was left to compute" in capsys.readouterr().out)
-    assert told == [False, True, False, False]
+        assert len(rows_of(tmp_path / "run")) == int(n.split()[0])
+        summary = json.loads((tmp_path / "run/summary.json").read_text())
+        assert (summary["n_images"], summary["n_listed"]) == (int(n.split()[0]), 24)
+        text = EventAccumulator(str(tmp_path / "run/tensorboard")).Reload().Tensors("report/text_summary")[0]
+        assert text.tensor_proto.string_val[0].decode().startswith(f"{n} images")
+        out = capsys.readouterr().out
+        assert f"\n{n} images" in out
+        assert ("left out" in out) == ("of" in n)
+        assert ("Nothing was left" in out) == bool(said)
+        assert said in out
+    call(main, *few)
+    assert "Nothing was left to compute: every image has its rows." in capsys.readouterr().out
 
 
 def test_overwriting_deletes_what_a_run_left_and_nothing_else(call: Callable, options: list, tmp_path: Path) -> None:

@@ -79,7 +79,7 @@ def test_interrupted_and_continued(whole: Path, tmp_path: Path) -> None:
     options = ("--data.classes", "[0, 1, 2, 3, 4]")
     out = tmp_path / "run"
     first = run(out, *options, "--data.batch_size", "2", "--trainer.limit_test_batches", "1")
-    assert "2 images" in first.stdout, first.stderr
+    assert "2 of 5 images" in first.stdout, first.stderr
     before = {path: path.stat().st_mtime_ns for path in (out / "images").iterdir()}
     second = run(out, *options)
     assert "5 images" in second.stdout, second.stderr

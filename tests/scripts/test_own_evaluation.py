@@ -47,7 +47,7 @@ def probability_of_the_mirrored(network: VGG16, image: Path) -> float:
 def test_it_is_resumed_and_leaves_everything(options: list[object], tmp_path: Path, shapes_network: VGG16) -> None:
     first = complete("my_evaluation", [*options, "--trainer.limit_test_batches", 2], tmp_path)
     assert first.returncode == 0, first.stderr
-    assert "8 images" in first.stdout
+    assert "8 of 15 images" in first.stdout
     parts = {part: part.read_bytes() for part in (tmp_path / "run/results").iterdir()}
     again = complete("my_evaluation", options, tmp_path)
     assert again.returncode == 0, again.stderr

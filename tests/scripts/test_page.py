@@ -41,7 +41,9 @@ def test_attribution(call: Callable, options: list, tmp_path: Path, capsys: pyte
     assert "Hand it on: run/index.html" in capsys.readouterr().out
     assert list((tmp_path / "run/results").iterdir()) == parts
     page = shown(tmp_path / "run")
-    for text in ("2 images", "average_drop", "Computes attribution maps", "arrow/arrow_00000.JPEG", "SHA-256"):
+    assert "2 of 80 images" in page
+    assert "A limit (--trainer.limit_test_batches) left out 78 of 80 images." in page
+    for text in ("average_drop", "Computes attribution maps", "arrow/arrow_00000.JPEG", "SHA-256"):
         assert text in page, text
     assert "maps explain: arrow" in page
     # What made the rows is told, not what wrote the page.
@@ -50,7 +52,7 @@ def test_attribution(call: Callable, options: list, tmp_path: Path, capsys: pyte
     # A page that is there is kept true.
     call(evaluate_attribution, *options, "--trainer.limit_test_batches", 2)
     page = shown(tmp_path / "run")
-    assert "4 images" in page
+    assert "4 of 80 images" in page
     assert page.count("python script \\") == 2
     with pytest.raises(RunError, match="methods"):
         call(evaluate_attribution, *options, "--model.methods", "[Saliency]", "--report")

@@ -62,7 +62,7 @@ def test_attribution(call: Callable, attribution_options: list, tmp_path: Path) 
         *("5_images/00000_arrow_arrow_00000", "5_images/00001_circle_circle_00001"),
     }
     text = board.Tensors("report/text_summary")[0].tensor_proto.string_val[0].decode()
-    assert "8 images; accuracy top-1 100.0%" in text
+    assert "8 of 80 images; accuracy top-1 100.0%" in text
     assert "| mean and 95 % interval of each score | GradCAM |" in text
     assert "--model.methods '[GradCAM]'" in text
     settings = str(board.summary_metadata["_hparams_/session_start_info"])

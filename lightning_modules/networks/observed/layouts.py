@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from lightning_modules.errors import InputError
+from lightning_modules.host import where_float64_is
 
 MOST_EXTRA_TOKENS = 16
 """Class, distillation and register tokens that may stand before those of the positions."""
@@ -104,7 +105,8 @@ def observed_layout(layer: nn.Module, output: Tensor, before: Layout | None = No
     shape = tuple(output.shape[1:])
     if len(shape) == 1:
         return Layout("NC", shape[0])
-    change = (output[1:] - output[:1]).detach().abs().double()
+    output = where_float64_is(output.detach())
+    change = (output[1:] - output[:1]).abs().double()
     clearness = {layout: _clearness(layout, change) for layout in _readings(shape)}
     if clear := [layout for layout, value in clearness.items() if value > CLEAR]:
         return max(clear, key=lambda layout: clearness[layout])
@@ -148,5 +150,5 @@ def _clearness(layout: Layout, change: Tensor) -> float:
     rows, columns = layout.height // 2, layout.width // 2
     halves = (slice(None, rows), slice(-rows, None)), (slice(None, columns), slice(-columns, None))
     answers = torch.stack([maps[:, a, b].mean((1, 2)) for a in halves[0] for b in halves[1]], 1)
-    own, others = answers.diagonal(), answers.masked_fill(torch.eye(4, dtype=torch.bool, device=maps.device), 0)
+    own, others = answers.diagonal(), answers.clone().fill_diagonal_(0)
     return float((own / others.amax(1)).nan_to_num(math.inf, math.inf).min()) if answers.any(1).all() else math.nan

@@ -14,6 +14,7 @@ from torch import Tensor
 
 from datamodules.batch import Batch
 from lightning_modules.errors import InputError
+from lightning_modules.host import where_float64_is
 from lightning_modules.methods.cam import on_pixels
 from lightning_modules.metrics.base import AttributionMetric
 from lightning_modules.results.kept.lists import OVERHEAD, Kept, kept_table, list_column
@@ -50,7 +51,7 @@ def halved(maps: Tensor) -> Halved:
         >>> found.values.double() * found.scale
         tensor([[[[ 2.9998e-30, -9.9994e-31]]]], dtype=torch.float64)
     """
-    maps = maps.detach().double()
+    maps = where_float64_is(maps.detach()).double()
     largest = maps.where(maps.isfinite(), 0).abs().amax((1, 2, 3))
     scale = torch.exp2((torch.frexp(largest).exponent - 15).double())
     return Halved((maps / scale.view(-1, 1, 1, 1)).half(), scale)

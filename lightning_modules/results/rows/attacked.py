@@ -39,7 +39,7 @@ class AtBudget(NamedTuple):
         is_within: Which kept to the attack's bounds, bool ``(N,)``.
         columns: Further columns, ``(N,)`` each.
         also: Columns that say, as ``success`` does, whether something else made of the images succeeds: of each, which
-            are then predicted to be the class attacked, float64 ``(N,)``; NaN where it is not known.
+            are then predicted to be the class attacked, ``(N,)``: 1, 0, or NaN where it is not known.
     """
 
     seen: Seen

@@ -9,15 +9,14 @@ import pyarrow as pa
 import torch
 from torch import Tensor
 
-from datamodules.batch import Batch
+from datamodules.batch import FILE_COLUMNS, Batch
 from lightning_modules.results.rows.stored import StoredRows
 
 IMAGE_FIELDS = [
     pa.field("path", pa.string()),
     pa.field("status", pa.string()),
     pa.field("error", pa.string()),
-    pa.field("exif_orientation", pa.int64()),
-    pa.field("doubt", pa.string()),
+    *(pa.field(name, kind) for name, kind in FILE_COLUMNS.items()),
     pa.field("label", pa.int64()),
     pa.field("label_name", pa.string()),
     pa.field("prediction", pa.int64()),
@@ -31,8 +30,7 @@ IMAGE_FIELDS = [
 
 ``error`` says why ``status`` is "failed", or what is wrong with the boxes of an image that is "ok".
 
-``exif_orientation``, 2 to 8, is what the file asks for and was not given; 1 = nothing. ``doubt`` says why the pixels
-may be others than meant; null = there is no reason.
+What they hold of its file is told at :data:`~datamodules.batch.FILE_COLUMNS`.
 """
 
 
@@ -49,7 +47,7 @@ class Seen(NamedTuple):
     Attributes:
         label: As the batch has it, long ``(N,)``.
         ranks: The most probable classes, at most five, the first first: long ``(N, 5)``.
-        probability: Of the first, float64 ``(N,)``.
+        probability: Of the first, ``(N,)``.
         fault: What is wrong with the logits, by its number in :data:`FAULTS`: int ``(N,)``.
     """
 
@@ -62,7 +60,7 @@ class Seen(NamedTuple):
 def seen_in(logits: Tensor, batch: Batch) -> Seen:
     """What rows say of logits ``(N, n_classes)`` and of the labels of their batch."""
     best = logits.topk(min(5, logits.shape[1])).indices
-    return Seen(batch["label"], best, logits.softmax(1).double().amax(1), faults_of(logits))
+    return Seen(batch["label"], best, logits.softmax(1).amax(1), faults_of(logits))
 
 
 def image_columns(seen: Seen, batch: Batch, names: Sequence[str]) -> list[Row]:
@@ -76,17 +74,16 @@ def image_columns(seen: Seen, batch: Batch, names: Sequence[str]) -> list[Row]:
         names: Of the network's classes; each label is one, or -1.
     """
     rows: list[Row] = []
-    for path, orientation, doubt, error, of_logits, label, ranks, probability in zip(
+    for path, file_columns, error, of_logits, label, ranks, probability in zip(
         batch["path"],
-        batch["exif_orientation"],
-        batch["doubt"],
+        batch["file_columns"],
         batch["box_error"],
         (FAULTS[fault] for fault in seen.fault.tolist()),
         seen.label.tolist(),
         seen.ranks.tolist(),
         seen.probability.tolist(),
     ):
-        row = {"path": path, "exif_orientation": orientation, "doubt": doubt}
+        row = {"path": path, **file_columns}
         row |= {"label": label, "label_name": names[label] if label >= 0 else None}
         if of_logits is not None:
             rows.append({**row, "status": "failed", "error": of_logits})

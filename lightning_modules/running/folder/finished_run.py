@@ -16,7 +16,7 @@ from lightning_modules.pages.told import Told
 from lightning_modules.results.comparison.measured import Measured, measured
 from lightning_modules.results.rows.parts import columns_of_rows
 from lightning_modules.results.rows.stored import StoredRows, parts_of
-from lightning_modules.running.folder.run_folder import RunError, differences_of
+from lightning_modules.running.folder.run_folder import RunError, RunFolder, differences_of
 
 
 @dataclass(frozen=True)
@@ -54,10 +54,11 @@ def read_finished_run(path: Path, name: str) -> FinishedRun:
         name: What it is called.
 
     Raises:
-        RunError: If it is none of an evaluation, or has not come to its end.
+        RunError: If it is none of an evaluation, is of another version, or has not come to its end.
     """
     if not (path / "sessions.json").exists() or not parts_of(path / "results"):
         raise RunError(f"{path} is no RUN with rows: name what an evaluation had as --out.")
+    RunFolder(path).refuse_other_version()
     sessions = json.loads((path / "sessions.json").read_text())
     if not (path / "summary.json").exists() or "ended" not in sessions[-1]:
         raise RunError(f"The run in {path} has not come to its end. Its command, typed again, goes on with it.")

@@ -6,7 +6,6 @@ import errno
 import fcntl
 import json
 import os
-import re
 import shutil
 import socket
 import time
@@ -18,8 +17,10 @@ from typing import IO, Any
 import yaml
 
 from lightning_modules.results.kept.lists import remove_unfinished_parts
-from lightning_modules.running.folder.older_settings import completed, options_of
 from lightning_modules.whole_files import written_whole
+
+FORMAT = 1
+"""Of what a run leaves; counted up when its files come to mean something else."""
 
 SPLIT = frozenset(
     (
@@ -56,12 +57,11 @@ KEPT = ("maps", "adversarial")
 """Where parts lie that are named after those of the rows."""
 
 UNFINISHED = (
-    *(f"{dot}{name}.tmp" for dot in (".", "") for name in LEFT if "." in name),
-    *(".listing.arrow.*.part", "listing.arrow.*.part", "results/.part-*.tmp", "results/part-*.tmp"),
-    *("figures/*.png.tmp", "figures/*.pdf.tmp", "images/*.png.tmp", "exemplars/.*.tmp"),
+    *(f".{name}.tmp" for name in LEFT if "." in name),
+    *(".listing.arrow.*.part", "results/.part-*.tmp", "figures/.*.tmp", "images/.*.tmp", "exemplars/.*.tmp"),
     *("maps/.*.tmp", "adversarial/.*.tmp", "adversarial/**/.*.png.tmp"),
 )
-"""What a killed run was about to write: hidden files and, from before those, others, which readers of a folder meet."""
+"""What a killed run was about to write, aside."""
 
 WAIT_S = 15.0
 """How long a lock is waited for: the other processes of a run whose first was killed notice it after their batch."""
@@ -174,15 +174,19 @@ class RunFolder:
         for folder in KEPT if self.is_run() else ():
             remove_unfinished_parts(self.path, folder)
 
-    def settle(
-        self,
-        name: str,
-        text: str,
-        *,
-        fixed: bool,
-        start_over: str = "start over with --overwrite",
-        defaults: Mapping[str, Any] | None = None,
-    ) -> None:
+    def refuse_other_version(self) -> None:
+        """Asks that this version, or one that leaves the same files, began the run.
+
+        Raises:
+            RunError: If another one did.
+        """
+        if any(session.get("format") != FORMAT for session in self._sessions() or [{}]):
+            raise RunError(
+                f"{self.path} holds a run of another version of VGG Lens, which this one neither reads nor "
+                "continues: compute it again, into another --out or with --overwrite."
+            )
+
+    def settle(self, name: str, text: str, *, fixed: bool, start_over: str = "start over with --overwrite") -> None:
         """Writes settings, YAML or JSON, to a file; or, where they are ``fixed``, compares them with what it holds.
 
         Args:
@@ -190,8 +194,6 @@ class RunFolder:
             text: What it is to hold.
             fixed: Whether it holds that of a run that is to go on.
             start_over: How to, in words.
-            defaults: Of all options there are: a run of an older version did not name those that it did not have. None
-                = the settings are no options.
 
         Raises:
             RunError: If they differ; names each difference.
@@ -200,12 +202,7 @@ class RunFolder:
         if not (fixed and path.exists()):
             return write_text(path, text)
         before, now = yaml.safe_load(path.read_text()), yaml.safe_load(text)
-        if defaults is not None:
-            before = completed(before, now, defaults)
-        if differences := [
-            f"{name} was {old!r}, is {'no option any more' if _is_gone(name, new, defaults) else f'now {new!r}'}"
-            for name, old, new in differences_of(before, now)
-        ]:
+        if differences := [f"{name} was {old!r}, is now {new!r}" for name, old, new in differences_of(before, now)]:
             raise RunError(
                 f"{self.path} holds a run of other settings: {'; '.join(differences)}. Give this one another --out, or "
                 f"{start_over}."
@@ -213,7 +210,8 @@ class RunFolder:
 
     def begin_session(self, command: str) -> None:
         """Notes that a process began to add to the run, by which command."""
-        self._write_sessions([*self._sessions(), {"began": time.time_ns(), "command": command}])
+        session = {"began": time.time_ns(), "command": command, "format": FORMAT}
+        self._write_sessions([*self._sessions(), session])
 
     def end_session(self) -> None:
         *before, last = self._sessions()
@@ -266,14 +264,14 @@ def write_text(path: Path, text: str) -> None:
         aside.write_text(text)
 
 
-class _NotSaid:
-    """What stands for an option that settings do not name: null is something else."""
+class _NotGiven:
+    """What stands for an option that settings do not give: null is something else."""
 
     def __repr__(self) -> str:
-        return "not said"
+        return "not given"
 
 
-NOT_SAID = _NotSaid()
+NOT_GIVEN = _NotGiven()
 
 
 def differences_of(before: Any, now: Any, prefix: str = "") -> list[tuple[str, Any, Any]]:
@@ -283,22 +281,9 @@ def differences_of(before: Any, now: Any, prefix: str = "") -> list[tuple[str, A
             difference
             for key in sorted(before.keys() | now.keys())
             if f"{prefix}{key}" not in SPLIT
-            for difference in differences_of(before.get(key, NOT_SAID), now.get(key, NOT_SAID), f"{prefix}{key}.")
+            for difference in differences_of(before.get(key, NOT_GIVEN), now.get(key, NOT_GIVEN), f"{prefix}{key}.")
         ]
-    before, now = _with_numbers(before), _with_numbers(now)
     return [] if _alone(before) == _alone(now) else [(prefix[:-1], before, now)]
-
-
-def _is_gone(name: str, value: Any, defaults: Mapping[str, Any] | None) -> bool:
-    """Whether an option that is not said is none of those that there are, nor perhaps one of a class."""
-    return value is NOT_SAID and defaults is not None and "init_args" not in name and name not in options_of(defaults)
-
-
-def _with_numbers(value: Any) -> Any:
-    """A value whose whole numbers are numbers: of an option that takes text too, runs have kept either."""
-    if isinstance(value, list):
-        return [_with_numbers(item) for item in value]
-    return int(value) if isinstance(value, str) and re.fullmatch("0|-?[1-9][0-9]{0,17}", value) else value
 
 
 def _alone(value: Any) -> Any:

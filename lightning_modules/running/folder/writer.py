@@ -144,7 +144,7 @@ class RunWriter(pl.Callback):
         trainer.strategy.barrier()
         if not trainer.is_global_zero or not parts_of(self.rows):
             return
-        self.summary = pl_module.summarize(StoredRows(self.rows))
+        self.summary = {"n_listed": pl_module.n_listed, **pl_module.summarize(StoredRows(self.rows))}
         for name, figure in pl_module.run_figures(self.summary, self.run):
             save_figure(figure, self.run / "figures", name, self.figure_format)
         with naming(self.run / "tensorboard"):

@@ -19,6 +19,7 @@ from lightning_modules.figures.saving import name_of_one_image, save_figure
 from lightning_modules.pages.told import Told
 from lightning_modules.results.rows.parts import write_part
 from lightning_modules.running import RunError, run_comparison
+from lightning_modules.running.folder.run_folder import FORMAT
 
 SCHEMA = pa.schema(
     [
@@ -33,6 +34,7 @@ SCHEMA = pa.schema(
     ]
 )
 PATHS = [f"cats/{k}.png" for k in range(4)]
+SESSION = {"began": 0, "command": "python ...", "format": FORMAT, "ended": 3}
 METRIC = "lightning_modules.metrics.InsertionDeletion"
 
 
@@ -67,7 +69,7 @@ def write_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., 
         inputs = {"weights_sha256": name, "data": {"n_images": 4, "sha256": "same", "sizes_sha256": sizes}}
         (run / "config.yaml").write_text(yaml.safe_dump(settings))
         (run / "inputs.json").write_text(json.dumps(inputs))
-        (run / "sessions.json").write_text(json.dumps([{"began": 0, "command": "python ...", "ended": 3}]))
+        (run / "sessions.json").write_text(json.dumps([SESSION]))
         (run / "summary.json").write_text(json.dumps({"n_images": 4, "produced_by": {"network": {"n_classes": 2}}}))
         Told(legend="Above, its map alone.").save(run)
         return run
@@ -184,8 +186,14 @@ def test_what_cannot_be_compared(a: Path, b: Path, write_run: Callable[..., Path
     compare("a", "slow")
 
 
+def test_another_version(a: Path, b: Path) -> None:
+    (b / "sessions.json").write_text(json.dumps([{**SESSION, "format": None}]))
+    with pytest.raises(RunError, match="b holds a run of another version of VGG Lens"):
+        compare("a", "b")
+
+
 def test_unfinished(a: Path, b: Path) -> None:
-    sessions = [{"began": 0, "command": "python ...", "ended": 3}, {"began": 4, "command": "python ..."}]
+    sessions = [SESSION, {name: value for name, value in SESSION.items() if name != "ended"}]
     (b / "sessions.json").write_text(json.dumps(sessions))
     with pytest.raises(RunError, match=r"The run in b has not come to its end\. Its command, typed again, goes on"):
         compare("a", "b")

@@ -1,13 +1,14 @@
 from __future__ import annotations
 
+import contextlib
+import json
 from pathlib import Path
-from typing import Any
 
 import pytest
 import yaml
 
 from datamodules.writing import written_whole as written_whole_by_data
-from lightning_modules.running.folder.run_folder import LEFT, RunError, RunFolder
+from lightning_modules.running.folder.run_folder import FORMAT, LEFT, RunError, RunFolder
 from lightning_modules.whole_files import written_whole
 
 WRITTEN = [
@@ -15,10 +16,6 @@ WRITTEN = [
     *("results/part-1-0000.parquet", "figures/00000_cat.png", "figures/00000_cat.pdf", "images/0000_cat_seed0.png"),
     *("exemplars/0000000.jpg", "exemplars/exemplars.parquet", "exemplars/exemplars.json"),
 ]
-BEFORE_THEY_WERE_HIDDEN = (
-    *("results/part-1-0000.parquet.tmp", "results/part-1-0000.tmp", "summary.json.tmp", "listing.arrow.77.part"),
-    *("figures/00000_cat.png.tmp", "figures/00000_cat.pdf.tmp", "images/0000_cat_seed0.png.tmp"),
-)
 OF_THE_USER = ("notes.tmp", "results/notes.tmp", "images/cat.tmp", "figures/.nfs01", "mine/summary.json.tmp")
 
 
@@ -47,14 +44,6 @@ def test_what_a_killed_run_was_about_to_write_is_deleted(run: Path, name: str) -
     assert files(run) == before
 
 
-def test_and_so_is_what_runs_left_before_such_files_were_hidden(run: Path) -> None:
-    before = files(run)
-    for name in BEFORE_THEY_WERE_HIDDEN:
-        (run / name).write_text("half")
-    RunFolder(run).remove_unfinished()
-    assert files(run) == before
-
-
 def test_in_a_folder_that_is_no_run_nothing_is_deleted(run: Path) -> None:
     (run / "sessions.json").unlink()
     (run / "summary.json.tmp").write_text("mine")
@@ -63,28 +52,33 @@ def test_in_a_folder_that_is_no_run_nothing_is_deleted(run: Path) -> None:
     assert files(run) == before
 
 
-DEFAULTS: dict[str, Any] = {"data": {"root": None, "seed": 0}, "model": {"methods": None, "n": 4}}
-PGD = {"class_path": "lightning_modules.PGD", "init_args": {"n_steps": 5, "unsaturate": False}}
-NOW: dict[str, Any] = {"data": {"root": "photos", "seed": 0}, "model": {"methods": [PGD], "n": 4}}
+def test_other_settings_are_named(tmp_path: Path) -> None:
+    before = {"data": {"root": "photos", "old": 3}, "out": "run"}
+    (tmp_path / "config.yaml").write_text(yaml.safe_dump(before))
+    now = {"data": {"root": "photos", "seed": 0}, "out": "elsewhere"}
+    with pytest.raises(RunError, match=r"data\.old was 3, is now not given; data\.seed was not given, is now 0\. Give"):
+        RunFolder(tmp_path).settle("config.yaml", yaml.safe_dump(now), fixed=True)
 
 
-def settled(folder: Path, before: dict[str, Any], now: dict[str, Any]) -> None:
-    """Goes on with a run of other settings."""
-    (folder / "config.yaml").write_text(yaml.safe_dump(before))
-    RunFolder(folder).settle("config.yaml", yaml.safe_dump(now), fixed=True, defaults=DEFAULTS)
+@pytest.mark.parametrize(
+    ("sessions", "is_ours"),
+    [
+        ([{"began": 0, "command": "python ..."}], False),
+        ([{"began": 0, "format": FORMAT + 1}], False),
+        ([{"began": 0, "format": FORMAT}, {"began": 1, "format": FORMAT - 1}], False),
+        ([{"began": 0, "format": FORMAT}], True),
+        (None, False),
+    ],
+    ids=["no format", "a later one", "one of two", "this one", "no sessions"],
+)
+def test_a_run_of_another_version_is_refused(tmp_path: Path, sessions: list | None, is_ours: bool) -> None:
+    if sessions is not None:
+        (tmp_path / "sessions.json").write_text(json.dumps(sessions))
+    with contextlib.nullcontext() if is_ours else pytest.raises(RunError, match="of another version of VGG Lens"):
+        RunFolder(tmp_path).refuse_other_version()
 
 
-def test_a_run_from_before_an_option_was_there_goes_on_while_it_has_its_default(tmp_path: Path) -> None:
-    settled(tmp_path, {"data": {"root": "photos"}, "model": {"methods": [{**PGD, "init_args": {"n_steps": 5}}]}}, NOW)
-    settled(tmp_path, {"model": NOW["model"], "data": {"root": "photos"}}, NOW)
-    with pytest.raises(RunError, match=r"other settings: data\.seed was not said, is now 7\. Give this one another"):
-        settled(tmp_path, {**NOW, "data": {"root": "photos"}}, {**NOW, "data": {"root": "photos", "seed": 7}})
-    before = {**NOW, "model": {"n": 4, "methods": [{**PGD, "init_args": {"unsaturate": False}}]}}
-    with pytest.raises(RunError, match=r"model\.methods was .*PGD'.*, is now .*'n_steps': 5"):
-        settled(tmp_path, before, NOW)
-
-
-def test_an_option_that_is_gone_is_named(tmp_path: Path) -> None:
-    before = {**NOW, "model": {**NOW["model"], "old": 3}}
-    with pytest.raises(RunError, match=r"other settings: model\.old was 3, is no option any more\. Give this one"):
-        settled(tmp_path, before, NOW)
+def test_a_session_says_of_which_version_it_is(tmp_path: Path) -> None:
+    folder = RunFolder(tmp_path)
+    folder.begin_session("python ...")
+    folder.refuse_other_version()

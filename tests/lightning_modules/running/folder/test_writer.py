@@ -86,7 +86,7 @@ def test_a_row_comes_after_what_it_says_is_done(
     monkeypatch.setattr(writer, "ROWS_PER_PART", 1)
     callback = run_of(Counting(), tmp_path / "run", n=2)
     assert written == ["images", "figures", "results"] * 2 + ["figures"]
-    assert callback.summary == {"n_images": 2, "n_failed": 0, "paths": ["0", "1"]}
+    assert callback.summary == {"n_listed": None, "n_images": 2, "n_failed": 0, "paths": ["0", "1"]}
     assert {path.name for path in (tmp_path / "run/figures").iterdir()} == {
         "00000_0.png", "00001_1.png", "of 2 images.png"
     }  # fmt: skip
