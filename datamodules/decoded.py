@@ -108,7 +108,7 @@ def _row(packed: Packed) -> dict[str, Any]:
     if "failed" in image:
         row["path"], row["error"] = image["failed"]
         return row
-    row |= {name: image[name] for name in ("path", "orientation", "is_turned")}  # type: ignore[literal-required]
+    row |= {name: image[name] for name in ("path", "orientation", "is_turned")}
     row |= {f"file_{name}": value for name, value in image["file_columns"].items()}
     row["width"], row["height"] = image["size"]
     boxes, original = image["boxes"], image["original"]
@@ -205,7 +205,7 @@ class DecodedSource(Source):
         original = None
         if with_original and (content := value("original")) is not None:
             with Image.open(io.BytesIO(content)) as image:
-                original = Original(np.array(image), tuple(value("view")))  # type: ignore[arg-type]
+                original = Original(np.array(image), tuple(value("view")))
         elif with_original:
             size = float(self.facts["how"]["input_size"])
             original = Original(pixels[row].permute(1, 2, 0).numpy().copy(), (0.0, 0.0, size, size))
@@ -229,7 +229,7 @@ def _opened(root: Path) -> tuple[pa.Table, dict[str, Any]]:
     """
     try:
         table = pq.read_table(root / TABLE)
-        facts = json.loads(table.schema.metadata[b"decoded"])
+        facts = json.loads(pq.read_metadata(root / TABLE).metadata[b"decoded"])
         shape = np.load(root / IMAGES, mmap_mode="r").shape
         size = facts["how"]["input_size"]
         if shape != (facts["n"], 3, size, size) or len(table) != facts["n"]:

@@ -255,7 +255,7 @@ def write_index(folder: Path) -> None:
 def _index_in(folder: Path) -> dict[str, pa.Table]:
     """The parts of a folder's index that are still true, by the shards' names."""
     try:
-        index = pq.read_table(folder / INDEX)
+        index, written = pq.read_table(folder / INDEX), (folder / INDEX).stat().st_mtime_ns
         sizes = json.loads(index.schema.metadata[b"shards"])
         index = index.replace_schema_metadata().select(_SCHEMA.names).cast(_SCHEMA)
     except (OSError, pa.ArrowException, LookupError, ValueError, TypeError):
@@ -264,8 +264,12 @@ def _index_in(folder: Path) -> dict[str, pa.Table]:
     return {
         name: index.slice(start, end - start)
         for (name, size), start, end in zip(sizes, ends[:-1].tolist(), ends[1:].tolist())
-        if (folder / name).is_file() and (folder / name).stat().st_size == size
+        if (folder / name).is_file() and _is_as_indexed((folder / name).stat(), size, written)
     }
+
+
+def _is_as_indexed(status: os.stat_result, size: int, written: int) -> bool:
+    return status.st_size == size and status.st_mtime_ns <= written
 
 
 def index_shard(shard: str, advance: Callable[[int], object] = lambda n_bytes: None) -> pa.Table:
@@ -299,21 +303,16 @@ def index_shard(shard: str, advance: Callable[[int], object] = lambda n_bytes: N
 def _samples(file: BinaryIO, advance: Callable[[int], object]) -> Iterator[_Grouped]:
     """The samples of an archive: members that follow each other and have the same key."""
     sample = None
-    try:
-        for member in _members(file, advance):
-            if (named := _key_of(member, file)) is None:
-                continue
-            key, suffix, whole_name = named
-            if sample is None or sample.key != key:
-                if sample is not None:
-                    yield sample
-                sample = _Grouped(key)
-            sample.add(suffix, member, whole_name)
-    except (OSError, EOFError, tarfile.TarError):
-        if sample is not None:
-            yield sample
-        raise
-    if sample is not None:
+    for member in _members(file, advance):
+        if (named := _key_of(member, file)) is None:
+            continue
+        key, suffix, whole_name = named
+        if sample is None or sample.key != key:
+            if sample is not None:
+                yield sample
+            sample = _Grouped(key)
+        sample.add(suffix, member, whole_name)
+    if sample is not None:  # before damage the last one may lack a part
         yield sample
 
 

@@ -18,6 +18,9 @@ from datamodules.images.orientation import orientation_by_pillow, orientation_of
 MAX_PIXELS = 100_000_000
 """Larger images are refused before they are decoded: a small file can hold an image that fills the memory."""
 
+UNDER_ALPHA = "what lies under full transparency (alpha 0) is seen; save it on a background of one colour"
+FIRST_PAGE = "of the pages of a TIFF the first is read; save each as a file"
+
 
 class Decoded(NamedTuple):
     """An image, and what its file says of it beside the pixels.
@@ -121,14 +124,15 @@ def _decoded(file: BinaryIO, head: bytes, exif_orientation: bool) -> Decoded:
 def _note(image: Image.Image) -> str | None:
     """What of a loaded image is seen, or is not, otherwise than in a viewer."""
     notes = []
-    if image.has_transparency_data and image.convert("RGBA").getchannel("A").getextrema()[0] == 0:
-        notes.append("what lies under full transparency (alpha 0) is seen; save it on a background of one colour")
+    has_alpha = image.has_transparency_data  # of premultiplied grey Pillow makes nothing but grey with alpha
+    if has_alpha and image.convert("LA" if image.mode == "La" else "RGBA").getchannel("A").getextrema()[0] == 0:
+        notes.append(UNDER_ALPHA)
     try:
         n_pages = getattr(image, "n_frames", 1) if image.format == "TIFF" else 1
     except Exception:  # the further pages may be damaged
         n_pages = 1
     if n_pages > 1:
-        notes.append("of the pages of a TIFF the first is read; save each as a file")
+        notes.append(FIRST_PAGE)
     return "; ".join(notes) or None
 
 

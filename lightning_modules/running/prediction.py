@@ -80,7 +80,7 @@ def run_prediction(
 
 
 def _notes(batches: Sequence[Prediction]) -> list[str]:
-    """What may be otherwise than meant: how many images were not turned, and what is seen otherwise than in a viewer."""
+    """What may be otherwise than meant: how many images were not turned, and notes of their files."""
     n = sum(of["exif_orientation"] > UPRIGHT for batch in batches for of in batch["file_columns"])
     unturned = unturned_note(n, "--exif_orientation true")
     notes = [

@@ -76,7 +76,7 @@ def _fit(cli: TrainCLI) -> None:
         with naming(cli.out):
             cli.trainer.fit(cli.model, cli.datamodule, ckpt_path=begun, weights_only=True)
     except RuntimeError as error:
-        if not str(error).startswith(("The worker process", "DataLoader worker")):  # of our loaders; of PyTorch's
+        if not str(error).startswith("DataLoader worker"):
             raise
         raise RunError(
             f"{str(error).splitlines()[0].rstrip('. ')}, as where memory is short: fewer --data.num_workers take less. "

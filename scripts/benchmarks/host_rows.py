@@ -125,8 +125,7 @@ def _batch(first: int) -> Batch:
         "box_labels": torch.zeros(0, dtype=torch.long),
         "n_boxes": torch.zeros(n, dtype=torch.long),
         "box_error": [None] * n,
-        "exif_orientation": [1] * n,
-        "doubt": [None] * n,
+        "file_columns": [{"exif_orientation": 1, "note": None}] * n,
         "original": [None] * n,
         "failed": [],
     }

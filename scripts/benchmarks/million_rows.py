@@ -16,11 +16,11 @@ from typing import Any, NamedTuple
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
-from datamodules.sources.files import hash_files
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 from benchmarks.timing import OURS, Goal, Result, compare
 from datamodules import ImageFolderDataModule
+from datamodules.walk import hash_files
 from lightning_modules import AttributionModule, GradCAM, GuidedBackprop, GuidedGradCAM, RobustnessModule, SmoothGrad
 from lightning_modules.evaluation import EvaluationModule
 from lightning_modules.figures.saving import save_figure
@@ -117,7 +117,7 @@ def _list(tree: Path, read_done: Callable[[], set[str]], labels: Path | None = N
     data = ImageFolderDataModule(
         str(tree), batch_size=32, num_workers=0, labels=None if labels is None else str(labels)
     )
-    data.read_done, data.listing_file = read_done, tree.parent / "listing.arrow"
+    data.begin_run(tree.parent, read_done, 1.0)
     data.prepare_data()
     data.setup("test")
     data.fingerprint()

@@ -10,8 +10,8 @@ import torch
 from PIL import ExifTags, Image
 
 from datamodules import Preprocess
-from datamodules.sources.photos import PhotoFolder
-from datamodules.sources.units import Unit
+from datamodules.photos import PhotoFolder
+from datamodules.units import Unit
 from lightning_modules import Network, as_network
 from lightning_modules import exemplars as module
 from lightning_modules.exemplars import find_exemplars, read_exemplars, read_facts, settle_exemplars

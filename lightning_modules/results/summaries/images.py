@@ -17,8 +17,8 @@ def summarize_images(table: Rows) -> dict[str, Any]:
     """Counts of images and accuracy, from rows of which an image may have several.
 
     ``top1`` and ``top5`` are shares of the labelled images that did not fail, None where there is nothing to tell.
-    ``n_unturned`` counts those that ask by their EXIF orientation to be turned, and were not; ``notes`` those of which
-    something else is seen otherwise than in a viewer, by what it is.
+    ``n_unturned`` counts those that ask by their EXIF orientation to be turned, and were not; ``file_notes`` those of
+    which something is seen otherwise than in a viewer, by what it is.
     """
     is_first = pa.array(~pd.Series(codes_of(table["path"])[0]).duplicated().to_numpy())
     is_good = pc.equal(table["status"].filter(is_first), "ok").fill_null(False)
@@ -33,7 +33,7 @@ def summarize_images(table: Rows) -> dict[str, Any]:
         "n_failed": len(is_good) - n_good,
         "n_box_errors": n_good - of_good("error").null_count,
         "n_unturned": _count(pc.greater(of_good("exif_orientation"), UPRIGHT)),
-        "notes": dict(sorted((each["values"], each["counts"]) for each in notes.to_pylist())),
+        "file_notes": dict(sorted((each["values"], each["counts"]) for each in notes.to_pylist())),
         "n_labelled": _count(pc.greater_equal(of_good("label"), 0)),
     }
     return summary | {name: pc.mean(of_good(name)).as_py() for name in ("top1", "top5")}

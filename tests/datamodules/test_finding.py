@@ -8,6 +8,7 @@ import os
 import shutil
 import tarfile
 from pathlib import Path
+from typing import Any
 
 import pytest
 from PIL import Image, features
@@ -22,9 +23,8 @@ from datamodules import (
 )
 from datamodules.image_sources import expand_sources
 from datamodules.imagenet import imagenet_class_names
-from datamodules.reading.formats import openable
-from datamodules.sources.subsets import Subset
-from datamodules.sources.wishes import Wishes
+from datamodules.images.formats import openable
+from datamodules.subset import Subset
 from tests.images import make_images
 
 NAMES = ["cat", "dog", "owl"]
@@ -35,9 +35,9 @@ def save(path: Path, kind: str = "PNG") -> None:
     Image.new("RGB", (20, 16), "teal").save(path, kind)
 
 
-def listed(root: Path, names: list[str] | None = None, wishes: Wishes | None = None) -> dict[str, int]:
-    listing = list_folder(root, names, wishes or Wishes())
-    return {listing.path(k): int(listing.labels[k]) for k in range(len(listing))}
+def listed(root: Path, names: list[str] | None = None, **options: Any) -> dict[str, int]:
+    source = list_folder(root, names, **options)
+    return {source.path(k): int(source.labels[k]) for k in range(len(source))}
 
 
 @pytest.fixture
@@ -261,12 +261,12 @@ def test_folders_shards_and_label_files_say_the_same(tmp_path: Path) -> None:
 def test_a_label_file_goes_before_the_folders(tmp_path: Path) -> None:
     make_images(tmp_path / "images", "cat/a.png", "cat/b.png", "batch7/c.png")
     (tmp_path / "labels.csv").write_text("cat/a.png,owl\nb,cat\n")
-    wishes = Wishes(LabelFile(tmp_path / "labels.csv"))
-    assert listed(tmp_path / "images", NAMES, wishes) == {"cat/a.png": 2, "cat/b.png": 0, "batch7/c.png": -1}
-    notes = list_folder(tmp_path / "images", NAMES, wishes).notes
+    labels = LabelFile(tmp_path / "labels.csv")
+    assert listed(tmp_path / "images", NAMES, labels=labels) == {"cat/a.png": 2, "cat/b.png": 0, "batch7/c.png": -1}
+    notes = list_folder(tmp_path / "images", NAMES, labels=labels).notes
     assert any("says nothing of 1 images: batch7/c.png" in note for note in notes)
     assert any("do not agree on 1 images, of which the file counts: cat/a.png" in note for note in notes)
-    pack_folder(tmp_path / "images", tmp_path / "shards", labels=wishes.labels)
+    pack_folder(tmp_path / "images", tmp_path / "shards", labels=labels)
     assert read(tmp_path / "shards") == {"cat/a.png": 2, "cat/b.png": 0, "batch7/c.png": -1}
 
 
@@ -274,24 +274,27 @@ def test_numbers_in_a_label_file_are_told(tmp_path: Path) -> None:
     """They may count from 1."""
     make_images(tmp_path / "images", "a.png", "b.png")
     (tmp_path / "labels.csv").write_text("a.png,1\nb.png,2.0\n")
-    wishes = Wishes(LabelFile(tmp_path / "labels.csv"))
-    assert listed(tmp_path / "images", NAMES, wishes) == {"a.png": 1, "b.png": 2}
-    (note,) = list_folder(tmp_path / "images", NAMES, wishes).notes
+    labels = LabelFile(tmp_path / "labels.csv")
+    assert listed(tmp_path / "images", NAMES, labels=labels) == {"a.png": 1, "b.png": 2}
+    (note,) = list_folder(tmp_path / "images", NAMES, labels=labels).notes
     assert "numbers classes, which are read as indices of the network's classes, from 0 (2.0 is 'owl')" in note
-    assert not list_folder(tmp_path / "images", ["0", "1", "2.0", "2"], wishes).notes
-    pack_folder(tmp_path / "images", tmp_path / "shards", labels=wishes.labels)
+    assert not list_folder(tmp_path / "images", ["0", "1", "2.0", "2"], labels=labels).notes
+    pack_folder(tmp_path / "images", tmp_path / "shards", labels=labels)
     assert read(tmp_path / "shards") == {"a.png": 1, "b.png": 2}
 
 
-def test_shards_take_no_wishes(tmp_path: Path) -> None:
-    make_images(tmp_path / "images", "cat/a.png")
-    pack_folder(tmp_path / "images", tmp_path / "shards")
-    (tmp_path / "labels.csv").write_text("a,cat\n")
-    with pytest.raises(DataError, match=r"hold those of their samples \(\.cls\); pack_shards\.py --data\.labels"):
-        read(tmp_path / "shards", labels=str(tmp_path / "labels.csv"))
-    for options in ({"sample": 1}, {"include": "cat"}, {"limit_per_class": 1}):
-        with pytest.raises(DataError, match="choose among images that are known before"):
-            read(tmp_path / "shards", **options)
+def test_shards_are_chosen_from_as_a_folder(tmp_path: Path) -> None:
+    make_images(tmp_path / "images", *(f"{name}/{k}.png" for name in NAMES for k in range(4)))
+    pack_folder(tmp_path / "images", tmp_path / "shards", 5)
+    (tmp_path / "labels.csv").write_text("cat/0,owl\ndog/1,cat\n")
+    for options in (
+        {"sample": 5},
+        {"include": "dog"},
+        {"limit_per_class": 2},
+        {"labels": str(tmp_path / "labels.csv")},
+        {"include": ["cat", "owl"], "limit_per_class": 3, "sample": 4, "seed": 7},
+    ):
+        assert read(tmp_path / "shards", **options) == read(tmp_path / "images", **options)
 
 
 def test_shards_of_others_with_images_without_an_extension(tmp_path: Path) -> None:
@@ -326,7 +329,7 @@ def test_shards_of_others_with_folders_above_and_below(tmp_path: Path) -> None:
 
 def test_subsets_go_round_the_classes(tmp_path: Path) -> None:
     make_images(tmp_path, *(f"{name}/{k}.png" for name in NAMES for k in range(9)))
-    found = listed(tmp_path, NAMES, Wishes(subset=Subset(limit_per_class=3)))
+    found = listed(tmp_path, NAMES, subset=Subset(limit_per_class=3))
     assert list(found.values()) == [0, 1, 2] * 3
     assert read(tmp_path, include=["cat", "owl"], sample=5).keys() < {
         f"{name}/{k}.png" for name in ("cat", "owl") for k in range(9)

@@ -7,7 +7,7 @@ import pytest
 from PIL import ExifTags, Image, ImageOps
 
 from datamodules import decode_image
-from datamodules.reading.decoding import read_image
+from datamodules.images.decode import read_image
 from tests.tiffs import tiff
 
 PIXELS = np.random.default_rng(0).integers(0, 256, (5, 7, 3), dtype=np.uint8)

@@ -4,7 +4,7 @@ import pytest
 
 from datamodules import DataError
 from datamodules.imagenet import imagenet_class_names
-from datamodules.sources.units import Unit, parse_units
+from datamodules.units import Unit, parse_units
 
 CHANNELS = {"features.28": 4, "classifier.6": 1000}
 

@@ -6,8 +6,7 @@ import numpy as np
 import pytest
 
 from datamodules import DataError, list_folder
-from datamodules.sources.subsets import Subset
-from datamodules.sources.wishes import Wishes
+from datamodules.subset import Subset
 from tests.images import make_images
 
 PATHS = [f"{folder}/{k}.jpg" for folder in ("n02100000", "n02200000", "n03000000") for k in range(40)]
@@ -67,7 +66,7 @@ def test_what_is_told(tmp_path: Path) -> None:
     ]
     assert Subset(include=("n021*", "n03*"), limit_per_class=1, sample=10).notes(PATHS, LABELS) == []
     make_images(tmp_path, "a.png", "cat.png")
-    listing = list_folder(tmp_path, ["cat"], Wishes(subset=Subset(include=("a*", "b*"))))
+    listing = list_folder(tmp_path, ["cat"], subset=Subset(include=("a*", "b*")))
     assert listing.notes == ("data.include has 1 patterns that match no image: b*",)
 
 

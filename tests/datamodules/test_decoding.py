@@ -6,6 +6,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from datamodules.reading import decoding as module
 from PIL import Image
 from torchvision.models import VGG16_Weights
 from torchvision.transforms import InterpolationMode
@@ -14,7 +15,6 @@ from torchvision.transforms._presets import ImageClassification
 
 from datamodules import DataError, DecodingError, Preprocess, decode_image
 from datamodules.batch import INTERPOLATIONS
-from datamodules.reading import decoding as module
 
 
 def noise(width: int, height: int, mode: str = "RGB") -> Image.Image:

@@ -9,9 +9,11 @@ from pathlib import Path
 
 import pytest
 
-from datamodules import DataError, FolderListing, list_folder
+from datamodules import DataError, FolderSource, Source, list_folder
 from datamodules.classes import ClassTable
 from datamodules.imagenet import imagenet_class_names
+from datamodules.preprocess import Preprocess
+from datamodules.reader import SampleReader
 from tests.images import make_images
 
 
@@ -101,21 +103,23 @@ def test_order_goes_round_classes_of_different_sizes(tmp_path: Path) -> None:
 def test_saved_listing(tmp_path: Path) -> None:
     make_images(tmp_path / "images", "cat/a.png", "cat/b c.png", "dog/a.png")
     os.rename(tmp_path / "images/dog/a.png", os.fsencode(tmp_path / "images/dog") + b"/\xff\n.png")
-    listing = list_folder(tmp_path / "images").without({"cat/a.png", "dog/\\xff\n.png"})
-    listing.save(tmp_path / "run/listing.arrow")
+    source = list_folder(tmp_path / "images").without({"cat/a.png", "dog/\\xff\n.png"}).with_errors({2: "bad"})
+    source.save(tmp_path / "run/listing.arrow")
     assert [file.name for file in (tmp_path / "run").iterdir()] == ["listing.arrow"]
-    loaded = FolderListing.load(tmp_path / "run/listing.arrow")
-    assert loaded.root == listing.root
-    assert loaded.paths.to_pylist() == [b"cat/a.png", b"dog/\xff\n.png", b"cat/b c.png"]
+    loaded = Source.load(tmp_path / "run/listing.arrow")
+    assert isinstance(loaded, FolderSource)
+    assert loaded.root == source.root
+    assert loaded.columns["path"].to_pylist() == [b"cat/a.png", b"dog/\xff\n.png", b"cat/b c.png"]
     assert loaded.path(1) == "dog/\udcff\n.png"
     assert loaded.labels.tolist() == [0, 1, 0]
     assert loaded.todo().tolist() == [2]
     assert [loaded.todo(rank, 2).tolist() for rank in (0, 1)] == [[2], []]
-    assert loaded.fingerprint() == listing.fingerprint()
-    # A worker that is sent the listing opens the file; it gets no copy.
+    assert loaded.read(2, SampleReader(Preprocess())) == {"failed": ("cat/b c.png", "bad")}
+    assert loaded.fingerprint() == source.fingerprint()
+    # A process that is sent it opens the file; it gets no copy.
     sent = pickle.dumps(loaded)
     assert len(sent) < 1000
-    assert pickle.loads(sent).paths.equals(loaded.paths)
+    assert pickle.loads(sent).columns["path"].equals(loaded.columns["path"])
 
 
 def test_fingerprint(tmp_path: Path) -> None:
@@ -161,7 +165,7 @@ def test_listing_takes_little_memory(tmp_path: Path, n_folders: int) -> None:
         listed_peak = tracemalloc.get_traced_memory()[1]
         tracemalloc.reset_peak()
         listing.without({"x"}).save(tmp_path / "listing.arrow")
-        loaded = FolderListing.load(tmp_path / "listing.arrow")
+        loaded = Source.load(tmp_path / "listing.arrow")
         assert loaded.fingerprint()["n_images"] == n
         saved_peak = tracemalloc.get_traced_memory()[1]
     finally:

@@ -4,7 +4,8 @@ from pathlib import Path
 
 import pytest
 
-from datamodules.reading.annotations import Annotation, AnnotationError, read_annotation, write_annotation
+from datamodules.boxes import Annotation, read_annotation, write_annotation
+from datamodules.errors import AnnotationError
 
 # As in the official files of ILSVRC 2012.
 OFFICIAL = """<annotation>

@@ -5,9 +5,8 @@ from pathlib import Path
 import pytest
 
 from datamodules import DataError, ImageFolderDataModule, list_folder, pack_folder
-from datamodules.reading.annotations import Annotation, write_annotation
-from datamodules.sources.wishes import Wishes
-from tests.datamodules.sources.test_finding import NAMES, listed, read
+from datamodules.boxes import Annotation, write_annotation
+from tests.datamodules.test_finding import NAMES, listed, read
 from tests.images import make_images
 
 
@@ -22,10 +21,10 @@ class TestBoxes:
         self.annotate(tmp_path / "boxes/b.xml", "dog", "dog", "lamp")
         self.annotate(tmp_path / "boxes/c.xml", "dog", "cat")
         (tmp_path / "boxes/d.xml").write_text("no xml")
-        wishes = Wishes(boxes=tmp_path / "boxes")
+        boxes = tmp_path / "boxes"
         expected = {"a.png": 2, "b.png": 1, "c.png": -1, "d.png": -1, "e.png": -1}
-        assert listed(tmp_path / "flat", NAMES, wishes) == expected
-        assert list_folder(tmp_path / "flat", NAMES, wishes).notes == (
+        assert listed(tmp_path / "flat", NAMES, boxes=boxes) == expected
+        assert list_folder(tmp_path / "flat", NAMES, boxes=boxes).notes == (
             "2 images are labelled by the class that their boxes name",
             "1 images have boxes of several classes, so no label: c.png",
         )
@@ -47,12 +46,12 @@ class TestBoxes:
 
     def test_of_other_images_or_another_network(self, tmp_path: Path) -> None:
         make_images(tmp_path / "images", "cat/a.png", "dog/a.png")
-        wishes = Wishes(boxes=tmp_path / "boxes")
+        boxes = tmp_path / "boxes"
         self.annotate(tmp_path / "boxes/val/cat/a.xml", "cat")
-        (note,) = list_folder(tmp_path / "images", NAMES, wishes).notes
+        (note,) = list_folder(tmp_path / "images", NAMES, boxes=boxes).notes
         assert f"none of 2 images has boxes in {tmp_path}/boxes, where cat/a.png would have cat/a.xml or a.xml" in note
         self.annotate(tmp_path / "boxes/a.xml", "lamp", "Cat")
-        assert list_folder(tmp_path / "images", NAMES, wishes).notes == (
+        assert list_folder(tmp_path / "images", NAMES, boxes=boxes).notes == (
             f"cat/a.png and dog/a.png, at least, have the same boxes: {tmp_path}/boxes/a.xml",
             f"the boxes in {tmp_path}/boxes are of no class of the network: Cat, lamp",
         )
@@ -62,4 +61,4 @@ class TestBoxes:
     def test_not_what_a_folder_says(self, tmp_path: Path) -> None:
         make_images(tmp_path / "images", "cat/a.png")
         self.annotate(tmp_path / "boxes/cat/a.xml", "owl")
-        assert listed(tmp_path / "images", NAMES, Wishes(boxes=tmp_path / "boxes")) == {"cat/a.png": 0}
+        assert listed(tmp_path / "images", NAMES, boxes=tmp_path / "boxes") == {"cat/a.png": 0}

@@ -8,22 +8,17 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import pyarrow as pa
 import pytest
 from PIL import ExifTags, Image
 
-from datamodules import DataError, ImageFolderDataModule, Preprocess, label_file, pack_decoded
-from datamodules.reading.annotations import Annotation, write_annotation
-from datamodules.reading.samples import SampleReader
-from datamodules.sources import decoded_packing
-from datamodules.sources.decoded import DecodedListing, list_decoded
-from datamodules.sources.decoded_files import OpenShard
-from datamodules.sources.listing import Share
-from tests.datamodules.sources.test_shards import NAMES, same, samples
+from datamodules import DataError, ImageFolderDataModule, Preprocess, label_file, pack_decoded, packing
+from datamodules.boxes import Annotation, write_annotation
+from datamodules.decoded import DecodedSource
+from datamodules.reader import SampleReader
+from datamodules.source import ListingOptions, Source
+from datamodules.subset import Subset
+from tests.datamodules.test_tar import NAMES, same, samples
 from tests.images import make_images
-
-# A worker's death may come while torch opens files, to see whether it still can.
-pytestmark = pytest.mark.filterwarnings("ignore:unclosed file <_io.FileIO:ResourceWarning")
 
 SMALL = Preprocess(32, 24)
 SIZES = {"resize_size": 32, "input_size": 24}
@@ -38,7 +33,7 @@ def make_folder(root: Path) -> Path:
         exif = Image.Exif()
         exif[ExifTags.Base.Orientation] = (1, 6, 3, 8)[k]
         Image.fromarray(pixels).save(root / f"images/dog/noise {k}.jpg", exif=exif)
-    Image.fromarray(generator.integers(0, 900, (40, 50), dtype=np.uint16)).save(root / "images/cat/dark.png")
+    Image.fromarray(generator.integers(0, 256, (40, 50, 2), dtype=np.uint8)).save(root / "images/cat/alpha.png")
     (root / "images/dog/empty.jpg").touch()
     os.rename(root / "images/cat/4.png", os.fsencode(root / "images/cat") + b"/\xff\n.png")
     (root / "images/cat/deeper").mkdir()
@@ -59,7 +54,7 @@ def make_folder(root: Path) -> Path:
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     root = make_folder(tmp_path_factory.mktemp("folder"))
-    pack_decoded(root / "images", root / "decoded", SMALL, 5, root / "boxes", num_workers=0)
+    pack_decoded(root / "images", root / "decoded", SMALL, root / "boxes", num_workers=0)
     return root
 
 
@@ -69,17 +64,16 @@ def test_the_folder_is_of_all_kinds(folder: Path) -> None:
     assert found["dog/empty.jpg"] == "the file is empty"
     whole: Any = {path: sample for path, sample in found.items() if isinstance(sample, tuple)}
     assert sum(sample[2] is not None for sample in whole.values()) == 3
-    assert sum(sample[4] > 1 for sample in whole.values()) == 3
-    assert sum(sample[5] is not None for sample in whole.values()) == 1
-    assert {len(sample[6][0]) for sample in whole.values()} == {0, 1, 3}
+    assert sum(sample[4]["exif_orientation"] > 1 for sample in whole.values()) == 3
+    assert sum(sample[4]["note"] is not None for sample in whole.values()) == 1
+    assert {len(sample[5][0]) for sample in whole.values()} == {0, 1, 3}
 
 
 @pytest.mark.parametrize(("world", "workers"), [(1, 0), (1, 2), (3, 0)])
-@pytest.mark.parametrize("where", ["decoded", "decoded/{00000..00003}.decoded.arrow"], ids=["folder", "pattern"])
-def test_same_samples_as_from_the_folder(folder: Path, where: str, world: int, workers: int) -> None:
+def test_same_samples_as_from_the_folder(folder: Path, world: int, workers: int) -> None:
     """To the bit, failures and the messages of boxes among them."""
     expected = samples(folder / "images", boxes=str(folder / "boxes"), **SIZES)
-    assert same(samples(folder / where, world, workers, **SIZES), expected)
+    assert same(samples(folder / "decoded", world, workers, **SIZES), expected)
 
 
 def test_labels_of_boxes_are_those_of_the_network_that_reads(folder: Path) -> None:
@@ -103,7 +97,7 @@ def test_originals_are_those_of_the_files(folder: Path) -> None:
 
 def test_beyond_the_first_images_the_packed_pixels_are_shown(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     make_images(tmp_path / "images", "cat/a.png", "cat/b.png")
-    monkeypatch.setattr(decoded_packing, "ORIGINALS", 1)
+    monkeypatch.setattr(packing, "ORIGINALS", 1)
     pack_decoded(tmp_path / "images", tmp_path / "decoded", SMALL, num_workers=0)
     data = ImageFolderDataModule(str(tmp_path / "decoded"), class_names=NAMES, num_workers=0, n_originals=2, **SIZES)
     data.setup("test")
@@ -144,8 +138,8 @@ def test_a_flat_folder_is_labelled_by_a_table_or_by_boxes(tmp_path: Path) -> Non
     pack_decoded(tmp_path / "flat", tmp_path / "boxed", SMALL, boxes=tmp_path / "boxes", num_workers=0)
     pack_decoded(tmp_path / "flat", tmp_path / "bare", SMALL, num_workers=0)
     for name, expected in {"table": [1, 1, -1, -1], "boxed": [0, -1, -1, 1], "bare": [-1] * 4}.items():
-        listing = list_decoded(tmp_path / name, NAMES)
-        found = {listing.path(k): label for k, label in enumerate(listing.labels.tolist())}
+        source = listed(tmp_path / name)
+        found = {source.path(k): label for k, label in enumerate(source.labels.tolist())}
         assert [found[f"{letter}.png"] for letter in "abcd"] == expected, name
 
 
@@ -160,30 +154,33 @@ def test_what_is_done_is_left_out_and_parts_are_those_of_the_folder(folder: Path
         assert same(samples(folder / "decoded", **options), expected)
 
 
+def listed(root: Path) -> DecodedSource:
+    return DecodedSource.open(root, ListingOptions(NAMES))
+
+
 def test_a_listing_is_sent_as_a_name_and_knows_its_content(folder: Path, tmp_path: Path) -> None:
-    listing = list_decoded(folder / "decoded", NAMES).part(
-        ImageFolderDataModule(str(folder / "decoded"), class_names=NAMES, sample=7).wishes.subset
-    )
-    listing.save(tmp_path / "listing.arrow")
-    loaded = DecodedListing.load(tmp_path / "listing.arrow")
+    source = listed(folder / "decoded").chosen(Subset(sample=7))
+    source.save(tmp_path / "listing.arrow")
+    loaded = Source.load(tmp_path / "listing.arrow")
     sent = pickle.dumps(loaded)
     assert len(sent) < 1000
     again = pickle.loads(sent)
-    assert again.fingerprint() == listing.fingerprint()
-    assert [again.place(k) for k in range(7)] == [listing.place(k) for k in range(7)]
+    assert again.fingerprint() == source.fingerprint()
+    reader = SampleReader(SMALL)
+    assert all(same(again.read(k, reader), source.read(k, reader)) for k in range(7))
     Image.new("RGB", (50, 40), "red").save(folder / "images/cat/3.png")
-    pack_decoded(folder / "images", tmp_path / "other", SMALL, 5, folder / "boxes", num_workers=0)
-    one, two = (list_decoded(root, NAMES).fingerprint() for root in (folder / "decoded", tmp_path / "other"))
+    pack_decoded(folder / "images", tmp_path / "other", SMALL, folder / "boxes", num_workers=0)
+    one, two = (listed(root).fingerprint() for root in (folder / "decoded", tmp_path / "other"))
     assert one.pop("content_sha256") != two.pop("content_sha256")
     assert one == two
     make_images(folder / "images/cat", "0.png", "1.png", "2.png", "3.png")
 
 
 def test_the_same_folder_gives_the_same_bytes(folder: Path, tmp_path: Path) -> None:
-    pack_decoded(folder / "images", tmp_path / "again", SMALL, 5, folder / "boxes", num_workers=2)
-    shards = sorted((folder / "decoded").iterdir())
-    assert len(shards) == 4
-    assert [shard.read_bytes() for shard in shards] == [(tmp_path / "again" / s.name).read_bytes() for s in shards]
+    pack_decoded(folder / "images", tmp_path / "again", SMALL, folder / "boxes", num_workers=2)
+    files = sorted((folder / "decoded").iterdir())
+    assert [file.name for file in files] == ["images.npy", "images.parquet"]
+    assert [file.read_bytes() for file in files] == [(tmp_path / "again" / f.name).read_bytes() for f in files]
 
 
 @pytest.mark.parametrize(
@@ -202,13 +199,6 @@ def test_other_pixels_than_the_network_wants_are_refused(folder: Path, options: 
     for refused in (data.fingerprint, lambda: data.setup("test")):
         with pytest.raises(DataError, match=f"{packed} see them .*{wanted}.*: pack them for it"):
             refused()
-    listing = list_decoded(folder / "decoded", NAMES)
-    with pytest.raises(DataError, match=wanted):
-        listing.loader(
-            SampleReader(data.preprocess, exif_orientation=data.exif_orientation),
-            Share(),
-            {"batch_size": 1, "num_workers": 0, "pin_memory": False},
-        )
 
 
 def test_the_same_pixels_said_otherwise_are_not_refused(folder: Path, tmp_path: Path) -> None:
@@ -216,51 +206,52 @@ def test_the_same_pixels_said_otherwise_are_not_refused(folder: Path, tmp_path: 
     assert len(samples(tmp_path / "uncropped", resize_size=24, input_size=24)) == 16
 
 
-def without_one(root: Path) -> None:
-    (root / "00001.decoded.arrow").unlink()
+def without_table(root: Path) -> None:
+    (root / "images.parquet").unlink()
 
 
 def cut(root: Path) -> None:
-    with (root / "00002.decoded.arrow").open("r+b") as file:
+    with (root / "images.npy").open("r+b") as file:
         file.truncate(1000)
 
 
 def emptied(root: Path) -> None:
-    (root / "00000.decoded.arrow").write_bytes(b"")
+    (root / "images.npy").write_bytes(b"")
 
 
 def foreign(root: Path) -> None:
-    with pa.OSFile(str(root / "00000.decoded.arrow"), "wb") as sink, pa.ipc.new_file(sink, pa.schema([])):
-        pass
+    np.save(root / "images.npy", np.zeros((16, 3, 24, 24), np.float32)[:, :2])
 
 
 def mixed(root: Path) -> None:
-    pack_decoded(root.parent / "images", root.parent / "more", Preprocess(24, 24), num_workers=0)
-    shutil.copy(root.parent / "more/00000.decoded.arrow", root / "00009.decoded.arrow")
+    make_images(root.parent / "more", "cat/a.png")
+    pack_decoded(root.parent / "more", root.parent / "other", SMALL, num_workers=0)
+    shutil.copy(root.parent / "other/images.parquet", root)
 
 
-def twice(root: Path) -> None:
-    shutil.copy(root / "00001.decoded.arrow", root / "00002.decoded.arrow")
-
-
-@pytest.mark.parametrize(
-    ("change", "message"),
-    [
-        (without_one, "holds 3 of the 4 shards that were packed together"),
-        (cut, r"00002\.decoded\.arrow is no decoded shard, or is not whole: pack it again"),
-        (emptied, r"00000\.decoded\.arrow is no decoded shard, or is not whole"),
-        (foreign, r"00000\.decoded\.arrow is no decoded shard, or is not whole"),
-        (mixed, r"00009\.decoded\.arrow and .*00000\.decoded\.arrow were not packed together"),
-        (twice, "were packed twice"),
-    ],
-    ids=["a shard is missing", "cut", "empty", "of somebody else", "mixed", "twice"],
-)
-def test_shards_that_are_not_whole(folder: Path, tmp_path: Path, change: Callable[[Path], None], message: str) -> None:
+@pytest.mark.parametrize("change", [without_table, cut, emptied, foreign, mixed])
+def test_what_is_not_whole(folder: Path, tmp_path: Path, change: Callable[[Path], None]) -> None:
     shutil.copytree(folder / "decoded", tmp_path / "decoded")
-    (tmp_path / "images").symlink_to(folder / "images")
     change(tmp_path / "decoded")
-    with pytest.raises(DataError, match=message):
-        list_decoded(tmp_path / "decoded", NAMES)
+    with pytest.raises(DataError, match="decoded holds no decoded images, or not all of them: pack them again"):
+        listed(tmp_path / "decoded")
+
+
+def test_what_an_earlier_version_packed_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "00000.decoded.arrow").touch()
+    for root in (tmp_path, tmp_path / "00000.decoded.arrow"):
+        data = ImageFolderDataModule(str(root), class_names=NAMES, **SIZES)
+        with pytest.raises(DataError, match=r"earlier version decoded\. Pack them anew .*pack_shards\.py"):
+            data.fingerprint()
+
+
+def test_labels_of_a_table_go_before_those_that_were_packed(folder: Path, tmp_path: Path) -> None:
+    (tmp_path / "labels.csv").write_text("cat/0.png,dog\n1.png,cat\ndog/0.png,dog\n")
+    with pytest.raises(DataError, match="may be meant for several images"):
+        samples(folder / "decoded", labels=str(tmp_path / "labels.csv"), **SIZES)
+    (tmp_path / "labels.csv").write_text("cat/0.png,dog\ndog/1.png,cat\ndog/0.png,dog\n")
+    options: dict[str, Any] = {**SIZES, "labels": str(tmp_path / "labels.csv"), "boxes": str(folder / "boxes")}
+    assert same(samples(folder / "decoded", **options), samples(folder / "images", **options))
 
 
 @pytest.mark.parametrize(
@@ -269,16 +260,14 @@ def test_shards_that_are_not_whole(folder: Path, tmp_path: Path, change: Callabl
         (None, {}, "class_names have to be known"),
         (["cat", "horse"], {}, "1 of 2 class folders match no class of the network"),
         (["cat", "cat", "dog"], {}, "fits several classes"),
-        (NAMES, {"labels": "labels.csv"}, r"pack_shards\.py --data\.labels writes them there"),
         (NAMES, {"include": "horse*"}, "data.include horse.* matches none of 16 images"),
     ],
-    ids=["unknown", "others", "two of a name", "labels", "include"],
+    ids=["unknown", "others", "two of a name", "include"],
 )
 def test_bad_wishes(
     folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, class_names: Any, options: Any, message: str
 ) -> None:
     monkeypatch.chdir(tmp_path)
-    (tmp_path / "labels.csv").write_text("a.png,dog\n")
     data = ImageFolderDataModule(str(folder / "decoded"), class_names=class_names, **SIZES, **options)
     with pytest.raises(DataError, match=message):
         data.fingerprint()
@@ -292,7 +281,7 @@ def test_a_class_that_was_packed_and_the_network_lacks(tmp_path: Path) -> None:
     with pytest.raises(
         DataError, match=r"decoded cannot be labelled: .* is 'horse', which is no class of the network\."
     ):
-        list_decoded(tmp_path / "decoded", NAMES)
+        listed(tmp_path / "decoded")
 
 
 @pytest.mark.parametrize("place", ["", "train", "val"])
@@ -303,7 +292,9 @@ def test_training_needs_the_files(folder: Path, tmp_path: Path, place: str) -> N
     shutil.copytree(folder / "decoded", tmp_path / "root" / place if place else tmp_path / "alone")
     data = ImageFolderDataModule(str(tmp_path / ("root" if place else "alone")))
     for refused in (lambda: data.setup("fit"), data.train_class_names):
-        with pytest.raises(DataError, match=r"holds shards, which are for evaluation; training crops each image anew"):
+        with pytest.raises(
+            DataError, match=r"holds shards or decoded images, which are for evaluation; training crops each image anew"
+        ):
             refused()
 
 
@@ -324,9 +315,9 @@ class TestPacking:
             raise KeyboardInterrupt
 
         with pytest.raises(KeyboardInterrupt):
-            pack_decoded(tmp_path / "images", tmp_path / "out", SMALL, 1, track=stopped, num_workers=0)
+            pack_decoded(tmp_path / "images", tmp_path / "out", SMALL, track=stopped, num_workers=0)
         assert [path.name for path in tmp_path.iterdir()] == ["images"]
-        pack_decoded(tmp_path / "images", tmp_path / "out", SMALL, 1, num_workers=0)
+        pack_decoded(tmp_path / "images", tmp_path / "out", SMALL, num_workers=0)
         with pytest.raises(DataError, match="exists and is not an empty folder"):
             pack_decoded(tmp_path / "images", tmp_path / "out", SMALL, num_workers=0)
 
@@ -338,13 +329,11 @@ class TestPacking:
         (said,) = caplog.messages
         assert said.startswith(f"{tmp_path}/.out.999999999.part is being written, or was left behind by a process")
 
-    def test_a_shard_is_read_where_it_lies(self, folder: Path) -> None:
-        """Not a byte of it is copied before an image is asked for, and it takes no open file."""
-        n_open = len(os.listdir("/proc/self/fd"))
-        shard = OpenShard(str(folder / "decoded/00000.decoded.arrow"))
-        assert len(os.listdir("/proc/self/fd")) == n_open
-        seen = shard.look(0, with_original=False)
-        assert "failed" not in seen
-        assert seen["image"].data_ptr() == shard.images.data_ptr()
-        maps = Path("/proc/self/maps").read_text()
-        assert f"{folder}/decoded/00000.decoded.arrow" in maps
+    def test_pixels_are_read_where_they_lie(self, folder: Path) -> None:
+        """Not a byte is copied before an image is asked for, and they take few open files, however many there are."""
+        source, n_open = listed(folder / "decoded"), len(os.listdir("/proc/self/fd"))
+        images = [source.prepared(k, with_original=False) for k in range(2)]
+        assert len(os.listdir("/proc/self/fd")) <= n_open + 2
+        places = [image["image"].data_ptr() for image in images if "failed" not in image]
+        assert places[1] - places[0] == 3 * 24 * 24
+        assert f"{folder}/decoded/images.npy" in Path("/proc/self/maps").read_text()

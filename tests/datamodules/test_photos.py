@@ -8,7 +8,7 @@ import torch
 from PIL import Image
 
 from datamodules import DataError, Preprocess
-from datamodules.sources.photos import PhotoFolder
+from datamodules.photos import PhotoFolder
 
 
 def write(folder: Path, *names: str) -> None:

@@ -1,29 +1,26 @@
 from __future__ import annotations
 
 import io
-import itertools
 import os
+import shutil
 import tarfile
+import tempfile
 from pathlib import Path
-from typing import Any
 
 import pytest
 import torch
 from PIL import Image
 
-from datamodules import DataError, ImageFolderDataModule, pack_folder
+from datamodules import DataError, ImageFolderDataModule, pack_folder, tar
 from datamodules.batch import boxes_of
+from datamodules.boxes import Annotation, write_annotation
 from datamodules.imagenet import imagenet_class_names
-from datamodules.reading.annotations import Annotation, write_annotation
-from datamodules.reading.decoding import read_image
-from datamodules.sources.shard_loader import Part, own_parts
-from datamodules.sources.shards import ShardListing
+from datamodules.source import ListingOptions, Source
+from datamodules.tar import INDEX, TarSource
 from tests.datamodules.trainers import fake_trainer
 from tests.images import make_images
 
 NAMES = ["cat", "dog"]
-# A worker's death may come while torch opens files, to see whether it still can.
-pytestmark = pytest.mark.filterwarnings("ignore:unclosed file <_io.FileIO:ResourceWarning")
 
 
 def samples(root: object, world: int = 1, workers: int = 0, done: set | None = None, **options: object) -> dict:
@@ -32,13 +29,15 @@ def samples(root: object, world: int = 1, workers: int = 0, done: set | None = N
     for rank in range(world):
         options = {"class_names": NAMES, "num_workers": workers, "batch_size": 2, **options}
         data = ImageFolderDataModule(str(root), **options)  # type: ignore[arg-type]
-        data.read_done = lambda: done or set()
         data.trainer = fake_trainer(rank, world)
-        data.setup("test")
+        with tempfile.TemporaryDirectory() as run:
+            data.begin_run(Path(run), lambda: done or set(), 1.0)
+            data.prepare_data()
+            data.setup("test")
         for batch in data.test_dataloader():
             rows = list(batch["failed"])
             boxes = [boxes_of(batch, i) for i in range(len(batch["path"]))]
-            names = ("image", "label", "box_error", "original", "exif_orientation", "doubt")
+            names = ("image", "label", "box_error", "original", "file_columns")
             rows += list(zip(batch["path"], zip(*(batch[name] for name in names), boxes), strict=True))
             for path, value in rows:
                 assert path not in found
@@ -63,24 +62,12 @@ def png(grey: int = 100) -> bytes:
 
 
 def write_tar(path: Path, files: list[tuple[str, bytes]], mode: str = "w") -> Path:
-    with tarfile.open(path, mode) as tar:
+    with tarfile.open(path, mode) as archive:
         for name, content in files:
             info = tarfile.TarInfo(name)
             info.size = len(content)
-            tar.addfile(info, io.BytesIO(content))
+            archive.addfile(info, io.BytesIO(content))
     return path
-
-
-@pytest.mark.parametrize(("n", "world", "workers"), itertools.product([1, 2, 3, 7, 50], [1, 2, 3, 8], [1, 2, 5]))
-def test_share(n: int, world: int, workers: int) -> None:
-    """Every sample of every shard is some worker's, once; whole shards where there are enough."""
-    seen = []
-    for rank, worker in itertools.product(range(world), range(workers)):
-        parts = own_parts(own_parts([Part(k) for k in range(n)], rank, world), worker, workers)
-        assert parts
-        assert n < world * workers or all(part.step == 1 for part in parts)
-        seen += [(part.shard, k) for part in parts for k in range(part.start, 60, part.step)]
-    assert sorted(seen) == sorted(itertools.product(range(n), range(60)))
 
 
 @pytest.fixture(scope="module")
@@ -119,7 +106,7 @@ def test_done_samples_are_left_out_before_they_are_decoded(folder: Path, monkeyp
     done = {"cat/\\xff\n.png", "dog/v1.2 b.png", "dog/empty.jpg"}
     found = samples(folder / "shards", world=2, done=done)
     assert found.keys() == samples(folder / "images").keys() - done
-    monkeypatch.setattr("datamodules.reading.samples.read_image", None)
+    monkeypatch.setattr("datamodules.reader.read_image", None)
     assert samples(folder / "shards", done=found.keys() | done) == {}
 
 
@@ -127,23 +114,82 @@ def test_done_samples_are_left_out_before_they_are_decoded(folder: Path, monkeyp
 def test_figures_are_of_the_same_images_however_they_are_shared(folder: Path, world: int) -> None:
     found = samples(folder / "shards", world, n_originals=4)
     with_original = sorted(path for path, s in found.items() if isinstance(s, tuple) and s[3] is not None)
-    # The first of each of the three shards, of which one is the empty file, and the second of the first.
-    assert with_original == ["cat/0.png", "cat/5.png", "dog/a.jpg"]
+    first = samples(folder / "images", n_originals=4)
+    assert with_original == sorted(path for path, s in first.items() if isinstance(s, tuple) and s[3] is not None)
+
+
+def read_headers(monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """The shards whose headers are read from now on."""
+    read: list[str] = []
+    index_shard = tar.index_shard
+    monkeypatch.setattr(
+        tar, "index_shard", lambda shard, *args: read.append(os.path.basename(shard)) or index_shard(shard, *args)
+    )
+    return read
+
+
+class TestIndex:
+    def test_what_lies_beside_the_shards_is_what_the_headers_say(
+        self, folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        read = read_headers(monkeypatch)
+        known = samples(folder / "shards")
+        assert samples(folder / "shards/{00000..00002}.tar").keys() == known.keys()
+        assert read == []
+        shutil.copytree(folder / "shards", tmp_path / "bare", ignore=shutil.ignore_patterns(INDEX))
+        assert same(samples(tmp_path / "bare"), known)
+        assert read == ["00000.tar", "00001.tar", "00002.tar"]
+
+    def test_shards_that_changed_are_read_anew(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        make_images(tmp_path / "images", *(f"cat/{k}.png" for k in range(4)))
+        pack_folder(tmp_path / "images", tmp_path / "shards", 2)
+        write_tar(tmp_path / "shards/00001.tar", [("cat/x.png", png()), ("cat/y.png", png()), ("cat/z.png", png())])
+        write_tar(tmp_path / "shards/00002.tar", [("dog/x.png", png())])
+        read = read_headers(monkeypatch)
+        assert sorted(samples(tmp_path / "shards")) == [*(f"cat/{k}.png" for k in "01xyz"), "dog/x.png"]
+        assert read == ["00001.tar", "00002.tar"]
+
+    @pytest.mark.parametrize("content", [b"", b"PAR1", b"text"])
+    def test_an_index_that_is_none(self, folder: Path, tmp_path: Path, content: bytes) -> None:
+        shutil.copytree(folder / "shards", tmp_path / "shards")
+        (tmp_path / "shards" / INDEX).write_bytes(content)
+        assert same(samples(tmp_path / "shards"), samples(folder / "shards"))
+
+    def test_a_run_that_goes_on_reads_no_headers(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        for name in "ab":
+            write_tar(tmp_path / f"{name}.tar", [(f"cat/{k}.png", png()) for k in range(3)])
+        read = read_headers(monkeypatch)
+        options = ListingOptions(NAMES, earlier=tmp_path / "run/listing.arrow")
+        first = TarSource.open(tmp_path, options)
+        first.without({"a.tar/cat/1.png"}).save(tmp_path / "run/listing.arrow")
+        again = TarSource.open(tmp_path, options)
+        assert read == ["a.tar", "b.tar"]
+        assert again.table.equals(first.table)
+        assert again.fingerprint() == first.fingerprint()
+        write_tar(tmp_path / "b.tar", [("cat/9.png", png())])
+        assert len(TarSource.open(tmp_path, options)) == 4
+        assert read == ["a.tar", "b.tar"] * 2
 
 
 def test_a_listing_is_shared_as_a_file(folder: Path, tmp_path: Path) -> None:
     data = ImageFolderDataModule(str(folder / "shards"), class_names=NAMES, num_workers=0)
-    data.listing_file = tmp_path / "listing.arrow"
-    data.read_done = lambda: {f"cat/{k}.png" for k in range(8)}
+    data.begin_run(tmp_path, lambda: {f"cat/{k}.png" for k in range(8)}, 1.0)
     before = data.fingerprint()
     data.prepare_data()
     assert data.fingerprint() == before
-    assert before["n_shards"] == 3
+    assert (before["n_shards"], before["n_images"]) == (3, 14)
     data.setup("test")
-    assert isinstance(data.listing, ShardListing)
-    assert data.listing.is_done("cat/7.png")
-    assert not data.listing.is_done("dog/a.png")
+    assert isinstance(data.source, TarSource)
+    assert isinstance(Source.load(tmp_path / "listing.arrow"), TarSource)
+    assert data.n_left(0, 1) == 6
     assert sum(len(batch["path"]) for batch in data.test_dataloader()) == 5
+    assert data.has_boxes
+
+
+def test_several_shards_are_one_source(folder: Path) -> None:
+    expected = samples(folder / "shards")
+    for root in ("shards/*.tar", "shards/{00000,00001,00002}.tar", f"shards/0000[01].tar::{folder}/shards/00002.tar"):
+        assert same(samples(folder / root), expected), root
 
 
 class TestForeignShards:
@@ -151,7 +197,7 @@ class TestForeignShards:
         files = [("0.png", png()), ("0.cls", b"1\n"), ("1.PNG", png()), ("1.cls", b"cat"), ("2.png", png())]
         files += [("dog/3.jpg", png()), ("dog/3.cls", b"0"), ("./dog/4.jpg", png()), ("dog/4.seg.png", b"no image")]
         files += [("__info__/x.json", b""), ("readme", b"")]
-        found = samples(write_tar(tmp_path / "x.tar.gz", files, "w:gz"))
+        found = samples(write_tar(tmp_path / "x.tar", files))
         labels = {path: sample[1].item() for path, sample in found.items()}
         assert labels == {"0.png": 1, "1.PNG": 0, "2.png": -1, "dog/3.jpg": 0, "dog/4.jpg": 1}
 
@@ -163,14 +209,15 @@ class TestForeignShards:
     def test_bad_samples_fail_and_the_rest_goes_on(self, tmp_path: Path) -> None:
         files = [("a.png", png()), ("b.txt", b""), ("c.png", png()), ("c.jpg", png()), ("d.png", png())]
         files += [("d.cls", b"2"), ("e.png", b"x"), ("f.png", png()), ("f.png", png()), ("mouse/g.png", png())]
-        files += [("a.png", png()), ("h.png", png())]
+        files += [("a.png", png()), ("h.png", png()), ("i.v1.png", png()), ("i.v2.png", png()), ("dog/j.png", png())]
         found = samples(write_tar(tmp_path / "x.tar", files))
         errors = {path: sample for path, sample in found.items() if isinstance(sample, str)}
-        assert found.keys() - errors.keys() == {"a.png", "h.png"}
-        assert errors.keys() == {"b", "c", "d.png", "e.png", "f.png", "mouse/g.png", "a.png (sample 7 of x.tar)"}
+        assert found.keys() - errors.keys() == {"a.png", "h.png", "dog/j.png"}
+        assert errors.keys() == {"b", "c", "d.png", "e.png", "f.png", "mouse/g.png", "a.png (sample 7 of x.tar)", "i"}
         assert errors["b"] == "a sample should hold one image; this one holds txt"
         assert errors["c"] == "a sample should hold one image; this one holds jpg, png"
         assert errors["d.png"] == "its .cls is '2', which is no class of the network"
+        assert "this one holds v1.png, v2.png; WebDataset takes a name up to its first dot" in errors.pop("i")
         assert errors["e.png"] == "not an image in a known format"
         assert "duplicate file name" in errors["f.png"]
         assert errors["mouse/g.png"] == "its folder is 'mouse', which is no class of the network"
@@ -200,9 +247,9 @@ class TestForeignShards:
         make_images(tmp_path, "cat/a.png")
         (tmp_path / "cat/b.png").symlink_to("a.png")
         os.link(tmp_path / "cat/a.png", tmp_path / "cat/c.png")
-        with tarfile.open(tmp_path / "x.tar", "w") as tar:
+        with tarfile.open(tmp_path / "x.tar", "w") as archive:
             for name in ("a", "b", "c"):
-                tar.add(tmp_path / f"cat/{name}.png", f"cat/{name}.png")
+                archive.add(tmp_path / f"cat/{name}.png", f"cat/{name}.png")
         found = samples(tmp_path / "x.tar")
         assert len(found) == 3
         assert found["cat/b.png"] == found["cat/c.png"] == "a link; shards hold the files themselves"
@@ -247,14 +294,6 @@ class TestDamage:
         shard.write_bytes(content)
         self.check(shard, 2, "something follows the end of the archive")
 
-    def test_truncated_gzip(self, tmp_path: Path) -> None:
-        files = [(f"cat/{k}.png", os.urandom(3000)) for k in range(20)]
-        content = write_tar(tmp_path / "x.tar.gz", [("cat/first.png", png()), *files], "w:gz").read_bytes()
-        (tmp_path / "x.tar.gz").write_bytes(content[: len(content) * 2 // 3])
-        found = samples(tmp_path / "x.tar.gz")
-        assert "the shard is damaged after its first" in found["x.tar.gz"]
-        assert "cat/first.png" in found
-
     def test_deleted_after_the_listing(self, folder: Path, tmp_path: Path) -> None:
         pack_folder(folder / "images", tmp_path / "shards", images_per_shard=5)
         data = ImageFolderDataModule(str(tmp_path / "shards"), class_names=NAMES, num_workers=0)
@@ -262,30 +301,9 @@ class TestDamage:
         (tmp_path / "shards/00001.tar").unlink()
         batches = list(data.test_dataloader())
         failures = dict(failure for batch in batches for failure in batch["failed"])
-        assert "No such file" in failures["00001.tar"]
-
-
-@pytest.mark.process
-@pytest.mark.parametrize(("shards", "workers"), [("shards", 1), ("shards", 2), ("one", 2)])
-def test_what_kills_its_worker_fails_and_the_rest_goes_on(
-    folder: Path, monkeypatch: pytest.MonkeyPatch, shards: str, workers: int
-) -> None:
-    expected = samples(folder / shards)
-    lethal = ["cat/3.png", "dog/v1.2 b.png"]
-    contents = {(folder / "images" / name).read_bytes() for name in lethal}
-
-    def read_or_die(source: Any, *options: object) -> Any:
-        if source in contents:
-            os.kill(os.getpid(), 9)
-        return read_image(source, *options)
-
-    monkeypatch.setattr("datamodules.reading.samples.read_image", read_or_die)
-    with pytest.warns(UserWarning, match="was killed by signal 9"):
-        found = samples(folder / shards, workers=workers)
-    for name in lethal:
-        assert found.pop(name) == "the worker that decoded it was killed by signal 9 (SIGKILL), twice"
-        del expected[name]
-    assert same(found, expected)
+        assert [error for path, error in failures.items() if path != "dog/empty.jpg"] == [
+            "cannot be read: No such file or directory"
+        ] * 4
 
 
 class TestUnusable:
@@ -295,7 +313,7 @@ class TestUnusable:
             ([], "x.tar holds no samples"),
             ([("readme", b"")], "x.tar holds no samples"),
             ([("mouse/a.png", b"")], "1 of 1 class folders match no class of the network.*mouse.*cat, dog"),
-            ([("a.png", b""), ("a.cls", b"7")], "first sample of .*x.tar, a.png: its .cls is '7'"),
+            ([("a.png", b""), ("a.cls", b"7")], "x.tar cannot be labelled: of a.png, its .cls is '7'"),
         ],
     )
     def test_first_sample(self, tmp_path: Path, files: list, message: str) -> None:
@@ -315,14 +333,12 @@ class TestUnusable:
         with pytest.raises(DataError, match="class_names have to be known"):
             samples(folder / "shards", class_names=None)
 
-    @pytest.mark.process
-    def test_workers_that_are_killed_whatever_they_read(self, folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-        monkeypatch.setattr("datamodules.reading.samples.read_image", lambda *_: os.kill(os.getpid(), 9))
-        with (
-            pytest.warns(UserWarning, match=r"Rank 0: .*was killed by signal 9 \(SIGKILL\)"),
-            pytest.raises(DataError, match="10 workers of rank 0 died one after the other, whatever they read"),
-        ):
-            samples(folder / "shards", workers=1)
+    @pytest.mark.parametrize("name", ["x.tar.gz", "x.tgz", "x.tar"])
+    def test_compressed_as_a_whole(self, tmp_path: Path, name: str) -> None:
+        write_tar(tmp_path / name, [("cat/a.png", png())], "w:gz")
+        for root in (tmp_path / name, tmp_path):
+            with pytest.raises(DataError, match=rf"{name} is compressed as a whole, .* unpack it to a \.tar"):
+                samples(root)
 
 
 def test_tars_beside_class_folders_are_not_shards(tmp_path: Path) -> None:

@@ -8,9 +8,8 @@ import pytest
 import torch
 from PIL import ExifTags, Image
 
-from datamodules import DataError, ImageFolderDataModule
-from datamodules.reading.annotations import Annotation, write_annotation
-from datamodules.sources import folder
+from datamodules import DataError, ImageFolderDataModule, modules
+from datamodules.boxes import Annotation, write_annotation
 from tests.datamodules.trainers import fake_trainer
 from tests.images import make_images
 
@@ -33,7 +32,7 @@ class TestBatches:
         assert batch["boxes"].shape == (0, 4)
         assert batch["n_boxes"].tolist() == [0, 0]
         assert batch["failed"] == []
-        assert (batch["exif_orientation"], batch["doubt"]) == ([1, 1], [None, None])
+        assert batch["file_columns"] == [{"exif_orientation": 1, "note": None}] * 2
         assert batch["original"][0].pixels.shape == (40, 50, 3)
         assert batch["original"][0].view == pytest.approx((7.5, 2.5, 42.5, 37.5))
         assert batch["original"][1] is None
@@ -71,9 +70,11 @@ class TestBatches:
         paths = []
         for rank in range(world):
             data = ImageFolderDataModule(str(tmp_path), num_workers=0)
-            data.read_done = lambda: {"cat/3.png"}
-            data.setup("test")
             data.trainer = fake_trainer(rank, world)
+            data.begin_run(tmp_path / "run", lambda: {"cat/3.png"}, 1.0)
+            if rank == 0:
+                data.prepare_data()
+            data.setup("test")
             paths += [path for batch in data.test_dataloader() for path in batch["path"]]
         assert sorted(paths) == [f"cat/{k}.png" for k in (0, 1, 2, 4, 5, 6)]
 
@@ -167,7 +168,7 @@ class TestOrientation:
         )
         batch = self.batch(root, annotation, is_on)
         assert batch["box_error"] == [None]
-        assert batch["exif_orientation"] == [1 if is_on else orientation]
+        assert [of["exif_orientation"] for of in batch["file_columns"]] == [1 if is_on else orientation]
         assert batch["original"][0].pixels.shape[:2] == ((width, height) if is_on else (height, width))
         x, y = (batch["image"][0, 0] > 0.5 * batch["image"].max()).nonzero().flip(1).aminmax(dim=0)
         found = torch.cat([x, y + 1]).float()
@@ -201,7 +202,7 @@ class TestOrientation:
         data = ImageFolderDataModule(str(tmp_path), num_workers=0, exif_orientation=is_on)
         data.setup("fit")
         for loader in (data.train_dataloader(), data.val_dataloader()):
-            assert [batch["exif_orientation"] for batch in loader] == [[1 if is_on else 6]]
+            assert [batch["file_columns"][0]["exif_orientation"] for batch in loader] == [1 if is_on else 6]
 
 
 class TestTraining:
@@ -217,14 +218,14 @@ class TestTraining:
         make_images(tmp_path, *(f"{c}/{k}.png" for c in ("cat", "dog") for k in range(40)))
         data = ImageFolderDataModule(str(tmp_path), num_workers=0)
         data.setup("fit")
-        parts = [{p.as_py() for p in listing.paths} for listing in (data.train_listing, data.val_listing)]
+        parts = [set(source.names()) for source in (data.train_source, data.val_source)]
         assert not parts[0] & parts[1]
         assert len(parts[0]) + len(parts[1]) == 80
         assert 5 < len(parts[1]) < 30
         before = parts[1]
         make_images(tmp_path, "cat/new.png")
         data.setup("fit")
-        assert before <= {p.as_py() for p in data.val_listing.paths}
+        assert before <= set(data.val_source.names())
 
     def test_no_classes(self, tmp_path: Path) -> None:
         make_images(tmp_path, "a.png")
@@ -233,10 +234,9 @@ class TestTraining:
 
 
 class TestListingOnce:
-    def module(self, tmp_path: Path, rank: int, world: int = 2) -> ImageFolderDataModule:
-        data = ImageFolderDataModule(str(tmp_path / "images"), num_workers=0)
-        data.listing_file = tmp_path / "run/listing.arrow"
-        data.read_done = lambda: {"cat/3.png"}
+    def module(self, tmp_path: Path, rank: int, world: int = 2, limit: float = 1.0) -> ImageFolderDataModule:
+        data = ImageFolderDataModule(str(tmp_path / "images"), num_workers=0, batch_size=2)
+        assert data.begin_run(tmp_path / "run", lambda: {"cat/3.png"}, limit)
         data.trainer = fake_trainer(rank, world)
         return data
 
@@ -248,12 +248,11 @@ class TestListingOnce:
         first.prepare_data()
         make_images(tmp_path / "images", "cat/later.png")
         second = self.module(tmp_path, rank=1)
-        second.read_done = None  # type: ignore[assignment]
-        monkeypatch.setattr(folder, "list_folder", None)
+        monkeypatch.setattr(modules, "kind_at", None)
         paths = []
         for data in (first, second):
             data.setup("test")
-            assert data.listing.file == data.listing_file
+            assert data.source.file == tmp_path / "run/listing.arrow"
             paths += [path for batch in data.test_dataloader() for path in batch["path"]]
         assert sorted(paths) == [f"cat/{k}.png" for k in (0, 1, 2, 4, 5, 6)]
         assert first.fingerprint() == before
@@ -267,7 +266,19 @@ class TestListingOnce:
         assert now.fingerprint() != before.fingerprint()
         now.prepare_data()
         now.setup("test")
-        assert len(now.listing) == 2
+        assert len(now.source) == now.n_listed == 2
+
+    @pytest.mark.parametrize(("limit", "n_left"), [(1, [2, 1]), (2, [4, 2]), (0.5, [2, 1]), (1.0, [4, 2])])
+    def test_a_limit_counts_what_is_done(self, tmp_path: Path, limit: float, n_left: list[int]) -> None:
+        make_images(tmp_path / "images", *(f"cat/{k}.png" for k in range(7)))
+        for rank in range(2):
+            data = self.module(tmp_path, rank, limit=limit)
+            if rank == 0:
+                data.prepare_data()
+            data.setup("test")
+            n = sum(len(batch["path"]) for batch in data.test_dataloader())
+            assert n == data.n_left(rank, 2) == n_left[rank]
+        assert data.n_listed == 7
 
     def test_fingerprint_covers_the_boxes(self, tmp_path: Path) -> None:
         make_images(tmp_path / "images", "cat/a.png")

@@ -5,8 +5,8 @@ from pathlib import Path
 import pytest
 from PIL import Image, features
 
-from datamodules.reading.decoding import DecodingError, decode_image
-from datamodules.reading.formats import begins_as_image, image_extensions, is_something_else, openable, remedy
+from datamodules.images.decode import DecodingError, decode_image
+from datamodules.images.formats import begins_as_image, image_extensions, is_something_else, openable, remedy
 
 HEIC = b"\0\0\0\x18ftypheic\0\0\0\0mif1heic" + b"\0" * 40
 JXL = b"\xff\x0a" + b"\x7f" * 40

@@ -7,7 +7,7 @@ import pytest
 from PIL import Image
 
 from datamodules import DataError, ImageFolderDataModule, pack_folder
-from datamodules.reading.samples import printable
+from datamodules.errors import printable
 from tests.images import make_images
 
 
@@ -22,7 +22,7 @@ def test_layout(tmp_path: Path) -> None:
     (tmp_path / "boxes").mkdir()
     (tmp_path / "boxes/a.xml").write_bytes(b"boxes")
     assert pack_folder(tmp_path / "images", tmp_path / "out", 3, boxes=tmp_path / "boxes") == 4
-    assert sorted(file.name for file in (tmp_path / "out").iterdir()) == ["00000.tar", "00001.tar"]
+    assert sorted(file.name for file in (tmp_path / "out").iterdir()) == ["00000.tar", "00001.tar", "index.parquet"]
     images = tmp_path / "images"
     # In the listing's order, which goes round the classes.
     assert list(members(tmp_path / "out/00000.tar").items()) == [

@@ -1,18 +1,126 @@
 from __future__ import annotations
 
 import contextlib
+import faulthandler
+import gc
+import multiprocessing
+import signal
+import threading
 from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from torch import Tensor
 
-from datamodules import ImageFolderDataModule, image_folder
-from datamodules.reading.copied_ahead import CopiedAhead, CudaCopies
+from datamodules import ImageFolderDataModule, loader, modules
+from datamodules.loader import CopiedAhead, CudaCopies, ThreadedLoader, lethal, marked
 from tests.datamodules.trainers import fake_trainer
 from tests.images import make_images
+
+
+def batches(read: Any, workers: int, n: int = 20, size: int = 3, **options: Any) -> list[list]:
+    found = ThreadedLoader(read, np.arange(n)[::-1], size, workers, list, **options)
+    assert len(found) == -(-n // size)
+    return list(found)
+
+
+WORKERS = pytest.mark.parametrize("workers", [0, 1, 2, 5])
+
+
+@WORKERS
+@pytest.mark.parametrize("size", [1, 3, 32])
+def test_batches_are_in_order_whoever_is_slow(workers: int, size: int) -> None:
+    """The first images wait until later ones are read, as far as threads read ahead."""
+    later = threading.Event()
+
+    def read(number: int) -> int:
+        if number == 19 and workers > 1 and size > 1:
+            assert later.wait(60)
+        if number == 12:
+            later.set()
+        return number
+
+    numbers = list(range(20))[::-1]
+    assert batches(read, workers, size=size) == [numbers[k : k + size] for k in range(0, 20, size)]
+
+
+@WORKERS
+def test_errors_of_what_reads_are_its_own(workers: int) -> None:
+    def read(number: int) -> int:
+        if number == 7:
+            raise RuntimeError("a bug")
+        return number
+
+    with pytest.raises(RuntimeError, match="a bug"):
+        batches(read, workers)
+
+
+@WORKERS
+def test_who_stops_early_leaves_no_thread_and_no_marks(workers: int, tmp_path: Path) -> None:
+    before = threading.active_count()
+    read = ThreadedLoader(lambda number: number, range(1000), 4, workers, list, marks=tmp_path / "reading/0")
+    for batch in read:
+        assert batch == [0, 1, 2, 3]
+        assert (tmp_path / "reading/0").exists()
+        break
+    del batch
+    gc.collect()
+    assert threading.active_count() == before
+    assert list(tmp_path.iterdir()) == []
+    assert sum(map(len, read)) == 1000
+    assert list(tmp_path.iterdir()) == []
+
+
+@WORKERS
+def test_each_thread_marks_what_it_reads(workers: int, tmp_path: Path) -> None:
+    seen = []
+
+    def read(number: int) -> int:
+        seen.append(number in marked(tmp_path / "reading"))
+        return number
+
+    batches(read, workers, marks=tmp_path / "reading/1")
+    assert seen == [True] * 20
+
+
+def die(number: int, lethals: dict[int, int]) -> None:
+    if number in lethals:
+        faulthandler.disable()
+        signal.raise_signal(lethals[number])  # as a decoder that crashes: in this very thread
+
+
+@pytest.mark.slow
+@pytest.mark.process
+def test_what_kills_its_reader_is_found(tmp_path: Path) -> None:
+    """In children that begin anew, and only by those that were marked when a process ended."""
+    lethals = {5: signal.SIGKILL, 9: signal.SIGSEGV}
+    child = multiprocessing.get_context("fork").Process(
+        target=batches, args=(partial(die, lethals=lethals), 3, 11), kwargs={"marks": tmp_path / "reading/0"}
+    )
+    child.start()
+    child.join()
+    assert child.exitcode in (-signal.SIGKILL, -signal.SIGSEGV)
+    suspects = marked(tmp_path / "reading")
+    assert 1 <= len(suspects) <= 3
+    assert set(suspects) & {5, 9}
+    assert lethal(partial(die, lethals={5: signal.SIGSEGV}), [3, 5, 7]) == {
+        5: "whoever reads it is ended by signal 11 (SIGSEGV)"
+    }
+
+
+def fail(number: int) -> None:
+    raise RuntimeError
+
+
+@pytest.mark.process
+def test_a_child_that_fails_otherwise_blames_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(loader, "CHILDREN", multiprocessing.get_context("fork"))
+    with pytest.warns(UserWarning, match=r"could not be tried \(exit 1\)"):
+        assert lethal(fail, [3, 4]) == {}
 
 
 class Noted:
@@ -127,7 +235,7 @@ def test_on_a_gpu() -> None:
 def test_only_a_gpu_is_copied_to(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     make_images(tmp_path, "cat/a.png", "cat/b.png", "cat/c.png")
     noted = Noted()
-    monkeypatch.setattr(image_folder, "CudaCopies", lambda device: noted)
+    monkeypatch.setattr(modules, "CudaCopies", lambda device: noted)
     data = ImageFolderDataModule(str(tmp_path), num_workers=0, batch_size=1)
     data.setup("test")
     for device, n in (("cpu", 0), ("cuda", 3)):
