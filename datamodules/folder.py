@@ -54,9 +54,11 @@ class FolderSource(Source):
             box_names=None if boxes is None else lambda i: names_of_boxes(find_annotation(boxes, found[i])),
         )
         groups = folders.codes if options.labels is None and folders.names else labelled.labels
-        order = round_the_classes(groups)
-        notes = [*left_out.notes(), *labelled.notes]
-        return cls.make(paths.take(pa.array(order)), labelled.labels[order], {"root": str(root)}, notes)
+        labels = labelled.labels
+        if groups.min() < groups.max():
+            order = round_the_classes(groups)
+            paths, labels = paths.take(pa.array(order)), labels[order]
+        return cls.make(paths, labels, {"root": str(root)}, [*left_out.notes(), *labelled.notes])
 
     @property
     def root(self) -> Path:

@@ -74,7 +74,7 @@ def test_images_are_counted_as_pandas_counts_them(folder: Path) -> None:
         "n_failed": len(images) - len(good),
         "n_box_errors": good["error"].notna().sum(),
         "n_unturned": (good["exif_orientation"] > 1).sum(),
-        "doubts": good["note"].value_counts().sort_index().to_dict(),
+        "file_notes": good["note"].value_counts().sort_index().to_dict(),
         "n_labelled": (good["label"] >= 0).sum(),
         "top1": good["top1"].dropna().mean(),
         "top5": None,
