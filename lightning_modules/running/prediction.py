@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 
+import torch
 from pytorch_lightning import LightningDataModule, Trainer
 from rich.console import Console
 from rich.text import Text
@@ -11,6 +12,7 @@ from rich.text import Text
 from datamodules.batch import UPRIGHT, DataError
 from lightning_modules.classifier import Prediction, PredictionModule
 from lightning_modules.escaping import in_rich
+from lightning_modules.judging.named import note_of_named
 from lightning_modules.results.report import unturned_note
 from lightning_modules.results.tables import Table
 from lightning_modules.running.arithmetic import compute_to_float32
@@ -71,7 +73,7 @@ def run_prediction(
     console = Console()
     if any(batch["path"] for batch in batches):
         console.print(_table(batches, network.class_names, options.top_k).rich())
-    for note in _notes(batches):
+    for note in _notes(batches, network.class_names):
         console.print(in_rich(note), highlight=False, soft_wrap=True)
     failed = [failure for batch in batches for failure in batch["failed"]]
     for path, error in failed:
@@ -79,8 +81,8 @@ def run_prediction(
     return 1 if failed else 0
 
 
-def _notes(batches: Sequence[Prediction]) -> list[str]:
-    """What may be otherwise than meant: how many images were not turned, and notes of their files."""
+def _notes(batches: Sequence[Prediction], class_names: Sequence[str]) -> list[str]:
+    """How many images are what they are named after, how many were not turned, and notes of files."""
     n = sum(of["exif_orientation"] > UPRIGHT for batch in batches for of in batch["file_columns"])
     unturned = unturned_note(n, "--exif_orientation true")
     notes = [
@@ -89,7 +91,10 @@ def _notes(batches: Sequence[Prediction]) -> list[str]:
         for path, of in zip(batch["path"], batch["file_columns"])
         if of["note"]
     ]
-    return [*([unturned] if unturned else []), *notes]
+    paths = [path for batch in batches for path in batch["path"]]
+    probabilities = torch.cat([torch.zeros(0, len(class_names)), *(b["probabilities"] for b in batches if b["path"])])
+    named = note_of_named(paths, probabilities, class_names)
+    return [note for note in (named, unturned, *notes) if note]
 
 
 def _table(batches: Sequence[Prediction], class_names: Sequence[str], top_k: int) -> Table:

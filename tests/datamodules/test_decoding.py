@@ -6,7 +6,6 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from datamodules.reading import decoding as module
 from PIL import Image
 from torchvision.models import VGG16_Weights
 from torchvision.transforms import InterpolationMode
@@ -14,6 +13,7 @@ from torchvision.transforms import functional as F
 from torchvision.transforms._presets import ImageClassification
 
 from datamodules import DataError, DecodingError, Preprocess, decode_image
+from datamodules import preprocess as module
 from datamodules.batch import INTERPOLATIONS
 
 
