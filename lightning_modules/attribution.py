@@ -13,7 +13,7 @@ from pytorch_lightning.utilities import rank_zero_only
 from torch import Tensor
 
 from datamodules.batch import Batch
-from lightning_modules.errors import InputError
+from lightning_modules.errors import InputError, check_objects
 from lightning_modules.evaluation import EvaluationModule
 from lightning_modules.figures.comparison import comparison_figure, curves_figure
 from lightning_modules.figures.ranking import ranking_figure
@@ -69,6 +69,8 @@ class AttributionModule(EvaluationModule):
         methods = [GradCAM(), GuidedBackprop(), GuidedGradCAM(), SmoothGrad()] if methods is None else methods
         has_default_metrics = metrics is None
         metrics = [PointingGame(), EnergyInBox()] if metrics is None else metrics
+        check_objects(AttributionMethod, "method", methods)
+        check_objects(AttributionMetric, "metric", metrics)
         _refuse_twins("model.methods", [repr(method) for method in methods])
         told = tuple(dict.fromkeys(name for method in methods for name in method.columns))
         names = [*told, *(name for metric in metrics for name in metric.columns)]
@@ -122,7 +124,7 @@ class AttributionModule(EvaluationModule):
         """A row for each image and method."""
         methods, target = list(self.methods.values()), self._targets(batch)
         keys, needs = batch["path"], self.needs_of_metrics
-        maps = explain(self.network, batch["image"], methods, target, keys=keys, needs=needs, check_target=False)
+        maps = explain(self.network, batch["image"], methods, target, keys=keys, needs=needs)
         forward_pass = maps.forward_pass
         # All is computed before anything is read, so that a GPU is waited for once.
         scores = {name: self._score(maps[name], forward_pass, batch, method) for name, method in self.methods.items()}

@@ -123,13 +123,13 @@ class OtherImage(UninformedMethod):
         return Needs()
 
     def __call__(self, forward_pass: ForwardPass) -> Tensor:
-        method, network, images = self.method or GradCAM(), forward_pass.network, forward_pass.images.detach()
+        method, images = self.method or GradCAM(), forward_pass.images.detach()
         ways = _TURNS if images.shape[2] == images.shape[3] else _TURNS[:3]
         draws = [seed_from("other image", self.seed, key) % len(ways) for key in forward_pass.keys]
         others = [ways[draw](image) for draw, image in zip(draws, images)]
         turned = torch.stack(others) if others else images
-        keys, needs = [f"other image {key}" for key in forward_pass.keys], method.needs(network)
-        return method(ForwardPass(network, turned, forward_pass.target, needs=needs, keys=keys, check_target=False))
+        keys, needs = [f"other image {key}" for key in forward_pass.keys], method.needs(forward_pass.network)
+        return method(forward_pass.at(turned, forward_pass.target, needs, keys))
 
 
 _TURNS: tuple[Callable[[Tensor], Tensor], ...] = (

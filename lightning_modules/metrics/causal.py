@@ -17,6 +17,7 @@ from lightning_modules.methods.base import AttributionMethod
 from lightning_modules.methods.maps import Sign, relative_magnitude
 from lightning_modules.metrics.base import AttributionMetric, without_degenerate
 from lightning_modules.metrics.order import check_sign, pixel_order
+from lightning_modules.networks.inputs import trusted
 
 Predict = Callable[[Tensor, Tensor], Tensor]
 """(images ``(M, 3, H, W)``, targets ``(M,)``) -> probability of the target, ``(M,)``."""
@@ -188,7 +189,7 @@ class AverageDrop(AttributionMetric):
 
 def _predict(forward_pass: ForwardPass) -> Predict:
     def predict(images: Tensor, target: Tensor) -> Tensor:
-        with torch.no_grad():
+        with trusted(), torch.no_grad():
             logits = forward_pass.network(images.contiguous(memory_format=torch.channels_last))
         logits = logits.float() if logits.dtype in (torch.float16, torch.bfloat16) else logits
         return logits.softmax(1).gather(1, target[:, None])[:, 0]

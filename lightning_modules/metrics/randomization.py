@@ -130,7 +130,5 @@ class WeightRandomization(AttributionMetric):
     ) -> Iterator[Tensor]:
         """The maps at each step."""
         for _, random in cascade(forward_pass.network, layers, seed):
-            maps = explain(
-                random, forward_pass.images, [method], forward_pass.target, keys=forward_pass.keys, check_target=False
-            )
+            maps = explain(random, forward_pass.images, [method], forward_pass.target, keys=forward_pass.keys)
             yield from maps.values()

@@ -6,18 +6,18 @@ from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
-import pandas as pd
 import pyarrow as pa
 
 from lightning_modules.metrics.localization import ClassDiscrimination, EnergyInBox, LocalizationError, PointingGame
 from lightning_modules.metrics.randomization import SEEDS
 from lightning_modules.results.report import CURVES, SCORES, Report, image_scalars, tag
-from lightning_modules.results.rows.images import Rows
-from lightning_modules.results.rows.stored import codes_of, groups_of, numbers_of
+from lightning_modules.results.rows.images import Rows, units_of
+from lightning_modules.results.rows.stored import groups_of, numbers_of
 from lightning_modules.results.scores import mean_with_interval, summarize_score
+from lightning_modules.results.statistics import means_of_units
 from lightning_modules.results.summaries.curves import mean_curves
 from lightning_modules.results.summaries.images import summarize_images
-from lightning_modules.results.summaries.ranking import Resamples, place, rank_methods
+from lightning_modules.results.summaries.ranking import notes_of_ranking, place, summarize_ranking
 from lightning_modules.results.summaries.sanity import sanity_notes, sanity_verdict
 from lightning_modules.results.tables import Table
 
@@ -51,22 +51,21 @@ def summarize_attribution(table: Rows, better: Mapping[str, str] | None = None) 
     has learnt, ``undecided_randomization`` those of which nobody can tell, see
     :func:`~lightning_modules.results.summaries.sanity.sanity_verdict`. ``ranking`` has for each score of which it is
     known whether more is better the places of the methods, see
-    :func:`~lightning_modules.results.summaries.ranking.rank_methods`, if there are several.
+    :func:`~lightning_modules.results.summaries.ranking.summarize_ranking`, if there are several.
 
     Args:
         table: The rows.
         better: Score -> ``higher`` or ``lower``; also of curves.
     """
     better = better or {}
-    ranking, resamples = {}, Resamples()
+    ranking = {}
     schema = {field.name: field.type for field in table.schema}
     names = list(schema)[list(schema).index("degenerate") + 1 :] if "degenerate" in schema else []
     places = groups_of(table["method"]) if "method" in schema else {}
     methods: dict[str, Any] = {method: {"n_degenerate": 0, "scores": {}, "curves": {}} for method in places}
     # One column after the other, so that one at a time lies in the memory.
     if places:
-        # Numbered in the order of the rows: the order in which parts know them would decide which are drawn again.
-        images = pd.factorize(codes_of(table["path"])[0])[0]
+        images, n_ranked = units_of(table), sum(_is_ranked(table, name) for name in names if name in better)
         is_degenerate, target = numbers_of(table["degenerate"]), numbers_of(table["target"])
     for method, of in places.items():
         methods[method]["n_degenerate"] = int(np.nansum(is_degenerate[of]))
@@ -77,10 +76,10 @@ def summarize_attribution(table: Rows, better: Mapping[str, str] | None = None) 
             continue
         values = numbers_of(table[name])
         for method, of in places.items():
-            methods[method]["scores"][name] = summarize_score(values[of], target[of])
+            methods[method]["scores"][name] = summarize_score(values[of], target[of], images[of])
         if name in better:
-            of_images = {method: _by_image(values[of], images[of], images.max() + 1) for method, of in places.items()}
-            if (ranked := rank_methods(of_images, better[name], resamples)) is not None:
+            means = {m: means_of_units(values[of], images[of], images.max() + 1) for m, of in places.items()}
+            if (ranked := summarize_ranking(means, better[name], n_ranked)) is not None:
                 ranking[name] = ranked
     verdicts = {method: sanity_verdict(of) for method, of in methods.items()}
     return {
@@ -93,11 +92,9 @@ def summarize_attribution(table: Rows, better: Mapping[str, str] | None = None) 
     }
 
 
-def _by_image(values: np.ndarray, images: np.ndarray, n: int) -> np.ndarray:
-    """The value of each image ``(n,)``, of those that stand at ``images``; NaN of the others."""
-    of_image = np.full(n, np.nan)
-    of_image[images] = values
-    return of_image
+def _is_ranked(table: Rows, column: str) -> bool:
+    """Whether the methods can be ranked by a column, for which there must be a number in it."""
+    return not pa.types.is_list(table.schema.field(column).type) and table[column].null_count < len(table)
 
 
 def report_attribution(
@@ -114,6 +111,7 @@ def report_attribution(
     """
     methods = summary["methods"]
     notes = [*_notes_of_unscored(summary, has_boxes, explains_predicted), *sanity_notes(methods)]
+    notes += notes_of_ranking(summary["ranking"])
     scalars = image_scalars(summary)
     curves = {}
     for method, of_method in methods.items():
@@ -150,7 +148,7 @@ def _ranking_tables(summary: dict[str, Any]) -> list[Table]:
         [name, ranked["better"], *(place(ranked["methods"][method]) for method in methods), f"{ranked['n']:,}"]
         for name, ranked in ranking.items()
     ]
-    title = "Places: 2-4 = from second to fourth, as no more can be told apart with 95 % over all pairs of methods"
+    title = "Places: 2-4 = from second to fourth; with 95 % over all pairs of methods and all scores, no more is known"
     return [_readable(Table(["score", "better", *methods, "images ranked"], rows, title), len(methods))]
 
 

@@ -82,12 +82,8 @@ def test_edges_are_scipys() -> None:
 def test_the_other_image_is_this_one_turned(shape: tuple[int, int], n_ways: int) -> None:
     """Each image becomes one of the ways to turn it, each way about as often; none stays as it is."""
     image = torch.rand(3, *shape, dtype=torch.float64)
-    ways = [
-        turned.flip(1) if mirrored else turned
-        for turned in (image.rot90(k, (1, 2)) for k in range(4))
-        for mirrored in (0, 1)
-    ]
-    ways = [way for way in ways[1:] if way.shape == image.shape]
+    turns = [image.rot90(k, (1, 2)) for k in range(4)]
+    ways = [way for way in (*turns[1:], *(turn.flip(1) for turn in turns)) if way.shape == image.shape]
     assert len(ways) == n_ways
 
     class Pixels(Saliency):
