@@ -217,9 +217,9 @@ class EvaluationModule(RunModule):
     def report(self, summary: dict[str, Any]) -> Report:
         scores = summary["scores"]
         scalars = image_scalars(summary) | {tag(SCORES, name): score["mean"] for name, score in scores.items()}
-        rows = [[name, mean_with_interval(score), f"{score['n']:,}"] for name, score in scores.items()]
+        rows = [[name, mean_with_interval(score), f"{score['n']:,}"] for name, score in scores.items() if score["n"]]
         table = Table(["mean and 95 % interval", "of all images", "n"], rows)
-        return Report(scalars, {}, summary, [table], legend=LEGEND)
+        return Report(scalars, summary, [table], legend=LEGEND)
 
     def run_figures(self, summary: dict[str, Any], run: Path) -> Iterator[tuple[str, Figure]]:
         """A histogram of each column."""

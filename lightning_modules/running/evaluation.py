@@ -208,7 +208,10 @@ class EvaluationCLI(RunCLI):
             "sessions": run.n_sessions(),
             "wall_time_s": round(run.wall_time(), 3),
         }
-        write_text(self.out / "summary.json", json.dumps({**summary, "produced_by": produced_by}, indent=2) + "\n")
+        whole = {**summary, "produced_by": produced_by}
+        # The list of all classes is long, and comes last for those who read the file.
+        whole = dict(sorted(whole.items(), key=lambda item: item[0] == "classes"))
+        write_text(self.out / "summary.json", json.dumps(whole, indent=2) + "\n")
         report = self.model.report(summary)
         Told.by(report, self.model.details(self.out), self.description).save(self.out)
         # A page that is there already is kept true.
@@ -225,7 +228,7 @@ class EvaluationCLI(RunCLI):
         console = Console()
         console = console if console.is_terminal else Console(width=max(120, console.width))
         report = self.model.report(summary)
-        for table in [*self.model.details(self.out), *report.tables]:
+        for table in [*self.model.details(self.out), *report.all_tables]:
             console.print(table.rich())
         for note in report.all_notes:
             print(plain_lines(note))

@@ -4,19 +4,21 @@ from __future__ import annotations
 
 from typing import Any
 
+import numpy as np
 import pandas as pd
 import pyarrow as pa
 import pyarrow.compute as pc
 
 from datamodules.batch import UPRIGHT
 from lightning_modules.results.rows.images import Rows
-from lightning_modules.results.rows.stored import codes_of
+from lightning_modules.results.rows.stored import codes_of, numbers_of
 
 
 def summarize_images(table: Rows) -> dict[str, Any]:
     """Counts of images and accuracy, from rows of which an image may have several.
 
-    ``top1`` and ``top5`` are shares of the labelled images that did not fail, None where there is nothing to tell.
+    ``top1`` and ``top5`` are shares of the labelled images that did not fail, None where there is nothing to tell;
+    ``classes`` has ``top1`` of each class that has images, and their number, and ``balanced_acc`` is the mean of these.
     ``n_unturned`` counts those that ask by their EXIF orientation to be turned, and were not; ``doubts`` those of which
     the pixels may be others than meant, by the reason.
     """
@@ -36,7 +38,22 @@ def summarize_images(table: Rows) -> dict[str, Any]:
         "doubts": dict(sorted((each["values"], each["counts"]) for each in doubts.to_pylist())),
         "n_labelled": _count(pc.greater_equal(of_good("label"), 0)),
     }
-    return summary | {name: pc.mean(of_good(name)).as_py() for name in ("top1", "top5")}
+    classes = _accuracy_of_classes(*map(of_good, ("label", "label_name", "top1")))
+    summary |= {name: pc.mean(of_good(name)).as_py() for name in ("top1", "top5")}
+    balanced = float(np.mean([each["top1"] for each in classes])) if classes else None
+    return summary | {"balanced_acc": balanced, "classes": classes}
+
+
+def _accuracy_of_classes(label: pa.ChunkedArray, name: pa.ChunkedArray, top1: pa.ChunkedArray) -> list[dict[str, Any]]:
+    """The share of images of each class that were classified rightly, in the order of the classes."""
+    is_right = numbers_of(top1)
+    labelled = np.flatnonzero(~np.isnan(is_right))
+    labels, first, of_each = np.unique(numbers_of(label)[labelled], return_index=True, return_inverse=True)
+    n = np.bincount(of_each)
+    names = name.take(pa.array(labelled[first])).cast(pa.string()).to_pylist()
+    accuracies = np.bincount(of_each, is_right[labelled]) / n
+    columns = labels.astype(int).tolist(), names, n.tolist(), accuracies.tolist()
+    return [dict(zip(("label", "name", "n", "top1"), values)) for values in zip(*columns)]
 
 
 def _count(holds: pa.ChunkedArray) -> int:
