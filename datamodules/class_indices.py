@@ -16,6 +16,7 @@ from datamodules.reading.decoding import Preprocess
 from datamodules.sources.listing import first_batches
 from datamodules.sources.photos import PhotoFolder
 from datamodules.sources.units import Unit, parse_units
+from datamodules.text import Text, Texts
 
 
 class UnitSample(TypedDict):
@@ -67,14 +68,14 @@ class ClassIndexDataModule(pl.LightningDataModule):
 
     def __init__(
         self,
-        classes: list[int | str] | int | str = "all",
+        classes: Texts | Sequence[int | str] | int = "all",
         n_images: int = 1,
         seed: int = 0,
         batch_size: int = 4,
         class_names: Sequence[str] = (),
         channels: Mapping[str, int] | None = None,
         layer: str | None = None,
-        exemplars: str | None = None,
+        exemplars: Text | None = None,
         n_exemplars: int = 6,
         num_workers: int | None = None,
         input_size: int = 224,
