@@ -28,6 +28,7 @@ from lightning_modules.methods.occlusion import Occlusion
 from lightning_modules.methods.rise import RISE
 from lightning_modules.methods.score_cam import ScoreCAM
 from lightning_modules.methods.smooth_grad import SmoothGrad
+from lightning_modules.methods.uninformed import CentreGaussian, EdgeFilter, OtherImage, Random, UninformedMethod
 from lightning_modules.methods.var_grad import VarGrad
 from lightning_modules.networks.built_in.vgg16 import VGG16, fold_batch_norm, load_vgg16, save_vgg16
 from lightning_modules.networks.loading import load_network
@@ -50,7 +51,9 @@ __all__ = [
     "Attack",
     "AttributionMethod",
     "AttributionModule",
+    "CentreGaussian",
     "ClassifierModule",
+    "EdgeFilter",
     "EvaluationModule",
     "Explanation",
     "ForwardPass",
@@ -67,7 +70,9 @@ __all__ = [
     "Network",
     "Noise",
     "Occlusion",
+    "OtherImage",
     "PredictionModule",
+    "Random",
     "RobustnessModule",
     "RunWriter",
     "Saliency",
@@ -75,6 +80,7 @@ __all__ = [
     "SmoothGrad",
     "SparseL1Descent",
     "SynthesisProgress",
+    "UninformedMethod",
     "VarGrad",
     "WeightsError",
     "XGradCAM",

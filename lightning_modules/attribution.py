@@ -14,7 +14,7 @@ from torch import Tensor
 
 from datamodules.batch import Batch
 from datamodules.text import Text
-from lightning_modules.errors import InputError
+from lightning_modules.errors import InputError, check_objects
 from lightning_modules.evaluation import EvaluationModule
 from lightning_modules.figures.comparison import comparison_figure, curves_figure
 from lightning_modules.figures.ranking import ranking_figure
@@ -25,9 +25,9 @@ from lightning_modules.methods.explain import explain, joined_needs
 from lightning_modules.methods.gradient import GuidedBackprop
 from lightning_modules.methods.maps import shows_something
 from lightning_modules.methods.smooth_grad import SmoothGrad
-from lightning_modules.metrics.base import AttributionMetric
+from lightning_modules.metrics.base import AttributionMetric, without_degenerate
 from lightning_modules.metrics.localization import EnergyInBox, PointingGame
-from lightning_modules.metrics.randomization import OF_SEEDS, WeightRandomization
+from lightning_modules.metrics.randomization import SEEDS, WeightRandomization
 from lightning_modules.networks.class_names import find_target
 from lightning_modules.networks.loading import load_network
 from lightning_modules.networks.making import Said
@@ -70,6 +70,8 @@ class AttributionModule(EvaluationModule):
         methods = [GradCAM(), GuidedBackprop(), GuidedGradCAM(), SmoothGrad()] if methods is None else methods
         has_default_metrics = metrics is None
         metrics = [PointingGame(), EnergyInBox()] if metrics is None else metrics
+        check_objects(AttributionMethod, "method", methods)
+        check_objects(AttributionMetric, "metric", metrics)
         _refuse_twins("model.methods", [repr(method) for method in methods])
         told = tuple(dict.fromkeys(name for method in methods for name in method.columns))
         names = [*told, *(name for metric in metrics for name in metric.columns)]
@@ -85,7 +87,10 @@ class AttributionModule(EvaluationModule):
         self.curves = [name for metric in metrics for name in metric.curves]
         lower = {name for method in methods for name in method.lower_is_better}
         lower |= {name for metric in metrics for name in metric.lower_is_better}
-        self.better = {name: "lower" if name in lower else "higher" for name in (*self.columns, *self.curves)}
+        judging = [
+            name for metric in metrics for name in (*metric.columns, *metric.curves) if name not in metric.neutral
+        ]
+        self.better = {name: "lower" if name in lower else "higher" for name in (*told, *judging)}
         self.target = find_target(target, self.network.class_names, ("predicted", "label"))
         self.save_maps = save_maps
         # What does not fit the network is refused now, not at the first batch.
@@ -120,7 +125,7 @@ class AttributionModule(EvaluationModule):
         """A row for each image and method."""
         methods, target = list(self.methods.values()), self._targets(batch)
         keys, needs = batch["path"], self.needs_of_metrics
-        maps = explain(self.network, batch["image"], methods, target, keys=keys, needs=needs, check_target=False)
+        maps = explain(self.network, batch["image"], methods, target, keys=keys, needs=needs)
         forward_pass = maps.forward_pass
         # All is computed before anything is read, so that a GPU is waited for once.
         scores = {name: self._score(maps[name], forward_pass, batch, method) for name, method in self.methods.items()}
@@ -154,7 +159,7 @@ class AttributionModule(EvaluationModule):
         """What the rows say of a batch's maps: N values for each column, NaN where there is none."""
         columns = {"degenerate": ~shows_something(attribution.flatten(1))} | method.told(attribution, forward_pass)
         for metric in self.metrics:
-            columns |= metric.score(attribution, forward_pass, batch, method)
+            columns |= without_degenerate(metric.score(attribution, forward_pass, batch, method), attribution)
         return columns
 
     def _targets(self, batch: Batch) -> Tensor | int | None:
@@ -186,7 +191,7 @@ class AttributionModule(EvaluationModule):
                 continue
             score = name.removesuffix("_curve")
             title = f"{score.replace('_', ' ')} ({self.better[name]} is better)"
-            if randomization and name == OF_SEEDS:
+            if randomization and name in SEEDS.values():
                 seeds = [str(randomization.seed + k) for k in range(randomization.n_seeds)]
                 yield name, curves_figure(curves, title, "seed of the random weights", likeness, seeds)
             elif randomization and name.startswith("randomization"):

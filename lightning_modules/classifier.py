@@ -15,6 +15,7 @@ from torchmetrics.classification import MulticlassAccuracy
 from datamodules.batch import Batch
 from lightning_modules.errors import InputError
 from lightning_modules.networks.built_in.vgg16 import VGG16, load_vgg16
+from lightning_modules.networks.inputs import trusted
 from lightning_modules.networks.network import Network
 from lightning_modules.results.rows.images import errors_of_logits
 from lightning_modules.run_module import refuse_rounded_weights
@@ -102,7 +103,8 @@ class ClassifierModule(pl.LightningModule):
         self.val_failed = SumMetric()
 
     def forward(self, images: Tensor) -> Tensor:
-        return self.network(images)
+        with trusted():
+            return self.network(images)
 
     def on_fit_start(self) -> None:
         refuse_rounded_weights(self.network)
@@ -196,7 +198,8 @@ class PredictionModule(pl.LightningModule):
 
     def predict_step(self, batch: Batch, batch_idx: int) -> Prediction:
         images = batch["image"].contiguous(memory_format=torch.channels_last)
-        logits = self.network(images).float() if len(images) else images.new_zeros(0, 1)
+        with trusted():
+            logits = self.network(images).float() if len(images) else images.new_zeros(0, 1)
         errors = errors_of_logits(logits)
         usable = [i for i, error in enumerate(errors) if error is None]
         return {

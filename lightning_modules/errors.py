@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import Any, get_args
 
 
@@ -70,3 +71,39 @@ def check_is_one_of(choices: Any, **options: str) -> None:
     for name, value in options.items():
         if value not in get_args(choices):
             raise InputError(f"{name} should be one of {', '.join(get_args(choices))}, got {value!r}.")
+
+
+def check_objects(kind: type, word: str, given: Any) -> None:
+    """Refuses what is no list of objects of a class, such as methods.
+
+    Raises:
+        InputError: If it is something else; says what would be right.
+    """
+    if isinstance(given, kind):
+        raise InputError(f"{word}s should be a list, such as [{type(given).__name__}()].")
+    is_one = isinstance(given, str | type) or not isinstance(given, Iterable)
+    for each in [given] if is_one else given:
+        check_object(kind, word, each)
+
+
+def check_object(kind: type, word: str, given: Any, of_text: str = "") -> None:
+    """Refuses what is no object of a class.
+
+    Args:
+        kind: The class.
+        word: What messages call an object of it.
+        given: What somebody gave.
+        of_text: What makes one of a text; empty = a call of what it names.
+
+    Raises:
+        InputError: If it is something else; says what would be right.
+    """
+    if isinstance(given, kind):
+        return
+    if isinstance(given, type) and issubclass(given, kind):
+        raise InputError(f"{given.__name__} is a class; write {given.__name__}().")
+    if isinstance(given, str):
+        remedy = of_text or f"write {given.strip('()')}()"
+        raise InputError(f"{given!r} is a text, and no {word}; {remedy}.")
+    what = given.__name__ if isinstance(given, type) else f"a {type(given).__name__}"
+    raise InputError(f"{what} is no {word}: it should be an object of a class that derives from {kind.__name__}.")

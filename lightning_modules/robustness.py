@@ -19,15 +19,14 @@ from lightning_modules.attacks.base import (
     Attack,
     Distances,
     Sweep,
-    are_in_range,
-    check_images,
     distances_of,
     left_bounds,
+    without_rounding,
 )
 from lightning_modules.attacks.budgets import parse_sweep
 from lightning_modules.attacks.fgsm import FGSM
 from lightning_modules.attacks.targets import classes_of, parse_target
-from lightning_modules.errors import InputError
+from lightning_modules.errors import InputError, check_object, check_objects
 from lightning_modules.evaluation import EvaluationModule
 from lightning_modules.figures.robustness import accuracy_figure
 from lightning_modules.gradients.forward_pass import ForwardPass
@@ -38,6 +37,7 @@ from lightning_modules.methods.base import AttributionMethod
 from lightning_modules.methods.cam import GradCAM
 from lightning_modules.methods.explain import Explanation, explain, joined_needs
 from lightning_modules.metrics.similarity import Ranking, rank_correlation, top_overlap
+from lightning_modules.networks.inputs import are_pixels, check_range
 from lightning_modules.networks.loading import load_network
 from lightning_modules.networks.making import Said
 from lightning_modules.networks.network import Network
@@ -117,8 +117,10 @@ class RobustnessModule(EvaluationModule):
         **said: Unpack[Said],
     ) -> None:
         attack = FGSM() if attack is None else attack
+        check_object(Attack, "attack", attack)
         sweep = parse_sweep(eps, attack.norm)
         methods = [GradCAM()] if methods is None else methods
+        check_objects(AttributionMethod, "method", methods)
         if len({repr(method) for method in methods}) < len(methods):
             raise InputError(f"model.methods names a method twice: {', '.join(map(repr, methods))}.")
         super().__init__(load_network(network, weights, compile=compile, **said), n_figures)
@@ -174,13 +176,13 @@ class RobustnessModule(EvaluationModule):
         between budgets over the same images.
         """
         # As passes and attacks have them, so that all are gone through in one order of the memory.
-        images = batch["image"].contiguous(memory_format=torch.channels_last)
+        images = without_rounding(batch["image"].contiguous(memory_format=torch.channels_last))
         batch = {**batch, "image": images}
         clean, explained, target, (adversarial, vanished) = self._attack(batch)
         rankings = {name: Ranking(attribution) for name, attribution in clean.maps.items()}
         nothing = torch.zeros(len(images), device=images.device)
         evaluated, seen = [clean], [images]
-        measured = [self._measured(clean, batch, target, Distances(nothing, nothing, are_in_range(images)), {})]
+        measured = [self._measured(clean, batch, target, Distances(nothing, nothing, are_pixels(images)), {})]
         moved = distances_of(self.attack, images, adversarial, self.eps)
         for attacked, distances in zip(adversarial, moved):
             after, attacked, at_budget = self._under(attacked, distances, batch, explained, target, rankings)
@@ -280,7 +282,7 @@ class RobustnessModule(EvaluationModule):
             InputError: If one does not.
         """
         if not is_within[0].all():
-            check_images(images)
+            check_range(images)
         for eps, attacked, are_within in zip(self.eps, adversarial, is_within[1:]):
             if not are_within.all():
                 (distances,) = distances_of(self.attack, images, [attacked], [eps])
@@ -304,7 +306,7 @@ class RobustnessModule(EvaluationModule):
         self, batch: Batch, images: Tensor, target: Tensor | None = None, needs: Needs | None = None
     ) -> Explanation:
         methods, keys = list(self.methods.values()), batch["path"]
-        return explain(self.network, images, methods, target, keys=keys, needs=needs, check_target=False)
+        return explain(self.network, images, methods, target, keys=keys, needs=needs)
 
     def summarize(self, table: Rows) -> dict[str, Any]:
         return with_transfer(summarize_robustness(table, self.eps), table)

@@ -27,8 +27,7 @@ class Outputs(TypedDict):
 
     Attributes:
         rows: Columns by their names.
-        figures: Of some images, by their numbers in the batch; what draws one is called while the next step runs, in
-            another process, to which it is sent by pickle, so it holds no tensor of a device.
+        figures: Of some images, by their numbers in the batch: a figure, or what draws one when it is saved.
         images: Made images, file name -> uint8 ``(H, W, 3)``.
         pictures: Other images, file in RUN -> uint8 ``(H, W, 3)``.
         kept: What is kept beside the rows, name of a folder in RUN -> a row for each image that did not fail.

@@ -27,7 +27,7 @@ FLOORS = [
 INNER_FLOORS = {
     "networks": [
         {"enabled", "libraries", "class_names"},
-        {"class_files", "compiling", "outputs"},
+        {"class_files", "compiling", "inputs", "outputs"},
         {"observed"},
         {"network"},
         {"making", "weights"},
@@ -39,10 +39,10 @@ INNER_FLOORS = {
         {"folder"},
         {"starts"},
         {"cli"},
-        {"description", "steps"},
+        {"description"},
         {"comparison", "demonstration", "evaluation", "packing", "prediction", "training"},
     ],
-    "results": [{"tables"}, {"report", "scores"}, {"rows"}, {"kept", "summaries"}, {"comparison"}],
+    "results": [{"tables", "statistics"}, {"report", "scores"}, {"rows"}, {"kept", "summaries"}, {"comparison"}],
 }
 # Of datamodules, likewise.
 DATA_FLOORS = [

@@ -10,19 +10,20 @@ import math
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from typing import Literal, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 import torch
 from torch import Tensor
 
-from lightning_modules.attacks.budgets import format_eps
+from lightning_modules.attacks.budgets import format_eps, parse_eps, parse_sweep
 from lightning_modules.attacks.distances import moved
 from lightning_modules.errors import InputError, told_from
 from lightning_modules.gradients.forward_pass import ForwardPass
 from lightning_modules.gradients.needs import Needs
 from lightning_modules.host import replaced, where_float64_is
 from lightning_modules.networks.enabled import gradients_enabled
-from lightning_modules.networks.network import Network
+from lightning_modules.networks.inputs import ROUNDING, are_pixels, check_images, target_classes, trusted
+from lightning_modules.networks.network import Network, check_network
 from lightning_modules.options import NamedByOptions
 
 CLIP_MIN, CLIP_MAX = 0.0, 1.0
@@ -96,13 +97,9 @@ class Attack(NamedByOptions, ABC):
             eps: The budget, in pixel units, at least 0.
         """
 
-    def unchecked(self, network: Network, images: Tensor, target: Tensor, eps: float) -> Tensor:
-        """What a call gives, for an attack whose call looks at its images first; here without that look."""
-        return self(network, images, target, eps)
-
     def of_pass(self, forward_pass: ForwardPass, images: Tensor, target: Tensor, eps: float) -> Tensor:
         """The same of the ``images`` of a pass, which knows more of them, such as what their noise is seeded from."""
-        return self.unchecked(forward_pass.network, images, target, eps)
+        return self(forward_pass.network, images, target, eps)
 
     def sweep(self, forward_pass: ForwardPass, target: Tensor, eps: Sequence[float]) -> Sweep:
         """Attacks the images of a pass under each budget; a subclass may share work between them.
@@ -112,7 +109,7 @@ class Attack(NamedByOptions, ABC):
         moved the image at all.
         """
         images = only_in_range(forward_pass.images.detach())
-        with float32_gradients(images.device):
+        with trusted(), float32_gradients(images.device):
             # Clones, of which an attack may make something else in place.
             adversarial = [self.of_pass(forward_pass, images.clone(), target, value).detach() for value in eps]
         still = [(image == images).all(_OF_IMAGE) for image in adversarial]
@@ -183,15 +180,33 @@ def check_norm(norm: str | int, known: Sequence[str | int]) -> None:
         raise InputError(f"norm must be one of {', '.join(map(str, known))}, got {norm!r}.")
 
 
-def are_in_range(images: Tensor) -> Tensor:
-    """Of which images all pixels lie in [0, 1], bool ``(N,)``."""
-    # Both are NaN where a pixel is.
-    return (images.amin(_OF_IMAGE) >= CLIP_MIN) & (images.amax(_OF_IMAGE) <= CLIP_MAX)
+def checked(attack: Attack, network: Any, images: Any, target: Any, eps: Any) -> tuple[Network, Tensor, Tensor, float]:
+    """What somebody gave an attack, the images within [0, 1] to the last bit and the classes long ``(N,)``.
+
+    Raises:
+        InputError: If something cannot be used; says what would be right.
+    """
+    check_network(network)
+    check_images(images, network.mean)
+    classes = target_classes(target, network.class_names, len(images))
+    if classes is None:
+        raise InputError("An attack needs a target: the classes to lead away from or, if it is targeted, to.")
+    if parse_eps(eps):
+        eps = parse_sweep([eps], attack.norm)[0]
+    classes = torch.as_tensor(classes).to(images.device).expand(len(images))
+    # A clone, since autograd cannot keep a tensor that was made under inference mode.
+    return network, without_rounding(images.detach()), classes.clone(), float(eps)
+
+
+def without_rounding(images: Tensor) -> Tensor:
+    """The images, where rounding took a pixel beyond [0, 1] at that end; what lies farther out stays."""
+    clamped = images.clamp(CLIP_MIN, CLIP_MAX)
+    return clamped.where((clamped - images).abs() <= ROUNDING, images)
 
 
 def only_in_range(images: Tensor) -> Tensor:
     """The images, but NaN in place of each that has pixels outside [0, 1]."""
-    return replaced(images, ~are_in_range(images), torch.nan)
+    return replaced(without_rounding(images), ~are_pixels(images), torch.nan)
 
 
 def _range(images: Tensor) -> str:
@@ -203,16 +218,3 @@ def _range(images: Tensor) -> str:
 def _in_digits(eps: float) -> str:
     """Of a fraction, what it comes to."""
     return f" = {float(eps):.6g}" if "/" in format_eps(eps) else ""
-
-
-def check_images(images: Tensor) -> None:
-    """Reads whether images have pixels in [0, 1].
-
-    Raises:
-        InputError: If they have not.
-    """
-    if not are_in_range(images).all():
-        raise InputError(
-            f"The images to attack must have pixels in [0, 1], got {_range(images)}. If they are normalized, leave "
-            "that to the model: load_vgg16 does it inside. If rounding took them there, clamp them: images.clamp(0, 1)."
-        )

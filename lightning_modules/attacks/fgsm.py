@@ -15,8 +15,8 @@ from lightning_modules.attacks.base import (
     Attack,
     Sweep,
     at_even_odds,
-    check_images,
     check_norm,
+    checked,
     float32_gradients,
     only_in_range,
 )
@@ -25,6 +25,7 @@ from lightning_modules.gradients.forward_pass import ForwardPass
 from lightning_modules.gradients.needs import Needs
 from lightning_modules.gradients.scaling import largest_magnitude
 from lightning_modules.host import in_parts
+from lightning_modules.networks.inputs import trusted
 from lightning_modules.networks.network import Network
 
 
@@ -71,8 +72,8 @@ class FGSM(Attack):
         return Needs(loss_gradient=True)
 
     def __call__(self, network: Network, images: Tensor, target: Tensor, eps: float) -> Tensor:
-        check_images(images)
-        with float32_gradients(images.device):
+        network, images, target, eps = checked(self, network, images, target, eps)
+        with trusted(), float32_gradients(images.device):
             forward_pass = ForwardPass(network, images, needs=self.needs(network))
             return self.sweep(forward_pass, target, [eps]).adversarial[0]
 
@@ -93,7 +94,7 @@ class FGSM(Attack):
                 return -entropy if self.targeted else entropy
 
             if autocast:
-                forward_pass = ForwardPass(forward_pass.network, images, needs=self.needs(forward_pass.network))
+                forward_pass = forward_pass.at(images, classes, self.needs(forward_pass.network))
             gradient = forward_pass.loss_gradient(loss)
             direction = steepest_direction(gradient, self.norm)
         return Sweep(_steps(images, direction, eps), largest_magnitude(gradient).flatten() == 0)

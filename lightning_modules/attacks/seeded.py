@@ -7,8 +7,9 @@ from collections.abc import Sequence
 
 from torch import Tensor
 
-from lightning_modules.attacks.base import Attack, check_images, float32_gradients
+from lightning_modules.attacks.base import Attack, checked, float32_gradients
 from lightning_modules.gradients.forward_pass import ForwardPass, keys_of
+from lightning_modules.networks.inputs import trusted
 from lightning_modules.networks.network import Network
 from lightning_modules.options import seed_from
 
@@ -31,8 +32,8 @@ class SeededAttack(Attack):
         """What a call gives, with a seed for each image, if it draws; not to read anything of the images."""
 
     def __call__(self, network: Network, images: Tensor, target: Tensor, eps: float) -> Tensor:
-        check_images(images)
-        with float32_gradients(images.device):
+        network, images, target, eps = checked(self, network, images, target, eps)
+        with trusted(), float32_gradients(images.device):
             return self._attacked(network, images, target, eps, keys_of(images) if self.is_random else [])
 
     def of_pass(self, forward_pass: ForwardPass, images: Tensor, target: Tensor, eps: float) -> Tensor:

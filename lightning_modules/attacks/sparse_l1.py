@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from torch import Tensor
 
-from lightning_modules.attacks.base import CLIP_MAX, CLIP_MIN, Attack, check_images, float32_gradients
+from lightning_modules.attacks.base import CLIP_MAX, CLIP_MIN, Attack, checked, float32_gradients
 from lightning_modules.attacks.cleverhans_adapter import sparse_steps
 from lightning_modules.errors import InputError, check_at_least_one
 from lightning_modules.gradients.forward_pass import ForwardPass
 from lightning_modules.gradients.needs import Needs
+from lightning_modules.networks.inputs import trusted
 from lightning_modules.networks.network import Network
 
 
@@ -46,16 +47,13 @@ class SparseL1Descent(Attack):
         self.sparsity = sparsity
 
     def __call__(self, network: Network, images: Tensor, target: Tensor, eps: float) -> Tensor:
-        check_images(images)
-        return self.unchecked(network, images, target, eps)
-
-    def unchecked(self, network: Network, images: Tensor, target: Tensor, eps: float) -> Tensor:
-        with float32_gradients(images.device):
-            images = images.detach().contiguous().clone()
+        network, images, target, eps = checked(self, network, images, target, eps)
+        with trusted(), float32_gradients(images.device):
+            images = images.contiguous()
             return sparse_steps(
                 lambda x: ForwardPass(network, x.to(images.dtype), needs=Needs(loss_gradient=True)),
                 images,
-                target.clone(),  # autograd cannot keep a tensor that was made under inference mode
+                target,
                 eps,
                 step=eps * self.relative_step,
                 n_steps=self.n_steps,

@@ -5,7 +5,6 @@ from __future__ import annotations
 import re
 import warnings
 from collections.abc import Callable
-from contextlib import nullcontext
 from pathlib import Path
 from typing import Literal
 
@@ -21,7 +20,7 @@ from lightning_modules.whole_files import written_whole
 FigureFormat = Literal["png", "pdf"]
 
 Drawing = Callable[[], Figure]
-"""What draws a figure, when and in which process that is wanted."""
+"""What draws a figure when it is saved."""
 
 TITLE, DESCRIPTION = "Title", "Description"
 """Where a PNG file says in words what it shows."""
@@ -33,18 +32,14 @@ def save_figure(figure: Figure | Drawing, folder: Path, name: str, file_format: 
     The pixels are always written: TensorBoard shows them. They say in words what they show: the figure's first lines.
     """
     figure = figure if isinstance(figure, Figure) else figure()
-    are_seen = use_fonts_with_all_letters(figure)
+    use_fonts_with_all_letters(figure)
     words = {name: text for name, text in zip((TITLE, DESCRIPTION), _first_lines(figure)) if text}
     for extension in ("png", "pdf") if file_format == "pdf" else ("png",):
         path = folder / f"{name}.{extension}"
         # Letters as TrueType: publishers refuse matplotlib's default, and they can be searched and edited.
-        with (
-            written_whole(path) as aside,
-            matplotlib.rc_context({"pdf.fonttype": 42, "text.parse_math": False}),
-            warnings.catch_warnings() if not are_seen else nullcontext(),
-        ):
-            if not are_seen:  # which was told once; matplotlib tells it of each letter of each figure
-                warnings.filterwarnings("ignore", "Glyph .* missing from font")
+        style = matplotlib.rc_context({"pdf.fonttype": 42, "text.parse_math": False})
+        with written_whole(path) as aside, style, warnings.catch_warnings():
+            warnings.filterwarnings("ignore", "Glyph .* missing from font")  # of each letter; we warn once
             figure.savefig(aside, format=extension, metadata=words if extension == "png" else None)
     return path
 

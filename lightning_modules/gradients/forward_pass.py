@@ -10,12 +10,14 @@ from threading import RLock
 import torch
 from torch import Tensor
 
-from lightning_modules.errors import InputError
+from lightning_modules.errors import InputError, described
+from lightning_modules.gradients.fitting import is_out_of_memory
 from lightning_modules.gradients.needs import Needs
 from lightning_modules.gradients.recording import recorded, with_labels
 from lightning_modules.gradients.rectifiers import RectifierRule, check_guided_rule, tell_guided_rule
 from lightning_modules.networks.enabled import gradients_enabled
-from lightning_modules.networks.network import Network
+from lightning_modules.networks.inputs import Target, check_images, target_classes, trusted
+from lightning_modules.networks.network import Network, check_network
 from lightning_modules.networks.observed.observation import visible_torchscript
 from lightning_modules.networks.observed.operators import REENTRANT
 
@@ -23,7 +25,7 @@ from lightning_modules.networks.observed.operators import REENTRANT
 def keys_of(images: Tensor) -> list[str]:
     """The SHA-256 of the pixels of each image: what its noise is seeded from where it has no name."""
     pixels = images.detach().cpu().contiguous()
-    return [hashlib.sha256(image.numpy().tobytes()).hexdigest() for image in pixels]
+    return [hashlib.sha256(image.view(torch.uint8).numpy().tobytes()).hexdigest() for image in pixels]
 
 
 class ForwardPass:
@@ -38,21 +40,21 @@ class ForwardPass:
     Args:
         network: From pixels in [0, 1] to logits ``(N, n_classes)``; in eval mode.
         images: Pixels in [0, 1], ``(N, 3, H, W)``, floating point.
-        target: The class to explain, for each image: long ``(N,)``, one int for all, or None for the predicted class.
+        target: The class to explain, by its index, name or WordNet id: one for all images, or N of them, as a tensor
+            ``(N,)`` of indices. None = the predicted class of each.
         needs: What is going to be read of the pass. Nothing else is kept: without gradients it costs a bare forward;
             with those of layers alone, little more; and what a single gradient needs is freed on the way. Only where
             layers or the guided gradient are read, a compiled network runs uncompiled.
         keys: A string for each image, such as its path, from which methods seed their noise. None takes a hash of the
             pixels.
-        check_target: Whether it is checked that a tensor ``target`` names classes of the network, for which a GPU is
-            waited for. False is for whoever has checked it: what comes of a class that there is not, nobody knows.
 
     Attributes:
         logits: ``(N, n_classes)``, detached, at least float32.
         target: long ``(N,)``.
 
     Raises:
-        InputError: If a shape, dtype, target, layer or number of keys is wrong, or the network is in training mode.
+        InputError: If images are no pixels in [0, 1], a target, layer or number of keys is wrong, or the network is in
+            training mode.
 
     Example:
         >>> from lightning_modules import load_vgg16
@@ -66,19 +68,14 @@ class ForwardPass:
         self,
         network: Network,
         images: Tensor,
-        target: Tensor | int | None = None,
+        target: Target = None,
         *,
         needs: Needs | None = None,
         keys: Sequence[str] | None = None,
-        check_target: bool = True,
     ) -> None:
-        if not isinstance(network, Network):
-            raise InputError(
-                f"A {type(network).__name__} does not say how its images are normalized: make it a network by "
-                "as_network(module, mean=..., std=...), or as_network(module) if it takes pixels in [0, 1]."
-            )
-        if images.ndim != 4 or not images.is_floating_point():
-            raise InputError(f"images must be floating point (N, C, H, W), got {images.dtype} {tuple(images.shape)}.")
+        check_network(network)
+        check_images(images, network.mean)
+        classes = target_classes(target, network.class_names, len(images))
         if training := [name or "the model" for name, part in network.module.named_modules() if part.training]:
             raise InputError(f"{training[0]} is in training mode, so the output is random; call model.eval() first.")
         if keys is not None and len(keys) != len(images):
@@ -106,35 +103,44 @@ class ForwardPass:
             if needs.guided_gradient:
                 tell_guided_rule(network, self._rule.put_on(logits, self.images))
             self.logits = _full_precision(logits.detach())
-            self.target = self._target_of(target, check_target)
+            self.target = self._target_of(classes)
             self._attached_logits = logits
             self._score = _full_precision(logits.gather(1, self.target[:, None])).sum()
 
     def _run(self) -> tuple[Tensor, dict[str, Tensor]]:
-        """The logits, and the activations of the layers needed."""
+        """The logits, and the activations of the layers needed.
+
+        Raises:
+            InputError: If the network takes no images of this size.
+        """
+        sides, size = tuple(self.images.shape[2:]), self.network.input_size
+        try:
+            return self._outputs()
+        except (AssertionError, RuntimeError, ValueError) as error:  # of a stranger's code
+            if sides == (size, size) or isinstance(error, InputError) or is_out_of_memory(error):
+                raise
+            shown = " × ".join(map(str, sides))
+            raise InputError(
+                f"{self.network.name} fails on images of {shown} pixels: {described(error)} It was trained on {size} × "
+                f"{size}."
+            ) from error
+
+    def _outputs(self) -> tuple[Tensor, dict[str, Tensor]]:
         if not self.needs.layers and not self.needs.guided_gradient:
-            with visible_torchscript():
+            with trusted(), visible_torchscript():
                 return self.network(self.images), {}
         with recorded(self.network, self.needs) as activations, visible_torchscript():
             # Past the compiled code, if there is any, which hooks do not reach.
             logits = self.network.uncompiled_logits(self.images)
         return logits, activations
 
-    def _target_of(self, target: Tensor | int | None, check: bool) -> Tensor:
-        n, n_classes = self.logits.shape
-        if target is None:
+    def _target_of(self, classes: Tensor | int | None) -> Tensor:
+        if classes is None:
             return self.logits.argmax(1)
-        if isinstance(target, int) and not isinstance(target, bool):
-            if n and not 0 <= target < n_classes:
-                raise InputError(f"target must lie in [0, {n_classes}), got {[target] * n}.")
-            return torch.full((n,), target, device=self.logits.device)
-        target = torch.as_tensor(target)
-        if target.shape != (n,) or target.is_floating_point() or target.dtype == torch.bool:
-            raise InputError(f"target must be integer ({n},), got {target.dtype} {tuple(target.shape)}.")
-        if check and bool(((target < 0) | (target >= n_classes)).any()):
-            raise InputError(f"target must lie in [0, {n_classes}), got {target.tolist()}.")
+        if isinstance(classes, int):
+            return torch.full((len(self.logits),), classes, device=self.logits.device)
         # A clone, since autograd cannot keep a tensor that was made under inference mode.
-        return target.to(self.logits.device, torch.long).clone()
+        return classes.to(self.logits.device).clone()
 
     @cached_property
     def probabilities(self) -> Tensor:
@@ -222,9 +228,10 @@ class ForwardPass:
             cotangent = cotangent.to(self._attached_logits.dtype)
             return torch.autograd.grad(self._attached_logits, self.images, cotangent, retain_graph=True)[0]
 
-    def at(self, images: Tensor, target: Tensor, needs: Needs) -> ForwardPass:
-        """A pass of the same network at other images ``(M, 3, H, W)``; targets ``(M,)`` are not checked again."""
-        return ForwardPass(self.network, images, target, needs=needs, check_target=False)
+    def at(self, images: Tensor, target: Tensor, needs: Needs, keys: Sequence[str] | None = None) -> ForwardPass:
+        """A pass of the same network at other images ``(M, 3, H, W)``; they and ``(M,)`` targets are trusted."""
+        with trusted():
+            return ForwardPass(self.network, images, target, needs=needs, keys=keys)
 
     def label(self, layer: str | None = None) -> str:
         """The call of a layer that is meant; None = the network's target layer.

@@ -18,6 +18,7 @@ from torchvision.transforms import functional as F
 
 from datamodules.batch import AmbiguousClassError, ClassTable
 from lightning_modules.errors import InputError
+from lightning_modules.networks.inputs import trusted
 from lightning_modules.networks.loading import load_network
 from lightning_modules.networks.making import Said
 from lightning_modules.networks.network import Network
@@ -150,7 +151,7 @@ class Judge:
         """What the network gives of pictures, each uint8 ``(H, W, 3)``: float32 ``(N, n_classes)``, where it is."""
         like = next(self.network.parameters())
         images = torch.stack([self._prepared(pixels) for pixels in pictures]).to(like.device, like.dtype)
-        with torch.autocast(like.device.type, enabled=False):
+        with trusted(), torch.autocast(like.device.type, enabled=False):
             return self.network(images.contiguous(memory_format=torch.channels_last)).float()
 
     def _prepared(self, pixels: np.ndarray) -> torch.Tensor:

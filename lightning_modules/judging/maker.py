@@ -52,7 +52,7 @@ def measured_by_maker(
     image = pixels.to(like).permute(2, 0, 1)[None] / 255
     crops = [fresh(image, generators([key], f"fresh {k}")) for k in range(n_fresh)]
     views = torch.cat([image, *crops])
-    logits = network(views).float()
+    logits = respond(network, views, None).float()
     output = logits if objective.layer is None else respond(network, views, objective.layer).float()
     activation = objective(output, torch.full((len(views),), target, device=logits.device))
     probabilities = logits.softmax(1)

@@ -11,6 +11,7 @@ from torch import Tensor
 
 from lightning_modules.gradients.forward_pass import ForwardPass
 from lightning_modules.gradients.needs import Needs
+from lightning_modules.methods.maps import Sign
 from lightning_modules.networks.network import Network
 from lightning_modules.options import NamedByOptions
 
@@ -37,6 +38,9 @@ class AttributionMethod(NamedByOptions, ABC):
 
     lower_is_better: tuple[str, ...] = ()
     """Those columns of which less is better; of all others more is."""
+
+    sign: Sign = "absolute"
+    """How scores that remove pixels read its maps, unless they are asked to read all maps in one way."""
 
     def needs(self, network: Network) -> Needs:
         """What the method reads of a pass of ``network``; unless a method says otherwise, the gradient of the pixels.

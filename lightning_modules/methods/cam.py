@@ -24,6 +24,8 @@ class ClassActivationMap(AttributionMethod):
             in VGG16.
     """
 
+    sign = "positive"
+
     def __init__(self, layer: str | None = None) -> None:
         self.layer = layer
 

@@ -9,13 +9,14 @@ from typing import Protocol
 
 from torch import Tensor
 
-from lightning_modules.errors import InputError
+from lightning_modules.errors import InputError, check_objects
 from lightning_modules.gradients.forward_pass import ForwardPass
 from lightning_modules.gradients.needs import Needs
 from lightning_modules.gradients.rectifiers import check_guided_rule
 from lightning_modules.methods.base import AttributionMethod
 from lightning_modules.methods.cam import map_and_grid
-from lightning_modules.networks.network import Network
+from lightning_modules.networks.inputs import Target, trusted
+from lightning_modules.networks.network import Network, check_network
 
 
 class Explanation(dict[str, Tensor]):
@@ -37,11 +38,10 @@ def explain(
     network: Network,
     images: Tensor,
     methods: Sequence[AttributionMethod],
-    target: Tensor | int | None = None,
+    target: Target = None,
     *,
     keys: Sequence[str] | None = None,
     needs: Needs | None = None,
-    check_target: bool = True,
 ) -> Explanation:
     """The maps of all methods, from one forward pass that keeps what they need.
 
@@ -49,12 +49,11 @@ def explain(
         network: From pixels in [0, 1] to logits; see ``load_network`` and ``as_network``.
         images: Pixels in [0, 1], ``(N, 3, H, W)``.
         methods: Their maps are named by their ``repr``: ``"GradCAM"``, ``"SmoothGrad(n_samples=50)"``.
-        target: The class to explain, for each image: long ``(N,)``, one int for all, or None for the predicted class.
+        target: The class to explain, by its index, name or WordNet id: one for all images, or N of them, as a tensor
+            ``(N,)`` of indices. None = the predicted class of each.
         keys: A string for each image, such as its path, from which methods seed their noise. None takes a hash of the
             pixels.
         needs: What else is going to be read of the pass, as by a metric or an attack.
-        check_target: Whether it is checked that a tensor ``target`` names classes of the network; see
-            :class:`ForwardPass`.
 
     Raises:
         InputError: If an input is wrong, a method is named twice, or a method gives no map of the images' size.
@@ -67,15 +66,18 @@ def explain(
         >>> {name: tuple(map_.shape) for name, map_ in maps.items()}
         {'GradCAM': (2, 1, 112, 112), 'GuidedBackprop': (2, 3, 112, 112)}
     """
+    check_network(network)
+    check_objects(AttributionMethod, "method", methods)
     names = [repr(method) for method in methods]
     if twice := [name for name in names if names.count(name) > 1]:
         raise InputError(f"{twice[0]} is named twice among the methods.")
     wanted = joined_needs(network, methods)
     wanted = wanted if needs is None else wanted | needs
-    explanation = Explanation(ForwardPass(network, images, target, needs=wanted, keys=keys, check_target=check_target))
-    for name, method in zip(names, methods, strict=True):
-        explanation[name], explanation.grids[name] = map_and_grid(method, explanation.forward_pass)
-        _check_map(name, explanation[name], images)
+    explanation = Explanation(ForwardPass(network, images, target, needs=wanted, keys=keys))
+    with trusted():
+        for name, method in zip(names, methods, strict=True):
+            explanation[name], explanation.grids[name] = map_and_grid(method, explanation.forward_pass)
+            _check_map(name, explanation[name], images)
     return explanation
 
 

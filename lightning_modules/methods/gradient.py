@@ -35,6 +35,8 @@ class InputXGradient(AttributionMethod):
     Differences", 2016.
     """
 
+    sign = "signed"
+
     def __call__(self, forward_pass: ForwardPass) -> Tensor:
         return forward_pass.images.detach() * forward_pass.input_gradient()
 

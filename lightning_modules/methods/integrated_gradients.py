@@ -49,6 +49,7 @@ class IntegratedGradients(AttributionMethod):
 
     columns = ("completeness_error", "relative_completeness_error")
     lower_is_better = columns
+    sign = "signed"
 
     def __init__(
         self,

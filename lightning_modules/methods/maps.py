@@ -2,10 +2,15 @@
 
 from __future__ import annotations
 
+from typing import Literal
+
 import torch
 from torch import Tensor
 
 from lightning_modules.gradients.scaling import scaled_near_one
+
+Sign = Literal["positive", "absolute", "signed"]
+"""What a pixel is worth: its channels' sum with what is negative cut off; their magnitudes' sum; their sum."""
 
 
 def magnitude(attribution: Tensor) -> Tensor:
@@ -26,8 +31,28 @@ def relative_magnitude(attribution: Tensor) -> Tensor:
     return magnitude(scaled_near_one(attribution.to(at_least_float32)))
 
 
+def relative_worth(attribution: Tensor, sign: Sign) -> Tensor:
+    """What each pixel is worth by ``sign``, ``(N, H, W)``, up to a factor as :func:`relative_magnitude`.
+
+    Example:
+        >>> attribution = torch.tensor([0.5, -0.25]).view(1, 2, 1, 1)
+        >>> [relative_worth(part, "positive").item() for part in (attribution, -attribution)]
+        [0.25, 0.0]
+        >>> [relative_worth(-attribution, sign).item() for sign in ("absolute", "signed")]
+        [0.75, -0.25]
+    """
+    scaled = scaled_near_one(attribution.to(torch.promote_types(attribution.dtype, torch.float32)))
+    if sign == "absolute":
+        return scaled.abs().sum(1)
+    return scaled.sum(1) if sign == "signed" else scaled.sum(1).clamp_min(0)
+
+
 def shows_something(flat: Tensor) -> Tensor:
-    """Which maps, flattened to ``(N, n)``, are finite and not constant: bool ``(N,)``."""
+    """Which maps, flattened to ``(N, n)``, are finite and not constant up to rounding: bool ``(N,)``.
+
+    A constant map that was enlarged may differ from itself in the last bit of a number.
+    """
     # Both are NaN where any value is; and an infinite value is one of them.
     least, greatest = flat.amin(1), flat.amax(1)
-    return least.isfinite() & greatest.isfinite() & (greatest > least)
+    rounding = 4 * torch.finfo(flat.dtype).eps * torch.maximum(least.abs(), greatest.abs())
+    return least.isfinite() & greatest.isfinite() & (greatest - least > rounding)

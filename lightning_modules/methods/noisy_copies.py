@@ -6,7 +6,7 @@ from collections.abc import Iterator
 
 from torch import Tensor
 
-from lightning_modules.errors import InputError, check_at_least_one
+from lightning_modules.errors import InputError, check_at_least_one, check_object
 from lightning_modules.gradients.forward_pass import ForwardPass
 from lightning_modules.gradients.needs import Needs
 from lightning_modules.methods.base import AttributionMethod
@@ -45,12 +45,15 @@ class NoisyCopies(AttributionMethod):
         check_at_least_one(n_samples=n_samples, max_batch=max_batch)
         if not noise_level >= 0:
             raise InputError(f"noise_level must be at least 0, got {noise_level}.")
+        if method is not None:
+            check_object(AttributionMethod, "method", method)
         self.n_samples = n_samples
         self.noise_level = noise_level
         self.clip = clip
         self.max_batch = max_batch
         self.seed = seed
         self.method = method
+        self.sign = (method or Saliency()).sign
 
     def needs(self, network: Network) -> Needs:
         (self.method or Saliency()).needs(network)  # refuses what cannot be, before the first batch

@@ -42,6 +42,8 @@ class Occlusion(AttributionMethod):
     Reference: Zeiler & Fergus, "Visualizing and Understanding Convolutional Networks", ECCV 2014.
     """
 
+    sign = "signed"
+
     def __init__(
         self,
         window: int | None = None,

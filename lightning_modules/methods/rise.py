@@ -41,6 +41,8 @@ class RISE(AttributionMethod):
     Reference: Petsiuk, Das & Saenko, "RISE: Randomized Input Sampling for Explanation of Black-box Models", BMVC 2018.
     """
 
+    sign = "positive"
+
     def __init__(
         self, n_masks: int = 4000, grid: int = 7, p1: float = 0.5, max_batch: int | None = None, seed: int = 0
     ) -> None:

@@ -36,6 +36,8 @@ class ScoreCAM(AttributionMethod):
     workshops 2020.
     """
 
+    sign = "positive"
+
     def __init__(self, layer: str | None = None, max_batch: int | None = None) -> None:
         check_at_least_one(max_batch=max_batch)
         self.layer = layer

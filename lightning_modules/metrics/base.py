@@ -1,15 +1,25 @@
-"""What a score of attribution maps is."""
+"""What a score of attribution maps is, and what becomes of maps that show nothing.
+
+A map is degenerate when it is constant, up to rounding, or not finite: it says of no pixel that it matters more than
+another. No score is given for it, neither a bad one nor a middling one: every column and every point of a curve is NaN,
+of our scores and, in a run, of anybody's. A score that reads only a part of the map, such as what is positive, gives
+none either where that part is constant. So each mean is of the maps that show something, and says of how many; the rows
+mark the others, column ``degenerate``, and the report counts them, also where methods are ranked.
+"""
 
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from collections.abc import Mapping
 
+import torch
 from torch import Tensor
 
 from datamodules.batch import Batch
 from lightning_modules.gradients.forward_pass import ForwardPass
 from lightning_modules.gradients.needs import Needs
 from lightning_modules.methods.base import AttributionMethod
+from lightning_modules.methods.maps import shows_something
 from lightning_modules.networks.network import Network
 from lightning_modules.options import NamedByOptions
 
@@ -32,6 +42,9 @@ class AttributionMetric(NamedByOptions, ABC):
     lower_is_better: tuple[str, ...] = ()
     """Those columns and curves of which less is better; of all others more is. Methods are ranked by it."""
 
+    neutral: tuple[str, ...] = ()
+    """Those columns by which no method is ranked, as they say what to compare others with, or how far to trust them."""
+
     def needs(self, network: Network) -> Needs:
         """What the metric reads of the pass of ``network`` that the maps explain; unless it says otherwise, the logits.
 
@@ -46,9 +59,27 @@ class AttributionMetric(NamedByOptions, ABC):
     ) -> dict[str, Tensor]:
         """The scores of each map: ``(N,)`` for each column, NaN where one cannot be scored; ``(N, K)`` for each curve.
 
+        Of degenerate maps all are NaN, see :func:`without_degenerate`.
+
         Args:
             attribution: Maps ``(N, C, H, W)``.
             forward_pass: The pass that they explain.
             batch: The batch, with its ``boxes`` ``(B, 4)``, ``box_labels`` ``(B,)`` and ``n_boxes`` ``(N,)``.
             method: The method that made the maps.
         """
+
+
+def without_degenerate(scores: Mapping[str, Tensor], read: Tensor) -> dict[str, Tensor]:
+    """The scores with NaN for each map that is degenerate.
+
+    Args:
+        scores: Columns ``(N,)`` and curves ``(N, K)``.
+        read: What they read of the maps, ``(N, ...)``: the maps themselves, or what each pixel is worth.
+
+    Example:
+        >>> read = torch.tensor([[1.0, 2.0], [0.0, 0.0], [3.0, torch.inf]])
+        >>> without_degenerate({"score": torch.ones(3)}, read)
+        {'score': tensor([1., nan, nan])}
+    """
+    shows = shows_something(read.flatten(1))
+    return {name: values.where(shows.view(-1, *[1] * (values.ndim - 1)), torch.nan) for name, values in scores.items()}

@@ -14,26 +14,28 @@ from datamodules.batch import Batch
 from lightning_modules.errors import check_at_least_one
 from lightning_modules.gradients.forward_pass import ForwardPass
 from lightning_modules.methods.base import AttributionMethod
-from lightning_modules.methods.maps import relative_magnitude
-from lightning_modules.metrics.base import AttributionMetric
+from lightning_modules.methods.maps import Sign, relative_magnitude
+from lightning_modules.metrics.base import AttributionMetric, without_degenerate
+from lightning_modules.metrics.order import check_sign, pixel_order
+from lightning_modules.networks.inputs import trusted
 
 Predict = Callable[[Tensor, Tensor], Tensor]
 """(images ``(M, 3, H, W)``, targets ``(M,)``) -> probability of the target, ``(M,)``."""
 
 
 def probability_curve(
-    predict: Predict, start: Tensor, finish: Tensor, attribution: Tensor, target: Tensor, step: int, max_batch: int = 64
+    predict: Predict, start: Tensor, finish: Tensor, place: Tensor, target: Tensor, step: int, max_batch: int = 64
 ) -> Tensor:
     """Probability of the target as pixels of ``start`` become those of ``finish``, most important first: ``(N, K)``.
 
-    ``K = ceil(H W / step) + 1``, from no pixel to all. Steps of several images share a batch. Pixels of the same
-    importance go in the order of ``flip(argsort)``, last in reading order first; what is not finite counts as 0.
+    ``K = ceil(H W / step) + 1``, from no pixel to all; the last step may be of fewer, see :func:`shares_of_pixels`.
+    Steps of several images share a batch.
 
     Args:
         predict: Gives the probability of the target.
         start: Images ``(N, 3, H, W)`` to begin with.
         finish: Images ``(N, 3, H, W)`` to end with.
-        attribution: Maps ``(N, C, H, W)``.
+        place: When each pixel's turn comes, from 0 on: long ``(N, H, W)``, see :func:`pixel_order`.
         target: long ``(N,)``.
         step: Pixels that change at once.
         max_batch: Most images in one forward pass.
@@ -42,33 +44,46 @@ def probability_curve(
 
     Example:
         >>> start, finish = torch.zeros(1, 1, 2, 2), torch.ones(1, 1, 2, 2)
-        >>> attribution = torch.tensor([[[[4.0, 3.0], [2.0, 1.0]]]])
+        >>> place = torch.tensor([[[0, 1], [2, 3]]])
         >>> mean = lambda images, target: images.mean((1, 2, 3))
-        >>> probability_curve(mean, start, finish, attribution, torch.tensor([0]), step=2)
-        tensor([[0.0000, 0.5000, 1.0000]])
+        >>> probability_curve(mean, start, finish, place, torch.tensor([0]), step=3)
+        tensor([[0.0000, 0.7500, 1.0000]])
     """
     n, _, height, width = start.shape
-    order = relative_magnitude(attribution).nan_to_num(0, 0, 0).flatten(1).argsort(dim=1, stable=True).flip(1)
-    # rank[pixel] is when the pixel's turn comes.
-    rank = order.argsort(1).view(n, 1, height, width)
     n_points = -(-height * width // step) + 1
     image = torch.arange(n, device=start.device).repeat_interleave(n_points)
     point = torch.arange(n_points, device=start.device).repeat(n)
     probabilities = []
     for i, k in zip(image.split(max_batch), point.split(max_batch)):
-        mixed = torch.where(rank[i] < (k * step).view(-1, 1, 1, 1), finish[i], start[i])
+        mixed = torch.where(place[i, None] < (k * step).view(-1, 1, 1, 1), finish[i], start[i])
         probabilities.append(predict(mixed, target[i]))
     return torch.cat(probabilities).view(n, n_points)
 
 
-def area_under_curve(curve: Tensor) -> Tensor:
-    """Area under curves ``(N, K)`` over [0, 1] by the trapezoid rule, ``(N,)``.
+def shares_of_pixels(n_pixels: int, step: int, device: torch.device | None = None) -> Tensor:
+    """Which share of the pixels has changed at each point of a curve, from 0 to 1: ``(K,)``.
 
     Example:
-        >>> area_under_curve(torch.tensor([[0.0, 1.0, 1.0]]))
-        tensor([0.7500])
+        >>> shares_of_pixels(10, 4)
+        tensor([0.0000, 0.4000, 0.8000, 1.0000])
     """
-    return torch.trapezoid(curve, dx=1.0, dim=1) / (curve.shape[1] - 1)
+    return (torch.arange(-(-n_pixels // step) + 1, device=device) * step).clamp_max(n_pixels) / n_pixels
+
+
+def area_under_curve(curve: Tensor, shares: Tensor | None = None) -> Tensor:
+    """Area under curves ``(N, K)`` over [0, 1] by the trapezoid rule, ``(N,)``.
+
+    Args:
+        curve: The curves.
+        shares: Where their points lie, from 0 to 1, ``(K,)``. None = all as far from each other.
+
+    Example:
+        >>> curve = torch.tensor([[0.0, 0.7, 1.0]])
+        >>> area_under_curve(curve), area_under_curve(curve, shares_of_pixels(10, 7))
+        (tensor([0.6000]), tensor([0.5000]))
+    """
+    shares = torch.linspace(0, 1, curve.shape[1], device=curve.device) if shares is None else shares
+    return torch.trapezoid(curve, shares.to(curve.dtype), dim=1)
 
 
 def rise_blur(images: Tensor, mean: Tensor, size: int = 11, sigma: float = 5.0) -> Tensor:
@@ -94,23 +109,35 @@ class InsertionDeletion(AttributionMetric):
     """Area under the probability of the target as the marked pixels appear in a blurred image, or leave the image.
 
     A map that finds what the network needs has high insertion and low deletion. Both curves stand in the rows.
+    ``tied_pixels`` is the share of the pixels that are worth as much as another one. Among these chance decides which
+    goes first, so where it is near 1 the score is largely that of a random map; see :func:`pixel_order`.
 
     Args:
         step: Pixels that change at once. null = eight rows of the image: 224·8 at 224 px, 29 points a curve.
         max_batch: Most images in one forward pass.
+        sign: What a pixel is worth: positive (its channels' sum; all that are negative come last, in a random order),
+            absolute (the sum of the channels' magnitudes), signed (their sum). null = as each method's ``sign`` says.
+        seed: Seed of the draws that decide among pixels that are worth the same.
+
+    Raises:
+        InputError: If an option is out of its range.
 
     Reference: Petsiuk, Das & Saenko, "RISE: Randomized Input Sampling for Explanation", BMVC 2018. RISE follows the
     predicted class; here it is the pass's target.
     """
 
-    columns = ("insertion", "deletion")
+    columns = ("insertion", "deletion", "tied_pixels")
     curves = ("insertion_curve", "deletion_curve")
     lower_is_better = ("deletion", "deletion_curve")
+    neutral = ("tied_pixels",)
 
-    def __init__(self, step: int | None = None, max_batch: int = 64) -> None:
+    def __init__(self, step: int | None = None, max_batch: int = 64, sign: Sign | None = None, seed: int = 0) -> None:
         check_at_least_one(step=step, max_batch=max_batch)
+        check_sign(sign)
         self.step = step
         self.max_batch = max_batch
+        self.sign = sign
+        self.seed = seed
 
     def score(
         self, attribution: Tensor, forward_pass: ForwardPass, batch: Batch, method: AttributionMethod
@@ -118,14 +145,16 @@ class InsertionDeletion(AttributionMetric):
         images = forward_pass.images.detach()
         mean = forward_pass.network.mean_pixel
         step = self.step or 8 * images.shape[3]
-        scores: dict[str, Tensor] = {}
+        shares = shares_of_pixels(images.shape[2] * images.shape[3], step, images.device)
+        place, tied, worth = pixel_order(attribution, forward_pass, method, self.sign, self.seed)
+        scores = {"tied_pixels": tied}
         ends = {"insertion": (rise_blur(images, mean), images), "deletion": (images, mean.expand_as(images))}
         for name, (start, finish) in ends.items():
             curve = probability_curve(
-                _predict(forward_pass), start, finish, attribution, forward_pass.target, step, self.max_batch
+                _predict(forward_pass), start, finish, place, forward_pass.target, step, self.max_batch
             )
-            scores |= {name: area_under_curve(curve), f"{name}_curve": curve}
-        return scores
+            scores |= {name: area_under_curve(curve, shares), f"{name}_curve": curve}
+        return without_degenerate(scores, worth)
 
 
 class AverageDrop(AttributionMetric):
@@ -148,19 +177,19 @@ class AverageDrop(AttributionMetric):
         self, attribution: Tensor, forward_pass: ForwardPass, batch: Batch, method: AttributionMethod
     ) -> dict[str, Tensor]:
         images, mean = forward_pass.images.detach(), forward_pass.network.mean_pixel
-        strength = relative_magnitude(attribution).nan_to_num(0, 0, 0)[:, None]
-        mask = strength / strength.amax((2, 3), keepdim=True).clamp_min(torch.finfo(strength.dtype).tiny)
+        strength = relative_magnitude(attribution)[:, None]
+        mask = (strength / strength.amax((2, 3), keepdim=True)).nan_to_num(0, 0, 0)
         predict = _predict(forward_pass)
         before = forward_pass.target_probability
         after = predict(mean + mask.to(images.dtype) * (images - mean), forward_pass.target)
         drop = (before - after).clamp_min(0) / before.where(before > 0, 1)
         increase = (after > before).to(drop).where(after.isfinite(), torch.nan)
-        return {"average_drop": drop, "increase_in_confidence": increase}
+        return without_degenerate({"average_drop": drop, "increase_in_confidence": increase}, strength)
 
 
 def _predict(forward_pass: ForwardPass) -> Predict:
     def predict(images: Tensor, target: Tensor) -> Tensor:
-        with torch.no_grad():
+        with trusted(), torch.no_grad():
             logits = forward_pass.network(images.contiguous(memory_format=torch.channels_last))
         logits = logits.float() if logits.dtype in (torch.float16, torch.bfloat16) else logits
         return logits.softmax(1).gather(1, target[:, None])[:, 0]

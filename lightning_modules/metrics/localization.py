@@ -13,7 +13,7 @@ from lightning_modules.errors import InputError
 from lightning_modules.gradients.forward_pass import ForwardPass
 from lightning_modules.methods.base import AttributionMethod
 from lightning_modules.methods.maps import relative_magnitude, shows_something
-from lightning_modules.metrics.base import AttributionMetric
+from lightning_modules.metrics.base import AttributionMetric, without_degenerate
 
 
 def boxes_to_mask(boxes: Tensor, height: int, width: int, margin: float = 0.0) -> Tensor:
@@ -32,7 +32,8 @@ def boxes_to_mask(boxes: Tensor, height: int, width: int, margin: float = 0.0) -
 def pointing_game(attribution: Tensor, masks: Tensor) -> Tensor:
     """1 where the map's maximum lies in the mask, else 0; float32 ``(N,)``.
 
-    Of several maxima the first in reading order counts. A map that is constant or not finite points nowhere: 0.
+    Of several maxima, such as a window of Occlusion, the share that lies in the mask: where they are in reading order
+    does not count. NaN where the map's magnitude is constant or not finite.
 
     Args:
         attribution: Maps ``(N, C, H, W)``.
@@ -46,14 +47,15 @@ def pointing_game(attribution: Tensor, masks: Tensor) -> Tensor:
         (tensor([1.]), tensor([0.]))
     """
     flat = relative_magnitude(attribution).flatten(1)
-    hit = masks.flatten(1).gather(1, flat.nan_to_num().argmax(1, keepdim=True))[:, 0]
-    return (hit & shows_something(flat)).float()
+    is_maximum = flat == flat.amax(1, keepdim=True)
+    share = (is_maximum & masks.flatten(1)).sum(1) / is_maximum.sum(1)
+    return share.where(shows_something(flat), torch.nan)
 
 
 def energy_in_box(attribution: Tensor, masks: Tensor) -> Tensor:
     """The share of the map's magnitude that lies in the mask, in [0, 1]; float ``(N,)``.
 
-    A map that is zero everywhere or not finite has no energy to share: 0.
+    NaN where the map's magnitude is constant or not finite.
 
     Args:
         attribution: Maps ``(N, C, H, W)``.
@@ -67,7 +69,7 @@ def energy_in_box(attribution: Tensor, masks: Tensor) -> Tensor:
     """
     energy = relative_magnitude(attribution).flatten(1)
     share = (energy * masks.flatten(1)).sum(1) / energy.sum(1)
-    return share.nan_to_num(nan=0.0, posinf=0.0)
+    return share.where(shows_something(energy), torch.nan)
 
 
 def localization_box(attribution: Tensor, threshold: float = 0.15) -> Tensor:
@@ -107,7 +109,8 @@ def class_discrimination(attribution: Tensor, target: Tensor, others: Tensor) ->
     """The share of the energy on the objects that lies on those of the target class, in [0, 1]; float ``(N,)``.
 
     0.5 is a map that does not tell the classes apart, if their objects are of one size. Where objects of both overlap,
-    the pixels count for neither. A map with no energy on either tells nothing: 0.5.
+    the pixels count for neither. A map that marks only other places does not tell them apart: 0.5. NaN where the map's
+    magnitude is constant or not finite.
 
     Args:
         attribution: Maps ``(N, C, H, W)``.
@@ -119,10 +122,11 @@ def class_discrimination(attribution: Tensor, target: Tensor, others: Tensor) ->
         >>> class_discrimination(torch.tensor([[[[3.0, 1.0]]]]), target, others)
         tensor([0.7500])
     """
-    strength = relative_magnitude(attribution).nan_to_num(0, 0, 0)
+    strength = relative_magnitude(attribution)
     on_target = (strength * (target & ~others)).sum((1, 2))
     on_others = (strength * (others & ~target)).sum((1, 2))
-    return (on_target / (on_target + on_others)).nan_to_num(nan=0.5)
+    share = (on_target / (on_target + on_others)).nan_to_num(nan=0.5)
+    return share.where(shows_something(strength.flatten(1)), torch.nan)
 
 
 class PointingGame(AttributionMetric):
@@ -201,10 +205,11 @@ class LocalizationError(AttributionMetric):
         )
         best = forward_pass.logits.topk(min(5, forward_pass.logits.shape[1])).indices
         in_top1, in_top5 = best[:, 0] == label, (best == label[:, None]).any(1)
-        return {
+        scores = {
             name: (~(is_right & in_top)).float().where(is_scored, torch.nan)
             for name, in_top in zip(self.columns, (in_top1, in_top5))
         }
+        return without_degenerate(scores, relative_magnitude(attribution))
 
 
 class ClassDiscrimination(AttributionMetric):

@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 
 import torch
 from torch import Tensor
-from torchmetrics.functional.image import structural_similarity_index_measure
 
 from datamodules.batch import Batch
 from lightning_modules.errors import InputError, check_at_least_one
@@ -14,53 +13,46 @@ from lightning_modules.gradients.forward_pass import ForwardPass
 from lightning_modules.gradients.needs import Needs
 from lightning_modules.methods.base import AttributionMethod
 from lightning_modules.methods.explain import explain
-from lightning_modules.methods.maps import relative_magnitude
+from lightning_modules.methods.uninformed import OtherImage
 from lightning_modules.metrics.base import AttributionMetric
 from lightning_modules.metrics.forgetting import cascade, weighted_layers
-from lightning_modules.metrics.similarity import Ranking, rank_correlation
+from lightning_modules.metrics.similarity import Ranking, rank_correlation, structural_similarity
 from lightning_modules.networks.network import Network
 
 FAILING_CORRELATION = 0.5
-"""A method fails when its maps stay more alike than this to the trained network's, on average over the cascade."""
+"""A method fails when its maps stay more alike than this to the trained network's. The threshold is ours."""
 
-OF_SEEDS = "randomization_correlation_of_seeds"
-"""The list of the mean rank correlations under each seed, where there are several."""
+FIRST, END = "randomization_correlation_first", "randomization_correlation_end"
+"""The two scores of which the sanity check is a verdict."""
 
-
-def structural_similarity(a: Tensor, b: Tensor) -> Tensor:
-    """SSIM of the magnitudes of two batches of maps, each scaled to a maximum of 1; at most 1, ``(N,)``.
-
-    NaN where a map is zero everywhere or not finite.
-
-    Reference: Wang et al., "Image quality assessment: from error visibility to structural similarity", 2004.
-
-    Example:
-        >>> maps = torch.rand(2, 1, 16, 16)
-        >>> structural_similarity(maps, 3 * maps)
-        tensor([1., 1.])
-    """
-    scaled, usable = [], []
-    for maps in (a, b):
-        strength = relative_magnitude(maps)
-        top = strength.amax((1, 2), keepdim=True)
-        usable.append((top.isfinite() & (top > 0)).flatten())
-        scaled.append((strength / top).nan_to_num(0, 0, 0)[:, None].float())
-    similarity = structural_similarity_index_measure(scaled[0], scaled[1], data_range=1.0, reduction="none")
-    return torch.as_tensor(similarity).reshape(-1).where(usable[0] & usable[1], torch.nan)
+SEEDS = {FIRST: f"{FIRST}_of_seeds", END: f"{END}_of_seeds"}
+"""The lists of these scores under each seed, where there are several."""
 
 
 class WeightRandomization(AttributionMetric):
     """How alike the maps stay when the network forgets what it has learnt, layer by layer from the output down.
 
     The curves compare, at each step of the cascade, the map with that of the trained network, by rank correlation and
-    by SSIM; ``randomization_correlation`` and ``randomization_ssim`` are their means over the steps at which both
-    maps show something. A method that explains the network must change at once, for its output is random from the
-    first step on; one whose mean rank correlation stays above 0.5 is reported as failing.
+    by SSIM. Of each, four scores stand in the rows:
 
-    With several seeds curves and scores are means over them. The means of each seed stand in
-    ``randomization_correlation_of_seeds``, and where they lie on both sides of 0.5 the method is reported as undecided.
+    - ``randomization_correlation``: the mean over the steps;
+    - ``randomization_correlation_first``: after the first step. The output is random from then on, so the map of a
+      method that explains it must change at once;
+    - ``randomization_correlation_end``: after the last step, when all is forgotten;
+    - ``randomization_correlation_floor``: how alike the maps of different images are, of the trained network. Below
+      that nothing can be asked for. The other image is the same one on its side, whose map is not turned back, so that
+      the floor is the same however the work is split: see :class:`OtherImage`.
 
-    Each step makes the maps anew, so this costs as many evaluations as there are layers (16 in VGG16), for each seed.
+    A method fails the sanity check if its maps' rank correlation stays above 0.5 after the first step or after the
+    last. Neither the paper nor anybody else gives a threshold: this one is ours. Where the 95 % interval over the
+    images, or over the seeds, reaches across it, the check is undecided.
+
+    A step at which a map is degenerate has no value, and the means are over the others. With several seeds curves and
+    scores are means over them, and what is tested stands of each seed in ``randomization_correlation_first_of_seeds``
+    and ``randomization_correlation_end_of_seeds``.
+
+    Each step makes the maps anew, so this costs as many evaluations as there are layers (16 in VGG16), for each seed,
+    and one for the floor.
 
     Args:
         layers: Layers to randomize, in this order. null = all that have learnt something, from the output down.
@@ -70,9 +62,12 @@ class WeightRandomization(AttributionMetric):
     Reference: Adebayo et al., "Sanity Checks for Saliency Maps", NeurIPS 2018; magnitudes are compared.
     """
 
-    columns = ("randomization_correlation", "randomization_ssim")
+    columns = tuple(
+        f"randomization_{kind}{of}" for kind in ("correlation", "ssim") for of in ("", "_first", "_end", "_floor")
+    )
     curves: tuple[str, ...] = ("randomization_correlation_curve", "randomization_ssim_curve")
-    lower_is_better = (*columns, *curves, OF_SEEDS)
+    neutral = ("randomization_correlation_floor", "randomization_ssim_floor")
+    lower_is_better = (*columns, *curves, *SEEDS.values())
 
     def __init__(self, layers: Sequence[str] | None = None, seed: int = 0, n_seeds: int = 1) -> None:
         check_at_least_one(n_seeds=n_seeds)
@@ -80,7 +75,7 @@ class WeightRandomization(AttributionMetric):
         self.seed = seed
         self.n_seeds = n_seeds
         if n_seeds > 1:
-            self.curves = (*type(self).curves, OF_SEEDS)
+            self.curves = (*type(self).curves, *SEEDS.values())
 
     def needs(self, network: Network) -> Needs:
         self.layers_of(network)  # refuses unknown layers before the first batch
@@ -105,28 +100,35 @@ class WeightRandomization(AttributionMetric):
     def score(
         self, attribution: Tensor, forward_pass: ForwardPass, batch: Batch, method: AttributionMethod
     ) -> dict[str, Tensor]:
-        layers = self.layers_of(forward_pass.network)
-        seeds = range(self.seed, self.seed + self.n_seeds)
-        # (N, steps, seeds)
-        correlation, similarity = (
-            torch.stack(curves, 2)
-            for curves in zip(*(self._curves(attribution, forward_pass, method, layers, seed) for seed in seeds))
-        )
-        scores = {name: of.nanmean(2) for name, of in zip(type(self).curves, (correlation, similarity))}
-        scores |= {name: of.nanmean(1).nanmean(1) for name, of in zip(self.columns, (correlation, similarity))}
-        return scores | ({OF_SEEDS: correlation.nanmean(1)} if self.n_seeds > 1 else {})
+        layers, first = self.layers_of(forward_pass.network), Ranking(attribution)
+
+        def likeness(maps: Tensor) -> tuple[Tensor, Tensor]:
+            """Rank correlation and SSIM with the trained network's maps, ``(N,)`` each."""
+            # Correlations lie on the host where a device has no float64.
+            correlation = rank_correlation(first, maps).float().to(attribution.device)
+            return correlation, structural_similarity(attribution, maps).float()
+
+        floors = likeness(OtherImage(method)(forward_pass))
+        by_seed = [
+            [likeness(maps) for maps in self._cascade(forward_pass, method, layers, seed)]
+            for seed in range(self.seed, self.seed + self.n_seeds)
+        ]
+        scores: dict[str, Tensor] = {}
+        for k, (name, floor) in enumerate(zip(("randomization_correlation", "randomization_ssim"), floors)):
+            # (N, steps, seeds)
+            values = torch.stack([torch.stack([step[k] for step in steps], 1) for steps in by_seed], 2)
+            scores |= {name: values.nanmean(1).nanmean(1), f"{name}_first": values[:, 0].nanmean(1)}
+            scores |= {f"{name}_end": values[:, -1].nanmean(1), f"{name}_floor": floor}
+            scores[f"{name}_curve"] = values.nanmean(2)
+            if self.n_seeds > 1 and k == 0:
+                scores |= {SEEDS[FIRST]: values[:, 0], SEEDS[END]: values[:, -1]}
+        return scores
 
     @staticmethod
-    def _curves(
-        attribution: Tensor, forward_pass: ForwardPass, method: AttributionMethod, layers: Sequence[str], seed: int
-    ) -> tuple[Tensor, Tensor]:
-        """Rank correlation and SSIM at each step of a cascade, ``(N, steps)`` each."""
-        correlation, similarity, ranking = [], [], Ranking(attribution)
+    def _cascade(
+        forward_pass: ForwardPass, method: AttributionMethod, layers: Sequence[str], seed: int
+    ) -> Iterator[Tensor]:
+        """The maps at each step."""
         for _, random in cascade(forward_pass.network, layers, seed):
-            maps = explain(
-                random, forward_pass.images, [method], forward_pass.target, keys=forward_pass.keys, check_target=False
-            )
-            (changed,) = maps.values()
-            correlation.append(rank_correlation(ranking, changed))
-            similarity.append(structural_similarity(attribution, changed))
-        return torch.stack(correlation, 1), torch.stack(similarity, 1)
+            maps = explain(random, forward_pass.images, [method], forward_pass.target, keys=forward_pass.keys)
+            yield from maps.values()

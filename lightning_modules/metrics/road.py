@@ -12,10 +12,11 @@ from datamodules.batch import Batch
 from lightning_modules.errors import InputError, check_at_least_one
 from lightning_modules.gradients.forward_pass import ForwardPass
 from lightning_modules.methods.base import AttributionMethod
-from lightning_modules.methods.maps import relative_magnitude, shows_something
+from lightning_modules.methods.maps import Sign
 from lightning_modules.methods.variants import at_variants, noise, random_numbers, shared_batches
-from lightning_modules.metrics.base import AttributionMetric
+from lightning_modules.metrics.base import AttributionMetric, without_degenerate
 from lightning_modules.metrics.imputation import imputed
+from lightning_modules.metrics.order import check_sign, pixel_order
 
 PERCENTILES = (10, 20, 30, 40, 50, 60, 70, 80, 90)
 
@@ -33,14 +34,16 @@ class ROAD(AttributionMetric):
     for each percentile, and filling in costs about as much as a pass of a large network on a CPU.
 
     As in pytorch-grad-cam, but that exactly the share is removed also where many pixels are equal, as in Grad-CAM's
-    flat parts: they go in the order of ``flip(argsort)``, last in reading order first. The noise follows from the seed
-    and the image's key alone, and is not clipped. NaN where a map is constant or not finite.
+    flat parts: chance decides among them, see :func:`pixel_order`, and ``road_tied_pixels`` is the share of the pixels
+    that are worth as much as another one. The noise follows from the seed and the image's key alone, and is not
+    clipped.
 
     Args:
         percentiles: Percents of the pixels that are removed, each above 0 and below 100.
         sigma: Standard deviation of the noise in pixel units, at least 0; the authors' program has 0.01.
         max_batch: Most images in one forward pass, at least 1.
-        seed: Seed of the noise.
+        seed: Seed of the noise, and of the draws that decide among pixels that are worth the same.
+        sign: What a pixel is worth: see :class:`InsertionDeletion`. null = as each method says.
 
     Raises:
         InputError: If an option is out of its range.
@@ -48,13 +51,20 @@ class ROAD(AttributionMetric):
     Reference: Rong et al., "A Consistent and Efficient Evaluation Strategy for Attribution Methods", ICML 2022.
     """
 
-    columns = ("road", "road_most", "road_least")
+    columns = ("road", "road_most", "road_least", "road_tied_pixels")
     lower_is_better = ("road_most",)
+    neutral = ("road_tied_pixels",)
 
     def __init__(
-        self, percentiles: Sequence[float] = PERCENTILES, sigma: float = 0.01, max_batch: int = 64, seed: int = 0
+        self,
+        percentiles: Sequence[float] = PERCENTILES,
+        sigma: float = 0.01,
+        max_batch: int = 64,
+        seed: int = 0,
+        sign: Sign | None = None,
     ) -> None:
         check_at_least_one(max_batch=max_batch)
+        check_sign(sign)
         if not percentiles or not all(0 < percentile < 100 for percentile in percentiles):
             raise InputError(f"percentiles must lie above 0 and below 100, got {list(percentiles)}.")
         if not sigma >= 0:
@@ -63,13 +73,13 @@ class ROAD(AttributionMetric):
         self.sigma = sigma
         self.max_batch = max_batch
         self.seed = seed
+        self.sign = sign
 
     def score(
         self, attribution: Tensor, forward_pass: ForwardPass, batch: Batch, method: AttributionMethod
     ) -> dict[str, Tensor]:
         images, drawn = forward_pass.images.detach(), random_numbers(forward_pass, self.seed)
-        order = relative_magnitude(attribution).nan_to_num(0, 0, 0).flatten(1).argsort(dim=1, stable=True).flip(1)
-        place = order.argsort(1).view(len(images), *images.shape[2:])
+        place, tied, worth = pixel_order(attribution, forward_pass, method, self.sign, self.seed)
         n_variants = 2 * len(self.percentiles)
         change = forward_pass.target_probability.new_zeros(n_variants, len(images))
         for part, variants in shared_batches(len(images), n_variants, self.max_batch):
@@ -80,9 +90,9 @@ class ROAD(AttributionMetric):
             filled = filled + is_removed[:, :, None] * added
             after = at_variants(forward_pass, filled, part).target_probability.unflatten(0, added.shape[:2])
             change[variants, part] = after - forward_pass.target_probability[part]
-        shows = shows_something(attribution.flatten(1))
-        most, least = (change[first::2].mean(0).where(shows, torch.nan) for first in (0, 1))
-        return {"road": (least - most) / 2, "road_most": most, "road_least": least}
+        most, least = (change[first::2].mean(0) for first in (0, 1))
+        scores = {"road": (least - most) / 2, "road_most": most, "road_least": least, "road_tied_pixels": tied}
+        return without_degenerate(scores, worth)
 
     def _is_removed(self, number: int, place: Tensor) -> Tensor:
         """Which pixels a variant is without, bool; of each percentile the most important ones, then the least.

@@ -14,6 +14,7 @@ from lightning_modules.methods.explain import explain
 from lightning_modules.methods.maps import shows_something
 from lightning_modules.methods.variants import noise, random_numbers, shared_batches
 from lightning_modules.metrics.base import AttributionMetric
+from lightning_modules.networks.inputs import trusted
 from lightning_modules.random_numbers import RandomNumbers
 
 
@@ -27,7 +28,7 @@ class SensitivityMax(AttributionMetric):
     all copies of an image, so what is measured is the change of the image alone. The copies follow from the seed and
     the image's key. The maps are made anew, so this costs what the method does, ``n_samples`` times.
 
-    NaN where the map is constant or not finite, or one of the others is not finite.
+    NaN also where the map of a copy is not finite.
 
     Args:
         n_samples: Copies of each image, at least 1; Captum's default.
@@ -63,9 +64,8 @@ class SensitivityMax(AttributionMetric):
             drawn = noise(numbers[part], copies, images[part], RandomNumbers.uniform)
             moved = images[part] + self.radius * (2 * drawn - 1)
             targets = forward_pass.target[part].repeat(k)
-            (maps,) = explain(
-                forward_pass.network, moved.flatten(0, 1), [method], targets, keys=keys * k, check_target=False
-            ).values()
+            with trusted():
+                (maps,) = explain(forward_pass.network, moved.flatten(0, 1), [method], targets, keys=keys * k).values()
             changes = relative_changes(attribution[part], maps.unflatten(0, moved.shape[:2]))
             greatest[part] = torch.maximum(greatest[part], changes.amax(0))
         return {"sensitivity_max": greatest}

@@ -1,4 +1,4 @@
-"""How far has a map moved? Similarity of two attribution maps of one image, as before and after an attack."""
+"""How alike are two attribution maps, as before and after an attack, or of two networks?"""
 
 from __future__ import annotations
 
@@ -139,6 +139,47 @@ def top_overlap(a: Maps, b: Maps, share: float = 0.15) -> Tensor:
     n_in_both = torch.stack([(one & other).sum(1) for one in of_a for other in of_b], 1).view(-1, 2, 2)
     in_common = torch.minimum(top_a.shares[:, :, None], top_b.shares[:, None]) * n_in_both
     return (in_common.sum((1, 2)) / k).where(a.usable & b.usable, torch.nan)
+
+
+def structural_similarity(a: Tensor, b: Tensor) -> Tensor:
+    r"""SSIM of the magnitudes of two batches of maps, each scaled to a maximum of 1; at most 1, ``(N,)``.
+
+    .. math:: \text{SSIM} = \overline{\frac{(2 \mu_a \mu_b + c_1) (2 \sigma_{ab} + c_2)}{(\mu_a^2 + \mu_b^2 + c_1)
+        (\sigma_a^2 + \sigma_b^2 + c_2)}}, \quad c_1 = 0.01^2, \ c_2 = 0.03^2
+
+    the mean over the windows that lie within the map, so that nothing is made up beyond its border. Windows are
+    weighted by a Gaussian of 1.5 pixels and are 11 pixels wide, or the largest odd number that fits in a smaller map.
+    Where both maps are dark they are alike: maps of different images easily have an SSIM of 0.8. NaN where a
+    magnitude is constant or not finite.
+
+    Reference: Wang et al., "Image quality assessment: from error visibility to structural similarity", 2004.
+
+    Example:
+        >>> maps = torch.rand(2, 1, 16, 16)
+        >>> structural_similarity(maps, 3 * maps)
+        tensor([1., 1.])
+    """
+    first, second = (relative_magnitude(maps) for maps in (a, b))
+    usable = shows_something(first.flatten(1)) & shows_something(second.flatten(1))
+    dtype = torch.promote_types(first.dtype, second.dtype)
+    x, y = ((of / of.amax((1, 2), keepdim=True)).nan_to_num(0, 0, 0).to(dtype) for of in (first, second))
+    rows, columns = (_windows(side, x) for side in x.shape[1:])
+    with torch.autocast(x.device.type, enabled=False):
+        mean_x, mean_y, square_x, square_y, product = (rows @ of @ columns.T for of in (x, y, x * x, y * y, x * y))
+    both, means = mean_x * mean_y, mean_x.square() + mean_y.square()
+    variances = (square_x + square_y - means).clamp_min(0)
+    similarity = (2 * both + 0.01**2) * (2 * (product - both) + 0.03**2)
+    similarity = similarity / ((means + 0.01**2) * (variances + 0.03**2))
+    return similarity.mean((1, 2)).where(usable, torch.nan)
+
+
+def _windows(side: int, like: Tensor) -> Tensor:
+    """A row of weights for each window of a side that lies within it, ``(windows, side)``; each adds up to 1."""
+    reach = (min(11, side - 1 + side % 2) - 1) // 2
+    middles = torch.arange(reach, side - reach, device=like.device, dtype=like.dtype)
+    off = torch.arange(side, device=like.device, dtype=like.dtype) - middles[:, None]
+    weights = (-off.square() / (2 * 1.5**2)).exp() * (off.abs() <= reach)
+    return weights / weights.sum(1, keepdim=True)
 
 
 def _ranked(a: Maps, b: Maps) -> tuple[Ranking, Ranking]:

@@ -9,8 +9,7 @@ from datamodules.batch import Batch
 from lightning_modules.gradients.forward_pass import ForwardPass
 from lightning_modules.gradients.scaling import scaled_near_one
 from lightning_modules.methods.base import AttributionMethod
-from lightning_modules.methods.maps import shows_something
-from lightning_modules.metrics.base import AttributionMetric
+from lightning_modules.metrics.base import AttributionMetric, without_degenerate
 
 
 def gini_index(values: Tensor) -> Tensor:
@@ -38,8 +37,8 @@ def gini_index(values: Tensor) -> Tensor:
 class Sparseness(AttributionMetric):
     """The Gini index of the absolute map: 0 = all pixels count the same, near 1 = very few pixels hold it all.
 
-    The channels' magnitudes of a pixel are added. It says nothing of whether the right pixels are marked. NaN where a
-    map is constant or not finite. It costs no pass.
+    The channels' magnitudes of a pixel are added. It says nothing of whether the right pixels are marked. It costs no
+    pass.
 
     Reference: Chalasani et al., "Concise Explanations of Neural Networks using Adversarial Training", ICML 2020.
     """
@@ -51,4 +50,4 @@ class Sparseness(AttributionMetric):
     ) -> dict[str, Tensor]:
         at_least_float32 = torch.promote_types(attribution.dtype, torch.float32)
         strength = scaled_near_one(attribution.to(at_least_float32)).abs().sum(1).flatten(1)
-        return {"sparseness": gini_index(strength).where(shows_something(attribution.flatten(1)), torch.nan)}
+        return without_degenerate({"sparseness": gini_index(strength)}, attribution)

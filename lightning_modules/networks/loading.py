@@ -174,8 +174,10 @@ def _tell(network: Network, path: str) -> None:
 def _specification(network: str | Mapping[str, Any]) -> tuple[str, dict[str, Any]]:
     if isinstance(network, str):
         return network, {}
-    if set(network) - {"class_path", "init_args"} or "class_path" not in network:
-        raise InputError(f"model.network should be an import path, or {{class_path, init_args}}, got {dict(network)}.")
+    if isinstance(network, nn.Module) or callable(network):
+        raise InputError("load_network takes an import path, as text; as_network(module) makes a network of a module.")
+    if not isinstance(network, Mapping) or set(network) - {"class_path", "init_args"} or "class_path" not in network:
+        raise InputError(f"model.network should be an import path, or {{class_path, init_args}}, got {network!r}.")
     return str(network["class_path"]), dict(network.get("init_args") or {})
 
 

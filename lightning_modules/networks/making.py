@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any, Literal, TypedDict, TypeVar
 
@@ -12,13 +12,13 @@ from torch import Tensor, nn
 
 from datamodules.batch import INTERPOLATIONS, LONGEST_SIDE
 from datamodules.text import Names
-from lightning_modules.errors import InputError
+from lightning_modules.errors import InputError, check_object
 from lightning_modules.networks.class_files import read_class_names
 from lightning_modules.networks.libraries.presets import Preset
 from lightning_modules.networks.libraries.timm_facts import timm_preset
 from lightning_modules.networks.libraries.torchvision_facts import imagenet_class_names, torchvision_preset
 from lightning_modules.networks.network import Network, layers_of, uncompiled
-from lightning_modules.networks.observed.facts import place
+from lightning_modules.networks.observed.facts import layer_named, place
 from lightning_modules.networks.observed.observation import observe
 from lightning_modules.networks.outputs import OutputKind, check_kind, known_kind
 
@@ -92,6 +92,7 @@ def as_network(
     Raises:
         InputError: If it does not map an image to logits, or what is said does not fit it.
     """
+    check_object(nn.Module, "module", module, f"load_network({module!r}) loads one by its name")
     inside = uncompiled(module)
     if isinstance(module, Network):
         given = (class_names, mean, std, input_size, interpolation, outputs, target_layer)
@@ -108,8 +109,8 @@ def as_network(
     check_kind(outputs)
     layers = layers_of(inside)
     target_layer = said("target_layer", target_layer)
-    if target_layer is not None and place(target_layer)[0] not in layers:
-        raise InputError(f"model.network: {name} names {target_layer!r} as its target_layer, but has no such.")
+    if target_layer is not None:
+        target_layer = _target_layer(target_layer, layers, name)
     found = observe(inside, layers, _Normalized(mean, std), size, name)
     kind = known_kind(found.outputs, outputs, name, found.ends_in)
     facts = replace(found.facts, oddities=found.facts.oddities + (preset.oddities if preset else ()))
@@ -163,6 +164,19 @@ class _Normalized:
     def __call__(self, images: Tensor) -> Tensor:
         mean, std = (images.new_tensor(tuple(values)).view(-1, 1, 1) for values in (self.mean, self.std))
         return (images - mean) / std
+
+
+def _target_layer(said: Any, layers: Mapping[str, nn.Module], name: str) -> str:
+    """The layer, or the call of one, that is said to be the target layer, by its whole name.
+
+    Raises:
+        InputError: If there is none.
+    """
+    layer = place(said)[0] if isinstance(said, str) else said
+    try:
+        return layer_named(layer, layers, name) + said[len(layer) :]
+    except InputError as error:
+        raise InputError(f"model.network, target_layer: {error}") from error
 
 
 def _normalization(

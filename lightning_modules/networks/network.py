@@ -10,8 +10,8 @@ import torch
 from torch import Tensor, nn
 
 from lightning_modules.errors import InputError
-from lightning_modules.host import lies_on_host
 from lightning_modules.networks.compiling import keep_graphs, running_compiled
+from lightning_modules.networks.inputs import check_images
 from lightning_modules.networks.libraries.torchvision_facts import IMAGENET_MEAN
 from lightning_modules.networks.observed.facts import Call, Facts, label_of, listed
 from lightning_modules.networks.observed.layouts import Layout
@@ -86,6 +86,13 @@ class Network(nn.Module, Generic[ModuleT]):
         self.register_load_state_dict_pre_hook(_names_of_the_inside)
 
     def __call__(self, images: Tensor) -> Tensor:
+        """The logits ``(N, n_classes)`` of pixels.
+
+        Raises:
+            InputError: If the network is in eval mode and these are no pixels in [0, 1], ``(N, 3, H, W)``.
+        """
+        if not self.training and not torch.compiler.is_compiling():
+            check_images(images, self.mean)
         if not self.is_compiled:
             return super().__call__(images)
         with running_compiled(images, self.name):
@@ -112,22 +119,8 @@ class Network(nn.Module, Generic[ModuleT]):
         return as_logits(self.original(self.normalized(images)), self.outputs)
 
     def normalized(self, images: Tensor) -> Tensor:
-        """What the module gets of pixels: a tensor of its own, which it may write to.
-
-        Raises:
-            InputError: If they are bytes, or other integers, which would be taken for pixels that far beyond 1.
-        """
-        if not images.is_floating_point():
-            raise InputError(
-                f"The network takes pixels in [0, 1], and got {images.dtype}; datamodules.batch.pixels_of makes them "
-                "of bytes."
-            )
-        mean, std = self.mean, self.std
-        channels_lie_last = images.ndim == 4 and images.is_contiguous(memory_format=torch.channels_last)
-        if lies_on_host(images) and channels_lie_last and images.shape[1] == len(mean):
-            # Beside a whole row of pixels: a processor's vector instructions do not go in steps of three numbers.
-            mean, std = (_as_row(of, images.shape[3]) for of in (mean, std))
-        return (images - mean).div_(std)
+        """What the module gets of pixels: a tensor of its own, which it may write to."""
+        return (images - self.mean).div_(self.std)
 
     @property
     def original(self) -> nn.Module:
@@ -208,7 +201,9 @@ class Network(nn.Module, Generic[ModuleT]):
         Raises:
             InputError: If there is no such layer, it has no positions, or none is known; lists those that it could be.
         """
-        layer = layer or self.target_layer
+        if isinstance(layer, list | tuple):
+            raise InputError(f"{method} looks at one layer, and got {list(layer)}: LayerCAM joins the maps of several.")
+        layer = self.target_layer if layer is None else layer
         advice = (
             f"Name one by {{class_path: {method}, init_args: {{{option}: ...}}}}; layers with positions, the last "
             f"first: {listed(self.facts.with_positions)}."
@@ -261,6 +256,23 @@ class Network(nn.Module, Generic[ModuleT]):
         return self.module.load_state_dict(state_dict, strict, assign)
 
 
+def check_network(network: Any) -> None:
+    """Refuses what is no network.
+
+    Raises:
+        InputError: If it is something else; says how to make one of it.
+    """
+    if isinstance(network, Network):
+        return
+    if isinstance(network, nn.Module):
+        raise InputError(
+            f"A {type(network).__name__} does not say how its images are normalized: make it a network by "
+            "as_network(module, mean=..., std=...), or as_network(module) if it takes pixels in [0, 1]."
+        )
+    what = f"{network.__name__} is a class" if isinstance(network, type) else f"got a {type(network).__name__}"
+    raise InputError(f"network should be what load_network(name) or as_network(module) gives; {what}.")
+
+
 def uncompiled(module: nn.Module) -> nn.Module:
     """The module as it was written, of one that ``torch.compile`` made too."""
     inside: Any = getattr(module, "_orig_mod", module)
@@ -269,11 +281,6 @@ def uncompiled(module: nn.Module) -> nn.Module:
 
 def layers_of(module: nn.Module) -> dict[str, nn.Module]:
     return {name: layer for name, layer in module.named_modules() if name}
-
-
-def _as_row(of_channels: Tensor, width: int) -> Tensor:
-    """A number for each channel, ``(C, 1, 1)``, at each pixel of a row, ``(1, C, 1, W)``; the channels lie last."""
-    return of_channels.flatten().repeat(width).view(1, 1, width, -1).permute(0, 3, 1, 2)
 
 
 def _names_of_the_inside(network: nn.Module, state_dict: dict[str, Any], prefix: str, *_: Any) -> None:

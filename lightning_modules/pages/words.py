@@ -20,6 +20,10 @@ WORDS = {
     "Saliency": "How much each pixel changes the score of the class.",
     "InputXGradient": "How much each pixel adds to the score: how bright it is, times how much it changes the score.",
     "VarGrad": "How much the effect of each pixel varies over noisy copies of the image.",
+    "Random": "A map of random numbers. A method that does not beat it explains nothing.",
+    "CentreGaussian": "A bright spot in the middle, the same for all images. It is what a score gives for nothing.",
+    "EdgeFilter": "The edges of the image. They do not depend on the network, so a method should beat them.",
+    "OtherImage": "The map of another picture, this one turned upside down. A map that explains this one beats it.",
     "IntegratedGradients": "What each pixel adds to the score, from an image without information to this one.",
     "ScoreCAM": "Score-CAM. As Grad-CAM, but a channel is worth what the network says of the part that it shows.",
     "Occlusion": "How much probability is lost when a window around a pixel is hidden.",
@@ -40,8 +44,13 @@ WORDS = {
     "say whether they are the right ones. Higher is better.",
     "sensitivity_max": "How far a map moves at the most, as a share of its size, when the image hardly changes. Lower "
     "is better.",
+    "tied_pixels": "Share of the pixels that a map marks as much as another. Chance decides which of them goes first.",
+    "road_tied_pixels": "Share of the pixels that a map marks as much as another. Chance decides which of them goes.",
     "infidelity": "How far a map is from foretelling what noise in the image does to the score of the class. Lower "
-    "is better.",
+    "is better. Networks cannot be compared by it.",
+    "infidelity_explained": "How much of what noise in the image does to the score a map foretells: 1 all, 0 nothing. "
+    "Higher is better.",
+    "infidelity_explained_null": "The same of the map with its pixels shuffled, which foretells nothing: chance.",
     "road": "How much more probability is lost when the pixels that the map marks are smoothed out than when the "
     "others are; half of the difference. Higher is better.",
     "road_most": "How the probability changes when the marked pixels are smoothed out. Lower is better.",
@@ -51,10 +60,16 @@ WORDS = {
     "Places": "Which method is better than which, by each score. 1 is the best.",
     "completeness_error": "How far the sum of a map is from the score that it should explain. Lower is better.",
     "relative_completeness_error": "The same as a share of that score. More than 0.05 asks for more steps.",
-    "randomization_correlation": "How alike a map stays while the network forgets what it has learnt. A map that stays "
-    "the same does not explain the network. Lower is better.",
-    "randomization_ssim": "The same, measured by how alike the two maps look.",
-    "maps that show nothing": "Maps that are the same everywhere, so that they mark nothing.",
+    "randomization_correlation": "How alike a map stays while the network forgets what it has learnt, on average over "
+    "the layers. A map that stays the same does not explain the network. Lower is better.",
+    "randomization_correlation_first": "The same when only the last layer has forgotten. The map must change at once.",
+    "randomization_correlation_end": "The same when all is forgotten.",
+    "randomization_correlation_floor": "How alike the maps of different images are. Less cannot be asked for.",
+    "randomization_ssim": "How alike the two maps look while the network forgets, on average over the layers.",
+    "randomization_ssim_first": "The same when only the last layer has forgotten.",
+    "randomization_ssim_end": "The same when all is forgotten.",
+    "randomization_ssim_floor": "How alike the maps of different images look. Less cannot be asked for.",
+    "maps that show nothing": "Maps that are the same everywhere, or no numbers. They have no score.",
     "eps": "How far a pixel may move, on a scale from 0 (black) to 1 (white). 1/255 is one step of an 8-bit image.",
     "top-1": "Share of images of which the most probable class is the right one.",
     "top-5": "Share of images of which the right class is among the five most probable ones.",

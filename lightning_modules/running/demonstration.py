@@ -1,21 +1,42 @@
-"""A demonstration: commands with what is to be seen, run side by side, printed one after the other, and one page."""
+"""A demonstration: commands, each with what is to be seen, run one after the other in this process, and one page."""
 
 from __future__ import annotations
 
+import contextlib
+import importlib
+import io
 import re
 import shlex
 import shutil
 import sys
-from contextlib import closing
 from pathlib import Path
+from typing import NamedTuple
 
 from lightning_modules.pages.page import Page, Section
 from lightning_modules.pages.runs import section_of_run
-from lightning_modules.running.steps import Ended, Step, run_steps
+from lightning_modules.running.cli import as_typed
+
+
+class Step(NamedTuple):
+    """A command of our scripts, a title of a few words, and what is to be seen."""
+
+    title: str
+    about: str
+    words: list[str]
+
+    @property
+    def command(self) -> str:
+        """The command as it is typed where ``scripts`` lies, an option a line."""
+        return as_typed(["python", f"scripts/{self.words[0]}", *self.words[1:]])
+
+    @property
+    def out(self) -> Path | None:
+        """The folder that the command fills, if any."""
+        return Path(self.words[self.words.index("--out") + 1]) if "--out" in self.words else None
 
 
 def demonstrate(plan: Path, out: Path) -> int:
-    """Runs the commands of a plan, prints each with what it prints, and writes the page of them all.
+    """Prints and runs the commands of a plan by their scripts' own ``main``, and writes the page of them all.
 
     Args:
         plan: A file beside the scripts, see :func:`parse_plan`.
@@ -25,28 +46,43 @@ def demonstrate(plan: Path, out: Path) -> int:
         The exit code of the first command that failed, after which there is no page; else 0.
     """
     title, lead, steps = parse_plan(plan.read_text(encoding="utf-8"), out)
-    for step in steps:
-        if step.out is not None:
-            shutil.rmtree(step.out, ignore_errors=True)
     sections = []
-    with closing(run_steps(steps, plan.parent)) as endings:
-        for step in steps:
-            print(f"\n$ {step.command}", flush=True)
-            ended = next(endings)
-            print(ended.stdout, end="", flush=True)
-            print(ended.stderr, end="", file=sys.stderr, flush=True)
-            if ended.code:
-                return ended.code
-            sections.append(_section(ended))
+    for step in steps:
+        print(f"\n$ {step.command}", flush=True)
+        code, output = _run(step)
+        if code:
+            return code
+        sections.append(
+            section_of_run(step.out, [step.command], step.title, step.about)
+            if step.out
+            else Section(step.title, step.about, [step.command], output=output.strip("\n"))
+        )
     Page(title, lead, sections).write(out / "index.html")
     return 0
 
 
+def _run(step: Step) -> tuple[int, str]:
+    """Runs a step and gives its exit code and, where it leaves no folder, what it printed."""
+    if step.out:
+        shutil.rmtree(step.out, ignore_errors=True)
+    name, *options = step.words
+    main = importlib.import_module(Path(name).stem).main
+    before, sys.argv = sys.argv, [f"scripts/{name}"]  # from which a RUN knows the command that made it
+    printed = io.StringIO()
+    try:
+        with contextlib.nullcontext() if step.out else contextlib.redirect_stdout(printed):
+            return main(options) or 0, printed.getvalue()
+    finally:
+        sys.argv = before
+        print(printed.getvalue(), end="", flush=True)
+
+
 def parse_plan(text: str, out: Path) -> tuple[str, str, list[Step]]:
-    """A title, what is said first, and steps, each a title (``## ``), sentences, and a command (``$ ``).
+    """A title, the sentences below it, and steps, each a title (``## ``), sentences, and a command (``$ ``).
 
     Args:
         text: In it, ``OUT`` stands for the folder ``out``, and a line that ends in a backslash goes on in the next one.
+        out: The folder.
 
     Example:
         >>> text = "# Demo\\nAll.\\n\\n## Look\\nIt is a cat.\\n\\n$ predict.py OUT/cat.png --top_k 1\\n"
@@ -57,15 +93,8 @@ def parse_plan(text: str, out: Path) -> tuple[str, str, list[Step]]:
     title, _, lead = first.partition("\n")
     steps = []
     for part in others:
-        said, _, command = part.partition("\n$ ")
-        name, _, about = said.partition("\n")
+        heading, _, command = part.partition("\n$ ")
+        name, _, about = heading.partition("\n")
         words = [word.replace("OUT", str(out)) for word in shlex.split(command)]
         steps.append(Step(name, " ".join(about.split()), words))
     return title, " ".join(lead.split()), steps
-
-
-def _section(ended: Ended) -> Section:
-    step = ended.step
-    if step.out is None:
-        return Section(step.title, step.about, [step.command], output=ended.stdout.strip("\n"))
-    return section_of_run(step.out, [step.command], step.title, step.about)

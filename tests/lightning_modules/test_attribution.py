@@ -18,7 +18,15 @@ from lightning_modules import (
     IntegratedGradients,
     Saliency,
 )
-from lightning_modules.metrics import PointingGame
+from lightning_modules.metrics import (
+    ROAD,
+    AttributionMetric,
+    AverageDrop,
+    Infidelity,
+    InsertionDeletion,
+    PointingGame,
+    Sparseness,
+)
 
 
 @pytest.fixture
@@ -85,12 +93,21 @@ def test_map_of_another_shape_is_refused(batch: dict[str, Any], shape: tuple[int
 
 
 @pytest.mark.parametrize("value", [0.0, 3.0, torch.nan, torch.inf])
-def test_degenerate_maps_are_counted_and_miss(batch: dict[str, Any], value: float) -> None:
+def test_degenerate_maps_are_counted_and_have_no_score(batch: dict[str, Any], value: float) -> None:
     class Constant(AttributionMethod):
         def __call__(self, forward_pass: ForwardPass) -> Tensor:
             return torch.full_like(forward_pass.images[:, :1], value)
 
+    class Own(AttributionMetric):
+        columns = ("own",)
+
+        def score(self, attribution: Tensor, *_: Any) -> dict[str, Tensor]:
+            return {"own": torch.ones(len(attribution))}
+
     batch["box_labels"] = torch.zeros_like(batch["box_labels"])
-    rows = AttributionModule("shapes", [Constant()], target=0).test_step({**batch, "original": [None] * 4}, 0)["rows"]
+    metrics = [PointingGame(), AverageDrop(), InsertionDeletion(3000), ROAD([50]), Sparseness(), Infidelity(2), Own()]
+    module = AttributionModule("shapes", [Constant()], metrics, target=0)
+    rows = module.test_step({**batch, "original": [None] * 4}, 0)["rows"]
     assert all(row["degenerate"] for row in rows)
-    assert [row["pointing_game"] for row in rows] == [0.0] * 4
+    assert {row[name] for row in rows for name in module.columns} == {None}
+    assert {number for row in rows for name in module.curves for number in row[name]} == {None}

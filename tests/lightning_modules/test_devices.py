@@ -29,7 +29,8 @@ from lightning_modules import (
 )
 from lightning_modules.judging import measured_image
 from lightning_modules.metrics import AverageDrop
-from lightning_modules.synthesis import Channel, LogitMargin, Objective, transforms
+from lightning_modules.networks.inputs import trusted
+from lightning_modules.synthesis import Channel, LogitMargin, Objective, maximize, transforms
 from tests.lightning_modules.fakes import DEVICES, ReadOnHost, fake_device, raise_read
 from tests.lightning_modules.fragile import dim_images
 from tests.lightning_modules.test_waits import METHODS as ALL
@@ -97,10 +98,12 @@ def test_a_step_of_activation_maximization(device: str, objective: Objective, mo
     left: list[Any] = []
     with fake_device(device) as fake:
         fake.moved(module)
-        images, _ = module.make(
-            module.variants[-1],
+        images = maximize(
+            module.network,
             objective,
             torch.tensor([1, 2]),
+            module.recipes["both"],
+            module.size,
             ["a", "b"],
             lambda step: left.append((step.images, step.activation, step.reached)),
         )
@@ -112,11 +115,11 @@ def test_a_step_of_activation_maximization(device: str, objective: Objective, mo
 
 @pytest.mark.parametrize("target", [None, torch.tensor([0, 1])], ids=["predicted", "classes"])
 def test_explain(device: str, target: Tensor | None) -> None:
-    """Whether classes are classes of the network is read on the host, and so is not checked here."""
+    """Whether pixels and classes can be used is read on the host, and so is not checked here."""
     network, images = load_vgg16("shapes"), dim_images(2)
-    with fake_device(device) as fake:
+    with fake_device(device) as fake, trusted():
         network, images = fake.moved(network), fake.moved(images)
-        maps = explain(network, images, METHODS, fake.moved(target), keys=["a", "b"], check_target=False)
+        maps = explain(network, images, METHODS, fake.moved(target), keys=["a", "b"])
         assert {name: of.device.type for name, of in maps.items()} == dict.fromkeys(map(repr, METHODS), device)
         assert all(of.shape[::2] == (2, 32) for of in maps.values())
 

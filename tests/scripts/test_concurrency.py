@@ -24,13 +24,6 @@ from lightning_modules.running.folder.run_folder import RunError, RunFolder
 from .blows import sleepy_args, wait_for
 from .processes import Run
 
-DRAWS_BY_ITSELF = """
-from lightning_modules.running.folder import drawing
-
-drawing.Drawer.start = lambda self: None
-"""
-"""So that rows wait for no other process."""
-
 EVALUATION = [
     *("--model.weights", "shapes", "--model.methods", "[GradCAM]", "--model.metrics", "[]", "--model.n_figures", 1),
     *("--data.num_workers", 0, "--data.batch_size", 2, "--trainer.accelerator", "cpu"),
@@ -44,10 +37,6 @@ def test_who_reads_a_run_that_is_running(call: Callable, shapes: Path, tmp_path:
     (tmp_path / "folder").symlink_to(shapes / "val/heart")
     kept = ["--model.save_maps", "true", "--trainer.limit_test_batches", 4]
     args = [*sleepy_args(tmp_path, tmp_path), *kept]
-    with (tmp_path / "sleepy_methods.py").open("a") as methods:  # rows wait for no other process
-        methods.write(
-            "\nfrom lightning_modules.running.folder import drawing\ndrawing.Drawer.start = lambda self: None\n"
-        )
     run = Run("evaluate_attribution", args, tmp_path, rows_per_part=1)
     wait_for((tmp_path / "asleep_0").exists, run)
     rows = pd.read_parquet(tmp_path / "run/results")

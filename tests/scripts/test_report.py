@@ -22,7 +22,10 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 
 from tests.browser import visit
 
-SCORES = [f"3_scores/{score}/GradCAM" for score in ("degenerate_maps", "deletion", "energy_in_box", "insertion")]
+SCORES = [
+    f"3_scores/{score}/GradCAM"
+    for score in ("degenerate_maps", "deletion", "energy_in_box", "insertion", "tied_pixels")
+]
 
 
 @pytest.fixture

@@ -83,6 +83,25 @@ def place(label: str) -> tuple[str, int]:
     return (found[1], int(found[2])) if found else (label, 0)
 
 
+def layer_named(text: Any, layers: Mapping[str, Any], network: str) -> str:
+    """The name, among those of ``layers``, that a person means: it, or the end of it, if no other ends so.
+
+    Raises:
+        InputError: If there is no such layer, or it is no name.
+    """
+    if not isinstance(text, str):
+        names = [name for name, layer in layers.items() if layer is text] or [*layers]
+        raise InputError(f"layers of {network} are named by text, such as {names[0]!r}, and it got {text!r:.60}.")
+    if text in layers:
+        return text
+    ends = [layer for layer in layers if layer.endswith(f".{text}")]
+    if len(ends) == 1:
+        return ends[0]
+    near = ends[:4] or difflib.get_close_matches(text, layers, n=1)
+    hint = f"Did you mean {' or '.join(near)}?" if near else f"It has {', '.join(list(layers)[:40])}."
+    raise InputError(f"{network} has no layer {text!r}. {hint}")
+
+
 def label_of(facts: Facts, text: str, layers: Mapping[str, Any], network: str) -> str:
     """The label, among those of ``facts``, of the call that a person means.
 
@@ -96,14 +115,8 @@ def label_of(facts: Facts, text: str, layers: Mapping[str, Any], network: str) -
     Raises:
         InputError: If there is no such layer or call, the layer does not run, or it is not said which call is meant.
     """
-    name, number = place(text)
-    if name not in layers:
-        ends = [layer for layer in layers if layer.endswith(f".{name}")]
-        if len(ends) != 1:
-            near = ends[:4] or difflib.get_close_matches(name, layers, n=1)
-            hint = f"Did you mean {' or '.join(near)}?" if near else f"It has {', '.join(list(layers)[:40])}."
-            raise InputError(f"{network} has no layer {name!r}. {hint}")
-        name = ends[0]
+    written, number = place(text) if isinstance(text, str) else (text, 0)
+    name = layer_named(written, layers, network)
     calls = facts.calls.get(name, ())
     if not calls:
         raise InputError(f"{network} has the layer {name!r}, but does not run it.")

@@ -6,12 +6,14 @@ from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
+import pandas as pd
 
 from lightning_modules.errors import InputError
 from lightning_modules.results.comparison.measured import FLAGS
 from lightning_modules.results.comparison.paired import holm, mcnemar, paired_difference
 from lightning_modules.results.comparison.pairing import Pairs
 from lightning_modules.results.report import SCORES, Report, tag
+from lightning_modules.results.statistics import means_of_units
 from lightning_modules.results.tables import Table, number
 
 EVERY = "every image"
@@ -51,9 +53,13 @@ def summarize_comparisons(comparisons: Sequence[Pairs]) -> dict[str, Any]:
 def _scores(pairs: Pairs) -> list[dict[str, Any]]:
     """Of each score, those of yes and no first, the difference in each group."""
     found: list[dict[str, Any]] = []
+    images = pairs.first.images.loc[pairs.paths]
+    # Several paths of the same pixels are one image, and no independent pairs.
+    units = pd.factorize(images["fingerprint"])[0] if "fingerprint" in images else np.arange(len(images))
+    units = np.where(units < 0, units.max(initial=0) + 1 + np.arange(len(units)), units)
     for column in pairs.first.columns:
         for group in [group for group, columns in pairs.groups.items() if column in columns]:
-            first, second = pairs.values(group, column)
+            first, second = (means_of_units(of, units, len(units) * 2) for of in pairs.values(group, column))
             score = {"score": column, "group": group, **paired_difference(first, second)._asdict()}
             is_flag = column in pairs.first.flags
             if is_flag and not score["n"] + score["n_unpaired"]:

@@ -16,7 +16,7 @@ from datamodules.batch import Batch
 from lightning_modules.errors import InputError
 from lightning_modules.host import where_float64_is
 from lightning_modules.methods.cam import on_pixels
-from lightning_modules.metrics.base import AttributionMetric
+from lightning_modules.metrics.base import AttributionMetric, without_degenerate
 from lightning_modules.results.kept.lists import OVERHEAD, Kept, kept_table, list_column
 
 FOLDER = "maps"
@@ -196,7 +196,8 @@ def score_maps(
 
 def _score(metric: AttributionMetric, maps: Tensor, known: _Without, batch: Mapping[str, Any]) -> dict[str, Tensor]:
     try:
-        return metric.score(maps, cast(Any, known), cast(Batch, batch), cast(Any, known))
+        scores = metric.score(maps, cast(Any, known), cast(Batch, batch), cast(Any, known))
+        return without_degenerate(scores, maps)
     except (_NeedsMore, KeyError) as error:
         raise InputError(
             f"{metric!r} cannot be computed of kept maps alone: it needs {error.args[0]!r} besides. Ask for it in the "

@@ -6,19 +6,19 @@ from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
-import pandas as pd
 import pyarrow as pa
 
-from lightning_modules.errors import told_from
 from lightning_modules.metrics.localization import ClassDiscrimination, EnergyInBox, LocalizationError, PointingGame
-from lightning_modules.metrics.randomization import FAILING_CORRELATION, OF_SEEDS
+from lightning_modules.metrics.randomization import SEEDS
 from lightning_modules.results.report import CURVES, SCORES, Report, image_scalars, tag
-from lightning_modules.results.rows.images import Rows
-from lightning_modules.results.rows.stored import codes_of, groups_of, numbers_of
+from lightning_modules.results.rows.images import Rows, units_of
+from lightning_modules.results.rows.stored import groups_of, numbers_of
 from lightning_modules.results.scores import mean_with_interval, summarize_score
+from lightning_modules.results.statistics import means_of_units
 from lightning_modules.results.summaries.curves import mean_curves
 from lightning_modules.results.summaries.images import summarize_images
-from lightning_modules.results.summaries.ranking import Resamples, place, rank_methods
+from lightning_modules.results.summaries.ranking import notes_of_ranking, place, summarize_ranking
+from lightning_modules.results.summaries.sanity import sanity_notes, sanity_verdict
 from lightning_modules.results.tables import Table
 
 OF_BOXES = frozenset(
@@ -47,25 +47,25 @@ def summarize_attribution(table: Rows, better: Mapping[str, str] | None = None) 
 
     Of a score see :func:`~lightning_modules.results.scores.summarize_score`; its ``class_mean`` is over the classes of
     the target, and ``n`` the number of maps that could be scored. ``n_degenerate`` counts the maps that are constant or
-    not finite. ``failing_randomization`` names the methods whose maps hardly change when the network forgets
-    everything, ``undecided_randomization`` those of which that holds under some seeds of the random weights and not
-    under others. ``ranking`` has for each score of which it is known whether more is better the places of the methods,
-    see :func:`~lightning_modules.results.summaries.ranking.rank_methods`, if there are several.
+    not finite. ``failing_randomization`` names the methods whose maps hardly change when the network forgets what it
+    has learnt, ``undecided_randomization`` those of which nobody can tell, see
+    :func:`~lightning_modules.results.summaries.sanity.sanity_verdict`. ``ranking`` has for each score of which it is
+    known whether more is better the places of the methods, see
+    :func:`~lightning_modules.results.summaries.ranking.summarize_ranking`, if there are several.
 
     Args:
         table: The rows.
         better: Score -> ``higher`` or ``lower``; also of curves.
     """
     better = better or {}
-    ranking, resamples = {}, Resamples()
+    ranking = {}
     schema = {field.name: field.type for field in table.schema}
     names = list(schema)[list(schema).index("degenerate") + 1 :] if "degenerate" in schema else []
     places = groups_of(table["method"]) if "method" in schema else {}
     methods: dict[str, Any] = {method: {"n_degenerate": 0, "scores": {}, "curves": {}} for method in places}
     # One column after the other, so that one at a time lies in the memory.
     if places:
-        # Numbered in the order of the rows: the order in which parts know them would decide which are drawn again.
-        images = pd.factorize(codes_of(table["path"])[0])[0]
+        images, n_ranked = units_of(table), sum(_is_ranked(table, name) for name in names if name in better)
         is_degenerate, target = numbers_of(table["degenerate"]), numbers_of(table["target"])
     for method, of in places.items():
         methods[method]["n_degenerate"] = int(np.nansum(is_degenerate[of]))
@@ -76,34 +76,25 @@ def summarize_attribution(table: Rows, better: Mapping[str, str] | None = None) 
             continue
         values = numbers_of(table[name])
         for method, of in places.items():
-            methods[method]["scores"][name] = summarize_score(values[of], target[of])
+            methods[method]["scores"][name] = summarize_score(values[of], target[of], images[of])
         if name in better:
-            of_images = {method: _by_image(values[of], images[of], images.max() + 1) for method, of in places.items()}
-            if (ranked := rank_methods(of_images, better[name], resamples)) is not None:
+            means = {m: means_of_units(values[of], images[of], images.max() + 1) for m, of in places.items()}
+            if (ranked := summarize_ranking(means, better[name], n_ranked)) is not None:
                 ranking[name] = ranked
-    fails = {method: [r > FAILING_CORRELATION for r in correlations(of)] for method, of in methods.items()}
+    verdicts = {method: sanity_verdict(of) for method, of in methods.items()}
     return {
         **summarize_images(table),
         "methods": methods,
         "better": dict(better),
         "ranking": ranking,
-        "failing_randomization": [method for method, of_seeds in fails.items() if of_seeds and all(of_seeds)],
-        "undecided_randomization": [method for method, of_seeds in fails.items() if any(of_seeds) > all(of_seeds)],
+        "failing_randomization": [method for method, verdict in verdicts.items() if verdict == "fails"],
+        "undecided_randomization": [method for method, verdict in verdicts.items() if verdict == "undecided"],
     }
 
 
-def _by_image(values: np.ndarray, images: np.ndarray, n: int) -> np.ndarray:
-    """The value of each image ``(n,)``, of those that stand at ``images``; NaN of the others."""
-    of_image = np.full(n, np.nan)
-    of_image[images] = values
-    return of_image
-
-
-def correlations(of_method: dict[str, Any]) -> list[float]:
-    """The mean rank correlation of a method's maps with those of the networks that forget, under each seed."""
-    mean = of_method["scores"].get("randomization_correlation", {}).get("mean")
-    of_seeds = of_method["curves"].get(OF_SEEDS) or [mean]
-    return [r for r in of_seeds if r is not None]
+def _is_ranked(table: Rows, column: str) -> bool:
+    """Whether the methods can be ranked by a column, for which there must be a number in it."""
+    return not pa.types.is_list(table.schema.field(column).type) and table[column].null_count < len(table)
 
 
 def report_attribution(
@@ -119,7 +110,8 @@ def report_attribution(
         explains_predicted: Whether the class explained is the predicted one, not that of the folder.
     """
     methods = summary["methods"]
-    notes = [*_notes_of_unscored(summary, has_boxes, explains_predicted), *_sanity_notes(summary)]
+    notes = [*_notes_of_unscored(summary, has_boxes, explains_predicted), *sanity_notes(methods)]
+    notes += notes_of_ranking(summary["ranking"])
     scalars = image_scalars(summary)
     curves = {}
     for method, of_method in methods.items():
@@ -156,7 +148,7 @@ def _ranking_tables(summary: dict[str, Any]) -> list[Table]:
         [name, ranked["better"], *(place(ranked["methods"][method]) for method in methods), f"{ranked['n']:,}"]
         for name, ranked in ranking.items()
     ]
-    title = "Places: 2-4 = from second to fourth, as no more can be told apart with 95 % over all pairs of methods"
+    title = "Places: 2-4 = from second to fourth; with 95 % over all pairs of methods and all scores, no more is known"
     return [_readable(Table(["score", "better", *methods, "images ranked"], rows, title), len(methods))]
 
 
@@ -200,44 +192,13 @@ def _why_no_box_fits(
     return " ".join(sentences)
 
 
-def _sanity_notes(summary: dict[str, Any]) -> list[str]:
-    """The verdict on each method that does not pass; of several seeds, on each method."""
-    verdicts = dict.fromkeys(summary["failing_randomization"], "fails the sanity check")
-    verdicts |= dict.fromkeys(summary["undecided_randomization"], "is left undecided by the sanity check")
-    notes = []
-    for method, of_method in summary["methods"].items():
-        verdict = verdicts.get(method, "passes the sanity check" if len(correlations(of_method)) > 1 else None)
-        if verdict is not None:
-            kept = of_method["scores"]["randomization_correlation"]["mean"]
-            notes.append(
-                f"{method} {verdict}: while the network forgets what it has learnt, its maps keep a rank correlation "
-                f"of {_told(kept)} with those before, on average{_spread(of_method)}; more than "
-                f"{FAILING_CORRELATION:g} fails."
-            )
-    return notes
-
-
-def _told(correlation: float) -> str:
-    """In two digits, or as many as tell on which side of what fails it is."""
-    return told_from(correlation, FAILING_CORRELATION, form=".2f")
-
-
-def _spread(of_method: dict[str, Any]) -> str:
-    """Over how many seeds, and how far apart they lie."""
-    of_seeds = correlations(of_method)
-    if len(of_seeds) < 2:
-        return " of one draw of the random weights"
-    least, greatest = _told(min(of_seeds)), _told(max(of_seeds))
-    return f" of {len(of_seeds)} draws of the random weights, which give {least} to {greatest}"
-
-
 def _scores(methods: dict[str, Any]) -> list[str]:
     return list(next(iter(methods.values()))["scores"]) if methods else []
 
 
 def curve_steps(name: str, n: int) -> tuple[str, list[int]]:
     """What a step of the curve is, and its steps."""
-    if name == OF_SEEDS:
+    if name in SEEDS.values():
         return "seeds", list(range(n))
     if name.startswith("randomization"):
         return "layers", list(range(n))

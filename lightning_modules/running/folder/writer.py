@@ -2,40 +2,34 @@
 
 from __future__ import annotations
 
-from collections import deque
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
-import pyarrow as pa
 import pytorch_lightning as pl
+from matplotlib.figure import Figure
 from PIL import Image
 from pytorch_lightning.loggers import TensorBoardLogger
 
-from lightning_modules.figures.saving import FigureFormat, name_of_one_image, save_figure
+from lightning_modules.escaping import plain
+from lightning_modules.figures.saving import Drawing, FigureFormat, name_of_one_image, save_figure
 from lightning_modules.results.kept.lists import PartsWithKept
-from lightning_modules.results.rows.images import Row
 from lightning_modules.results.rows.stored import StoredRows, parts_of
 from lightning_modules.run_module import Outputs, RunModule
 from lightning_modules.running import stopping
 from lightning_modules.running.folder.board import Board
-from lightning_modules.running.folder.drawing import Drawer
 from lightning_modules.whole_files import naming, written_whole
 
 ROWS_PER_PART = 8192
-
-SECONDS_TO_DRAW = 5.0
-"""How long the end of a run that fails, or is stopped, waits for figures that are being drawn."""
 
 
 class RunWriter(pl.Callback):
     """Writes all that a run of a :class:`RunModule` leaves, each file whole or not there.
 
     After each step pictures that were made, then the figures, then what is kept beside the rows, and the rows: a row
-    says that its image is done. Figures are drawn in another process while the next steps run, and the rows of a step
-    are held until its figures are there. At the end, when all processes have written their rows, the first one reduces
-    them to the summary, draws the figures of the whole run and makes TensorBoard its report, if there is one.
+    says that its image is done. At the end, when all processes have written their rows, the first one reduces them to
+    the summary, draws the figures of the whole run and makes TensorBoard its report, if there is one.
 
     Args:
         run: The folder of the run.
@@ -61,10 +55,6 @@ class RunWriter(pl.Callback):
         self.summary: dict[str, Any] | None = None
         self.parts: PartsWithKept | None = None
         self.board: Board | None = None
-        self.drawer = Drawer(run / "figures", figure_format)
-        # Rows, what is kept beside them, and how many figures must be drawn before they may be written.
-        self.held: deque[tuple[int, Sequence[Row], Mapping[str, pa.Table]]] = deque()
-        self.n_shown = 0
 
     @property
     def rows(self) -> Path:
@@ -75,8 +65,6 @@ class RunWriter(pl.Callback):
         when = ROWS_PER_PART, pl_module.seconds_per_part
         self.parts = PartsWithKept(self.rows, pl_module.schema, trainer.global_rank, *when)
         stopping.save_before_the_end(self._save)
-        if pl_module.n_figures > 0:
-            self.drawer.start()
 
     def on_test_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         assert isinstance(pl_module, RunModule)
@@ -101,45 +89,39 @@ class RunWriter(pl.Callback):
             for i, figure in outputs["figures"].items()
         ]
         for name, path, figure in sorted(named, key=lambda each: each[0]):
-            self.drawer.hand_over(figure, name, path)
-        self.drawer.look()
+            self._draw(figure, name, path)
         with stopping.undisturbed():
-            self.held.append((self.drawer.n_handed_over, outputs["rows"], outputs.get("kept", {})))
-        self._release(self.drawer.n_drawn)
+            assert self.parts is not None
+            self.parts.add_with(outputs["rows"], outputs.get("kept", {}))
         with naming(self.run / "tensorboard"):
-            if self.drawer.n_drawn > self.n_shown and (board := self._opened_board(trainer)):
+            if named and (board := self._opened_board(trainer)):
                 board.show_figures()
-        self.n_shown = self.drawer.n_drawn
 
-    def _release(self, n_drawn: int) -> None:
-        """Lets the rows go whose figures are among the first ``n_drawn``."""
-        assert self.parts is not None
-        with stopping.undisturbed():
-            while self.held and self.held[0][0] <= n_drawn:
-                _, rows, kept = self.held.popleft()
-                self.parts.add_with(rows, kept)
+    def _draw(self, figure: Figure | Drawing, name: str, image: str) -> None:
+        try:
+            save_figure(figure, self.run / "figures", name, self.figure_format)
+        except Exception as error:
+            if isinstance(error, OSError) and error.errno is not None:  # names the figure's file
+                raise
+            raise RuntimeError(
+                f"The figure of {plain(image)} cannot be drawn: {type(error).__name__}: {error}"
+            ) from error
 
     def _save(self) -> None:
-        """Writes, before an end that comes early, the rows whose figures are drawn, or soon will be."""
+        """Writes, before an end that comes early, the rows that there are."""
         if self.parts is not None:
-            self._release(self.drawer.drawn_within(SECONDS_TO_DRAW))
             self.parts.write()
 
     def on_exception(self, trainer: pl.Trainer, pl_module: pl.LightningModule, exception: BaseException) -> None:
         # Where the disk is full, this fails as well; then the first error should be told.
         with suppress(OSError), stopping.undisturbed():
             self._save()
-        self.drawer.close()
 
     def teardown(self, trainer: pl.Trainer, pl_module: pl.LightningModule, stage: str) -> None:
         # Not on_test_epoch_end: a rank that has no images at all does not get there.
         assert isinstance(pl_module, RunModule)
-        if self.parts is not None:
-            self.drawer.wait()
-            self._release(self.drawer.n_drawn)
-            with stopping.undisturbed():
-                self.parts.write()
-        self.drawer.close()
+        with stopping.undisturbed():
+            self._save()
         # After this, the first rank may read what all have written.
         trainer.strategy.barrier()
         if not trainer.is_global_zero or not parts_of(self.rows):

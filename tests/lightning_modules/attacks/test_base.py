@@ -8,8 +8,9 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from lightning_modules import FGSM, PGD, Attack, InputError, Network
-from lightning_modules.attacks.base import check_budget, check_images
+from lightning_modules import FGSM, PGD, Attack, InputError, Network, SparseL1Descent
+from lightning_modules.attacks.base import check_budget
+from lightning_modules.networks.inputs import check_range
 from tests.lightning_modules.attacks.linear import Linear
 from tests.references import full_pass
 
@@ -72,12 +73,20 @@ def test_an_attack_may_write_into_its_images(linear: Network[Linear], images: Te
 
 @pytest.mark.parametrize(
     ("least", "greatest", "shown"),
-    [(0, 1 + 2e-7, r"\[0, 1\.0000002\]"), (-1e-9, 1, r"\[-1e-09, 1\]"), (-2.1, 2.6, r"\[-2\.1, 2\.6\]")],
+    [(0, 1.0002, r"0 to 1\.0002"), (-0.001, 1, r"-0\.001 to 1"), (-2.1, 2.6, r"-2\.1 to 2\.6")],
 )
 def test_pixels_beside_the_range_are_told_from_it(least: float, greatest: float, shown: str) -> None:
     images = torch.tensor([least, greatest, 0.5]).reshape(1, 3, 1, 1)
-    with pytest.raises(InputError, match=rf"pixels in \[0, 1\], got {shown}\. "):
-        check_images(images)
+    with pytest.raises(InputError, match=rf"reach from {shown}\. "):
+        check_range(images)
+
+
+@pytest.mark.parametrize("attack", [FGSM(), PGD(n_steps=2), SparseL1Descent(n_steps=1)], ids=repr)
+def test_rounding_at_the_ends_is_none(linear: Network[Linear], attack: Attack) -> None:
+    images = torch.tensor([1 + 1e-6, -1e-6, 0.5] * 4).view(1, 3, 2, 2)
+    adversarial = attack(linear, images, torch.tensor([0]), 0.1)
+    assert torch.equal(adversarial, attack(linear, images.clamp(0, 1), torch.tensor([0]), 0.1))
+    check_budget(attack, images.clamp(0, 1), adversarial, 0.1)
 
 
 def test_no_parameter_gets_a_gradient(linear: Network[Linear], images: Tensor) -> None:
@@ -130,5 +139,5 @@ def test_bad_options(make: object, message: str) -> None:
 
 def test_normalized_images_are_refused(linear: Network[Linear]) -> None:
     for attack in (FGSM(), PGD()):
-        with pytest.raises(InputError, match=r"pixels in \[0, 1\], got \[-2, 3\].*normalized"):
+        with pytest.raises(InputError, match=r"reach from -2 to 3\. If they are normalized"):
             attack(linear, torch.linspace(-2, 3, 12).view(1, 3, 2, 2), torch.tensor([0]), 0.1)

@@ -5,6 +5,7 @@ import warnings
 from collections.abc import Iterator
 from pathlib import Path
 
+import matplotlib
 import numpy as np
 import pytest
 from fontTools.fontBuilder import FontBuilder
@@ -15,7 +16,7 @@ from PIL import Image
 
 from lightning_modules.figures import fonts
 from lightning_modules.figures.comparison import curves_figure
-from lightning_modules.figures.fonts import PACKAGES, use_fonts_with_all_letters
+from lightning_modules.figures.fonts import use_fonts_with_all_letters
 from lightning_modules.figures.mosaic import Cell, mosaic
 from lightning_modules.figures.saving import save_figure
 from lightning_modules.figures.style import shorten, with_its_end, wrap, wrap_name
@@ -47,13 +48,17 @@ def make_font(path: Path, letters: str, name: str) -> str:
 @pytest.fixture(autouse=True)
 def afresh(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     """As in a process that has met no such letter, on a machine that has matplotlib's fonts only."""
-    monkeypatch.setattr(fonts._Told, "yet", False)
-    monkeypatch.setattr(fonts, "_known_fonts", list)
     known = list(font_manager.fontManager.ttflist)
-    fonts._family.cache_clear()
+    own = [font for font in known if font.fname.startswith(matplotlib.get_data_path())]
+    monkeypatch.setattr(fonts, "_warned", [])
+    monkeypatch.setattr(fonts, "PACKAGES", ())
+    font_manager.fontManager.ttflist[:] = own
+    fonts._fallback_families.cache_clear()
+    fonts._letters.cache_clear()
     yield
     font_manager.fontManager.ttflist[:] = known
-    fonts._family.cache_clear()
+    fonts._fallback_families.cache_clear()
+    fonts._letters.cache_clear()
 
 
 def figure_of(text: str) -> Figure:
@@ -66,89 +71,78 @@ def pixels(figure: Figure, folder: Path, name: str = "figure") -> np.ndarray:
     return np.asarray(Image.open(save_figure(figure, folder, name)).convert("L"))
 
 
-def test_letters_come_from_a_font_that_has_them(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    files = [
-        make_font(tmp_path / "one.ttf", "\u0e41", "Test Thai"),
-        make_font(tmp_path / "two.ttf", CAT, "Test Chinese"),
-        make_font(tmp_path / "three.ttf", CAT + KOREAN_CAT, "Test Korean"),
-    ]
-    monkeypatch.setattr(fonts, "_known_fonts", lambda: files)
+def test_letters_come_from_fonts_of_the_machine_that_have_them(tmp_path: Path) -> None:
+    for name, letters in (("Thai", "\u0e41"), ("Chinese CJK", CAT), ("Korean", CAT + KOREAN_CAT)):
+        font_manager.fontManager.addfont(make_font(tmp_path / f"{name}.ttf", letters, f"Test {name}"))
     figure = figure_of(f"{CAT} cat {KOREAN_CAT}")
-    assert use_fonts_with_all_letters(figure)
-    assert figure.texts[0].get_fontfamily()[1:] == ["Test Chinese", "Test Korean"]
-    assert use_fonts_with_all_letters(figure)  # as for the PDF beside the PNG
+    use_fonts_with_all_letters(figure)
+    assert figure.texts[0].get_fontfamily()[1:] == ["Test Chinese CJK", "Test Korean"]
+    use_fonts_with_all_letters(figure)  # as for a figure that is saved twice
     assert len(figure.texts[0].get_fontfamily()) == 3
     squares = (pixels(figure_of(CAT), tmp_path) < 128).sum()
     assert squares == pytest.approx((20 / 72 * 50) ** 2, rel=0.15)
 
 
-def test_ticks_legends_and_bold_titles_too(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
-) -> None:
-    file = make_font(tmp_path / "font.ttf", CAT, "Test Chinese")
-    monkeypatch.setattr(fonts, "_known_fonts", lambda: [file])
-    figure = curves_figure({CAT: [0.1, 0.2]}, CAT, "x", "y", [CAT, "b"])
-    figure.suptitle(CAT, fontweight="bold")
-    before = pixels(figure, tmp_path, "font")  # an error of pytest's, where a letter is missing
-    monkeypatch.setattr(fonts, "_known_fonts", list)
-    with pytest.warns(UserWarning, match=f"has the letters {CAT}"):
+def test_ticks_legends_and_bold_titles_too(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    def drawn(name: str) -> np.ndarray:
         figure = curves_figure({CAT: [0.1, 0.2]}, CAT, "x", "y", [CAT, "b"])
-    assert not np.array_equal(before, pixels(figure, tmp_path, "none"))
+        figure.suptitle(CAT, fontweight="bold")
+        return pixels(figure, tmp_path, name)
+
+    with pytest.warns(UserWarning, match=f"has the letters {CAT}"):
+        boxes = drawn("boxes")
+    font_manager.fontManager.addfont(make_font(tmp_path / "font.ttf", CAT, "Test Chinese"))
+    fonts._fallback_families.cache_clear()
+    fonts._letters.cache_clear()
+    assert not np.array_equal(drawn("letters"), boxes)
     assert not caplog.records
 
 
-def test_without_a_font_it_is_told_once(tmp_path: Path) -> None:
-    with pytest.warns(UserWarning, match=f"the letters {CAT}: .* pip install noto-cjk-sans-jp-regular") as told:
+def test_without_a_font_there_is_one_warning(tmp_path: Path) -> None:
+    with pytest.warns(UserWarning, match=f"the letters {CAT}: .* pip install noto-cjk-sans-jp-regular") as warned:
         save_figure(figure_of(CAT), tmp_path, "one", "pdf")
-    assert len(told) == 1
+    assert len(warned) == 1
     save_figure(figure_of(KOREAN_CAT), tmp_path, "two")  # a warning would be an error
 
 
-def test_for_latin_letters_nothing_is_looked_up(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    for name in ("_known_fonts", "_letters", "_use_fonts"):
-        monkeypatch.setattr(fonts, name, None)  # which cannot be called
-    figure = figure_of("a cat, Käfer, \u0142\u00f3d\u017a, ± 3 × 4")
-    assert use_fonts_with_all_letters(figure)
+def test_for_latin_letters_nothing_is_looked_up() -> None:
+    use_fonts_with_all_letters(figure_of("a cat, Käfer, \u0142\u00f3d\u017a, ± 3 × 4"))
+    assert fonts._letters.cache_info().currsize == 0
 
 
 def test_what_matplotlibs_font_has_is_drawn_in_it() -> None:
     figure = figure_of("\u041a\u043e\u0448\u043a\u0430, \u0393\u03ac\u03c4\u03b1, \u0642\u0637\u0629, \u2264 L\u221e")
-    assert use_fonts_with_all_letters(figure)
+    use_fonts_with_all_letters(figure)
     assert len(figure.texts[0].get_fontfamily()) == 1
 
 
-def test_a_file_that_is_no_font_is_passed_over(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    (tmp_path / "bad.ttf").write_text("no font")
-    good = make_font(tmp_path / "good.ttf", CAT, "Test Chinese")
-    monkeypatch.setattr(fonts, "_known_fonts", lambda: [str(tmp_path / "bad.ttf"), str(tmp_path / "gone.ttf"), good])
-    figure = figure_of(CAT)
-    assert use_fonts_with_all_letters(figure)
-    assert figure.texts[0].get_fontfamily()[1:] == ["Test Chinese"]
+def test_the_order_of_fonts(tmp_path: Path) -> None:
+    for name in ("Zapf", "Noto Serif CJK", "Noto Color Emoji", "Noto Sans CJK JP"):
+        font_manager.fontManager.addfont(make_font(tmp_path / f"{name}.ttf", CAT, name))
+    assert fonts._fallback_families() == ["Noto Sans CJK JP", "Zapf", "Noto Serif CJK", "Noto Color Emoji"]
 
 
-def test_the_order_of_fonts(monkeypatch: pytest.MonkeyPatch) -> None:
-    names = ["NotoSerifCJK.ttc", "NotoColorEmoji.ttf", "Zapf.ttf", "NotoSansCJK-Bold.ttc", "NotoSansCJK-Regular.ttc"]
-    monkeypatch.undo()
-    monkeypatch.setattr(font_manager, "findSystemFonts", lambda: names)
-    monkeypatch.setattr(font_manager.fontManager, "ttflist", [])
-    monkeypatch.setattr(fonts, "PACKAGES", ())
-    fonts._known_fonts.cache_clear()
-    found = fonts._known_fonts()
-    fonts._known_fonts.cache_clear()
-    assert found == ["NotoSansCJK-Regular.ttc", "Zapf.ttf", "NotoSansCJK-Bold.ttc", "NotoSerifCJK.ttc"]
-
-
-@pytest.mark.parametrize("package", PACKAGES[:2])
-def test_fonts_that_packages_bring(package: str, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize(
+    ("package", "letters"),
+    [
+        ("noto_cjk_sans_jp_regular", f"{CAT}{KOREAN_CAT}\u306d\u3053"),
+        ("manimgx_fonts", "\u0e41\U0001f431\u092c"),
+        ("fonts_of_a_test", CAT),
+    ],
+)
+def test_fonts_that_packages_bring(package: str, letters: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "fonts_of_a_test").mkdir()
+    (tmp_path / "fonts_of_a_test/__init__.py").touch()
+    make_font(tmp_path / "fonts_of_a_test/font.otf", CAT, "Test Packaged")
+    monkeypatch.syspath_prepend(tmp_path)
     pytest.importorskip(package)
-    monkeypatch.setattr(fonts, "_known_fonts", lambda: sorted(map(str, fonts._packaged())))
-    letters = {"noto_cjk_sans_jp_regular": f"{CAT}{KOREAN_CAT}\u306d\u3053", "manimgx_fonts": "\u0e41\U0001f431\u092c"}
-    assert use_fonts_with_all_letters(figure_of(letters[package]))
+    monkeypatch.setattr(fonts, "PACKAGES", (package, "not_installed"))
+    use_fonts_with_all_letters(figure_of(letters))  # a warning would be an error
 
 
-def test_names_of_whatever_letters_are_drawn(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    file = make_font(tmp_path / "font.ttf", f"{CAT}{KOREAN_CAT}\U0001f468\U0001f469", "Test")
-    monkeypatch.setattr(fonts, "_known_fonts", lambda: [file])
+def test_names_of_whatever_letters_are_drawn(tmp_path: Path) -> None:
+    font = make_font(tmp_path / "font.ttf", f"{CAT}{KOREAN_CAT}\U0001f468\U0001f469", "Test")
+    font_manager.fontManager.addfont(font)
     names = [*zip(FROM_OUTSIDE.values(), FROM_OUTSIDE.values()), *STEERING.values()]
     for start in range(0, len(names), 8):
         some = names[start : start + 8]

@@ -72,14 +72,21 @@ class TestPureFunctions:
                 inside = float(self.mask[0, y, x])
                 assert pointing_game(one, self.mask).item() == energy_in_box(one, self.mask).item() == inside
 
-    def test_share_of_a_flat_map_is_the_share_of_the_area(self) -> None:
-        assert energy_in_box(torch.ones(1, 1, 6, 8), self.mask).item() == pytest.approx(9 / 48)
+    def test_share_of_a_nearly_flat_map_is_the_share_of_the_area(self) -> None:
+        flat = 1 + 1e-5 * torch.rand(1, 1, 6, 8)
+        assert energy_in_box(flat, self.mask).item() == pytest.approx(9 / 48, rel=1e-4)
 
     @pytest.mark.parametrize("value", [0.0, 1.0, torch.nan, torch.inf])
-    def test_maps_that_point_nowhere_are_misses(self, value: float) -> None:
-        everything = torch.ones(1, 6, 8, dtype=torch.bool)
-        assert pointing_game(torch.full((1, 1, 6, 8), value), everything).item() == 0
-        assert energy_in_box(torch.full((1, 1, 6, 8), value), everything).item() == float(value == 1)
+    def test_maps_that_show_nothing_have_no_score(self, value: float) -> None:
+        for score in (pointing_game, energy_in_box):
+            assert score(torch.full((1, 1, 6, 8), value), self.mask).isnan().all()
+
+    def test_of_several_maxima_each_counts_its_part(self) -> None:
+        """Two by two pixels, of which two lie in the box: wherever they are, half."""
+        for y, x in ((1, 1), (2, 4)):
+            maps = torch.zeros(1, 1, 6, 8)
+            maps[..., y : y + 2, x : x + 2] = 0.3
+            assert pointing_game(maps, self.mask).item() == 0.5
 
     def test_several_channels_count_by_magnitude(self) -> None:
         signed = torch.zeros(1, 3, 6, 8)
@@ -197,7 +204,9 @@ class TestMetrics:
         for share in (0.0, 0.25, 1.0):
             strength = share * target / target.sum() + (1 - share) * others / others.sum()
             assert class_discrimination(strength[:, None], target, others).item() == pytest.approx(share)
-        assert class_discrimination(torch.zeros(1, 1, 6, 8), target, others).item() == 0.5
+        elsewhere = (~target & ~others)[:, None].float()
+        assert class_discrimination(elsewhere, target, others).item() == 0.5
+        assert class_discrimination(torch.zeros(1, 1, 6, 8), target, others).isnan().all()
 
     def test_bad_options(self) -> None:
         with pytest.raises(InputError, match="at least 0 pixels, got -1"):

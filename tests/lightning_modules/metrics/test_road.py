@@ -12,7 +12,7 @@ from pytorch_grad_cam.utils.model_targets import ClassifierOutputSoftmaxTarget
 from torch import Tensor
 
 from lightning_modules import GradCAM, InputError
-from lightning_modules.metrics import ROAD
+from lightning_modules.metrics import ROAD, pixel_order
 from lightning_modules.metrics.road import removed
 from tests.lightning_modules.metrics.small import KEYS, small_pass
 from tests.references import noise_of_keys
@@ -49,19 +49,26 @@ def test_against_pytorch_grad_cam() -> None:
         expected[name] = np.mean(changes, axis=0)
     expected["road"] = (expected["road_least"] - expected["road_most"]) / 2
     metric = ROAD(PERCENTILES, max_batch=5, seed=4)
-    for name, found in metric.score(maps, seen, BATCH, GradCAM()).items():
+    scores = metric.score(maps, seen, BATCH, GradCAM())
+    assert scores.pop("road_tied_pixels").tolist() == [0, 0]
+    for name, found in scores.items():
         np.testing.assert_allclose(found, expected[name], atol=1e-6, err_msg=name)
         assert found.abs().min() > 1e-4
 
 
 def test_exactly_the_share_is_removed_where_pixels_are_equal() -> None:
-    """Half of the map is 0. Half of that, the first in reading order, is the least important quarter."""
+    """Half of the map is 0. Half of that, by the draws of the image, is the least important quarter."""
     seen = small_pass()
     maps = torch.zeros(2, 1, 16, 16, dtype=torch.float64)
     maps[:, :, 8:] = torch.rand(2, 1, 8, 16).double() + 1
     tied = ROAD([25.0], sigma=0).score(maps, seen, BATCH, GradCAM())
-    maps[:, :, 4:8] = 0.5
-    torch.testing.assert_close(ROAD([25.0], sigma=0).score(maps, seen, BATCH, GradCAM()), tied)
+    assert tied.pop("road_tied_pixels").tolist() == [0.5, 0.5]
+    place, _, _ = pixel_order(maps, seen, GradCAM(), None, seed=0)
+    maps[:, 0] = maps[:, 0].where(place >= 192, maps[:, 0] + 0.5)  # now no such pixel ties with one that stays
+    found = ROAD([25.0], sigma=0).score(maps, seen, BATCH, GradCAM())
+    torch.testing.assert_close({name: found[name] for name in tied}, tied)
+    other = ROAD([25.0], sigma=0, seed=1).score(maps - maps, seen, BATCH, GradCAM())
+    assert all(score.isnan().all() for score in other.values())
 
 
 @pytest.mark.parametrize("percentiles", [[], [0], [50, 100], [torch.nan]])

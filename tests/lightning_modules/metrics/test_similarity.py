@@ -6,7 +6,7 @@ import torch
 from scipy.stats import rankdata, spearmanr
 
 from lightning_modules import InputError
-from lightning_modules.metrics import Ranking, rank_correlation, similarity, top_overlap
+from lightning_modules.metrics import Ranking, rank_correlation, similarity, structural_similarity, top_overlap
 
 
 def test_rank_correlation_is_scipys() -> None:
@@ -110,3 +110,44 @@ def test_bad_input() -> None:
         top_overlap(maps, maps, share=15)
     with pytest.raises(InputError, match="of one size"):
         rank_correlation(maps, maps[..., :2])
+
+
+def slow_ssim(a: np.ndarray, b: np.ndarray) -> float:
+    """Window by window, each within the map, by numpy's weighted means and covariances."""
+    a, b = a / a.max(), b / b.max()
+    sides = [min(11, side if side % 2 else side - 1) for side in a.shape]
+    y, x = (np.exp(-((np.arange(side) - side // 2) ** 2) / (2 * 1.5**2)) for side in sides)
+    weights = np.outer(y, x)
+    similarities = []
+    for i in range(a.shape[0] - sides[0] + 1):
+        for j in range(a.shape[1] - sides[1] + 1):
+            window = np.s_[i : i + sides[0], j : j + sides[1]]
+            means = [np.average(of[window], weights=weights) for of in (a, b)]
+            covariance = np.cov(a[window].ravel(), b[window].ravel(), aweights=weights.ravel(), bias=True)
+            similarities.append(
+                ((2 * means[0] * means[1] + 0.01**2) * (2 * covariance[0, 1] + 0.03**2))
+                / ((means[0] ** 2 + means[1] ** 2 + 0.01**2) * (covariance[0, 0] + covariance[1, 1] + 0.03**2))
+            )
+    return float(np.mean(similarities))
+
+
+@pytest.mark.parametrize("shape", [(16, 14), (11, 20), (8, 5), (2, 3), (1, 4)])
+def test_structural_similarity_is_of_windows_within_the_map(shape: tuple[int, int]) -> None:
+    a = torch.rand(2, 1, *shape, dtype=torch.float64)
+    b = a + torch.rand(2, 1, *shape, dtype=torch.float64)
+    expected = [slow_ssim(x[0].numpy(), y[0].numpy()) for x, y in zip(a, b)]
+    np.testing.assert_allclose(structural_similarity(a, b), expected, rtol=1e-9)
+
+
+def test_structural_similarity_of_the_same_and_of_other_maps() -> None:
+    maps = torch.rand(3, 1, 32, 32)
+    torch.testing.assert_close(structural_similarity(maps, 7 * maps), torch.ones(3))
+    assert structural_similarity(maps, maps.flip(3)).max() < 0.3
+
+
+@pytest.mark.parametrize("value", [0.0, 2.0, torch.nan, torch.inf])
+def test_structural_similarity_of_maps_that_show_nothing(value: float) -> None:
+    maps = torch.rand(2, 1, 32, 32)
+    nothing = maps.clone()
+    nothing[1] = value
+    assert structural_similarity(maps, nothing).isnan().tolist() == [False, True]

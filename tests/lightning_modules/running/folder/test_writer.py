@@ -1,8 +1,6 @@
 from __future__ import annotations
 
-import time
 from collections.abc import Iterator
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +18,6 @@ from lightning_modules.results.rows.parts import read_rows
 from lightning_modules.run_module import Outputs, RunModule
 from lightning_modules.running import RunWriter
 from lightning_modules.running.folder import writer
-from lightning_modules.running.folder.drawing import Drawer
 
 pytestmark = pytest.mark.filterwarnings("ignore:.*does not have many workers", "ignore:GPU available")
 
@@ -92,36 +89,18 @@ def test_a_row_comes_after_what_it_says_is_done(
     }  # fmt: skip
 
 
-def waiting(go: Path) -> Figure:
-    while not go.exists():
-        time.sleep(0.01)
-    return Figure((1, 1))
+def broken() -> Figure:
+    raise ValueError("no such colour")
 
 
-class Slow(Counting):
-    """Its figures are not drawn before there is a file."""
+def test_what_cannot_be_drawn_names_its_image(tmp_path: Path) -> None:
+    class Broken(Counting):
+        def test_step(self, batch: dict[str, Any], batch_idx: int) -> Outputs:
+            return super().test_step(batch, batch_idx) | {"figures": {0: broken} if batch_idx == 1 else {}}
 
-    go: Path
-
-    def test_step(self, batch: dict[str, Any], batch_idx: int) -> Outputs:
-        return super().test_step(batch, batch_idx) | {"figures": {0: partial(waiting, self.go)}}
-
-
-@pytest.mark.process
-def test_rows_wait_for_their_figures(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Where the run ends before these are drawn, its images are computed again."""
-    go, close = tmp_path / "go", Drawer.close
-    monkeypatch.setattr(writer, "ROWS_PER_PART", 1)
-    monkeypatch.setattr(Slow, "go", go, raising=False)
-    with monkeypatch.context() as patch:
-        patch.setattr(writer, "SECONDS_TO_DRAW", 0.0)
-        patch.setattr(Drawer, "close", lambda drawer: (go.touch(), close(drawer)))
-        with pytest.raises(RuntimeError, match="broken"):
-            run_of(Slow(fails_at=2), tmp_path / "early")
-    assert not (tmp_path / "early/results").exists()
-    with pytest.raises(RuntimeError, match="broken"):
-        run_of(Slow(fails_at=2), tmp_path / "late")
-    assert read_rows(tmp_path / "late/results")["path"].to_pylist() == ["0", "1"]
+    with pytest.raises(RuntimeError, match=r"figure of 1 cannot be drawn: ValueError: no such colour"):
+        run_of(Broken(), tmp_path / "run")
+    assert read_rows(tmp_path / "run/results")["path"].to_pylist() == ["0"]
 
 
 def test_parts_by_size_and_by_age(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

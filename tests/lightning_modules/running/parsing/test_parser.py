@@ -23,7 +23,7 @@ MAXIMIZATION = ["maximize_activation", *ATTRIBUTION[3:]]
     ("command", "message"),
     [
         ([*ATTRIBUTION, "--model.methods", "[GradCan]"], "--model.methods: no AttributionMethod is called GradCan. Did "
-         "you mean GradCAM or XGradCAM? Known: GradCAM, GradCAMPlusPlus, GuidedBackprop, GuidedGradCAM, "),
+         "you mean GradCAM or XGradCAM? Known: "),
         ([*ATTRIBUTION, "--model.methods", "GradCAM"], "--model.methods: should be a list, in brackets: '[GradCAM]'."),
         ([*ATTRIBUTION, "--model.methods", "[{class_path: SmoothGrad, init_args: {n_sample: 3}}]"],
          "SmoothGrad has no option n_sample. Did you mean n_samples? Its options: n_samples, noise_level, clip"),
