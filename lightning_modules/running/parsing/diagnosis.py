@@ -164,15 +164,15 @@ def _owner(name: str, known: Mapping[str, Option]) -> str | None:
 def _problem(name: str, value: Any, known: Mapping[str, Option], owner: Any) -> str | None:
     """What is wrong with the value of an option; ``owner`` is the object whose option it is, if it is one's."""
     if name == "config":
-        return None if os.path.isfile(value) else f"there is no file {value!r}."
+        return None if isinstance(value, str) and os.path.isfile(value) else f"there is no file {value!r}."
     if _is_group(name, known):
         return f"should be options, as YAML, or a file of them, got {value or 'an empty text'}."
     if name in known:
         annotation = known[name].annotation
         return None if value is None or _fits(annotation, value) else _complaint(annotation, value)
     of, _, option = name.removeprefix(f"{_owner(name, known)}.").removeprefix("init_args.").partition(".")
-    path = owner if isinstance(owner, str) else (owner or {}).get("class_path")
-    if path is None or of == "class_path" or option:
+    path = owner.get("class_path") if isinstance(owner, dict | Namespace) else owner
+    if not isinstance(path, str) or of == "class_path" or option:
         return None
     bases = _bases(known[_owner(name, known) or ""].annotation)
     return _problem_of_class([*bases], {"class_path": path, "init_args": {of: value}}, is_whole=False)
@@ -262,23 +262,23 @@ def _problem_of_class(bases: Sequence[type], value: Any, is_whole: bool = True) 
     if not isinstance(value, str) and not (isinstance(value, dict) and "class_path" in value):
         is_joined = isinstance(value, dict) and any(":" in str(key) for key in value)
         return f"{value} {NOT_YAML}." if is_joined else f"should be the name of a class, got {value}."
-    path, options = (value, {}) if isinstance(value, str) else (value["class_path"], value.get("init_args") or {})
+    path, options = (value, {}) if isinstance(value, str) else (str(value["class_path"]), value.get("init_args") or {})
     classes = {cls.__name__: cls for base in bases for cls in _classes(base)}
-    if "." not in str(path) and path not in classes:
+    if "." not in path and path not in classes:
         known = sorted({name for base in bases for name in _known_classes(base)})
         where = f"Known: {', '.join(known)}; your own by" if known else "Give"
         return (
-            f"no {bases[0].__name__} is called {path}.{_nearest(str(path), known)} {where} its import path, such as "
+            f"no {bases[0].__name__} is called {path}.{_nearest(path, known)} {where} its import path, such as "
             "my_file.MyClass."
         )
-    cls = classes[path] if path in classes else _imported(str(path))
+    cls = classes[path] if path in classes else _imported(path)
     if isinstance(cls, str):
         return cls
     if not (inspect.isclass(cls) and issubclass(cls, tuple(bases))):
         wanted = f"{_public_module(bases[0])}.{bases[0].__name__}"
         return f"{path} is not one of those asked for here: derive it from {wanted}."
     annotations, parameters = annotations_of(cls), list(inspect.signature(cls).parameters)
-    for name, each in options.items():
+    for name, each in options.items() if isinstance(options, dict) else ():
         if name not in annotations and name not in parameters:
             near, those = _nearest(name, parameters), ", ".join(parameters) or "none"
             return f"{cls.__name__} has no option {name}.{near} Its options: {those}."
