@@ -87,7 +87,7 @@ def report_comparisons(summary: Mapping[str, Any], details: Sequence[Table] = ()
         for score in of["scores"]:
             parts = [part for part in (score["group"], second) if part]
             scalars[tag(SCORES, f"difference_{score['score']}", *parts)] = score["difference"]
-    return Report(scalars, {}, summary, [*tables, *details], list(dict.fromkeys(notes)), legend)
+    return Report(scalars, summary, [*tables, *details], list(dict.fromkeys(notes)), legend)
 
 
 def _how_to_read(summary: Mapping[str, Any]) -> str:
@@ -123,8 +123,8 @@ def _cell(score: Mapping[str, Any]) -> str:
 def _tables(summary: Mapping[str, Any], second: str, scores: Sequence[Mapping[str, Any]]) -> list[Table]:
     first, kind = summary["first"], summary["kind"]
     title = f"{second} compared with {first}"
-    flags = [score for score in scores if "p" in score]
-    numbers = [score for score in scores if "p" not in score]
+    flags = [score for score in scores if "p" in score and score["n"]]
+    numbers = [score for score in scores if "p" not in score and score["n"]]
     difference = "difference and 95 % interval"
     tables = []
     for chosen, what, header in (
@@ -147,7 +147,7 @@ def _numbers(score: Mapping[str, Any]) -> list[str]:
     """The cells of a score: both means, the difference, and what the test says."""
     if "p" in score:
         shares = [*("-" if score[name] is None else f"{score[name]:.1%}" for name in ("first", "second"))]
-        told = [str(score["only_first"]), str(score["only_second"]), _p(score["p_holm"]) if score["n"] else "-"]
+        told = [str(score["only_first"]), str(score["only_second"]), _p(score["p_holm"])]
         return [*shares, with_interval(score, ".1%"), *told, f"{score['n']:,}"]
     # Budgets and other small numbers need more digits than shares do.
     form = ".3f" if max(abs(score["first"] or 1), abs(score["second"] or 1)) >= 0.1 else ".5f"

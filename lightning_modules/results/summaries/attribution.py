@@ -9,8 +9,7 @@ import numpy as np
 import pyarrow as pa
 
 from lightning_modules.metrics.localization import ClassDiscrimination, EnergyInBox, LocalizationError, PointingGame
-from lightning_modules.metrics.randomization import SEEDS
-from lightning_modules.results.report import CURVES, SCORES, Report, image_scalars, tag
+from lightning_modules.results.report import SCORES, Report, image_scalars, tag
 from lightning_modules.results.rows.images import Rows, units_of
 from lightning_modules.results.rows.stored import groups_of, numbers_of
 from lightning_modules.results.scores import mean_with_interval, summarize_score
@@ -100,9 +99,7 @@ def _is_ranked(table: Rows, column: str) -> bool:
 def report_attribution(
     summary: dict[str, Any], has_boxes: bool | None = None, *, explains_predicted: bool = False
 ) -> Report:
-    """The report of a summary: each score of each method, and each mean curve.
-
-    A step of a curve over pixels is a percent of them; of one over layers, a layer.
+    """The report of a summary: each score of each method.
 
     Args:
         summary: See :func:`summarize_attribution`.
@@ -113,18 +110,11 @@ def report_attribution(
     notes = [*_notes_of_unscored(summary, has_boxes, explains_predicted), *sanity_notes(methods)]
     notes += notes_of_ranking(summary["ranking"])
     scalars = image_scalars(summary)
-    curves = {}
     for method, of_method in methods.items():
         scalars[tag(SCORES, "degenerate_maps", method)] = of_method["n_degenerate"]
         for name, score in of_method["scores"].items():
             scalars[tag(SCORES, name, method)] = score["mean"]
-        for name, values in of_method["curves"].items():
-            if values:
-                over, steps = curve_steps(name, len(values))
-                curves[tag(f"{CURVES}_over_{over}", name, method)] = list(zip(steps, values))
-    return Report(
-        scalars, curves, summary, [_table(methods), *_ranking_tables(summary)] if methods else [], notes, LEGEND
-    )
+    return Report(scalars, summary, [_table(methods), *_ranking_tables(summary)] if methods else [], notes, LEGEND)
 
 
 def _table(methods: dict[str, Any]) -> Table:
@@ -132,10 +122,14 @@ def _table(methods: dict[str, Any]) -> Table:
     rows = []
     for name in _scores(methods):
         of_methods = [of_method["scores"][name] for of_method in methods.values()]
+        if not any(score["n"] for score in of_methods):
+            continue  # of which a note says why
         counts = sorted({score["n"] for score in of_methods})
         n = "-".join(f"{count:,}" for count in dict.fromkeys((counts[0], counts[-1])))
         rows.append([name, *map(mean_with_interval, of_methods), n])
-    rows.append(["maps that show nothing", *(str(of_method["n_degenerate"]) for of_method in methods.values()), ""])
+    degenerate = [of_method["n_degenerate"] for of_method in methods.values()]
+    if any(degenerate):
+        rows.append(["maps that show nothing", *map(str, degenerate), ""])
     return _readable(Table(["mean and 95 % interval of each score", *methods, "maps scored"], rows), len(methods))
 
 
@@ -194,12 +188,3 @@ def _why_no_box_fits(
 
 def _scores(methods: dict[str, Any]) -> list[str]:
     return list(next(iter(methods.values()))["scores"]) if methods else []
-
-
-def curve_steps(name: str, n: int) -> tuple[str, list[int]]:
-    """What a step of the curve is, and its steps."""
-    if name in SEEDS.values():
-        return "seeds", list(range(n))
-    if name.startswith("randomization"):
-        return "layers", list(range(n))
-    return "percent_of_pixels", [round(100 * k / max(1, n - 1)) for k in range(n)]

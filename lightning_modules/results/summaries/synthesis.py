@@ -82,7 +82,7 @@ def report_synthesis(summary: dict[str, Any]) -> Report:
             scalars |= {tag(SCORES, f"judge.{judge}.{name}", variant): of[name] for name in ("top1", "top5")}
     header = ["mean over images (worst)", "n", *(name for name, _ in NUMBERS.values()), "seconds"]
     tables = [Table(header, rows), *table_of_verdicts(summary["variants"])]
-    return Report(scalars, {}, summary, tables, _notes(summary), LEGEND)
+    return Report(scalars, summary, tables, _notes(summary), LEGEND)
 
 
 def _notes(summary: Mapping[str, Any]) -> list[str]:
