@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, Unpack
@@ -11,7 +11,6 @@ from typing import Any, Unpack
 import pyarrow as pa
 import torch
 from matplotlib.figure import Figure
-from torch import Tensor
 
 from datamodules.batch import Photos, UnitBatch
 from lightning_modules.errors import InputError
@@ -97,9 +96,6 @@ class ActivationMaximizationModule(RunModule):
     seconds_per_part = 5.0
     """Images take long, so their rows do not wait for each other."""
 
-    figure_of_variants = "ablation"
-    """The file of the figure that shows all variants."""
-
     def __init__(
         self,
         weights: str = "IMAGENET1K_V1",
@@ -153,16 +149,6 @@ class ActivationMaximizationModule(RunModule):
         return pa.schema([*fields, *(field for judge in self.judges for field in judge.fields)])
 
     @property
-    def variants(self) -> Sequence[str]:
-        """The ways in which each image is made, in the order in which tables and figures have them."""
-        return tuple(self.recipes)
-
-    @property
-    def whole(self) -> str:
-        """The variant that nothing is left out of: its images have figures of their own."""
-        return VARIANTS[-1]
-
-    @property
     def legend(self) -> str:
         """What the names of several variants stand for, in a sentence."""
         both = self.recipes[VARIANTS[-1]]
@@ -204,7 +190,7 @@ class ActivationMaximizationModule(RunModule):
         batch = on_host(batch)  # where it is, unless a data module of somebody else's lets it be moved
         outputs: Outputs = {"rows": [], "images": {}, "figures": {}}
         for images in passes(batch, self._objective_of, self.images_per_pass):
-            for variant in self.variants:
+            for variant in self.recipes:
                 try:
                     self._make(images, variant, outputs)
                 except RuntimeError as error:
@@ -222,37 +208,17 @@ class ActivationMaximizationModule(RunModule):
         """What is maximized of the units of a layer; None = of classes."""
         return self.objective if layer is None or layer == self.objective.layer else Channel(layer)
 
-    def make(
-        self,
-        variant: str,
-        objective: Objective,
-        target: Tensor,
-        keys: Sequence[str],
-        on_step: Callable[[Progress], None],
-    ) -> tuple[Tensor, int]:
-        """Images ``(N, 3, H, W)`` made as a variant has it, and in how many steps.
-
-        Args:
-            variant: One of :attr:`variants`.
-            objective: What is maximized.
-            target: The class or channel of each image, long ``(N,)``.
-            keys: What is drawn for each image follows from its key.
-            on_step: Called after each step, if it is known how far the image is.
-        """
-        recipe = self.recipes[variant]
-        return maximize(self.network, objective, target, recipe, self.size, keys, on_step), recipe.steps
-
     def _make(self, wanted: ImagePass, variant: str, outputs: Outputs) -> None:
         """Makes the images of a pass as ``variant`` has it and adds what they give to ``outputs``."""
-        files = wanted.files(variant if len(self.variants) > 1 else None)
+        files = wanted.files(variant if len(self.recipes) > 1 else None)
         keys, named_members = wanted.keys, wanted.named
         watch = self._watch(wanted, variant, files)
         start, cpu_start = time.monotonic(), time.process_time()
-        images, steps = self.make(variant, wanted.objective, wanted.target, keys, watch)
-        n = len(wanted.members)
+        recipe, n = self.recipes[variant], len(wanted.members)
+        images = maximize(self.network, wanted.objective, wanted.target, recipe, self.size, keys, watch)
         made = {
             "variant": variant,
-            "steps": steps,
+            "steps": recipe.steps,
             "seconds": (time.monotonic() - start) / n,
             "cpu_seconds": (time.process_time() - cpu_start) / n,
         }
@@ -263,7 +229,7 @@ class ActivationMaximizationModule(RunModule):
         # All is computed before anything is read, so that a GPU is waited for once.
         finished, reached = on_host((finished, watch.reached))
         for member, (image, named, file, growth) in enumerate(zip(finished, named_members, files, watch.growths)):
-            unreached_in = steps if reached is not None and not reached[member] else None
+            unreached_in = recipe.steps if reached is not None and not reached[member] else None
             judged = judged_image(image, self.network, wanted.objective, named["target"], self.judges, unreached_in)
             is_ok = judged["status"] == "ok"
             outputs["rows"].append({**named, **made, **judged} | ({"image": file} if is_ok else {}))
@@ -275,8 +241,8 @@ class ActivationMaximizationModule(RunModule):
 
     def _watch(self, wanted: ImagePass, variant: str, files: Sequence[str]) -> Watch:
         """What notes how the images of a pass grow, and tells the callbacks of it."""
-        steps = self.recipes[self.whole].steps
-        most = self.n_figures if variant == self.whole else 0
+        steps = self.recipes[VARIANTS[-1]].steps
+        most = self.n_figures if variant == VARIANTS[-1] else 0
         growths = [Growth(steps) if int(wanted.batch["index"][i]) < most else None for i in wanted.members]
         names = [file.removesuffix(".png") for file in files]
 
@@ -290,20 +256,20 @@ class ActivationMaximizationModule(RunModule):
     @property
     def n_listed(self) -> int | None:
         n_units = super().n_listed
-        return None if n_units is None else n_units * len(self.variants)
+        return None if n_units is None else n_units * len(self.recipes)
 
     def summarize(self, table: Rows) -> dict[str, Any]:
         judges = {judge.name: {"n_classes": judge.n_classes, "had_part": judge.had_part} for judge in self.judges}
-        return summarize_synthesis(table, judges, self.variants)
+        return summarize_synthesis(table, judges)
 
     def report(self, summary: dict[str, Any]) -> Report:
         report, n = report_synthesis(summary), torch.get_num_threads()
         notes = [*report.notes, f"The processor worked with {n} thread{'s' * (n > 1)} (OMP_NUM_THREADS)."]
-        return replace(report, notes=[*notes, self.legend] if len(self.variants) > 1 else notes)
+        return replace(report, notes=[*notes, self.legend] if len(self.recipes) > 1 else notes)
 
     def details(self, run: Path) -> list[Table]:
         rows = read_rows(run / "results").to_pylist()
-        return [table_of_images(rows, self.variants), *tables_of_failures(rows)]
+        return [table_of_images(rows), *tables_of_failures(rows)]
 
     def facts(self, run: Path) -> dict[str, Any]:
         found = read_facts(run / "exemplars")
@@ -312,11 +278,11 @@ class ActivationMaximizationModule(RunModule):
     def run_figures(self, summary: dict[str, Any], run: Path) -> Iterator[tuple[str, Figure]]:
         """Contact sheets of all images, all variants side by side, and the photos that excite the same."""
         rows = read_rows(run / "results").to_pylist()
-        yield from run_sheets(rows, run, self.variants, verdicts)
+        yield from run_sheets(rows, run, verdicts)
         if len(summary["variants"]) > 1:
             labels = {name: label_of_variant(name, numbers) for name, numbers in summary["variants"].items()}
             title = f"{run.name}: {self.legend}" + "".join(FIRST_SAID.format(judge.name) for judge in self.judges[:1])
-            yield self.figure_of_variants, variants_figure(rows, run / "images", labels, title, first_of)
-        whole = [row for row in rows if row["variant"] == self.whole]
+            yield "ablation", variants_figure(rows, run / "images", labels, title, first_of)
+        whole = [row for row in rows if row["variant"] == VARIANTS[-1]]
         folder = run / "exemplars"
         yield from exemplar_sheets(whole, read_exemplars(folder), run / "images", folder, run.name)

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, Unpack
 
 import pyarrow as pa
 import torch
 from matplotlib.figure import Figure
-from pytorch_lightning.utilities import rank_zero_only
 from torch import Tensor
 
 from datamodules.batch import Batch
@@ -25,8 +25,10 @@ from lightning_modules.methods.gradient import GuidedBackprop
 from lightning_modules.methods.maps import shows_something
 from lightning_modules.methods.smooth_grad import SmoothGrad
 from lightning_modules.metrics.base import AttributionMetric, without_degenerate
+from lightning_modules.metrics.causal import AverageDrop
 from lightning_modules.metrics.localization import EnergyInBox, PointingGame
 from lightning_modules.metrics.randomization import SEEDS, WeightRandomization
+from lightning_modules.metrics.sparseness import Sparseness
 from lightning_modules.networks.class_names import find_target
 from lightning_modules.networks.loading import load_network
 from lightning_modules.networks.making import Said
@@ -34,7 +36,7 @@ from lightning_modules.results.kept.maps import FOLDER, OPTION, bytes_of_maps, h
 from lightning_modules.results.report import Report
 from lightning_modules.results.rows.images import IMAGE_FIELDS, Rows, image_columns, seen_in, with_columns
 from lightning_modules.results.rows.reading import on_host
-from lightning_modules.results.summaries.attribution import BOXES_HINT, report_attribution, summarize_attribution
+from lightning_modules.results.summaries.attribution import report_attribution, summarize_attribution
 from lightning_modules.run_module import Outputs
 
 
@@ -46,7 +48,8 @@ class AttributionModule(EvaluationModule):
         network: What :func:`load_network` takes.
         methods: Attribution methods, by name or import path. null = GradCAM, GuidedBackprop, GuidedGradCAM and
             SmoothGrad.
-        metrics: Scores of the maps, by name or import path. null = PointingGame and EnergyInBox, which need boxes.
+        metrics: Scores of the maps, by name or import path. null = PointingGame and EnergyInBox where there are boxes,
+            AverageDrop and Sparseness where there are none; all four where that is not known before images are read.
         target: The class to explain: predicted, label (the folder's), or the name or index of a class.
         n_figures: Images of which a figure is drawn: the first of each class in turn.
         save_maps: Whether the maps are kept, in float16; class activation maps at the size of their layer.
@@ -67,34 +70,38 @@ class AttributionModule(EvaluationModule):
         **said: Unpack[Said],
     ) -> None:
         methods = [GradCAM(), GuidedBackprop(), GuidedGradCAM(), SmoothGrad()] if methods is None else methods
-        has_default_metrics = metrics is None
-        metrics = [PointingGame(), EnergyInBox()] if metrics is None else metrics
         check_objects(AttributionMethod, "method", methods)
-        check_objects(AttributionMetric, "metric", metrics)
+        check_objects(AttributionMetric, "metric", metrics or ())
         _refuse_twins("model.methods", [repr(method) for method in methods])
-        told = tuple(dict.fromkeys(name for method in methods for name in method.columns))
-        names = [*told, *(name for metric in metrics for name in metric.columns)]
-        _refuse_twins("model.metrics", [f"the score {name}" for name in names])
         if not methods:
             raise InputError("model.methods is empty: name at least one attribution method.")
         super().__init__(load_network(network, weights, compile=compile, **said), n_figures)
         self.methods = {repr(method): method for method in methods}
-        self.metrics = list(metrics)
-        self.has_default_metrics = has_default_metrics
+        self.has_default_metrics = metrics is None
         self.has_boxes: bool | None = None  # not known before there are images
-        self.columns = tuple(names)
-        self.curves = [name for metric in metrics for name in metric.curves]
-        lower = {name for method in methods for name in method.lower_is_better}
-        lower |= {name for metric in metrics for name in metric.lower_is_better}
-        judging = [
-            name for metric in metrics for name in (*metric.columns, *metric.curves) if name not in metric.neutral
-        ]
-        self.better = {name: "lower" if name in lower else "higher" for name in (*told, *judging)}
+        self._set_metrics(_default_metrics(None) if metrics is None else metrics)
         self.target = find_target(target, self.network.class_names, ("predicted", "label"))
         self.save_maps = save_maps
-        # What does not fit the network is refused now, not at the first batch.
+        joined_needs(self.network, methods)  # refuses what does not fit the network now, not at the first batch
+
+    def _set_metrics(self, metrics: Sequence[AttributionMetric]) -> None:
+        self.metrics = list(metrics)
         self.needs_of_metrics = joined_needs(self.network, metrics)
-        joined_needs(self.network, methods)
+        methods = self.methods.values()
+        of_methods = dict.fromkeys(name for method in methods for name in method.columns)
+        self.columns = (*of_methods, *(name for metric in metrics for name in metric.columns))
+        self.curves = [name for metric in metrics for name in metric.curves]
+        _refuse_twins("model.metrics", [f"the score {name}" for name in (*self.columns, *self.curves)])
+        neutral = {name for metric in metrics for name in metric.neutral}
+        self.better: dict[str, str] = {}
+        self.unranked: list[str] = []  # by which methods would be, if it were known which are better
+        scored: list[AttributionMethod | AttributionMetric] = [*methods, *metrics]
+        for each in scored:
+            names = [name for name in (*each.columns, *getattr(each, "curves", ())) if name not in neutral]
+            if each.lower_is_better is None:
+                self.unranked += names
+            else:
+                self.better |= {name: "lower" if name in each.lower_is_better else "higher" for name in names}
 
     @property
     def schema(self) -> pa.Schema:
@@ -112,13 +119,8 @@ class AttributionModule(EvaluationModule):
         super().check_data(data)
         # Also where nothing is left to compute, and so no test starts.
         self.has_boxes = getattr(data, "has_boxes", None)
-
-    def on_test_start(self) -> None:
-        super().on_test_start()
-        if self.has_default_metrics and self.has_boxes is False:
-            rank_zero_only(print)(
-                f"The scores asked for by default are of boxes, and there is no --data.boxes. {BOXES_HINT}"
-            )
+        if self.has_default_metrics:
+            self._set_metrics(_default_metrics(self.has_boxes))
 
     def evaluate(self, batch: Batch) -> Outputs:
         """A row for each image and method."""
@@ -170,10 +172,20 @@ class AttributionModule(EvaluationModule):
         return batch["label"].clamp(0, len(self.network.class_names) - 1)
 
     def summarize(self, table: Rows) -> dict[str, Any]:
-        return summarize_attribution(table, self.better)
+        return {**summarize_attribution(table, self.better), "unranked": self.unranked}
 
     def report(self, summary: dict[str, Any]) -> Report:
-        return report_attribution(summary, self.has_boxes, explains_predicted=self.target == "predicted")
+        report = report_attribution(summary, self.has_boxes, explains_predicted=self.target == "predicted")
+        notes = list(report.notes)
+        if self.has_default_metrics and self.has_boxes is False:
+            named, of_boxes = (" and ".join(map(repr, of)) for of in (self.metrics, _default_metrics(True)))
+            notes.append(f"There are no boxes, so the scores are {named}. With --data.boxes they are {of_boxes}.")
+        if self.unranked and len(self.methods) > 1:
+            notes.append(
+                f"Methods are not ranked by {', '.join(self.unranked)}: whether more or less of it is better is not "
+                "known. A metric says it by lower_is_better."
+            )
+        return replace(report, notes=notes)
 
     def run_figures(self, summary: dict[str, Any], run: Path) -> Iterator[tuple[str, Figure]]:
         """The methods' scores side by side, and their curves."""
@@ -189,7 +201,7 @@ class AttributionModule(EvaluationModule):
             if not curves:
                 continue
             score = name.removesuffix("_curve")
-            title = f"{score.replace('_', ' ')} ({self.better[name]} is better)"
+            title = score.replace("_", " ") + (f" ({self.better[name]} is better)" if name in self.better else "")
             if randomization and name in SEEDS.values():
                 seeds = [str(randomization.seed + k) for k in range(randomization.n_seeds)]
                 yield name, curves_figure(curves, title, "seed of the random weights", likeness, seeds)
@@ -198,6 +210,11 @@ class AttributionModule(EvaluationModule):
                 yield name, curves_figure(curves, title, "randomized from the output down to", likeness, layers)
             else:
                 yield name, curves_figure(curves, title, "share of the pixels", "probability of the target")
+
+
+def _default_metrics(has_boxes: bool | None) -> list[AttributionMetric]:
+    of_boxes, of_any = [PointingGame(), EnergyInBox()], [AverageDrop(), Sparseness()]
+    return [*(of_boxes if has_boxes is not False else ()), *(of_any if not has_boxes else ())]
 
 
 def _refuse_twins(option: str, names: Sequence[str]) -> None:

@@ -1,6 +1,7 @@
 """Prints the most probable classes of images: files, folders (all images below them) and http(s) addresses.
 
-What cannot be read is reported, and the rest still done; the exit code is then 1.
+Of images named after a class, by their file or folder, it says how many the network takes for it: so it judges class
+images, whoever made them. What cannot be read is reported, and the rest still done; the exit code is then 1.
 """
 
 from __future__ import annotations

@@ -42,16 +42,22 @@ INNER_FLOORS = {
         {"description"},
         {"comparison", "demonstration", "evaluation", "packing", "prediction", "training"},
     ],
-    "results": [{"tables"}, {"report", "scores"}, {"rows"}, {"kept", "summaries"}, {"comparison"}],
+    "results": [{"tables", "statistics"}, {"report", "scores"}, {"rows"}, {"kept", "summaries"}, {"comparison"}],
 }
 # Of datamodules, likewise.
 DATA_FLOORS = [
     {"errors", "imagenet", "writing"},
     {"classes"},
     {"batch"},
-    {"pixels", "reading"},
-    {"sources"},
-    {"class_indices", "image_folder", "image_sources", "pictures"},
+    {"images"},
+    {"preprocess", "label_tables"},
+    {"boxes", "labels", "loader", "subset", "units"},
+    {"reader"},
+    {"source"},
+    {"labelling", "walk"},
+    {"folder", "tar", "decoded"},
+    {"modules", "packing", "photos"},
+    {"class_indices", "image_sources", "pictures"},
     {"shapes"},
 ]
 FILES = [file for package in ("datamodules", "lightning_modules", "scripts") for file in (ROOT / package).rglob("*.py")]

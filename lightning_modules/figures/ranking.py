@@ -48,7 +48,7 @@ def ranking_figure(ranking: Mapping[str, Mapping[str, Any]], methods: Sequence[s
     # An inch holds so many letters of each size.
     title = wrap(f"Places of the methods, and their means, over {n} images", int(9 * width))
     figure.suptitle("\n".join(title), fontsize=11)
-    how_to_read = "2–4: from second to fourth; no more can be told apart with 95 % over all pairs of methods"
+    how_to_read = "2–4: from second to fourth; with 95 % over all pairs of methods and all scores, no more is known"
     figure.supxlabel("\n".join(wrap(how_to_read, int(13 * width))), fontsize=8)
     return figure
 

@@ -54,7 +54,6 @@ def contact_sheet(tiles: Sequence[Tile], title: str, columns: int = 8) -> Figure
 def run_sheets(
     rows: Sequence[Mapping[str, Any]],
     run: Path,
-    variants: Sequence[str] = VARIANTS,
     further: Callable[[Mapping[str, Any]], Sequence[str]] = lambda row: (),
 ) -> Iterator[tuple[str, Figure]]:
     """Contact sheets of all images of a run.
@@ -65,7 +64,6 @@ def run_sheets(
     Args:
         rows: The rows of the run.
         run: Its folder, which holds the images.
-        variants: In which order their sheets come.
         further: What else stands below an image, in lines, from its row.
     """
 
@@ -73,7 +71,7 @@ def run_sheets(
         return _tile(row, run / "images", further(row))
 
     good = [row for row in rows if row["status"] == "ok"]
-    by_variant = {name: group for name in variants if (group := [row for row in good if row["variant"] == name])}
+    by_variant = {name: group for name in VARIANTS if (group := [row for row in good if row["variant"] == name])}
     layers = layers_with_sheets(rows)
     for variant, of_variant in by_variant.items():
         alone = "" if len(by_variant) == 1 else f": {variant}"

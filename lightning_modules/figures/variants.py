@@ -1,4 +1,4 @@
-"""Images of the same classes made in several ways, in one figure: an ablation, or us beside the peers."""
+"""Images of the same classes made in several ways, in one figure: an ablation."""
 
 from __future__ import annotations
 

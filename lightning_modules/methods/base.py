@@ -36,8 +36,8 @@ class AttributionMethod(NamedByOptions, ABC):
     columns: tuple[str, ...] = ()
     """Names of the numbers that the rows hold of each of its maps, beside the scores; see :meth:`told`."""
 
-    lower_is_better: tuple[str, ...] = ()
-    """Those columns of which less is better; of all others more is."""
+    lower_is_better: tuple[str, ...] | None = None
+    """Those columns of which less is better; of all others more is. None = the method does not say it."""
 
     sign: Sign = "absolute"
     """How scores that remove pixels read its maps, unless they are asked to read all maps in one way."""

@@ -7,6 +7,8 @@ smooth or sparse a method's maps are.
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import torch
 from torch import Tensor
 from torch.nn import functional as F
@@ -19,6 +21,7 @@ from lightning_modules.methods.cam import GradCAM
 from lightning_modules.methods.maps import Sign
 from lightning_modules.methods.variants import random_numbers
 from lightning_modules.networks.network import Network
+from lightning_modules.options import seed_from
 
 
 class UninformedMethod(AttributionMethod):
@@ -97,19 +100,22 @@ class EdgeFilter(UninformedMethod):
 class OtherImage(UninformedMethod):
     """A method's map of another image for the same target, taken for this one's.
 
-    The other image is this one on its side: turned by 90 degrees or, if it is no square, by 180. Its map is not turned
-    back. So it is a picture of the same kind with its parts elsewhere, and one that every process can make: no score
-    depends on how the work is split, as it would by the next image of the data. What the two maps have in common is how
-    smooth or sparse the method's maps are, and what lies in the middle. Of 24 photos, in SqueezeNet, turned images are
-    as alike as others: Grad-CAM's rank correlation is 0.09 with the former and 0.07 with the latter, its SSIM 0.35 and
-    0.32; Guided Backpropagation's 0.20 and 0.23, 0.46 and 0.39. It costs a forward pass and what the method does.
+    The other image is this one turned or mirrored: in one of the seven ways that a square has, three of them turns, or
+    in one of the three that any image has, by a draw that follows from the seed and the image's key. Its map is not
+    turned back. So it is a picture of the same kind with its parts elsewhere, and one that every process can make: no
+    score depends on how the work is split, as it would by the next image of the data. What the two maps have in common
+    is how smooth or sparse the method's maps are, and what lies in the middle. Of 24 photos in SqueezeNet, and of 24
+    images of shapes, this is on average what maps of images have in common that are really others, to within 0.08 in
+    rank correlation and SSIM. It costs a forward pass and what the method does.
 
     Args:
         method: Whose map. null = GradCAM.
+        seed: Seed of the draws.
     """
 
-    def __init__(self, method: AttributionMethod | None = None) -> None:
+    def __init__(self, method: AttributionMethod | None = None, seed: int = 0) -> None:
         self.method = method
+        self.seed = seed
         self.sign = (method or GradCAM()).sign
 
     def needs(self, network: Network) -> Needs:
@@ -117,8 +123,18 @@ class OtherImage(UninformedMethod):
         return Needs()
 
     def __call__(self, forward_pass: ForwardPass) -> Tensor:
-        method = self.method or GradCAM()
-        images = forward_pass.images.detach()
-        turned = images.rot90(1 if images.shape[2] == images.shape[3] else 2, (2, 3))
-        keys, needs = [f"{key} turned" for key in forward_pass.keys], method.needs(forward_pass.network)
+        method, images = self.method or GradCAM(), forward_pass.images.detach()
+        ways = _TURNS if images.shape[2] == images.shape[3] else _TURNS[:3]
+        draws = [seed_from("other image", self.seed, key) % len(ways) for key in forward_pass.keys]
+        others = [ways[draw](image) for draw, image in zip(draws, images)]
+        turned = torch.stack(others) if others else images
+        keys, needs = [f"other image {key}" for key in forward_pass.keys], method.needs(forward_pass.network)
         return method(forward_pass.at(turned, forward_pass.target, needs, keys))
+
+
+_TURNS: tuple[Callable[[Tensor], Tensor], ...] = (
+    *(lambda image: image.flip(1, 2), lambda image: image.flip(1), lambda image: image.flip(2)),
+    *(lambda image: image.rot90(1, (1, 2)), lambda image: image.rot90(3, (1, 2))),
+    *(lambda image: image.transpose(1, 2), lambda image: image.transpose(1, 2).flip(1, 2)),
+)
+"""All ways to turn or mirror a square ``(C, H, W)``, those first that keep the sides of any image."""

@@ -39,8 +39,9 @@ class AttributionMetric(NamedByOptions, ABC):
     curves: tuple[str, ...] = ()
     """Names of what has several numbers for each map: columns of lists in the rows."""
 
-    lower_is_better: tuple[str, ...] = ()
-    """Those columns and curves of which less is better; of all others more is. Methods are ranked by it."""
+    lower_is_better: tuple[str, ...] | None = None
+    """Those columns and curves of which less is better; of all others more is. None = the metric does not say it, and
+    methods are not ranked by it."""
 
     neutral: tuple[str, ...] = ()
     """Those columns by which no method is ranked, as they say what to compare others with, or how far to trust them."""

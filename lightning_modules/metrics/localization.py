@@ -139,6 +139,7 @@ class PointingGame(AttributionMetric):
     """
 
     columns = ("pointing_game",)
+    lower_is_better = ()
 
     def __init__(self, tolerance: float = 15.0) -> None:
         if tolerance < 0:
@@ -159,6 +160,7 @@ class EnergyInBox(AttributionMetric):
     """
 
     columns = ("energy_in_box",)
+    lower_is_better = ()
 
     def score(
         self, attribution: Tensor, forward_pass: ForwardPass, batch: Batch, method: AttributionMethod
@@ -219,6 +221,7 @@ class ClassDiscrimination(AttributionMetric):
     """
 
     columns = ("class_discrimination",)
+    lower_is_better = ()
 
     def score(
         self, attribution: Tensor, forward_pass: ForwardPass, batch: Batch, method: AttributionMethod

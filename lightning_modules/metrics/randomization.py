@@ -40,8 +40,8 @@ class WeightRandomization(AttributionMetric):
       method that explains it must change at once;
     - ``randomization_correlation_end``: after the last step, when all is forgotten;
     - ``randomization_correlation_floor``: how alike the maps of different images are, of the trained network. Below
-      that nothing can be asked for. The other image is the same one on its side, whose map is not turned back, so that
-      the floor is the same however the work is split: see :class:`OtherImage`.
+      that nothing can be asked for. The other image is the same one turned or mirrored, whose map is not turned
+      back, so that the floor is the same however the work is split: see :class:`OtherImage`.
 
     A method fails the sanity check if its maps' rank correlation stays above 0.5 after the first step or after the
     last. Neither the paper nor anybody else gives a threshold: this one is ours. Where the 95 % interval over the

@@ -2,15 +2,12 @@
 
 from __future__ import annotations
 
-from functools import cached_property
-from typing import NamedTuple
-
-import numpy as np
 import torch
 from torch import Tensor
+from torch.nn import functional as F
 
 from lightning_modules.errors import InputError
-from lightning_modules.host import lies_on_host, where_float64_is
+from lightning_modules.host import where_float64_is
 from lightning_modules.methods.maps import magnitude, relative_magnitude, shows_something
 
 
@@ -21,10 +18,9 @@ class Ranking:
         attribution: Maps ``(N, C, H, W)``.
 
     Attributes:
-        order: Where the pixels lie, the lowest first: long ``(N, H * W)``.
-        ordered: Of each, in this order, its rank minus the mean of all ranks, float64 ``(N, H * W)``. Equal pixels
-            share their mean rank.
-        squared: The sum of their squares, float64 ``(N,)``.
+        ranks: Of each pixel, its rank minus the mean of all ranks, float64 ``(N, H * W)``. Equal pixels share their
+            mean rank.
+        ordered: The same, the lowest first.
         usable: Which maps rank something, as they are finite and not constant: bool ``(N,)``.
         shape: Of the maps.
 
@@ -40,43 +36,25 @@ class Ranking:
         self.shape = attribution.shape
         flat = where_float64_is(_comparable(attribution).flatten(1))
         self.usable = shows_something(flat)
-        on_host = lies_on_host(flat) and flat.dtype == torch.float32
-        self.order, self.ordered = (_ranked_on_host if on_host else _ranked_on_device)(flat)
-        self.squared = _products(self.ordered, self.ordered)
-        self._met: tuple[Ranking, Tensor] | None = None
+        values, order = flat.nan_to_num().sort(1)
+        # Equal values are a group, of which each has twice the mean of its ranks, counted from 0.
+        group = F.pad((values[:, 1:] > values[:, :-1]).long(), (1, 0)).cumsum(1)
+        size = torch.zeros_like(group).scatter_add_(1, group, torch.ones_like(group))
+        twice = 2 * size.cumsum(1) - size - flat.shape[1]
+        self.ordered = twice.gather(1, group).double() / 2
+        self.ranks = torch.empty_like(self.ordered).scatter_(1, order, self.ordered)
 
-    @cached_property
-    def ranks(self) -> Tensor:
-        """The ranks where the pixels lie, float64 ``(N, H * W)``."""
-        return torch.empty_like(self.ordered).scatter_(1, self.order, self.ordered)
+    def top(self, k: int) -> tuple[tuple[Tensor, Tensor], tuple[Tensor, Tensor]]:
+        """How much each pixel belongs to the ``k`` largest ones.
 
-    def ranks_in(self, other: Ranking) -> Tensor:
-        """The ranks that the pixels have in another ranking, in the order of this one; kept for the next comparison."""
-        if self._met is None or self._met[0] is not other:
-            self._met = other, other.ranks.gather(1, self.order)
-        return self._met[1]
-
-    def top(self, k: int) -> Top:
-        """The ``k`` largest pixels."""
-        least = self.ordered[:, -k, None].contiguous()
-        first = torch.searchsorted(self.ordered, least)
-        n_above = self.ordered.shape[1] - torch.searchsorted(self.ordered, least, right=True)
-        n_tied = self.ordered.shape[1] - first - n_above
-        return Top(least, first, torch.cat([torch.ones_like(least), (k - n_above).double() / n_tied], 1))
-
-
-class Top(NamedTuple):
-    """The largest pixels of maps, with all that tie for the last places.
-
-    Attributes:
-        least: The rank of the last of them, float64 ``(N, 1)``.
-        first: How many pixels are less: long ``(N, 1)``.
-        shares: How much a pixel that is greater, and one that ties, belongs to them: float64 ``(N, 2)``.
-    """
-
-    least: Tensor
-    first: Tensor
-    shares: Tensor
+        Returns:
+            Twice, which pixels, bool ``(N, H * W)``, and how much, float64 ``(N,)``: those that are larger than the
+            least of the ``k``, wholly; and those that tie with it, in equal parts.
+        """
+        least = self.ordered[:, -k, None]
+        above, tied = self.ranks > least, self.ranks == least
+        share = (k - above.sum(1)).double() / tied.sum(1)
+        return (above, torch.ones_like(share)), (tied, share)
 
 
 Maps = Tensor | Ranking
@@ -101,7 +79,8 @@ def rank_correlation(a: Maps, b: Maps) -> Tensor:
     """
     a, b = _ranked(a, b)
     # All sums are of multiples of 1/4 below 2^51, and so exact in any order, for maps of up to 300,000 pixels.
-    correlation = _products(b.ranks_in(a), b.ordered) / (a.squared * b.squared).sqrt()
+    squares = [torch.linalg.vecdot(of.ranks, of.ranks) for of in (a, b)]
+    correlation = torch.linalg.vecdot(a.ranks, b.ranks) / (squares[0] * squares[1]).sqrt()
     return correlation.where(a.usable & b.usable, torch.nan)
 
 
@@ -131,14 +110,11 @@ def top_overlap(a: Maps, b: Maps, share: float = 0.15) -> Tensor:
         raise InputError(f"share must lie in (0, 1], got {share}.")
     a, b = _ranked(a, b)
     k = max(1, round(share * a.ordered.shape[1]))
-    top_a, top_b = a.top(k), b.top(k)
-    # What no map has among its largest need not be looked at, where it costs no wait to know how much that is.
-    start = int(top_b.first.amin()) if lies_on_host(top_b.first) and len(top_b.first) else 0
-    in_a, in_b = b.ranks_in(a)[:, start:], b.ordered[:, start:]
-    of_a, of_b = ((of > least, of == least) for of, least in ((in_a, top_a.least), (in_b, top_b.least)))
-    n_in_both = torch.stack([(one & other).sum(1) for one in of_a for other in of_b], 1).view(-1, 2, 2)
-    in_common = torch.minimum(top_a.shares[:, :, None], top_b.shares[:, None]) * n_in_both
-    return (in_common.sum((1, 2)) / k).where(a.usable & b.usable, torch.nan)
+    in_common = torch.zeros_like(a.ordered[:, 0])
+    for of_a, part_a in a.top(k):
+        for of_b, part_b in b.top(k):
+            in_common += torch.minimum(part_a, part_b) * (of_a & of_b).sum(1)
+    return (in_common / k).where(a.usable & b.usable, torch.nan)
 
 
 def structural_similarity(a: Tensor, b: Tensor) -> Tensor:
@@ -195,73 +171,3 @@ def _comparable(attribution: Tensor) -> Tensor:
     if attribution.shape[1] > 1:
         return relative_magnitude(attribution)  # channels are added up
     return magnitude(attribution.to(torch.promote_types(attribution.dtype, torch.float32)))
-
-
-def _ranked_on_device(values: Tensor) -> tuple[Tensor, Tensor]:
-    """Where the values of each row, all at least 0, lie, the lowest first: long ``(N, n)``; and their ranks.
-
-    These are in that order, minus their mean: float64 ``(N, n)``. Equal values share their mean rank; what is not
-    finite ranks somewhere.
-    """
-    ordered, order = values.nan_to_num().sort(1)
-    is_next = torch.zeros_like(ordered, dtype=torch.bool)
-    torch.gt(ordered[:, 1:], ordered[:, :-1], out=is_next[:, 1:])
-    group = is_next.cumsum(1)
-    size = torch.zeros_like(group).scatter_add_(1, group, torch.ones_like(group))
-    # Twice the mean of the group's ranks, counted from 0, minus twice the mean of all.
-    twice = 2 * size.cumsum(1) - size - values.shape[1]
-    return order, twice.gather(1, group).double() / 2
-
-
-def _ranked_on_host(values: Tensor) -> tuple[Tensor, Tensor]:
-    """The same of float32, faster on a processor: map by map, which the processor's caches hold, by NumPy's sort.
-
-    That sorts whole numbers with the processor's vector instructions. Each is the 32 bits of a value, which grow as
-    values from 0 on do, followed by where the value stands. Zeros, of which Grad-CAM's maps are full, need no sorting.
-    """
-    flat = values.numpy()
-    n = flat.shape[1]
-    order, ordered = np.empty(flat.shape, np.int64), np.empty(flat.shape)
-    ranks_of_distinct = np.arange(n) - (n - 1) / 2
-    # For all maps the same, so that it stays in the caches. The lower half of a key lies first in the memory.
-    room, all_places = np.empty(n, "<i8"), np.arange(n, dtype=np.int32)
-    for of_map, order_of_map, ordered_of_map in zip(flat, order, ordered):
-        zeros = np.flatnonzero(of_map == 0)
-        places: np.ndarray = all_places
-        n_zeros = len(zeros)
-        if n_zeros:
-            places = np.flatnonzero(of_map)
-            of_map = of_map[places]
-        keys = room[: n - n_zeros]
-        halves = keys.view("<i4")
-        bits = halves[1::2]
-        halves[::2], bits[:] = places, of_map.view(np.int32)
-        keys.sort()
-        order_of_map[:n_zeros] = zeros
-        np.bitwise_and(keys, 0xFFFFFFFF, out=order_of_map[n_zeros:])
-        ordered_of_map[:] = ranks_of_distinct
-        ordered_of_map[:n_zeros] = (n_zeros - n) / 2  # their mean
-        _share_ranks(ordered_of_map[n_zeros:], bits[1:] == bits[:-1])
-    return torch.from_numpy(order), torch.from_numpy(ordered)
-
-
-def _share_ranks(ordered: np.ndarray, tied: np.ndarray) -> None:
-    """Gives those that are equal their mean rank.
-
-    Args:
-        ordered: Ranks of distinct values, the lowest first, ``(n,)``; is written to.
-        tied: Whether the next value is equal, bool ``(n - 1,)``.
-    """
-    with_next = np.zeros(len(ordered) + 1, bool)
-    with_next[1:-1] = tied
-    ends = np.flatnonzero(with_next[1:] != with_next[:-1])
-    first, last = ends[::2], ends[1::2]
-    means = np.repeat((ordered[first] + ordered[last]) / 2, last - first + 1)
-    np.place(ordered, with_next[1:] | with_next[:-1], means)
-
-
-def _products(x: Tensor, y: Tensor) -> Tensor:
-    """The sum of the products of each row of float64 ``(N, n)`` with another's: ``(N,)``."""
-    if lies_on_host(x) and len(x):
-        return torch.stack([of @ other for of, other in zip(x, y)])
-    return (x[:, None] @ y[:, :, None])[:, 0, 0]

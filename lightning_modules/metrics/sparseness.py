@@ -44,6 +44,7 @@ class Sparseness(AttributionMetric):
     """
 
     columns = ("sparseness",)
+    lower_is_better = ()
 
     def score(
         self, attribution: Tensor, forward_pass: ForwardPass, batch: Batch, method: AttributionMethod

@@ -106,7 +106,8 @@ def as_network(
         raise InputError("This is a compiled network. Compile the module inside, or call network.compile() instead.")
     if any(tensor.is_inference() for tensor in (*inside.parameters(), *inside.buffers())):
         # Made under inference mode, of which autograd keeps nothing.
-        module = inside = copy.deepcopy(inside)
+        module = copy.deepcopy(module)
+        inside = uncompiled(module)
     name = name or type(inside).__name__
     preset = preset or torchvision_preset(inside) or timm_preset(inside)
     said = _Said(inside, preset)

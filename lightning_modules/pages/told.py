@@ -38,7 +38,9 @@ class Told:
     def by(cls, report: Report, details: Sequence[Table], description: str) -> Self:
         """What a report says, by a script of this description, of which the first paragraph counts."""
         about = " ".join(description.strip().partition("\n\n")[0].split())
-        return cls(about, describe_images(report.summary), [*report.tables, *details], report.all_notes, report.legend)
+        return cls(
+            about, describe_images(report.summary), [*report.all_tables, *details], report.all_notes, report.legend
+        )
 
     def save(self, run: Path) -> None:
         """Writes it to a run's folder."""

@@ -23,7 +23,7 @@ WORDS = {
     "Random": "A map of random numbers. A method that does not beat it explains nothing.",
     "CentreGaussian": "A bright spot in the middle, the same for all images. It is what a score gives for nothing.",
     "EdgeFilter": "The edges of the image. They do not depend on the network, so a method should beat them.",
-    "OtherImage": "The map of another picture, this one turned upside down. A map that explains this one beats it.",
+    "OtherImage": "The map of another picture, this one turned or mirrored. A map that explains this one beats it.",
     "IntegratedGradients": "What each pixel adds to the score, from an image without information to this one.",
     "ScoreCAM": "Score-CAM. As Grad-CAM, but a channel is worth what the network says of the part that it shows.",
     "Occlusion": "How much probability is lost when a window around a pixel is hidden.",

@@ -1,4 +1,4 @@
-"""What a run has to say, apart from how it is shown: numbers, curves and tables."""
+"""What a run has to say, apart from how it is shown: numbers, tables and sentences."""
 
 from __future__ import annotations
 
@@ -8,10 +8,13 @@ from dataclasses import dataclass
 from typing import Any
 
 from lightning_modules.options import plain_name
-from lightning_modules.results.tables import Table
+from lightning_modules.results.tables import Table, share
 
 RUN, SUMMARY, SCORES, CURVES, IMAGES = "1_whole_run", "2_summary", "3_scores", "4_curves", "5_images"
 """Groups of TensorBoard's tags. It sorts them by name, so the first screen shows the figures of the whole run."""
+
+MOST_CLASSES = 5
+"""Of so many classes at the most it is listed how badly they were classified."""
 
 
 @dataclass(frozen=True)
@@ -19,20 +22,24 @@ class Report:
     """What a run has to say, the same tags whatever its settings, so that runs can be laid over each other.
 
     Attributes:
-        scalars: Tag -> number; None is left out.
-        curves: Tag -> (step, number), steps whole; the tag's name says what a step is.
+        scalars: Tag -> number; None is left out. What has few points, such as a sweep of budgets, has a tag for each:
+            TensorBoard smooths curves, and would draw other numbers than there are.
         summary: Has the counts of images, and their accuracy.
-        tables: For the terminal and for TensorBoard.
+        tables: For the terminal, TensorBoard and the page; :attr:`all_tables` has those of every run too.
         notes: Sentences about what stands out, for the terminal; :attr:`all_notes` has those of every run too.
         legend: How to read the figure of a single image, for who has never seen one.
     """
 
     scalars: Mapping[str, float | None]
-    curves: Mapping[str, Sequence[tuple[int, float | None]]]
     summary: Mapping[str, Any]
     tables: Sequence[Table]
     notes: Sequence[str] = ()
     legend: str = ""
+
+    @property
+    def all_tables(self) -> list[Table]:
+        """Those that have rows, and the classes of which most images were classified wrongly."""
+        return [table for table in (*self.tables, _worst_classes(self.summary)) if table.rows]
 
     @property
     def all_notes(self) -> list[str]:
@@ -41,7 +48,7 @@ class Report:
 
     def markdown(self) -> str:
         """How many images there were, and the tables."""
-        return "\n\n".join([describe_images(self.summary), *(table.markdown() for table in self.tables)])
+        return "\n\n".join([describe_images(self.summary), *(table.markdown() for table in self.all_tables)])
 
 
 def describe_images(summary: Mapping[str, Any]) -> str:
@@ -52,6 +59,8 @@ def describe_images(summary: Mapping[str, Any]) -> str:
         '1,000 images, of which 1 failed (status and error in the rows); accuracy top-1 70.0%, top-5 90.0%'
         >>> describe_images({"n_listed": 9, "n_images": 4, "n_failed": 0})
         '4 of 9 images'
+        >>> describe_images({"n_images": 8, "n_failed": 0, "top1": 0.75, "balanced_acc": 0.5})
+        '8 images; accuracy top-1 75.0% (mean over classes 50.0%)'
     """
     of_all = f" of {summary['n_listed']:,}" if n_left_out(summary) else ""
     line = f"{summary['n_images']:,}{of_all} image{'s' * (summary['n_images'] != 1 or bool(of_all))}"
@@ -59,6 +68,8 @@ def describe_images(summary: Mapping[str, Any]) -> str:
         line += f", of which {summary['n_failed']:,} failed (status and error in the rows)"
     if summary.get("top1") is not None:
         line += f"; accuracy top-1 {summary['top1']:.1%}"
+        if (balanced := share(summary.get("balanced_acc"))) not in ("-", share(summary["top1"])):
+            line += f" (mean over classes {balanced})"
     if summary.get("top5") is not None:
         line += f", top-5 {summary['top5']:.1%}"
     return line
@@ -73,7 +84,7 @@ def image_notes(summary: Mapping[str, Any]) -> list[str]:
     """What may be otherwise than meant in the images of a run, from the counts in its summary.
 
     Example:
-        >>> image_notes({"n_images": 3, "n_unturned": 1, "doubts": {}})[0].partition(",")[0]
+        >>> image_notes({"n_images": 3, "n_unturned": 1, "file_notes": {}})[0].partition(",")[0]
         '1 image asks by its EXIF orientation to be turned'
     """
     limited = (
@@ -83,8 +94,7 @@ def image_notes(summary: Mapping[str, Any]) -> list[str]:
         else ""
     )
     unturned = unturned_note(summary.get("n_unturned", 0), "--data.exif_orientation true")
-    doubts = summary.get("doubts", {}).items()
-    told = [f"Of {n:,} image{'s' if n > 1 else ''} the pixels are in doubt: {doubt}." for doubt, n in doubts]
+    told = [f"{n:,} image{'s' if n > 1 else ''}: {note}." for note, n in summary.get("file_notes", {}).items()]
     return [*(note for note in (limited, unturned) if note), *told]
 
 
@@ -101,8 +111,18 @@ def unturned_note(n: int, option: str) -> str:
 
 def image_scalars(summary: Mapping[str, Any]) -> dict[str, float | None]:
     """The numbers that every summary of images has, under the same tags."""
-    names = {"accuracy_top1": "top1", "accuracy_top5": "top5", "n_images": "n_images", "n_failed": "n_failed"}
-    return {f"{SUMMARY}/{name}": summary[key] for name, key in names.items()}
+    names = {"accuracy_top1": "top1", "accuracy_top5": "top5", "accuracy_mean_over_classes": "balanced_acc"}
+    names |= {name: name for name in ("n_images", "n_failed")}
+    return {f"{SUMMARY}/{name}": summary.get(key) for name, key in names.items()}
+
+
+def _worst_classes(summary: Mapping[str, Any]) -> Table:
+    """Of several classes those that were classified worst; no rows where all are right."""
+    classes = summary.get("classes", ())
+    wrong = sorted((each for each in classes if each["top1"] < 1), key=lambda each: each["top1"])
+    shown = wrong[:MOST_CLASSES] if len(classes) > 1 else []
+    rows = [[f"{each['name']}", share(each["top1"]), f"{each['n']:,}"] for each in shown]
+    return Table(["class", "top-1", "images"], rows, f"The worst of {len(classes):,} classes")
 
 
 def tag(*parts: str) -> str:

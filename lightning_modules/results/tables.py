@@ -10,10 +10,15 @@ from rich.table import Table as RichTable
 
 from lightning_modules.escaping import in_markdown, in_rich
 
+NOTHING = ("", "-")
+"""Cells in which nothing stands."""
+
 
 @dataclass(frozen=True)
 class Table:
     """A table of text; whatever its cells hold, such as names of files and classes, nobody takes it for markup.
+
+    Rows and columns of numbers in which nothing stands, such as the accuracy of unlabelled images, are left out.
 
     Attributes:
         header: Names of the columns.
@@ -26,12 +31,25 @@ class Table:
         | method | score |
         |---|---:|
         | GradCAM | 0.5 |
+        >>> Table(["method", "score", "top-1"], [["GradCAM", "0.5", "-"], ["Saliency", "", "-"]])
+        Table(header=['method', 'score'], rows=[['GradCAM', '0.5']], title='', n_left=1)
     """
 
     header: Sequence[str]
     rows: Sequence[Sequence[str]]
     title: str = ""
     n_left: int = 1
+
+    def __post_init__(self) -> None:
+        width, rows, name = len(self.header), [], ""
+        for row in self.rows:
+            name = row[0] or name
+            if width <= self.n_left or any(cell not in NOTHING for cell in row[self.n_left :]):
+                rows.append([name, *row[1:]])
+                name = ""
+        shown = [k for k in range(width) if k < self.n_left or any(row[k] not in NOTHING for row in rows)]
+        object.__setattr__(self, "header", [self.header[k] for k in shown])
+        object.__setattr__(self, "rows", [[row[k] for k in shown] for row in rows])
 
     def markdown(self) -> str:
         lines = [f"| {' | '.join(map(in_markdown, row))} |" for row in (self.header, *self.rows)]

@@ -85,7 +85,7 @@ def run_comparison(*, description: str | None, args: list[str] | None = None) ->
     details = [table for each in compared for table in table_of_changed(each.pairs, each.score, each.changed)]
     report = report_comparisons(summary, details, compared[0].first.told.legend)
     missing = _missing_figures(compared)
-    report = Report(report.scalars, {}, summary, report.tables, [*report.notes, *missing], report.legend)
+    report = replace(report, notes=[*report.notes, *missing])
     out = None if options.out is None else Path(options.out).expanduser()
     if out is not None:
         command = as_typed(["python", sys.argv[0], *(sys.argv[1:] if args is None else args)])
@@ -241,7 +241,7 @@ def _title(score: str, better: Mapping[str, str]) -> str:
 def _show(report: Report, out: Path | None) -> None:
     console = Console()
     console = console if console.is_terminal else Console(width=max(140, console.width))
-    for table in report.tables:
+    for table in report.all_tables:
         console.print(table.rich())
     for note in report.notes:
         print(plain_lines(note))

@@ -15,6 +15,7 @@ import yaml
 from pytorch_lightning import LightningDataModule, LightningModule, Trainer
 from pytorch_lightning.callbacks import Callback
 from pytorch_lightning.cli import LightningArgumentParser
+from pytorch_lightning.utilities.rank_zero import rank_zero_info
 from rich.console import Console
 
 from datamodules.batch import EvaluationData
@@ -28,7 +29,7 @@ from lightning_modules.random_numbers import GENERATOR
 from lightning_modules.results.report import describe_images, flat_settings, n_left_out
 from lightning_modules.results.rows.parts import done_paths, refuse_other_columns
 from lightning_modules.run_module import RunModule
-from lightning_modules.running.arithmetic import arithmetic, compute_to_float32
+from lightning_modules.running.arithmetic import arithmetic, busy_cores_note, compute_to_float32
 from lightning_modules.running.cli import RunCLI
 from lightning_modules.running.folder.provenance import device_names, git_commit, seeds, versions, weights_sha256
 from lightning_modules.running.folder.run_folder import RunError, RunFolder, write_text
@@ -68,10 +69,7 @@ def run_evaluation(
 
 
 class EvaluationCLI(RunCLI):
-    """Runs a module's test loop over everything that has no rows yet, each exactly once; see :func:`run_evaluation`.
-
-    The data module skips what its ``read_done`` names.
-    """
+    """Runs a module's test loop over everything that has no rows yet, each exactly once; see :func:`run_evaluation`."""
 
     def __init__(
         self,
@@ -142,11 +140,12 @@ class EvaluationCLI(RunCLI):
     def evaluate(self) -> dict[str, Any] | None:
         """Tests what has no rows yet; on the first rank, returns the summary of all rows, also saved."""
         compute_to_float32()
+        if self.trainer.strategy.root_device.type == "cpu" and (note := busy_cores_note()):
+            rank_zero_info(note)
         data: EvaluationData = self.datamodule
-        data.read_done, data.listing_file = partial(done_paths, self.writer.rows), self.out / "listing.arrow"
         if self.trainer.limit_test_batches == 0:
             raise RunError("--trainer.limit_test_batches 0 leaves no image: 1 is a batch, 1.0 all of them.")
-        if data.limit_to(self.trainer.limit_test_batches):
+        if data.begin_run(self.out, partial(done_paths, self.writer.rows), self.trainer.limit_test_batches):
             self.trainer.limit_test_batches = 1.0
         try:
             if self.trainer.is_global_zero:
@@ -208,7 +207,10 @@ class EvaluationCLI(RunCLI):
             "sessions": run.n_sessions(),
             "wall_time_s": round(run.wall_time(), 3),
         }
-        write_text(self.out / "summary.json", json.dumps({**summary, "produced_by": produced_by}, indent=2) + "\n")
+        whole = {**summary, "produced_by": produced_by}
+        # The list of all classes is long, and comes last for those who read the file.
+        whole = dict(sorted(whole.items(), key=lambda item: item[0] == "classes"))
+        write_text(self.out / "summary.json", json.dumps(whole, indent=2) + "\n")
         report = self.model.report(summary)
         Told.by(report, self.model.details(self.out), self.description).save(self.out)
         # A page that is there already is kept true.
@@ -225,7 +227,7 @@ class EvaluationCLI(RunCLI):
         console = Console()
         console = console if console.is_terminal else Console(width=max(120, console.width))
         report = self.model.report(summary)
-        for table in [*self.model.details(self.out), *report.tables]:
+        for table in [*self.model.details(self.out), *report.all_tables]:
             console.print(table.rich())
         for note in report.all_notes:
             print(plain_lines(note))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 
+import torch
 from pytorch_lightning import LightningDataModule, Trainer
 from rich.console import Console
 from rich.text import Text
@@ -11,6 +12,7 @@ from rich.text import Text
 from datamodules.batch import UPRIGHT, DataError
 from lightning_modules.classifier import Prediction, PredictionModule
 from lightning_modules.escaping import in_rich
+from lightning_modules.judging.named import note_of_named
 from lightning_modules.results.report import unturned_note
 from lightning_modules.results.tables import Table
 from lightning_modules.running.arithmetic import compute_to_float32
@@ -36,7 +38,7 @@ def run_prediction(
     add_network_options(parser)
     parser.add_argument("--top_k", type=int, default=5, help="Classes to print for each image, at least 1.")
     parser.add_argument("--batch_size", type=int, default=16, help="Images in a batch.")
-    parser.add_argument("--num_workers", type=int, default=0, help="Processes that read images; 0 = this one.")
+    parser.add_argument("--num_workers", type=int, default=0, help="Threads that read images; 0 = the main one.")
     parser.add_argument(
         "--exif_orientation", type=bool, default=False, help="Whether images are turned as their EXIF asks."
     )
@@ -71,7 +73,7 @@ def run_prediction(
     console = Console()
     if any(batch["path"] for batch in batches):
         console.print(_table(batches, network.class_names, options.top_k).rich())
-    for note in _notes(batches):
+    for note in _notes(batches, network.class_names):
         console.print(in_rich(note), highlight=False, soft_wrap=True)
     failed = [failure for batch in batches for failure in batch["failed"]]
     for path, error in failed:
@@ -79,14 +81,20 @@ def run_prediction(
     return 1 if failed else 0
 
 
-def _notes(batches: Sequence[Prediction]) -> list[str]:
-    """What may be otherwise than meant: how many images were not turned, and of which the pixels are in doubt."""
-    n = sum(orientation > UPRIGHT for batch in batches for orientation in batch["exif_orientation"])
+def _notes(batches: Sequence[Prediction], class_names: Sequence[str]) -> list[str]:
+    """How many images are what they are named after, how many were not turned, and notes of files."""
+    n = sum(of["exif_orientation"] > UPRIGHT for batch in batches for of in batch["file_columns"])
     unturned = unturned_note(n, "--exif_orientation true")
-    doubts = [
-        f"in doubt {path}: {doubt}" for batch in batches for path, doubt in zip(batch["path"], batch["doubt"]) if doubt
+    notes = [
+        f"{path}: {of['note']}"
+        for batch in batches
+        for path, of in zip(batch["path"], batch["file_columns"])
+        if of["note"]
     ]
-    return [*([unturned] if unturned else []), *doubts]
+    paths = [path for batch in batches for path in batch["path"]]
+    probabilities = torch.cat([torch.zeros(0, len(class_names)), *(b["probabilities"] for b in batches if b["path"])])
+    named = note_of_named(paths, probabilities, class_names)
+    return [note for note in (named, unturned, *notes) if note]
 
 
 def _table(batches: Sequence[Prediction], class_names: Sequence[str], top_k: int) -> Table:

@@ -1,156 +1,148 @@
-"""Class images of ours beside the peers': the same classes, network, judges and processor time."""
+"""Class images by us, lucent and Horama, each in the processor time that ours took, left in a folder to be judged."""
 
 from __future__ import annotations
 
-import time
-from collections.abc import Callable, Sequence
-from importlib.metadata import version
+import contextlib
+import io
+import tempfile
+from collections.abc import Callable
+from functools import partial
 from pathlib import Path
+from time import process_time
 from typing import Any
 
+import numpy as np
 import torch
-from torch import Tensor
+from torch import Tensor, nn
+from torchvision.transforms import functional as F
+from torchvision.utils import save_image
 
-from benchmarks.class_image_peers import PEERS, Peer, spectrum_of
-from benchmarks.timing import OURS
-from lightning_modules import ActivationMaximizationModule
+from benchmarks.timing import OURS, Goal, Result, compare
+from datamodules import ImageSourcesDataModule
+from datamodules.batch import pixels_of
+from lightning_modules import ActivationMaximizationModule, Network
 from lightning_modules.errors import InputError
-from lightning_modules.options import seed_from
-from lightning_modules.synthesis import Objective, Progress
+from lightning_modules.synthesis import maximize
 
+CLASSES = ("hammerhead", "ostrich", "monarch", "volcano", "goldfish", "flamingo", "tabby", "school bus")
 N_TRIED = 8
 """Steps by which a peer's pace is taken before its first image."""
 
+SPECTRUM = "spectrum_decorrelated.npy"
+"""Where Horama, from the folder that it works in, loads magnitudes of natural images; without it, it downloads some."""
 
-class ClassImageComparison(ActivationMaximizationModule):
-    """Makes an image of each class as we do, then as each peer does, in the processor time that ours took.
+HORAMA_CROP = 352
+"""Of Horama's images, 1,280 pixels a side, the network sees crops of about so many, near the middle."""
+
+Make = Callable[[int, int], Tensor]
+"""A class and a number of steps -> pixels in [0, 1], ``(1, 3, H, W)``."""
+
+
+def class_images(network: str, weights: str, out: Path, photos: str | None, device: torch.device) -> list[Result]:
+    """Makes an image of each of eight classes by ours, as ``maximize_activation.py`` does, and by each peer.
 
     Args:
-        peers: Who else makes images: lucent, horama_maco, horama_fourier; or horama_maco_whole, horama_fourier_whole,
-            whose crops are three quarters of the image or more.
-        photos: Folder of photos, flat or of class folders, whose mean magnitudes Horama's MACO takes. null = those of
-            ImageNet, which Horama downloads.
-        own_steps: Whether each peer makes a second image of each class, in as many steps as it takes by default.
-        options: What :class:`ActivationMaximizationModule` takes; without ``ablation``, and with one image a pass.
+        network: What ``load_network`` takes.
+        weights: What ``load_network`` takes.
+        out: Folder for the images, ``out/<who>/<class>.png``.
+        photos: Folder of photos whose mean magnitudes Horama's MACO takes; None = those that it downloads.
+        device: The processor: lucent takes a GPU where there is one.
     """
+    if device.type != "cpu":
+        raise InputError("--rows class_images compares processor time. Hide the GPU: CUDA_VISIBLE_DEVICES= in front.")
+    module = ActivationMaximizationModule(weights, network=network)
+    model, (recipe,) = module.network, module.recipes.values()
+    targets = [model.class_names.index(name) for name in CLASSES]
 
-    figure_of_variants = "comparison"
+    def ours(target: int, steps: int) -> Tensor:
+        key = f"0|None|{target}"  # that of maximize_activation.py's first image of a class
+        return maximize(model, module.objective, torch.tensor([target]), recipe, module.size, [key])
 
-    def __init__(
-        self,
-        peers: Sequence[str] = ("lucent", "horama_maco", "horama_fourier"),
-        photos: str | None = None,
-        own_steps: bool = False,
-        **options: Any,
-    ) -> None:
-        if unknown := [name for name in peers if name not in PEERS]:
-            raise InputError(f"model.peers: no peer is called {unknown[0]!r}; there are {', '.join(PEERS)}.")
-        for name, wanted in (("ablation", False), ("images_per_pass", 1)):
-            if options.get(name, wanted) != wanted:
-                raise InputError(f"model.{name} must be {str(wanted).lower()} where peers are compared.")
-        super().__init__(**options)
-        if not self.judges:
-            raise InputError("model.judges: name at least one network that is to say who makes the better images.")
-        self.recipes = {OURS: next(iter(self.recipes.values()))}
-        self.peers = [PEERS[name] for name in dict.fromkeys(peers)]
-        for peer in self.peers:
-            peer.check()
-        self.own_steps = own_steps
-        wants_photos = photos is not None and any(peer.takes_spectrum for peer in self.peers)
-        self.spectrum = spectrum_of(str(photos)) if wants_photos else None
-        self.paces: dict[str, Pace] = {}
-        self.budget = 0.0
-
-    @property
-    def variants(self) -> Sequence[str]:
-        own = [_with_own_steps(peer) for peer in self.peers] if self.own_steps else []
-        return (OURS, *(peer.name for peer in self.peers), *own)
-
-    @property
-    def whole(self) -> str:
-        return OURS
-
-    @property
-    def legend(self) -> str:
-        more = ", and then as many steps as it takes by default" if self.own_steps else ""
-        return f"Each peer had the processor time that {OURS} took for the same class{more}."
-
-    def check_data(self, data: Any) -> None:
-        super().check_data(data)
-        units = [unit for unit, _ in getattr(data, "items", [])]
-        if channels := [unit.name for unit in units if unit.layer is not None]:
-            raise InputError(f"data.classes: peers are compared on classes; {channels[0]} is a channel of a layer.")
-
-    def on_test_start(self) -> None:
-        super().on_test_start()
-        if self.device.type != "cpu" or torch.cuda.is_available():
-            raise InputError(
-                "Processor time is what is compared, and lucent takes a GPU that it finds. Hide it and use the "
-                "processor: CUDA_VISIBLE_DEVICES= and --trainer.accelerator cpu."
-            )
-        for peer in self.peers:
-            self._made(peer, 0, 2, "warm up")
-            self.paces[peer.name] = Pace()
-            self._made(peer, 0, N_TRIED, "pace")
-
-    def make(
-        self,
-        variant: str,
-        objective: Objective,
-        target: Tensor,
-        keys: Sequence[str],
-        on_step: Callable[[Progress], None],
-    ) -> tuple[Tensor, int]:
-        """Ours, whose processor time is noted, or a peer's, which gets as much."""
-        if variant == OURS:
-            start = time.process_time()
-            made = super().make(variant, objective, target, keys, on_step)
-            self.budget = time.process_time() - start
-            return made
-        for peer in self.peers:
-            if variant in (peer.name, _with_own_steps(peer)):
-                steps = self.paces[peer.name].steps_in(self.budget) if variant == peer.name else peer.own_steps
-                return self._made(peer, int(target[0]), steps, keys[0]), steps
-        raise KeyError(variant)
-
-    def _made(self, peer: Peer, target: int, steps: int, key: str) -> Tensor:
-        """An image by a peer, whose pace is noted."""
-        spectrum = self.spectrum.magnitudes if self.spectrum and peer.takes_spectrum else None
-        start = time.process_time()
-        image = peer.image(self.network, target, steps, seed_from(key, peer.name), spectrum)
-        if peer.name in self.paces:
-            self.paces[peer.name].note(steps, time.process_time() - start)
-        return image
-
-    def facts(self, run: Path) -> dict[str, Any]:
-        peers = {peer.package: version(peer.package) for peer in self.peers}
-        facts: dict[str, Any] = {**super().facts(run), "peers": peers}
-        if self.spectrum is not None:
-            facts["spectrum"] = {"n_photos": self.spectrum.n_photos, "n_failed": self.spectrum.n_failed}
-        return facts
+    with tempfile.TemporaryDirectory() as folder:
+        if photos is not None:
+            np.save(Path(folder, SPECTRUM), mean_magnitudes(photos).numpy())
+        peers: dict[str, Make] = {
+            "lucent": partial(_lucent, model),
+            "Horama MACO": partial(_horama, "maco", model, folder),
+            "Horama Fourier": partial(_horama, "fourier", model, folder),
+        }
+        pace = {who: _seconds(make, targets[0], N_TRIED)[1] / N_TRIED for who, make in peers.items()}
+        seconds: dict[str, list[float]] = {}
+        for name, target in zip(CLASSES, targets):
+            budget = 0.0
+            for who, make in {OURS: ours, **peers}.items():
+                steps = recipe.steps if who == OURS else max(1, round(budget / pace[who]))
+                image, took = _seconds(make, target, steps)
+                budget = budget or took
+                seconds.setdefault(who, []).append(took)
+                file = out / who.replace(" ", "_") / f"{name}.png"
+                file.parent.mkdir(parents=True, exist_ok=True)
+                save_image(F.resize(image, [model.input_size] * 2, antialias=True), file)
+    where = f"The images are in {out}; predict.py {out}/... --network JUDGE says what another network takes them for."
+    work = f"class images of {len(CLASSES)} classes for {network}, processor time of an image"
+    return compare("class_images", work, seconds, [Goal(who) for who in peers], where)
 
 
-class Pace:
-    """How many steps a peer makes in a second, by all that it has made."""
-
-    def __init__(self) -> None:
-        self.steps, self.seconds = 0, 0.0
-
-    def note(self, steps: int, seconds: float) -> None:
-        self.steps, self.seconds = self.steps + steps, self.seconds + seconds
-
-    def steps_in(self, seconds: float) -> int:
-        """How many it makes in so many seconds, at least 1.
-
-        Example:
-            >>> pace = Pace()
-            >>> pace.note(10, 2.0)
-            >>> pace.note(20, 4.0)
-            >>> pace.steps_in(3.1)
-            16
-        """
-        return max(1, round(seconds * self.steps / self.seconds))
+def _seconds(make: Make, target: int, steps: int) -> tuple[Tensor, float]:
+    """An image, with chance that follows from its class, and the processor time that it took."""
+    torch.manual_seed(target)
+    np.random.seed(target)
+    start = process_time()
+    with contextlib.redirect_stderr(io.StringIO()):  # progress bars
+        image = make(target, steps)
+    return image.detach(), process_time() - start
 
 
-def _with_own_steps(peer: Peer) -> str:
-    return f"{peer.name}, {peer.own_steps} steps"
+class _ForLucent(nn.Module):
+    """The network, and its logits as the output of a layer: lucent knows layers alone."""
+
+    def __init__(self, network: Network) -> None:
+        super().__init__()
+        self.network = network
+        self.logits = nn.Identity()
+
+    def forward(self, images: Tensor) -> Tensor:
+        return self.logits(self.network(images))
+
+
+def _lucent(network: Network, target: int, steps: int) -> Tensor:
+    from lucent.optvis import objectives, param, render
+
+    options: dict[str, Any] = {"preprocess": False, "progress": False, "show_image": False, "thresholds": (steps,)}
+    logit = objectives.channel("logits", target)
+    (image,) = render.render_vis(_ForLucent(network).eval(), logit, lambda: param.image(network.input_size), **options)
+    return torch.from_numpy(image).permute(0, 3, 1, 2)
+
+
+def _horama(kind: str, network: Network, folder: str, target: int, steps: int) -> Tensor:
+    import horama
+
+    # Pixels in [0, 1], and noise that is as large a share of them as by default of the range of -2.5 to 2.5.
+    options: dict[str, Any] = {"values_range": (0.0, 1.0), "noise": 0.05 / 5, "device": "cpu", "total_steps": steps}
+    with contextlib.chdir(folder):  # where its magnitudes lie
+        image, _ = getattr(horama, kind)(
+            lambda images: network(images)[:, target].mean(), model_input_size=network.input_size, **options
+        )
+    return F.center_crop(image[None], [HORAMA_CROP, HORAMA_CROP])  # the network never saw more at once
+
+
+def mean_magnitudes(photos: str, size: int = 512) -> Tensor:
+    """Mean magnitudes of the spectra of photos, in Horama's uncorrelated colours: ``(3, size, size // 2 + 1)``.
+
+    The mean colour counts as nothing: Horama takes it away.
+
+    Raises:
+        InputError: If no photo of the folder can be read.
+    """
+    from horama.common import get_color_correlation_svd_sqrt
+
+    data = ImageSourcesDataModule([photos], input_size=size, resize_size=size)
+    found = [pixels_of(batch["image"]) for batch in data.predict_dataloader() if len(batch["image"])]
+    if not found:
+        raise InputError(f"--photos: no photo in {photos} can be read.")
+    from_colors = get_color_correlation_svd_sqrt("cpu").double().inverse()
+    total = torch.zeros(3, size, size // 2 + 1, dtype=torch.float64)
+    for images in found:
+        channels = torch.einsum("nchw,cd->ndhw", images.double(), from_colors)
+        total += torch.fft.rfft2(channels - channels.mean((2, 3), keepdim=True)).abs().sum(0)
+    return (total / sum(map(len, found))).float()

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import io
 import warnings
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager, redirect_stderr
+from collections.abc import Sequence
+from contextlib import redirect_stderr
 from typing import Any
 
 import torch
@@ -23,7 +23,7 @@ def captum_maps(network: Network, images: Tensor, target: Tensor, product: bool 
 
     layer = network.layers[LAYER]
     size = (images.shape[2], images.shape[3])
-    with _silent():
+    with warnings.catch_warnings(action="ignore"):
         cam = LayerGradCam(network, layer).attribute(images, target, relu_attributions=True)
         cam = LayerAttribution.interpolate(cam, size, "bilinear").detach()
         guided = captum_guided(network, images, target)
@@ -37,14 +37,15 @@ def captum_maps(network: Network, images: Tensor, target: Tensor, product: bool 
 def captum_guided(network: Network, images: Tensor, target: Tensor) -> Tensor:
     from captum.attr import GuidedBackprop
 
-    with _silent():
+    with warnings.catch_warnings(action="ignore"):
         return GuidedBackprop(network).attribute(images.clone().requires_grad_(), target).detach()
 
 
-def captum_smooth_grad(network: Network, images: Tensor, target: Tensor, n_samples: int, sigma: float) -> Tensor:
+def captum_smooth_grad(network: Network, images: Tensor, target: Tensor, n_samples: int, noise_level: float) -> Tensor:
+    """Of one image: the deviation of the noise is a share of its range."""
     from captum.attr import NoiseTunnel, Saliency
 
-    inputs = images.clone().requires_grad_()
+    inputs, sigma = images.clone().requires_grad_(), noise_level * float(images.max() - images.min())
     options: dict[str, Any] = {"nt_type": "smoothgrad", "nt_samples": n_samples, "stdevs": sigma}
     return NoiseTunnel(Saliency(network)).attribute(inputs, target=target, abs=False, **options).detach()
 
@@ -128,10 +129,3 @@ def zennit_guided(network: Network, images: Tensor, target: Tensor) -> Tensor:
     one_hot = torch.nn.functional.one_hot(target, len(network.class_names)).to(images)
     with Gradient(network, composite=GuidedBackprop()) as attributor:
         return attributor(images, one_hot)[1].detach()
-
-
-@contextmanager
-def _silent() -> Iterator[None]:
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        yield

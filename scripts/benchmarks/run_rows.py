@@ -1,129 +1,123 @@
-"""Rows of whole runs: input hidden behind compute, a rate and a memory that last, peak memory, accuracy of bf16."""
+"""Rows of whole runs: reading, computing and writing, from files to rows; and how what is done once a run grows."""
 
 from __future__ import annotations
 
-import json
-import os
 import shutil
-import subprocess
-import sys
 import tempfile
-import warnings
-from collections.abc import Sequence
+import time
+from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any, cast
 
+import numpy as np
+import pyarrow as pa
 import pytorch_lightning as pl
 import torch
 from PIL import Image
-from torch import Tensor
 
-from benchmarks.map_rows import BARE, CAPTUM, our_maps
-from benchmarks.setting import Setting, prepared
-from benchmarks.timing import OURS, Contender, Goal, Result, Row, compare
-from datamodules import ImageFolderDataModule, write_shapes
+from benchmarks.map_rows import THREE_MAPS
+from benchmarks.setting import Setting
+from benchmarks.timing import LEEWAY, OURS, Contender, Goal, Result, Row, compare
+from datamodules import ImageFolderDataModule
 from datamodules.batch import Batch, pixels_of
-from lightning_modules import AttributionModule, GradCAM, GuidedBackprop, GuidedGradCAM, RunWriter
-from lightning_modules.gradients.memory import give_back_freed_memory
-from lightning_modules.metrics import rank_correlation
+from lightning_modules import AttributionModule, EvaluationModule, GradCAM, RobustnessModule, RunWriter
 
-COMPUTE_ALONE = "compute alone"
-MEMORY_BATCH = 16
-ROOT = Path(__file__).resolve().parents[2]
-
-
-def end_to_end(setting: Setting, peers: bool = True) -> Row:
-    """Lightning's test loop over a folder of JPEGs of a photo's size, against the steps alone on batches in memory."""
-    size, folder = setting.batch_size, Path(tempfile.mkdtemp())
-
-    def contenders(n: int) -> list[Contender]:
-        root = folder / str(n)
-        write_photos(root, n)
-        module = AttributionModule(
-            setting.weights, methods=[GradCAM(), GuidedBackprop(), GuidedGradCAM()], metrics=[], n_figures=0
-        )
-        module.network = setting.network
-        data = _data(setting, root, size)
-        data.setup("test")
-        batches = list(data.test_dataloader())
-        runs = iter(range(1_000))
-
-        # A run of the script starts its workers before it computes anything. Here, memory kept from the rows before
-        # would be shared with them at the fork, and copied page by page when written: 3 s that no user meets.
-        def ours() -> None:
-            give_back_freed_memory()
-            _trainer(setting, folder / f"rows {n} {next(runs)}").test(module, _data(setting, root, size), verbose=False)
-
-        def alone() -> None:
-            give_back_freed_memory()
-            with torch.inference_mode():
-                for i, batch in enumerate(batches):
-                    module.test_step(cast(Batch, {**batch, "image": batch["image"].to(setting.device)}), i)
-
-        return [Contender(OURS, ours), Contender(COMPUTE_ALONE, alone)]
-
-    work = f"three maps of {4 * size} JPEGs of 500 × 375 end to end, files to rows, fp32, batch {size}"
-    return Row("end_to_end", work, contenders, 4 * size, [Goal(COMPUTE_ALONE, at_most=1.05)])
+BUDGETS = ("1/255", "2/255", "4/255", "8/255")
+QUIET: dict[str, Any] = {"logger": False, "enable_progress_bar": False, "enable_model_summary": False}
+SIZES = (12_000, 120_000)
+N_CLASSES = 1_000
+PROPORTIONAL = "ten times that of a tenth"
 
 
-def sustained() -> list[Result]:
-    """The embedded model over 2,400 images, once, in a process of its own: rate and memory as the run goes on."""
-    found = _subprocess("sustained")
-    values = {name: {OURS: [late], "early": [early]} for name, (early, late) in found.items()}
-    work = "embedded model, three maps over 2,400 images: after 2,000 images"
-    # A ratio of rates is the inverse of a ratio of times.
-    rate = [Goal("early", at_most=1 / 0.98)]
-    results = compare("sustained", f"{work}, seconds for 400", values["rate"], rate)
-    results += compare(
-        "sustained", f"{work}, resident memory", values["memory"], [Goal("early", at_most=1.05)], "", "GB"
-    )
-    for result in results:
-        result.against = "after 200 images"
+def attribution_end_to_end(setting: Setting) -> Row:
+    """Against the steps alone, on batches in memory."""
+    module = AttributionModule(setting.weights, THREE_MAPS, metrics=[], n_figures=0)
+
+    def steps(batches: list[Batch]) -> None:
+        with torch.inference_mode():
+            for i, batch in enumerate(batches):
+                module.test_step(cast(Batch, {**batch, "image": batch["image"].to(setting.device)}), i)
+
+    return _end_to_end(setting, "end_to_end", "three maps", module, "compute alone", steps)
+
+
+def robustness_end_to_end(setting: Setting) -> Row:
+    """Against the passes that it needs at least: one to the pixels, and one to Grad-CAM's layer for each budget."""
+    module = RobustnessModule(setting.weights, BUDGETS, target="predicted", methods=[GradCAM()], n_figures=0)
+
+    def passes(batches: list[Batch]) -> None:
+        for batch in batches:
+            images = pixels_of(batch["image"].to(setting.device))
+            target = setting.target(len(images))
+            setting.bare_gradient(images, target)
+            for _ in BUDGETS:
+                setting.bare_layer_gradient(images, target)
+
+    work = f"FGSM under {len(BUDGETS)} budgets and Grad-CAM"
+    return _end_to_end(setting, "robustness_end_to_end", work, module, "bare passes", passes)
+
+
+def _end_to_end(
+    setting: Setting, name: str, what: str, module: EvaluationModule, who: str, alone: Callable[[list[Batch]], None]
+) -> Row:
+    """Lightning's test loop over a folder of JPEGs of a photo's size, against what it is to compute at least."""
+    size, folder, module.network = setting.batch_size, Path(tempfile.mkdtemp()), setting.network
+
+    write_photos(folder / "photos", 4 * size)
+    options: dict[str, Any] = {"input_size": setting.network.input_size, "resize_size": setting.network.resize_size}
+    new_data = partial(ImageFolderDataModule, str(folder / "photos"), batch_size=size, **options)
+    data = new_data()
+    data.setup("test")
+    batches, runs = list(data.test_dataloader()), iter(range(1_000))
+
+    def run() -> None:
+        writer = RunWriter(folder / f"rows {next(runs)}")
+        trainer = pl.Trainer(devices=1, callbacks=[writer], enable_checkpointing=False, **QUIET)
+        trainer.test(module, new_data(), verbose=False)
+
+    work = f"{what} of {4 * size} JPEGs of 500 × 375 end to end, files to rows, fp32, batch {size}"
+    bare = Contender(Goal(who, at_most=LEEWAY), lambda: alone(batches))
+    return Row(name, work, [Contender(Goal(OURS), run), bare])
+
+
+def growth() -> list[Result]:
+    """Processor time of what is done once a run, of ten times as many images; at most ten times as much."""
+    module = AttributionModule("shapes")
+    seconds: dict[str, list[float]] = {}
+    for n in SIZES:
+        with tempfile.TemporaryDirectory() as folder:
+            for k in range(n):
+                file = Path(folder, f"c{k % N_CLASSES:04d}/{k:08d}.JPEG")
+                file.parent.mkdir(exist_ok=True)
+                file.touch()  # listed, and not read
+            data = ImageFolderDataModule(folder, num_workers=0)
+            jobs: dict[str, Callable[[], Any]] = {
+                "listing the files": partial(data.setup, "test"),
+                "summary of four methods' rows": partial(module.summarize, _rows(module, n)),
+            }
+            for job, run in jobs.items():
+                start = time.process_time()
+                run()
+                seconds.setdefault(job, []).append(time.process_time() - start)
+    results = []
+    for job, (before, now) in seconds.items():
+        values, goals = {OURS: [now], PROPORTIONAL: [10 * before]}, [Goal(PROPORTIONAL, at_most=1.2)]
+        results += compare("growth", f"{job}, {SIZES[1]:,} images, processor time", values, goals)
     return results
 
 
-def peak_memory(peers: bool = True) -> list[Result]:
-    """Highest resident memory of a process that computes the three maps, less what it had before."""
-    others = {BARE: "bare"} | ({prepared(CAPTUM): "captum", CAPTUM: "captum_as_found"} if peers else {})
-    values = {name: [_subprocess("memory", who)["peak"]] for name, who in ({OURS: "ours"} | others).items()}
-    work = f"three maps, fp32, batch {MEMORY_BATCH}: peak memory beyond the network and the images"
-    goals = [Goal(BARE, at_most=1.15)]
-    if peers:
-        goals += [Goal(prepared(CAPTUM), at_most=1.0), Goal(CAPTUM)]
-    return compare("peak_memory", work, values, goals, "", "GB")
-
-
-def bf16_accuracy(setting: Setting) -> list[Result]:
-    """How near bf16's maps and predictions are to fp32's: of the embedded model, and of ours where that is quick."""
-    embedded = Setting("shapes", 32, setting.device)
-    with tempfile.TemporaryDirectory() as folder:
-        root = Path(folder) / "shapes"
-        write_shapes(root, n_train=0, n_val=32, n_pairs=0, seed=0)
-        data = _data(embedded, root / "val", 32)
-        data.setup("test")
-        images = pixels_of(next(iter(data.test_dataloader()))["image"].to(setting.device))
-    results = _accuracy(embedded, images, "embedded model, 32 generated images")
-    if not setting.has_fast_bf16():
-        return results
-    n = setting.batch_size
-    return results + _accuracy(setting, setting.images(n), f"{setting.weights} weights, {n} images")
-
-
-def _accuracy(setting: Setting, images: Tensor, what: str) -> list[Result]:
-    exact = setting.bare_forward(images)
-    target = exact.argmax(1)
-    maps = our_maps(setting.network, images, target)
-    with setting.bf16():
-        rough = our_maps(setting.network, images, target)
-        agree = (setting.bare_forward(images).argmax(1) == target).float().mean()
-    lines = [("agreement of the prediction", float(agree))]
-    for name, ours, theirs in zip(("Grad-CAM", "Guided Backprop", "Guided Grad-CAM"), rough, maps):
-        # Of magnitudes, as all our rank correlations; a map of zeros ranks nothing.
-        lines.append((f"rank correlation, {name}", float(rank_correlation(ours, theirs).nanmean())))
-    return [
-        Result("bf16_accuracy", f"bf16: {line}, {what}", "fp32", [value], [1.0], ratio=value, unit="")
-        for line, value in lines
-    ]
+def _rows(module: AttributionModule, n: int) -> pa.Table:
+    """Rows of ``n`` images by each method, with random numbers."""
+    n_rows, rng = n * len(module.methods), np.random.default_rng(0)
+    paths = [f"{k:08d}.JPEG" for k in range(n)] * len(module.methods)
+    text = {"path": paths, "method": np.repeat(list(module.methods), n), "status": ["ok"] * n_rows}
+    columns = []
+    for field in module.schema:
+        is_number = not (pa.types.is_string(field.type) or pa.types.is_list(field.type))
+        values = rng.integers(0, N_CLASSES, n_rows) if is_number else text.get(field.name, [None] * n_rows)
+        columns.append(pa.array(values).cast(field.type))
+    return pa.table(columns, module.schema)
 
 
 def write_photos(root: Path, n: int) -> None:
@@ -138,36 +132,3 @@ def write_photos(root: Path, n: int) -> None:
             pixels += torch.nn.functional.interpolate(noise, (375, 500), mode="bicubic") / 4
         content = (pixels[0].clamp(0, 1) * 255).byte().permute(1, 2, 0).numpy()
         Image.fromarray(content).save(root / f"{i:04d}.JPEG", quality=90)
-
-
-def _data(setting: Setting, root: Path, batch_size: int) -> ImageFolderDataModule:
-    network = setting.network
-    return ImageFolderDataModule(
-        str(root),
-        batch_size=batch_size,
-        input_size=network.input_size,
-        resize_size=network.resize_size,
-        interpolation=network.interpolation,
-    )
-
-
-def _trainer(setting: Setting, rows: Path, callbacks: Sequence[pl.Callback] = ()) -> pl.Trainer:
-    warnings.filterwarnings("ignore", ".*does not have many workers")
-    return pl.Trainer(
-        accelerator="gpu" if setting.device.type == "cuda" else "cpu",
-        devices=1,
-        logger=False,
-        use_distributed_sampler=False,
-        callbacks=[RunWriter(rows), *callbacks],
-        enable_progress_bar=False,
-        enable_model_summary=False,
-        enable_checkpointing=False,
-    )
-
-
-def _subprocess(*job: str) -> dict[str, Any]:
-    """What ``probe.py`` measures in a process of its own."""
-    environment = {**os.environ, "PYTHONPATH": os.pathsep.join([str(ROOT), str(ROOT / "scripts")])}
-    command = [sys.executable, str(Path(__file__).with_name("probe.py")), *job]
-    output = subprocess.run(command, env=environment, check=True, stdout=subprocess.PIPE, text=True).stdout
-    return json.loads(output.splitlines()[-1])

@@ -1,33 +1,38 @@
-"""What all rows share: the network in our form and in the peers', the images, the bare loop."""
+"""What all rows share: the network in our form and in the peers', the images, the bare passes, how a row is made."""
 
 from __future__ import annotations
 
-import contextlib
 import copy
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property, partial
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
-from torch.utils.flop_counter import FlopCounterMode
 
-from benchmarks.timing import Contender, Goal, by_passes
+from benchmarks.timing import LEEWAY, OURS, Contender, Goal, Row, assert_close, by_passes
 from lightning_modules import VGG16, Network, load_vgg16
 
 LAYER = "features.29"
 """The last layer with positions, which class activation maps look at."""
 
+Work = Callable[[Network, Tensor, Tensor], Any]
+"""A network, images, a target for each -> maps, adversarial images, ..."""
+
+
+class Peer(NamedTuple):
+    """Someone else who does a row's work, and how many passes it takes them and us."""
+
+    name: str
+    run: Work
+    theirs: float
+    ours: float
+
 
 def prepared(peer: str) -> str:
-    """What a peer is called that is given what we have."""
+    """The name of a peer that is given what we have."""
     return f"{peer}, given our network and memory"
-
-
-def peer_goals(peer: str, theirs: float, ours: float) -> list[Goal]:
-    """Against a peer that is given what we have, by the passes that both make; as its users have it, no goal."""
-    return [by_passes(prepared(peer), theirs, ours), Goal(peer)]
 
 
 @dataclass
@@ -38,12 +43,14 @@ class Setting:
         weights: What :func:`load_vgg16` takes; ``random`` is the full-size VGG16, seeded.
         batch_size: Images in a batch of the rows that are not of fewer by their nature.
         device: Where all is computed.
+        peers: Whether the peers run.
         dtype: Of weights and images.
     """
 
     weights: str
     batch_size: int
     device: torch.device
+    peers: bool = True
     dtype: torch.dtype = torch.float32
 
     @cached_property
@@ -62,43 +69,18 @@ class Setting:
 
     @cached_property
     def as_found(self) -> Network[VGG16]:
-        """The network as the peers' users have it: torchvision's memory format, parameters that may be trained.
-
-        Its ReLUs are not in place, since Captum's hooks cannot see through those.
-        """
-        return self.for_peers(
-            copy.deepcopy(self.network).requires_grad_(True).to(memory_format=torch.contiguous_format)
-        )
+        """The network as the peers' users have it: torchvision's memory format, parameters that may be trained."""
+        return _for_peers(self.network).requires_grad_(True).to(memory_format=torch.contiguous_format)
 
     @cached_property
     def prepared(self) -> Network[VGG16]:
         """The network as ours is, frozen and ``channels_last``, for peers whose user knows about that."""
-        return self.for_peers(copy.deepcopy(self.network))
-
-    def peer(self, name: str, run: Callable[[Network[VGG16]], Any], units: float = 1.0) -> list[Contender]:
-        """A peer that works on a network, given ours and our memory; and the same as its users have it."""
-        return [
-            Contender(prepared(name), partial(run, self.prepared), units),
-            Contender(name, partial(run, self.as_found), units, as_found=True),
-        ]
-
-    @staticmethod
-    def for_peers(network: Network[VGG16]) -> Network[VGG16]:
-        for module in network.modules():
-            if isinstance(module, nn.ReLU):
-                module.inplace = False
-        return network
+        return _for_peers(self.network)
 
     def images(self, n: int) -> Tensor:
-        """Images of uniform noise over smooth colours, ``(n, 3, H, W)`` in [0, 1]; image ``i`` is always the same."""
-        size = self.network.input_size
-        made = []
-        for i in range(n):
-            generator = torch.Generator().manual_seed(i)
-            coarse = torch.rand(1, 3, 7, 7, generator=generator)
-            smooth = nn.functional.interpolate(coarse, (size, size), mode="bilinear")
-            made.append(0.8 * smooth + 0.2 * torch.rand(1, 3, size, size, generator=generator))
-        return torch.cat(made).to(self.device, self.dtype)
+        """Images of noise, ``(n, 3, H, W)`` in [0, 1], always the same."""
+        generator = torch.Generator().manual_seed(n)
+        return torch.rand(n, 3, *[self.network.input_size] * 2, generator=generator).to(self.device, self.dtype)
 
     def target(self, n: int) -> Tensor:
         """A class for each image, long ``(n,)``."""
@@ -120,32 +102,66 @@ class Setting:
         logits = vgg.classifier(vgg.avgpool(vgg.features[k:](activation)).flatten(1))
         return torch.autograd.grad(logits.gather(1, target[:, None]).sum(), activation)[0]
 
-    def bare_forwards(self, n: int, most: int = 32) -> None:
-        """Forward passes of ``n`` images, at most ``most`` in one."""
-        images = self.images(1).expand(min(n, most), -1, -1, -1)
-        for start in range(0, n, most):
-            self.bare_forward(images[: n - start])
-
-    @cached_property
-    def flops(self) -> int:
-        """Floating-point operations of that for one image; a multiplication and an addition count as two."""
-        images = self.images(1)  # before it is counted: the network is loaded, and looked at, when it is first needed
-        with FlopCounterMode(display=False) as counter:
-            self.bare_forward(images)
-        return 2 * counter.get_total_flops()  # the way back to the pixels takes as many as the way there
-
     @torch.no_grad()
-    def bare_forward(self, images: Tensor) -> Tensor:
+    def bare_forward(self, images: Tensor, target: Tensor | None = None) -> Tensor:
         """One forward pass of the bare network."""
         return self.network(images.contiguous(memory_format=torch.channels_last))
 
-    def bf16(self, enabled: bool = True) -> contextlib.AbstractContextManager:
-        """bfloat16 by autocast, as ``--trainer.precision bf16-mixed`` has it."""
-        return torch.autocast(self.device.type, torch.bfloat16, enabled=enabled)
+    def row(
+        self,
+        name: str,
+        work: str,
+        n: int,
+        ours: Work,
+        bare: Mapping[str, Callable[[Tensor, Tensor], Any]],
+        peers: Sequence[Peer] = (),
+        check: Callable[[], str] | None = None,
+        *,
+        at_most: float = LEEWAY,
+        units: float = 1.0,
+        rounds: int = 1_000,
+    ) -> Row:
+        """A row of ours, the bare network, and each peer twice: given our network and memory, and as users have it.
 
-    def has_fast_bf16(self) -> bool:
-        """Whether the device multiplies bfloat16 in hardware."""
-        if self.device.type == "cuda":
-            return torch.cuda.is_bf16_supported(including_emulation=False)
-        flags = torch.backends.cpu.get_cpu_capability(), torch.cpu._is_avx512_bf16_supported()
-        return bool(flags[1]) or torch.cpu._is_amx_tile_supported()
+        Args:
+            name: What ``--rows`` calls it.
+            work: What is done, in words.
+            n: How many images there are.
+            ours: Our way.
+            bare: Name -> the least passes that the work needs. The first one has a goal, others are for information.
+            peers: The others; none run if the setting has none, and then nothing is checked.
+            check: See :class:`Row`.
+            at_most: How many times the time of the first of ``bare`` ours may take.
+            units: How much of the work one call does.
+            rounds: Most turns that each contender has.
+        """
+        images, target, peers = self.images(n), self.target(n), peers if self.peers else ()
+
+        contenders = [Contender(Goal(OURS), partial(ours, self.network, images, target))]
+        for k, (who, run) in enumerate(bare.items()):
+            contenders.append(Contender(Goal(who, at_most=None if k else at_most), partial(run, images, target)))
+        for peer in peers:
+            goal = by_passes(prepared(peer.name), peer.theirs, peer.ours)
+            contenders.append(Contender(goal, partial(peer.run, self.prepared, images, target)))
+            as_found = partial(peer.run, self.as_found, images, target)
+            contenders.append(Contender(Goal(peer.name), as_found, as_found=True))
+        return Row(name, work, contenders, check if peers else None, units, rounds)
+
+    def equal(self, ours: Work, theirs: Sequence[Work], tolerance: float, what: str) -> str:
+        """That others give what we do of one image, in words."""
+        images, target, found = self.images(1), self.target(1), ""
+        mine = ours(self.network, images, target)
+        for run in theirs:
+            others = run(self.prepared, images, target)
+            for one, other in zip(mine, others if isinstance(others, tuple) else (others,), strict=True):
+                found = assert_close(one, other, tolerance, what)
+        return found
+
+
+def _for_peers(network: Network[VGG16]) -> Network[VGG16]:
+    """A copy whose ReLUs are not in place, since Captum's hooks cannot see through those."""
+    network = copy.deepcopy(network)
+    for module in network.modules():
+        if isinstance(module, nn.ReLU):
+            module.inplace = False
+    return network

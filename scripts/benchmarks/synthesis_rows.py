@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from typing import Any
 
-from torch import Tensor, nn
+from torch import Tensor
 
-from benchmarks.setting import Setting, peer_goals
-from benchmarks.timing import OURS, Contender, Goal, Row, assert_close
+from benchmarks.setting import Peer, Setting
+from benchmarks.timing import Row, assert_close
+from lightning_modules import Network
 from lightning_modules.synthesis import (
     ClassLogit,
     FourierImage,
@@ -19,59 +20,45 @@ from lightning_modules.synthesis import (
 )
 
 
-def activation_maximization(setting: Setting, peers: bool = True, steps: int = 4) -> Row:
+def activation_maximization(setting: Setting, steps: int = 4) -> Row:
     """Steps of gradient ascent on a Fourier image of one class under shifts, scales and rotations."""
     size = setting.network.input_size
     transforms = [RandomShift(4), RandomScale(0.9, 1.1), RandomRotation(10), RandomShift(2)]
+    recipe = Recipe(FourierImage(0.01), [], transforms, steps, 0.05)
 
-    def contenders(n: int) -> list[Contender]:
-        images, target = setting.images(1), setting.target(1)
-        recipe = Recipe(FourierImage(0.01), [], transforms, steps, 0.05)
+    def ours(network: Network, images: Tensor, target: Tensor) -> Tensor:
+        return maximize(network, ClassLogit(), target, recipe, (size, size), ["benchmark"])
 
-        def ours() -> Tensor:
-            return maximize(setting.network, ClassLogit(), target, recipe, (size, size), ["benchmark"])
+    def lucent(network: Network, images: Tensor, target: Tensor) -> Any:
+        from lucent.optvis import objectives, param, render, transform
 
-        def bare() -> None:
-            for _ in range(steps):
-                setting.bare_gradient(images, target)
+        # Of the ranges that ours have; the network normalizes by itself.
+        theirs = [
+            transform.jitter(8),
+            transform.random_scale([1 + k / 50 for k in range(-5, 6)]),
+            transform.random_rotate(list(range(-10, 11))),
+            transform.jitter(4),
+        ]
+        options = {"progress": False, "show_image": False, "fixed_image_size": size, "preprocess": False}
+        logit = objectives.channel("module_classifier_6", 0)
+        how: Any = {"transforms": theirs, "thresholds": (steps,), **options}
+        return render.render_vis(network, logit, lambda: param.image(size), **how)
 
-        all_ = [Contender(OURS, ours, steps), Contender("bare forward + backward", bare, steps)]
-        return all_ + (setting.peer("lucent", lambda network: _lucent(network, size, steps), steps) if peers else [])
+    def bare(images: Tensor, target: Tensor) -> None:
+        for _ in range(steps):
+            setting.bare_gradient(images, target)
 
-    def check(outputs: dict[str, Any]) -> str:
-        if not peers:
-            return ""
+    def check() -> str:
         from lucent.optvis import param
 
         (theirs,), image = param.image(size)
-        ours = FourierImage().pixels(theirs.detach().cpu() * 50, (size, size))
+        mine = FourierImage().pixels(theirs.detach().cpu() * 50, (size, size))
         theirs.data.mul_(50)  # far from grey, where errors would show
-        return assert_close(ours, image().detach().cpu(), 1e-4, "images of the same parameters")
+        return assert_close(mine, image().detach().cpu(), 1e-4, "images of the same parameters")
 
-    goals = peer_goals("lucent", 2, 2) if peers else []
-    work = "activation maximization, a step of 1 image: Fourier image, shift, scale, rotation, shift"
-    return Row(
-        "activation_maximization", work, contenders, 1, [*goals, Goal("bare forward + backward", at_most=1.1)], check
+    name, work = (
+        "activation_maximization",
+        "activation maximization, a step of 1 image: Fourier image, shift, scale, rotation, shift",
     )
-
-
-def _lucent(network: nn.Module, size: int, steps: int) -> Any:
-    from lucent.optvis import objectives, param, render, transform
-
-    # Of the ranges that ours have; the network normalizes by itself.
-    transforms = [
-        transform.jitter(8),
-        transform.random_scale([1 + k / 50 for k in range(-5, 6)]),
-        transform.random_rotate(list(range(-10, 11))),
-        transform.jitter(4),
-    ]
-    options = {"progress": False, "show_image": False, "fixed_image_size": size}
-    return render.render_vis(
-        network,
-        objectives.channel("module_classifier_6", 0),
-        lambda: param.image(size),
-        transforms=transforms,
-        preprocess=False,
-        thresholds=(steps,),
-        **options,
-    )
+    bares, peers = {"bare forward + backward": bare}, [Peer("lucent", lucent, 2, 2)]
+    return setting.row(name, work, 1, ours, bares, peers, check, at_most=1.1, units=steps)

@@ -1,8 +1,11 @@
 from __future__ import annotations
 
+import inspect
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
+import pyarrow as pa
 import pytest
 import torch
 from torch import Tensor
@@ -17,6 +20,7 @@ from lightning_modules import (
     InputError,
     IntegratedGradients,
     Saliency,
+    metrics,
 )
 from lightning_modules.metrics import (
     ROAD,
@@ -64,6 +68,56 @@ def test_a_score_called_as_what_a_method_says_is_refused() -> None:
 
     with pytest.raises(InputError, match="names the score completeness_error twice"):
         AttributionModule("shapes", [IntegratedGradients()], [Twin()])
+
+
+BOXED, ANY = ["pointing_game", "energy_in_box"], ["average_drop", "increase_in_confidence", "sparseness"]
+
+
+@pytest.mark.parametrize(("has_boxes", "columns"), [(True, BOXED), (False, ANY), (None, BOXED + ANY)])
+def test_the_default_scores_are_those_that_the_images_can_have(
+    batch: dict[str, Any], has_boxes: bool | None, columns: list[str]
+) -> None:
+    """Without boxes they cost a pass each; it is said once that there are others."""
+    module = AttributionModule("shapes", [GradCAM(), Saliency()], n_figures=0)
+    module.check_data(SimpleNamespace(has_boxes=has_boxes))
+    assert list(module.columns) == list(module.better) == columns
+    rows = module.test_step({**batch, "original": [None] * 4}, 0)["rows"]
+    assert all(set(columns) <= set(row) for row in rows)
+    table = pa.Table.from_pylist([{name: row.get(name) for name in module.schema.names} for row in rows], module.schema)
+    report = module.report(module.summarize(table))
+    assert sum("--data.boxes" in note for note in report.notes) == (has_boxes is False)
+    named = AttributionModule("shapes", [GradCAM()], [PointingGame()])
+    named.check_data(SimpleNamespace(has_boxes=has_boxes))
+    assert named.columns == ("pointing_game",)
+
+
+def test_methods_are_not_ranked_by_a_score_of_which_nobody_says_what_is_better(batch: dict[str, Any]) -> None:
+    class Undeclared(AttributionMetric):
+        columns = ("brightest",)
+
+        def score(self, attribution: Tensor, *_: Any) -> dict[str, Tensor]:
+            return {self.columns[0]: attribution.flatten(1).amax(1)}
+
+    class Declared(Undeclared):
+        columns = ("darkness",)
+        lower_is_better = ("darkness",)
+
+    module = AttributionModule("shapes", [GradCAM(), Saliency()], [Undeclared(), Declared()], n_figures=0)
+    rows = module.test_step({**batch, "original": [None] * 4}, 0)["rows"]
+    table = pa.Table.from_pylist([{name: row.get(name) for name in module.schema.names} for row in rows], module.schema)
+    summary = module.summarize(table)
+    assert (summary["unranked"], summary["better"]) == (["brightest"], {"darkness": "lower"})
+    assert list(summary["ranking"]) == ["darkness"]
+    assert [note.partition(":")[0] for note in module.report(summary).notes] == ["Methods are not ranked by brightest"]
+    figures = dict(module.run_figures(summary, Path()))
+    titles = [axes.get_title() for axes in figures["scores"].axes if axes.get_visible()]
+    assert titles == ["brightest", "darkness\n(lower is better)"]
+
+
+def test_every_metric_of_ours_says_what_is_better() -> None:
+    ours = [each for each in vars(metrics).values() if inspect.isclass(each) and issubclass(each, AttributionMetric)]
+    assert len(ours) > 8
+    assert all(each.lower_is_better is not None for each in ours if each is not AttributionMetric)
 
 
 def test_batch_of_failures_alone(batch: dict[str, Any]) -> None:

@@ -30,7 +30,7 @@ from lightning_modules import (
 from lightning_modules.judging import measured_image
 from lightning_modules.metrics import AverageDrop
 from lightning_modules.networks.inputs import trusted
-from lightning_modules.synthesis import Channel, LogitMargin, Objective, transforms
+from lightning_modules.synthesis import Channel, LogitMargin, Objective, maximize, transforms
 from tests.lightning_modules.fakes import DEVICES, ReadOnHost, fake_device, raise_read
 from tests.lightning_modules.fragile import dim_images
 from tests.lightning_modules.test_waits import METHODS as ALL
@@ -98,10 +98,12 @@ def test_a_step_of_activation_maximization(device: str, objective: Objective, mo
     left: list[Any] = []
     with fake_device(device) as fake:
         fake.moved(module)
-        images, _ = module.make(
-            module.variants[-1],
+        images = maximize(
+            module.network,
             objective,
             torch.tensor([1, 2]),
+            module.recipes["both"],
+            module.size,
             ["a", "b"],
             lambda step: left.append((step.images, step.activation, step.reached)),
         )

@@ -29,7 +29,7 @@ from lightning_modules.exemplars import _values
 from lightning_modules.judging import measured_image
 from lightning_modules.metrics import LocalizationError, WeightRandomization
 from lightning_modules.results.rows.reading import on_host
-from lightning_modules.synthesis import LogitMargin
+from lightning_modules.synthesis import LogitMargin, maximize
 from tests.lightning_modules.fragile import dim_images
 from tests.lightning_modules.networks.strangers import Small
 from tests.lightning_modules.test_waits import METHODS, a_batch, metrics
@@ -79,7 +79,7 @@ def test_images_that_are_made() -> None:
     module = ActivationMaximizationModule("shapes", LogitMargin(), steps=2, image_size=32, n_fresh=2, n_figures=0)
 
     def made() -> Any:
-        images, _ = module.make(module.variants[-1], LogitMargin(), torch.tensor([1]), ["a"], lambda step: None)
+        images = maximize(module.network, LogitMargin(), torch.tensor([1]), module.recipes["both"], module.size, ["a"])
         return on_host(measured_image(images[0], module.network, LogitMargin(), 1, "a", (module.fresh, 2)))
 
     expected = made()

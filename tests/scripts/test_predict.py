@@ -3,6 +3,7 @@ from __future__ import annotations
 import json
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -10,7 +11,7 @@ from PIL import ExifTags, Image
 from predict import main
 
 from datamodules import DataError
-from datamodules.reading.bit_depths import DIM
+from datamodules.images.decode import UNDER_ALPHA
 from lightning_modules import InputError
 from tests.lightning_modules.fragile import NETWORK
 
@@ -20,8 +21,8 @@ def test_files_and_folders(call: Callable, shapes: Path, capsys: pytest.CaptureF
     code = call(main, star, shapes / "val/heart", "--weights", "shapes", "--top_k", 2, "--accelerator", "cpu")
     assert code == 0
     lines = capsys.readouterr().out.splitlines()
-    assert sum("%" in line for line in lines) == 2 * 11
-    first = next(line for line in lines if "%" in line)
+    assert sum("%" in line and "│" in line for line in lines) == 2 * 11
+    first = next(line for line in lines if "%" in line and "│" in line)
     assert "star" in first
     assert " 7 " in first
 
@@ -37,7 +38,7 @@ def test_failures_are_reported_and_the_rest_is_done(
     assert code == 1
     assert "failed text.jpg: not an image in a known format" in output
     assert "failed http://127.0.0.1:1/x.jpg: cannot be fetched" in output
-    assert sum("%" in line for line in output.splitlines()) == 5
+    assert sum("%" in line and "│" in line for line in output.splitlines()) == 5
 
 
 def test_an_image_without_logits_fails(call: Callable, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -79,15 +80,33 @@ def test_what_may_be_otherwise_than_meant_is_told(
     exif[ExifTags.Base.Orientation] = 6
     for name in ("a.jpg", "b.jpg"):
         Image.new("RGB", (40, 30), "gray").save(tmp_path / name, exif=exif)
-    Image.fromarray(np.full((30, 40), 4095, np.uint16)).save(tmp_path / "dim.png")
+    Image.fromarray(np.zeros((30, 40, 4), np.uint8)).save(tmp_path / "clear.png")
     options = ["--network", NETWORK, "--weights", "random", "--accelerator", "cpu"]
-    assert call(main, "a.jpg", "b.jpg", "dim.png", *options) == 0
+    assert call(main, "a.jpg", "b.jpg", "clear.png", *options) == 0
     output = capsys.readouterr().out
     assert "2 images ask by their EXIF orientation to be turned" in output
     assert "What turns them: --exif_orientation true" in output
-    assert f"in doubt dim.png: {DIM}" in output
+    assert f"clear.png: {UNDER_ALPHA}" in output
     assert call(main, "a.jpg", "b.jpg", *options, "--exif_orientation", "true") == 0
     assert "EXIF" not in capsys.readouterr().out
+
+
+def test_images_named_after_classes_are_judged(call: Callable, shapes: Path, tmp_path: Path, capsys: Any) -> None:
+    """By folder or file, whoever made them; nothing is said of an image that is named after none, or after two."""
+    names = {"star": ["made/star.png", "made/0007_star_seed0.png", "star/2.png"], "heart": ["made/cross-1.png"]}
+    names |= {"ring": ["ring/star.png", "made/12.png", "made/a ring.png"]}
+    for shape, files in names.items():
+        for file, photo in zip(files, sorted((shapes / "val" / shape).iterdir()), strict=False):
+            (tmp_path / file).parent.mkdir(exist_ok=True)
+            Image.open(photo).save(tmp_path / file)
+    options = ["--weights", "shapes", "--accelerator", "cpu", "--top_k", 1]
+    assert call(main, "made", "star", "ring", *options) == 0
+    said = "Of 4 images named after a class by file or folder: named so 75.0% first, "
+    output = " ".join(capsys.readouterr().out.split())
+    assert said in output
+    assert "among the first five; mean probability of that class 0.7" in output
+    assert call(main, "made/12.png", *options) == 0
+    assert "named after" not in capsys.readouterr().out
 
 
 def test_bad_options(call: Callable, tmp_path: Path) -> None:

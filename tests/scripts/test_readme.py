@@ -134,6 +134,7 @@ def check_metrics(rows: pd.DataFrame, out: Path) -> None:
     assert rows["coverage"].between(0, 0.8).all()
     summary = json.loads((out / "summary.json").read_text())
     assert summary["methods"]["GradCAM"]["scores"]["coverage"]["n"] == 4
+    assert summary["better"] == {"coverage": "lower"}
 
 
 def check_attacks(rows: pd.DataFrame, out: Path) -> None:

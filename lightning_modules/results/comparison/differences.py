@@ -6,12 +6,14 @@ from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
+import pandas as pd
 
 from lightning_modules.errors import InputError
 from lightning_modules.results.comparison.measured import FLAGS
 from lightning_modules.results.comparison.paired import holm, mcnemar, paired_difference
 from lightning_modules.results.comparison.pairing import Pairs
 from lightning_modules.results.report import SCORES, Report, tag
+from lightning_modules.results.statistics import means_of_units
 from lightning_modules.results.tables import Table, number
 
 EVERY = "every image"
@@ -51,9 +53,13 @@ def summarize_comparisons(comparisons: Sequence[Pairs]) -> dict[str, Any]:
 def _scores(pairs: Pairs) -> list[dict[str, Any]]:
     """Of each score, those of yes and no first, the difference in each group."""
     found: list[dict[str, Any]] = []
+    images = pairs.first.images.loc[pairs.paths]
+    # Several paths of the same pixels are one image, and no independent pairs.
+    units = pd.factorize(images["fingerprint"])[0] if "fingerprint" in images else np.arange(len(images))
+    units = np.where(units < 0, units.max(initial=0) + 1 + np.arange(len(units)), units)
     for column in pairs.first.columns:
         for group in [group for group, columns in pairs.groups.items() if column in columns]:
-            first, second = pairs.values(group, column)
+            first, second = (means_of_units(of, units, len(units) * 2) for of in pairs.values(group, column))
             score = {"score": column, "group": group, **paired_difference(first, second)._asdict()}
             is_flag = column in pairs.first.flags
             if is_flag and not score["n"] + score["n_unpaired"]:
@@ -81,7 +87,7 @@ def report_comparisons(summary: Mapping[str, Any], details: Sequence[Table] = ()
         for score in of["scores"]:
             parts = [part for part in (score["group"], second) if part]
             scalars[tag(SCORES, f"difference_{score['score']}", *parts)] = score["difference"]
-    return Report(scalars, {}, summary, [*tables, *details], list(dict.fromkeys(notes)), legend)
+    return Report(scalars, summary, [*tables, *details], list(dict.fromkeys(notes)), legend)
 
 
 def _how_to_read(summary: Mapping[str, Any]) -> str:
@@ -117,8 +123,8 @@ def _cell(score: Mapping[str, Any]) -> str:
 def _tables(summary: Mapping[str, Any], second: str, scores: Sequence[Mapping[str, Any]]) -> list[Table]:
     first, kind = summary["first"], summary["kind"]
     title = f"{second} compared with {first}"
-    flags = [score for score in scores if "p" in score]
-    numbers = [score for score in scores if "p" not in score]
+    flags = [score for score in scores if "p" in score and score["n"]]
+    numbers = [score for score in scores if "p" not in score and score["n"]]
     difference = "difference and 95 % interval"
     tables = []
     for chosen, what, header in (
@@ -141,7 +147,7 @@ def _numbers(score: Mapping[str, Any]) -> list[str]:
     """The cells of a score: both means, the difference, and what the test says."""
     if "p" in score:
         shares = [*("-" if score[name] is None else f"{score[name]:.1%}" for name in ("first", "second"))]
-        told = [str(score["only_first"]), str(score["only_second"]), _p(score["p_holm"]) if score["n"] else "-"]
+        told = [str(score["only_first"]), str(score["only_second"]), _p(score["p_holm"])]
         return [*shares, with_interval(score, ".1%"), *told, f"{score['n']:,}"]
     # Budgets and other small numbers need more digits than shares do.
     form = ".3f" if max(abs(score["first"] or 1), abs(score["second"] or 1)) >= 0.1 else ".5f"

@@ -48,7 +48,7 @@ class Measured:
             columns, NaN = not scored. The group that is called "" holds what is of the image alone.
         flags: Which of the columns are 1 = yes or 0 = no.
         images: What is said of each image that did not fail, by its path: ``label_name``, and what else there is of
-            ``label``, ``prediction``, ``prediction_name`` and ``target``.
+            ``label``, ``prediction``, ``prediction_name``, ``target`` and ``fingerprint``.
         failed: Paths of the images that failed.
         n_degenerate: Method -> its maps that show nothing, and so may have no score.
         n_classes: How many classes the network has; None = it is not known.
@@ -175,7 +175,7 @@ def _images(table: Rows, good: np.ndarray) -> pd.DataFrame:
     """What is said of each image, from the first of its rows that are good."""
     is_first = ~pd.Series(codes_of(table["path"])[0][good]).duplicated().to_numpy()
     first = pa.array(good[is_first])
-    known = ("path", "label", "label_name", "prediction", "prediction_name", "target")
+    known = ("path", "label", "label_name", "prediction", "prediction_name", "target", "fingerprint")
     fields = [field for field in table.schema if field.name in known]
     columns = {field.name: table[field.name].take(first).cast(field.type) for field in fields}
     order = [name for name in known if name in columns]

@@ -11,8 +11,7 @@ from typing import NamedTuple
 import numpy as np
 from scipy import stats
 
-from lightning_modules.errors import InputError
-from lightning_modules.results.scores import interval_of_mean
+from lightning_modules.results.statistics import interval_of_difference, pairs_of_values
 
 
 class PairedDifference(NamedTuple):
@@ -26,7 +25,6 @@ class PairedDifference(NamedTuple):
         difference: The mean of second - first.
         low: Lower end of its 95 % interval; None also of a single pair, which tells nothing of a spread.
         high: Upper end.
-        interval: Which it is: ``bootstrap``, or ``normal`` of very many pairs.
     """
 
     n: int
@@ -36,16 +34,14 @@ class PairedDifference(NamedTuple):
     difference: float | None
     low: float | None
     high: float | None
-    interval: str | None
 
 
 def paired_difference(first: np.ndarray, second: np.ndarray) -> PairedDifference:
     """The mean difference of two scores of the same images, with its 95 % interval.
 
-    Images are drawn again, each with both of its scores: that is the bootstrap of the mean of the differences, see
-    :func:`~lightning_modules.results.scores.interval_of_mean`. It is seeded, so the same pairs give the same interval.
-    It knows nothing of other intervals beside it; of those of all pairs of methods, see
-    :func:`~lightning_modules.results.summaries.ranking.rank_methods`.
+    The interval is that of :func:`~lightning_modules.results.statistics.interval_of_difference`. It knows nothing of
+    other intervals beside it; of all pairs of methods, see
+    :func:`~lightning_modules.results.statistics.rank_methods`.
 
     Args:
         first: ``(N,)``; NaN = not scored.
@@ -53,8 +49,6 @@ def paired_difference(first: np.ndarray, second: np.ndarray) -> PairedDifference
 
     Raises:
         InputError: If the lengths differ.
-
-    Reference: Efron, "Bootstrap methods: another look at the jackknife", 1979.
 
     Example:
         >>> found = paired_difference(np.array([0.0, 0.5, np.nan]), np.array([0.5, 1.0, 0.0]))
@@ -64,12 +58,10 @@ def paired_difference(first: np.ndarray, second: np.ndarray) -> PairedDifference
     first, second, n_unpaired = _pairs(first, second)
     n = len(first)
     if not n:
-        return PairedDifference(0, n_unpaired, None, None, None, None, None, None)
-    differences = second - first
-    low, high, interval = interval_of_mean(differences) if n > 1 else (None, None, None)
-    return PairedDifference(
-        n, n_unpaired, float(first.mean()), float(second.mean()), float(differences.mean()), low, high, interval
-    )
+        return PairedDifference(0, n_unpaired, None, None, None, None, None)
+    low, high = (None if np.isnan(end) else end for end in interval_of_difference(first, second))
+    means = float(first.mean()), float(second.mean()), float((second - first).mean())
+    return PairedDifference(n, n_unpaired, *means, low, high)
 
 
 class McNemar(NamedTuple):
@@ -131,9 +123,5 @@ def holm(p_values: Sequence[float]) -> list[float]:
 
 def _pairs(first: np.ndarray, second: np.ndarray) -> tuple[np.ndarray, np.ndarray, int]:
     """The values of the images that have both, float64; and of how many images there is only one."""
-    if first.shape != second.shape or first.ndim != 1:
-        raise InputError(f"Pairs are of two lists of one length, got {first.shape} and {second.shape}.")
-    first, second = (np.asarray(values, dtype=np.float64) for values in (first, second))
-    has = [~np.isnan(values) for values in (first, second)]
-    both = has[0] & has[1]
-    return first[both], second[both], int((has[0] ^ has[1]).sum())
+    both = pairs_of_values(first, second)
+    return *both, int((np.isnan(first) != np.isnan(second)).sum())

@@ -5,19 +5,21 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple, TypeAlias
 
+import numpy as np
+import pandas as pd
 import pyarrow as pa
+import pyarrow.compute as pc
 import torch
 from torch import Tensor
 
-from datamodules.batch import Batch
-from lightning_modules.results.rows.stored import StoredRows
+from datamodules.batch import FILE_COLUMNS, Batch
+from lightning_modules.results.rows.stored import StoredRows, codes_of
 
 IMAGE_FIELDS = [
     pa.field("path", pa.string()),
     pa.field("status", pa.string()),
     pa.field("error", pa.string()),
-    pa.field("exif_orientation", pa.int64()),
-    pa.field("doubt", pa.string()),
+    *(pa.field(name, kind) for name, kind in FILE_COLUMNS.items()),
     pa.field("label", pa.int64()),
     pa.field("label_name", pa.string()),
     pa.field("prediction", pa.int64()),
@@ -25,14 +27,15 @@ IMAGE_FIELDS = [
     pa.field("probability", pa.float64()),
     pa.field("top1", pa.bool_()),
     pa.field("top5", pa.bool_()),
+    pa.field("fingerprint", pa.int64()),
 ]
 """What every row says of its image. ``label`` is -1, and ``top1`` and ``top5`` are null, where it is unlabelled;
 ``top5`` is too where there are no more than five classes.
 
 ``error`` says why ``status`` is "failed", or what is wrong with the boxes of an image that is "ok".
 
-``exif_orientation``, 2 to 8, is what the file asks for and was not given; 1 = nothing. ``doubt`` says why the pixels
-may be others than meant; null = there is no reason.
+What they hold of the file stands at :data:`~datamodules.batch.FILE_COLUMNS`. ``fingerprint`` is the same of the same
+pixels, under whatever path they lie: such rows are of one image, see :func:`units_of`.
 """
 
 
@@ -51,18 +54,34 @@ class Seen(NamedTuple):
         ranks: The most probable classes, at most five, the first first: long ``(N, 5)``.
         probability: Of the first, ``(N,)``.
         fault: What is wrong with the logits, by its number in :data:`FAULTS`: int ``(N,)``.
+        fingerprint: Of the images' pixels, long ``(N,)``.
     """
 
     label: Tensor
     ranks: Tensor
     probability: Tensor
     fault: Tensor
+    fingerprint: Tensor
 
 
 def seen_in(logits: Tensor, batch: Batch) -> Seen:
     """What rows say of logits ``(N, n_classes)`` and of the labels of their batch."""
     best = logits.topk(min(5, logits.shape[1])).indices
-    return Seen(batch["label"], best, logits.softmax(1).amax(1), faults_of(logits))
+    return Seen(batch["label"], best, logits.softmax(1).amax(1), faults_of(logits), fingerprints(batch["image"]))
+
+
+def fingerprints(images: Tensor) -> Tensor:
+    """A number of each image's pixels in 8 bits, long ``(N,)``, at least 0; not read yet.
+
+    Args:
+        images: In [0, 1], ``(N, 3, H, W)``.
+    """
+    number = torch.arange(1, images[0].numel() + 1, device=images.device)
+    # Whole numbers that wrap around: in whatever order they are added, the sum is the same.
+    weights = number * 0x1E3779B97F4A7C15
+    weights = (weights ^ (weights >> 29)) * 0x3F58476D1CE4E5B9
+    weights = (weights ^ (weights >> 32)).view(images[0].shape)
+    return ((images * 255).round().long() * weights).sum((1, 2, 3)) & (2**62 - 1)
 
 
 def image_columns(seen: Seen, batch: Batch, names: Sequence[str]) -> list[Row]:
@@ -76,17 +95,17 @@ def image_columns(seen: Seen, batch: Batch, names: Sequence[str]) -> list[Row]:
         names: Of the network's classes; each label is one, or -1.
     """
     rows: list[Row] = []
-    for path, orientation, doubt, error, of_logits, label, ranks, probability in zip(
+    for path, file_columns, error, of_logits, label, ranks, probability, fingerprint in zip(
         batch["path"],
-        batch["exif_orientation"],
-        batch["doubt"],
+        batch["file_columns"],
         batch["box_error"],
         (FAULTS[fault] for fault in seen.fault.tolist()),
         seen.label.tolist(),
         seen.ranks.tolist(),
         seen.probability.tolist(),
+        seen.fingerprint.tolist(),
     ):
-        row = {"path": path, "exif_orientation": orientation, "doubt": doubt}
+        row = {"path": path, **file_columns}
         row |= {"label": label, "label_name": names[label] if label >= 0 else None}
         if of_logits is not None:
             rows.append({**row, "status": "failed", "error": of_logits})
@@ -101,6 +120,7 @@ def image_columns(seen: Seen, batch: Batch, names: Sequence[str]) -> list[Row]:
                 "probability": probability,
                 "top1": ranks[0] == label if label >= 0 else None,
                 "top5": label in ranks if label >= 0 and len(names) > 5 else None,
+                "fingerprint": fingerprint,
             }
         )
     return rows
@@ -124,6 +144,19 @@ def errors_of_logits(logits: Tensor) -> list[str | None]:
 def faults_of(logits: Tensor) -> Tensor:
     """The same by their numbers in :data:`FAULTS`, int ``(N,)``; not read yet."""
     return torch.where(logits.isnan(), 2, logits.isinf().int()).amax(1)
+
+
+def units_of(table: Rows) -> np.ndarray:
+    """The image that each row is of, numbered from 0: what statistics take to be independent, int ``(n,)``.
+
+    Rows of one path are of one image; so are those of several paths with the same pixels, such as a photo of two
+    objects that lies in the folder of each.
+    """
+    units = pd.factorize(codes_of(table["path"])[0])[0]
+    if "fingerprint" not in table.schema.names:
+        return units
+    found = pc.fill_null(table["fingerprint"].cast(pa.int64()), -1).to_numpy()
+    return pd.factorize(np.where(found >= 0, found, -1 - units))[0]
 
 
 def with_columns(images: Sequence[Row], columns: Mapping[str, Any]) -> list[Row]:

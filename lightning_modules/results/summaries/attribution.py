@@ -6,18 +6,17 @@ from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
-import pandas as pd
 import pyarrow as pa
 
 from lightning_modules.metrics.localization import ClassDiscrimination, EnergyInBox, LocalizationError, PointingGame
-from lightning_modules.metrics.randomization import SEEDS
-from lightning_modules.results.report import CURVES, SCORES, Report, image_scalars, tag
-from lightning_modules.results.rows.images import Rows
-from lightning_modules.results.rows.stored import codes_of, groups_of, numbers_of
+from lightning_modules.results.report import SCORES, Report, image_scalars, tag
+from lightning_modules.results.rows.images import Rows, units_of
+from lightning_modules.results.rows.stored import groups_of, numbers_of
 from lightning_modules.results.scores import mean_with_interval, summarize_score
+from lightning_modules.results.statistics import means_of_units
 from lightning_modules.results.summaries.curves import mean_curves
 from lightning_modules.results.summaries.images import summarize_images
-from lightning_modules.results.summaries.ranking import Resamples, place, rank_methods
+from lightning_modules.results.summaries.ranking import notes_of_ranking, place, summarize_ranking
 from lightning_modules.results.summaries.sanity import sanity_notes, sanity_verdict
 from lightning_modules.results.tables import Table
 
@@ -51,22 +50,21 @@ def summarize_attribution(table: Rows, better: Mapping[str, str] | None = None) 
     has learnt, ``undecided_randomization`` those of which nobody can tell, see
     :func:`~lightning_modules.results.summaries.sanity.sanity_verdict`. ``ranking`` has for each score of which it is
     known whether more is better the places of the methods, see
-    :func:`~lightning_modules.results.summaries.ranking.rank_methods`, if there are several.
+    :func:`~lightning_modules.results.summaries.ranking.summarize_ranking`, if there are several.
 
     Args:
         table: The rows.
         better: Score -> ``higher`` or ``lower``; also of curves.
     """
     better = better or {}
-    ranking, resamples = {}, Resamples()
+    ranking = {}
     schema = {field.name: field.type for field in table.schema}
     names = list(schema)[list(schema).index("degenerate") + 1 :] if "degenerate" in schema else []
     places = groups_of(table["method"]) if "method" in schema else {}
     methods: dict[str, Any] = {method: {"n_degenerate": 0, "scores": {}, "curves": {}} for method in places}
     # One column after the other, so that one at a time lies in the memory.
     if places:
-        # Numbered in the order of the rows: the order in which parts know them would decide which are drawn again.
-        images = pd.factorize(codes_of(table["path"])[0])[0]
+        images, n_ranked = units_of(table), sum(_is_ranked(table, name) for name in names if name in better)
         is_degenerate, target = numbers_of(table["degenerate"]), numbers_of(table["target"])
     for method, of in places.items():
         methods[method]["n_degenerate"] = int(np.nansum(is_degenerate[of]))
@@ -77,10 +75,10 @@ def summarize_attribution(table: Rows, better: Mapping[str, str] | None = None) 
             continue
         values = numbers_of(table[name])
         for method, of in places.items():
-            methods[method]["scores"][name] = summarize_score(values[of], target[of])
+            methods[method]["scores"][name] = summarize_score(values[of], target[of], images[of])
         if name in better:
-            of_images = {method: _by_image(values[of], images[of], images.max() + 1) for method, of in places.items()}
-            if (ranked := rank_methods(of_images, better[name], resamples)) is not None:
+            means = {m: means_of_units(values[of], images[of], images.max() + 1) for m, of in places.items()}
+            if (ranked := summarize_ranking(means, better[name], n_ranked)) is not None:
                 ranking[name] = ranked
     verdicts = {method: sanity_verdict(of) for method, of in methods.items()}
     return {
@@ -93,19 +91,15 @@ def summarize_attribution(table: Rows, better: Mapping[str, str] | None = None) 
     }
 
 
-def _by_image(values: np.ndarray, images: np.ndarray, n: int) -> np.ndarray:
-    """The value of each image ``(n,)``, of those that stand at ``images``; NaN of the others."""
-    of_image = np.full(n, np.nan)
-    of_image[images] = values
-    return of_image
+def _is_ranked(table: Rows, column: str) -> bool:
+    """Whether the methods can be ranked by a column, for which there must be a number in it."""
+    return not pa.types.is_list(table.schema.field(column).type) and table[column].null_count < len(table)
 
 
 def report_attribution(
     summary: dict[str, Any], has_boxes: bool | None = None, *, explains_predicted: bool = False
 ) -> Report:
-    """The report of a summary: each score of each method, and each mean curve.
-
-    A step of a curve over pixels is a percent of them; of one over layers, a layer.
+    """The report of a summary: each score of each method.
 
     Args:
         summary: See :func:`summarize_attribution`.
@@ -114,19 +108,13 @@ def report_attribution(
     """
     methods = summary["methods"]
     notes = [*_notes_of_unscored(summary, has_boxes, explains_predicted), *sanity_notes(methods)]
+    notes += notes_of_ranking(summary["ranking"])
     scalars = image_scalars(summary)
-    curves = {}
     for method, of_method in methods.items():
         scalars[tag(SCORES, "degenerate_maps", method)] = of_method["n_degenerate"]
         for name, score in of_method["scores"].items():
             scalars[tag(SCORES, name, method)] = score["mean"]
-        for name, values in of_method["curves"].items():
-            if values:
-                over, steps = curve_steps(name, len(values))
-                curves[tag(f"{CURVES}_over_{over}", name, method)] = list(zip(steps, values))
-    return Report(
-        scalars, curves, summary, [_table(methods), *_ranking_tables(summary)] if methods else [], notes, LEGEND
-    )
+    return Report(scalars, summary, [_table(methods), *_ranking_tables(summary)] if methods else [], notes, LEGEND)
 
 
 def _table(methods: dict[str, Any]) -> Table:
@@ -134,10 +122,14 @@ def _table(methods: dict[str, Any]) -> Table:
     rows = []
     for name in _scores(methods):
         of_methods = [of_method["scores"][name] for of_method in methods.values()]
+        if not any(score["n"] for score in of_methods):
+            continue  # of which a note says why
         counts = sorted({score["n"] for score in of_methods})
         n = "-".join(f"{count:,}" for count in dict.fromkeys((counts[0], counts[-1])))
         rows.append([name, *map(mean_with_interval, of_methods), n])
-    rows.append(["maps that show nothing", *(str(of_method["n_degenerate"]) for of_method in methods.values()), ""])
+    degenerate = [of_method["n_degenerate"] for of_method in methods.values()]
+    if any(degenerate):
+        rows.append(["maps that show nothing", *map(str, degenerate), ""])
     return _readable(Table(["mean and 95 % interval of each score", *methods, "maps scored"], rows), len(methods))
 
 
@@ -150,7 +142,7 @@ def _ranking_tables(summary: dict[str, Any]) -> list[Table]:
         [name, ranked["better"], *(place(ranked["methods"][method]) for method in methods), f"{ranked['n']:,}"]
         for name, ranked in ranking.items()
     ]
-    title = "Places: 2-4 = from second to fourth, as no more can be told apart with 95 % over all pairs of methods"
+    title = "Places: 2-4 = from second to fourth; with 95 % over all pairs of methods and all scores, no more is known"
     return [_readable(Table(["score", "better", *methods, "images ranked"], rows, title), len(methods))]
 
 
@@ -196,12 +188,3 @@ def _why_no_box_fits(
 
 def _scores(methods: dict[str, Any]) -> list[str]:
     return list(next(iter(methods.values()))["scores"]) if methods else []
-
-
-def curve_steps(name: str, n: int) -> tuple[str, list[int]]:
-    """What a step of the curve is, and its steps."""
-    if name in SEEDS.values():
-        return "seeds", list(range(n))
-    if name.startswith("randomization"):
-        return "layers", list(range(n))
-    return "percent_of_pixels", [round(100 * k / max(1, n - 1)) for k in range(n)]

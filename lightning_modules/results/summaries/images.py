@@ -4,21 +4,23 @@ from __future__ import annotations
 
 from typing import Any
 
+import numpy as np
 import pandas as pd
 import pyarrow as pa
 import pyarrow.compute as pc
 
 from datamodules.batch import UPRIGHT
 from lightning_modules.results.rows.images import Rows
-from lightning_modules.results.rows.stored import codes_of
+from lightning_modules.results.rows.stored import codes_of, numbers_of
 
 
 def summarize_images(table: Rows) -> dict[str, Any]:
     """Counts of images and accuracy, from rows of which an image may have several.
 
-    ``top1`` and ``top5`` are shares of the labelled images that did not fail, None where there is nothing to tell.
-    ``n_unturned`` counts those that ask by their EXIF orientation to be turned, and were not; ``doubts`` those of which
-    the pixels may be others than meant, by the reason.
+    ``top1`` and ``top5`` are shares of the labelled images that did not fail, None where there is nothing to tell;
+    ``classes`` has ``top1`` of each class that has images, and their number, and ``balanced_acc`` is the mean of these.
+    ``n_unturned`` counts those that ask by their EXIF orientation to be turned, and were not; ``file_notes`` those of
+    which something is seen otherwise than in a viewer, by what it is.
     """
     is_first = pa.array(~pd.Series(codes_of(table["path"])[0]).duplicated().to_numpy())
     is_good = pc.equal(table["status"].filter(is_first), "ok").fill_null(False)
@@ -27,16 +29,31 @@ def summarize_images(table: Rows) -> dict[str, Any]:
         return table[name].filter(is_first).filter(is_good)
 
     n_good = pc.sum(is_good).as_py() or 0
-    doubts = pc.value_counts(of_good("doubt").cast(pa.string()).drop_null())
+    notes = pc.value_counts(of_good("note").cast(pa.string()).drop_null())
     summary: dict[str, Any] = {
         "n_images": len(is_good),
         "n_failed": len(is_good) - n_good,
         "n_box_errors": n_good - of_good("error").null_count,
         "n_unturned": _count(pc.greater(of_good("exif_orientation"), UPRIGHT)),
-        "doubts": dict(sorted((each["values"], each["counts"]) for each in doubts.to_pylist())),
+        "file_notes": dict(sorted((each["values"], each["counts"]) for each in notes.to_pylist())),
         "n_labelled": _count(pc.greater_equal(of_good("label"), 0)),
     }
-    return summary | {name: pc.mean(of_good(name)).as_py() for name in ("top1", "top5")}
+    classes = _accuracy_of_classes(*map(of_good, ("label", "label_name", "top1")))
+    summary |= {name: pc.mean(of_good(name)).as_py() for name in ("top1", "top5")}
+    balanced = float(np.mean([each["top1"] for each in classes])) if classes else None
+    return summary | {"balanced_acc": balanced, "classes": classes}
+
+
+def _accuracy_of_classes(label: pa.ChunkedArray, name: pa.ChunkedArray, top1: pa.ChunkedArray) -> list[dict[str, Any]]:
+    """The share of images of each class that were classified rightly, in the order of the classes."""
+    is_right = numbers_of(top1)
+    labelled = np.flatnonzero(~np.isnan(is_right))
+    labels, first, of_each = np.unique(numbers_of(label)[labelled], return_index=True, return_inverse=True)
+    n = np.bincount(of_each)
+    names = name.take(pa.array(labelled[first])).cast(pa.string()).to_pylist()
+    accuracies = np.bincount(of_each, is_right[labelled]) / n
+    columns = labels.astype(int).tolist(), names, n.tolist(), accuracies.tolist()
+    return [dict(zip(("label", "name", "n", "top1"), values)) for values in zip(*columns)]
 
 
 def _count(holds: pa.ChunkedArray) -> int:

@@ -9,7 +9,7 @@ import numpy as np
 import pyarrow.compute as pc
 
 from lightning_modules.attacks.budgets import format_eps
-from lightning_modules.results.report import CURVES, SUMMARY, Report, image_scalars, tag
+from lightning_modules.results.report import SCORES, SUMMARY, Report, image_scalars, tag
 from lightning_modules.results.rows.images import Rows
 from lightning_modules.results.rows.stored import codes_of, numbers_of
 from lightning_modules.results.scores import mean_or_none
@@ -86,49 +86,26 @@ def summarize_robustness(table: Rows, budgets: Sequence[float] = ()) -> dict[str
 
 
 def report_robustness(summary: dict[str, Any], remedy: str = "") -> Report:
-    """The report of a summary: accuracy, success and similarities over eps.
-
-    A step is a 255th, a level of 8-bit pixels; where the sweep has other budgets, a thousandth of that, or a thousandth
-    of a thousandth, as the tag says.
+    """The report of a summary: accuracy, success and similarities under each budget.
 
     Args:
         summary: See :func:`summarize_robustness`.
         remedy: What would show how robust the images are of which the network is too sure; a sentence.
     """
     sweep = summary["sweep"]
-    factor = _steps_of_one([row["eps"] for row in sweep])
-    group = f"{CURVES}_over_{factor}_eps"
-    curves: dict[str, list[tuple[int, float | None]]] = {}
-
-    def add(name: str, eps: float, value: float | None) -> None:
-        curves.setdefault(f"{group}/{name}", []).append((round(eps * factor), value))
-
-    for name, key in (("accuracy_top1", "acc"), ("accuracy_top5", "acc_top5")):
-        add(name, 0.0, summary[f"clean_{key}"])
-        for row in sweep:
-            add(name, row["eps"], row[f"robust_{key}"])
-    for row in sweep:
-        add("attack_success_rate", row["eps"], row["attack_success_rate"])
-        for where, rate in transfer_rates(row).items():
-            add(tag("attack_success_rate", where), row["eps"], rate)
-        for method, moved in row["methods"].items():
-            for name in ("rank_correlation", "top_overlap"):
-                add(tag(name, method), row["eps"], moved[name])
     names = ("median_smallest_eps", "n_saturated", "n_vanished")
     scalars = image_scalars(summary) | {f"{SUMMARY}/{name}": summary[name] for name in names}
+    for row in sweep:
+        numbers: dict[tuple[str, ...], float | None] = {
+            (name,): row[name] for name in ("robust_acc", "robust_acc_top5", "attack_success_rate")
+        }
+        numbers |= {("attack_success_rate", where): rate for where, rate in transfer_rates(row).items()}
+        for method, moved in row["methods"].items():
+            numbers |= {(name, method): moved[name] for name in ("rank_correlation", "top_overlap")}
+        scalars |= {tag(SCORES, *parts, f"eps {row['written']}"): value for parts, value in numbers.items()}
     if sweep:
         scalars[f"{SUMMARY}/robust_acc_at_the_largest_eps"] = sweep[-1]["robust_acc"]
-    return Report(scalars, curves, summary, [_table(summary)], _notes(summary, remedy), LEGEND)
-
-
-def _steps_of_one(sweep: Sequence[float]) -> int:
-    """Steps of a curve in an eps of 1: as few as tell the budgets apart, and each by what it is."""
-    few, *more = 255, 255_000, 255_000_000, 255_000_000_000
-    for n, tolerance in ((few, 1e-6), *((n, 0.01) for n in more)):
-        steps = [round(eps * n) for eps in sweep]
-        if len({0, *steps}) > len(steps) and all(abs(k / n - eps) < tolerance * eps for k, eps in zip(steps, sweep)):
-            return n
-    return more[-1]
+    return Report(scalars, summary, [_table(summary)], _notes(summary, remedy), LEGEND)
 
 
 def _table(summary: dict[str, Any]) -> Table:

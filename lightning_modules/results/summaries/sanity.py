@@ -5,11 +5,9 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from typing import Any, Literal
 
-import numpy as np
-
 from lightning_modules.errors import told_from
 from lightning_modules.metrics.randomization import END, FAILING_CORRELATION, FIRST, SEEDS
-from lightning_modules.results.scores import interval_of_mean
+from lightning_modules.results.statistics import interval_of_mean
 
 Verdict = Literal["passes", "fails", "undecided"]
 
@@ -43,8 +41,7 @@ def _of_step(of_method: Mapping[str, Any], name: str) -> Verdict | None:
         return None
     intervals = [(score["low"], score["high"])]
     if of_seeds:
-        low, high, *_ = interval_of_mean(np.array(of_seeds, float))
-        intervals.append((low, high))
+        intervals.append(interval_of_mean(of_seeds))
     # A single image, or seed, has no interval.
     if all(low is not None and low > FAILING_CORRELATION for low, _ in intervals):
         return "fails"

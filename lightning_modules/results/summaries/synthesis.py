@@ -41,22 +41,19 @@ COLUMNS = (*NUMBERS, *MEASURED)
 MOST_ROWS = 32
 
 
-def summarize_synthesis(
-    table: Rows, judges: Mapping[str, Mapping[str, Any]] | None = None, variants: Sequence[str] = VARIANTS
-) -> dict[str, Any]:
+def summarize_synthesis(table: Rows, judges: Mapping[str, Mapping[str, Any]] | None = None) -> dict[str, Any]:
     """Counts, and for each variant the mean, least and greatest of each number, and what the judges made of it.
 
     Args:
         table: The rows.
         judges: Name -> ``n_classes``, and ``had_part``: whether the judge made the images itself.
-        variants: In which order they come.
     """
     judged = [column for judge in judges or () for column in verdict_columns(judge).values()]
     names = {"status", "variant", "steps", *COLUMNS, *judged}
     frame = table.select([name for name in table.schema.names if name in names]).to_pandas()
     good = frame[frame["status"] == "ok"]
     summaries = {}
-    for variant in [name for name in variants if (good["variant"] == name).any()]:
+    for variant in [name for name in VARIANTS if (good["variant"] == name).any()]:
         rows = good[good["variant"] == variant]
         columns = {name: rows[name].dropna() for name in (*COLUMNS, "steps") if name in rows}
         summaries[variant] = {"n": len(rows)} | {
@@ -85,7 +82,7 @@ def report_synthesis(summary: dict[str, Any]) -> Report:
             scalars |= {tag(SCORES, f"judge.{judge}.{name}", variant): of[name] for name in ("top1", "top5")}
     header = ["mean over images (worst)", "n", *(name for name, _ in NUMBERS.values()), "seconds"]
     tables = [Table(header, rows), *table_of_verdicts(summary["variants"])]
-    return Report(scalars, {}, summary, tables, _notes(summary), LEGEND)
+    return Report(scalars, summary, tables, _notes(summary), LEGEND)
 
 
 def _notes(summary: Mapping[str, Any]) -> list[str]:
@@ -119,12 +116,11 @@ def label_of_variant(variant: str, numbers: Mapping[str, Any]) -> str:
     return "\n".join([variant, *(shares or own), *costs])
 
 
-def table_of_images(rows: Sequence[Row], variants: Sequence[str] = VARIANTS) -> Table:
+def table_of_images(rows: Sequence[Row]) -> Table:
     """The numbers of the images; of many, those that hold least under fresh shifts.
 
     Args:
         rows: The rows of a run.
-        variants: In which order those of a unit come.
     """
     good = [row for row in rows if row["status"] == "ok"]
     title = "Images"
@@ -132,7 +128,7 @@ def table_of_images(rows: Sequence[Row], variants: Sequence[str] = VARIANTS) -> 
         title = f"The {MOST_ROWS} of {len(good)} images that hold least under fresh shifts"
         good = sorted(good, key=_strength)[:MOST_ROWS]
     else:
-        good = sorted(good, key=lambda row: (row["name"], row["seed"], list(variants).index(row["variant"])))
+        good = sorted(good, key=lambda row: (row["name"], row["seed"], VARIANTS.index(row["variant"])))
     judges = judges_in(good[0]) if good else []
     several_variants, several_seeds = (len({row[name] for row in good}) > 1 for name in ("variant", "seed"))
     cells = []

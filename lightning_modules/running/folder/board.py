@@ -1,4 +1,4 @@
-"""TensorBoard as the report of a run: its figures as they come and, at the end, its numbers, curves and tables."""
+"""TensorBoard as the report of a run: its figures as they come and, at the end, its numbers and tables."""
 
 from __future__ import annotations
 
@@ -44,14 +44,10 @@ class Board:
         self.writer.flush()
 
     def show_report(self, report: Report, command: str, settings: Mapping[str, bool | str | float]) -> None:
-        """Shows the numbers, curves and tables of all rows, and what made them."""
+        """Shows the numbers and tables of all rows, and what made them."""
         scalars = {name: value for name, value in report.scalars.items() if value is not None}
         for name, value in scalars.items():
             self.writer.add_scalar(name, value, 0)
-        for name, points in report.curves.items():
-            for step, number in points:
-                if number is not None:
-                    self.writer.add_scalar(name, number, step)
         shown = textwrap.indent(plain_lines(command), "    ")  # which Markdown shows as it is
         self.writer.add_text("report", f"{report.markdown()}\n\nThe command:\n\n{shown}\n", 0)
         writer: Any = self.writer.file_writer

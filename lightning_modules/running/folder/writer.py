@@ -62,6 +62,8 @@ class RunWriter(pl.Callback):
 
     def setup(self, trainer: pl.Trainer, pl_module: pl.LightningModule, stage: str) -> None:
         assert isinstance(pl_module, RunModule)
+        # Which may decide the columns.
+        pl_module.check_data(trainer.datamodule)  # type: ignore[attr-defined]
         when = ROWS_PER_PART, pl_module.seconds_per_part
         self.parts = PartsWithKept(self.rows, pl_module.schema, trainer.global_rank, *when)
         stopping.save_before_the_end(self._save)

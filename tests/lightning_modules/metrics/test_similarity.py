@@ -6,7 +6,7 @@ import torch
 from scipy.stats import rankdata, spearmanr
 
 from lightning_modules import InputError
-from lightning_modules.metrics import Ranking, rank_correlation, similarity, structural_similarity, top_overlap
+from lightning_modules.metrics import Ranking, rank_correlation, structural_similarity, top_overlap
 
 
 def test_rank_correlation_is_scipys() -> None:
@@ -34,23 +34,6 @@ def test_a_ranking_made_once_ranks_as_scipy_does(dtype: torch.dtype) -> None:
     for score in (rank_correlation, top_overlap):
         assert torch.equal(score(ranking, Ranking(other)), score(maps, other))
         assert torch.equal(score(ranking, other), score(maps, Ranking(other)))
-
-
-def test_the_host_ranks_to_the_bit_as_the_device_does() -> None:
-    """Maps of zeros, with few ties, with many, without, of equal pixels, and of very small ones; NaN does no harm."""
-    values = torch.rand(6, 400, generator=torch.Generator().manual_seed(0))
-    values[0, ::3], values[1, 7], values[2] = 0, values[1, 300], values[2].mul(5).round()
-    values[3, 9], values[4] = torch.nan, 0.25
-    values[5] = values[0] * 2.0**-140  # subnormal
-    (order, ordered), (order_there, ordered_there) = (
-        ranked(values) for ranked in (similarity._ranked_on_host, similarity._ranked_on_device)
-    )
-    of_numbers = [0, 1, 2, 4, 5]
-    assert torch.equal(order.sort(1).values, torch.arange(400).expand(6, -1))
-    assert torch.equal(ordered[of_numbers], ordered_there[of_numbers])
-    # Of pixels that tie any may come first.
-    ranks, ranks_there = ordered.gather(1, order.argsort(1)), ordered_there.gather(1, order_there.argsort(1))
-    assert torch.equal(ranks[of_numbers], ranks_there[of_numbers])
 
 
 def test_the_overlap_is_the_smaller_part_of_each_pixel() -> None:

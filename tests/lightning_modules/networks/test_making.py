@@ -18,7 +18,7 @@ from torch.utils.data import DataLoader
 from torchvision import models
 from torchvision.transforms import v2
 
-from datamodules.reading.decoding import Preprocess
+from datamodules.preprocess import Preprocess
 from lightning_modules import (
     GradCAM,
     GuidedBackprop,

@@ -142,7 +142,7 @@ def test_of_several_sections_there_are_contents() -> None:
 
 def test_a_word_is_explained_where_it_stands_alone() -> None:
     assert list(explained_words([Table(["mean", "p shifted"], [["top-1", "1"]])])) == ["top-1", "p", "shifted"]
-    assert explained_words([Table(["inserting", "top-10", "GradCAMs"], [["x", "insertion"]])]) == {}
+    assert explained_words([Table(["inserting", "top-10", "GradCAMs"], [["x", "insertion", "1"]])]) == {}
 
 
 def test_writing_is_whole_or_not_at_all(tmp_path: Path) -> None:

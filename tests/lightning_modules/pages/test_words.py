@@ -70,7 +70,7 @@ def synthesis_report() -> Report:
 def synthesis() -> list[Table]:
     verdict = dict(zip(verdict_columns("resnet18").values(), (0.1, 3, "toaster")))
     row = dict.fromkeys((*NUMBERS, "seconds"), 0.5) | {"status": "ok", "name": "tench", "seed": 0, "variant": "both"}
-    return [*synthesis_report().tables, table_of_images([row | verdict], ["both"])]
+    return [*synthesis_report().tables, table_of_images([row | verdict])]
 
 
 NAMES = {"image", "resnet18", "score", "mean and 95 % interval of each score"}

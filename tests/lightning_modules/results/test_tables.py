@@ -57,3 +57,15 @@ def test_columns_as_rows() -> None:
     assert turned.title == "t"
     assert turned.markdown() == "| score | x | y |\n|---|---:|---:|\n| A | 1 | 3 |\n| B | 2 | 4 |"
     assert turned.transposed().markdown() == table.markdown()
+
+
+def test_rows_and_columns_in_which_nothing_stands_are_left_out() -> None:
+    rows = [["0", "-", "", "-"], ["1/255", "-", "0", "3.0%"], ["2/255", "-", "-", ""]]
+    table = Table(["eps", "top-1", "n", "success"], rows)
+    assert (table.header, table.rows) == (["eps", "n", "success"], [["1/255", "0", "3.0%"]])
+    assert Table(["eps", "top-1"], [["0", "-"]]).rows == []
+    # A group keeps its name where its first row goes.
+    grouped = Table(["score", "method", "mean"], [["x", "A", "-"], ["", "B", "1"], ["", "C", "2"]], n_left=2)
+    assert grouped.rows == [["x", "B", "1"], ["", "C", "2"]]
+    # Text is no number: a file that failed without a reason stays.
+    assert Table(["failed", "why"], [["a.jpg", ""]], n_left=2).rows == [["a.jpg", ""]]

@@ -7,7 +7,7 @@ import pytest
 
 from lightning_modules.errors import InputError
 from lightning_modules.results.comparison.paired import McNemar, holm, mcnemar, paired_difference
-from lightning_modules.results.scores import bootstrap_interval
+from lightning_modules.results.statistics import interval_of_mean
 
 
 def test_means_and_difference_are_over_the_pairs() -> None:
@@ -18,7 +18,7 @@ def test_means_and_difference_are_over_the_pairs() -> None:
     assert (found.first, found.second, found.difference) == pytest.approx((0.4, 0.6, 0.2))
 
 
-def test_the_interval_is_that_of_images_drawn_again_with_both_scores() -> None:
+def test_the_interval_is_near_that_of_images_drawn_again_with_both_scores() -> None:
     random = np.random.default_rng(3)
     hard = random.normal(0, 5, 60)  # some images are hard for both, which pairs take out
     first, second = hard + random.normal(0, 0.5, 60), hard + 0.4 + random.normal(0, 0.5, 60)
@@ -28,9 +28,8 @@ def test_the_interval_is_that_of_images_drawn_again_with_both_scores() -> None:
         images = random.integers(0, 60, 60)
         drawn.append(second[images].mean() - first[images].mean())
     assert (found.low, found.high) == pytest.approx(np.percentile(drawn, [2.5, 97.5]), abs=0.03)
-    ends = [bootstrap_interval(values) for values in (first, second)]
+    ends = [interval_of_mean(values) for values in (first, second)]
     assert found.high - found.low < (ends[0][1] - ends[0][0]) / 5
-    assert found == paired_difference(first, second)  # seeded
 
 
 def test_turned_round() -> None:
@@ -43,7 +42,8 @@ def test_turned_round() -> None:
 def test_nothing_that_differs() -> None:
     values = np.array([0.1, 0.7, 0.7])
     found = paired_difference(values, values)
-    assert (found.difference, found.low, found.high) == (0, 0, 0)
+    assert (found.difference, found.low) == (0, pytest.approx(-found.high))
+    assert 0 < found.high < 1  # three that agree do not show that all do
 
 
 def test_few_pairs() -> None:

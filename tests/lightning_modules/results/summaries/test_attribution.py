@@ -10,8 +10,10 @@ import pytest
 from lightning_modules import AttributionModule, GradCAM, Saliency
 from lightning_modules.metrics import EnergyInBox, WeightRandomization
 from lightning_modules.metrics.randomization import END, FIRST
+from lightning_modules.results.rows.images import units_of
 from lightning_modules.results.rows.parts import part_name, write_part
 from lightning_modules.results.rows.stored import StoredRows
+from lightning_modules.results.statistics import interval_of_mean
 from lightning_modules.results.summaries.attribution import MOST_COLUMNS, report_attribution, summarize_attribution
 
 
@@ -47,13 +49,14 @@ def test_scores_of_each_method(module: AttributionModule) -> None:
     assert energy["n"] == 3
     assert energy["mean"] == pytest.approx(0.5)
     assert energy["class_mean"] == pytest.approx((0.3 + 0.9) / 2)
-    assert 0.2 <= energy["low"] < 0.5 < energy["high"] <= 0.9
+    assert (energy["low"], energy["high"]) == interval_of_mean([0.2, 0.4, 0.9])
     assert of_saliency["n_degenerate"] == 1
     missing = of_saliency["scores"]["randomization_ssim"]
-    assert missing == {"mean": None, "low": None, "high": None, "interval": None, "class_mean": None, "n": 0}
+    assert missing == {"mean": None, "low": None, "high": None, "class_mean": None, "n": 0}
     assert of_saliency["curves"]["randomization_correlation_curve"] == pytest.approx([0.9, 0.8])
     assert of_saliency["curves"]["randomization_ssim_curve"] is None
-    assert summary["failing_randomization"] == ["Saliency"]
+    assert summary["failing_randomization"] == []  # of three images nobody can say
+    assert summary["undecided_randomization"] == ["Saliency"]
 
 
 def test_order_of_the_rows_does_not_matter_to_the_mean(module: AttributionModule) -> None:
@@ -84,10 +87,14 @@ def test_methods_are_ranked_by_each_score(module: AttributionModule) -> None:
     assert places.header == ["score", "better", "GradCAM", "Saliency", "images ranked"]
     assert places.rows == [
         ["energy_in_box", "higher", "1-2", "1-2", "3"],
-        ["randomization_correlation", "lower", "1", "2", "2"],
-        [FIRST, "lower", "1", "2", "3"],
-        [END, "lower", "1", "2", "3"],
+        ["randomization_correlation", "lower", "1-2", "1-2", "2"],
+        [FIRST, "lower", "1-2", "1-2", "3"],
+        [END, "lower", "1-2", "1-2", "3"],
     ]
+    assert any(
+        "Too few images to rank methods by energy_in_box (3 images)" in note
+        for note in report_attribution(summary).notes
+    )
 
 
 @pytest.mark.parametrize(("n", "are_rows"), [(MOST_COLUMNS, False), (MOST_COLUMNS + 1, True)])
@@ -118,8 +125,25 @@ def test_places_do_not_depend_on_the_parts(module: AttributionModule, tmp_path: 
     for part in (rows.slice(14), rows.slice(0, 14)):
         write_part(tmp_path / part_name(0), part.to_pylist(), module.schema)
     ranking = module.summarize(rows)["ranking"]
-    assert ranking["energy_in_box"]["pairs"][0]["low"] < ranking["energy_in_box"]["pairs"][0]["high"]
+    assert 0 < ranking["energy_in_box"]["pairs"][0]["p"] < 1
     assert module.summarize(StoredRows(tmp_path))["ranking"] == ranking
+
+
+def test_an_image_under_two_paths_is_one(module: AttributionModule) -> None:
+    """A photo of two objects, in the folder of each, and a third path that nobody knows the pixels of."""
+    paths = [("circle/a", 7), ("cross/a", 7), ("circle/b", None)]
+    rows = [
+        {"path": path, "status": "ok", "fingerprint": of, "method": method, "energy_in_box": k / 2, "degenerate": False}
+        for k, (path, of) in enumerate(paths)
+        for method in ("GradCAM", "Saliency")
+    ]
+    rows = pa.Table.from_pylist([{name: row.get(name) for name in module.schema.names} for row in rows], module.schema)
+    assert units_of(rows).tolist() == [0, 0, 0, 0, 1, 1]
+    summary = module.summarize(rows)
+    energy = summary["methods"]["GradCAM"]["scores"]["energy_in_box"]
+    assert (energy["n"], energy["mean"]) == (3, (0.25 + 1) / 2)
+    assert (energy["low"], energy["high"]) == interval_of_mean([0.25, 1])
+    assert summary["ranking"]["energy_in_box"]["n"] == 2
 
 
 def test_figures_of_the_run(module: AttributionModule, tmp_path: Path) -> None:

@@ -21,20 +21,14 @@ def at(eps: float) -> dict[str, Any]:
 
 
 @pytest.mark.parametrize(
-    ("typed", "tag", "steps"),
-    [
-        (["1/255", "8/255"], "255", [0, 1, 8]),
-        (["0.25/255", "8/255"], "255000", [0, 250, 8000]),
-        (["1/255", "1.0001/255"], "255000000", [0, 1_000_000, 1_000_100]),
-        (["1e-6", "1"], "255000000", [0, 255, 255_000_000]),
-        (["1e-9", "2e-9"], "255000000000", [0, 255, 510]),
-    ],
+    "typed", [["1/255", "8/255"], ["0.25/255", "8/255"], ["1/255", "1.0001/255"], ["1e-6", "1"], ["1e-9", "2e-9"]]
 )
-def test_budgets_are_said_as_they_were_typed_and_told_apart(typed: list[str], tag: str, steps: list[int]) -> None:
+def test_budgets_are_said_as_they_were_typed_and_told_apart(typed: list[str]) -> None:
     sweep = parse_sweep(typed, 2)
     report = report_robustness({**SUMMARY, "n_attacked": 2, "sweep": list(map(at, sweep)), "clean_acc": 1.0})
     assert [row[0] for row in report.tables[0].rows] == ["0", *typed]
-    assert [step for step, _ in report.curves[f"4_curves_over_{tag}_eps/accuracy_top1"]] == steps
+    tags = [name for name in report.scalars if name.startswith("3_scores/robust_acc/")]
+    assert tags == [f"3_scores/robust_acc/eps_{eps.replace('/', '_')}" for eps in typed]
     assert all(float(row[4]) == pytest.approx(eps, rel=0.05) for row, eps in zip(report.tables[0].rows[1:], sweep))
 
 

@@ -90,8 +90,7 @@ def test_notes_have_all_numbers_and_whose_threshold_it_is() -> None:
     assert f"{end:.2f} (" in of_grad_cam
     assert f"and {mean:.2f} on average over all. Maps of different images have {floor:.2f}." in of_grad_cam
     assert "This threshold is ours" in of_all
-    curves = {name: [value for _, value in curve] for name, curve in report.curves.items()}
-    assert curves[f"4_curves_over_seeds/{SEEDS[END]}/GradCAM"] == pytest.approx([0.13, 0.15])
+    assert summary["methods"]["GradCAM"]["curves"][SEEDS[END]] == pytest.approx([0.13, 0.15])
     (axes,) = dict(module.run_figures(summary, Path()))[SEEDS[FIRST]].axes
     assert [label.get_text() for label in axes.get_xticklabels()] == ["0", "1"]
     # Floors are told, and rank nobody.

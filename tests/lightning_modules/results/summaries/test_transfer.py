@@ -28,7 +28,7 @@ def rows(dictionaries: bool = False) -> pa.Table:
             row |= {"vanished": False, "success_rounded": rounded, "victim.other.success": victim}
             found.append(row)
     text, number, flag = pa.string(), pa.float64(), pa.bool_()
-    types = dict.fromkeys(("path", "status", "error", "doubt"), text)
+    types = dict.fromkeys(("path", "status", "error", "note", "label_name"), text)
     types |= dict.fromkeys(("eps", "linf", "l2", "smallest_eps"), number)
     types |= dict.fromkeys(("success", "top1", "top5", "saturated", "vanished", "success_rounded"), flag)
     types |= {"label": pa.int64(), "exif_orientation": pa.int64(), "victim.other.success": flag}
@@ -52,7 +52,7 @@ def test_by_hand(dictionaries: bool) -> None:
     assert [row[place] for row in table.rows] == ["", "33.3%", "50.0%"]
     assert [row[place + 1] for row in table.rows] == ["", "50.0%", "66.7%"]
     assert "Of the clean images other was right about 2; its success is over those." in report.notes
-    assert any("success_rate/on_other" in name for name in report.curves)
+    assert any("success_rate/on_other" in name for name in report.scalars)
 
 
 def test_rows_that_tell_nothing_of_it_change_nothing() -> None:

@@ -46,7 +46,7 @@ class Counting(RunModule):
 
     def report(self, summary: dict[str, Any]) -> Report:
         self.reported.append(summary)
-        return Report({"2_summary/n_images": summary["n_images"]}, {}, summary, [])
+        return Report({"2_summary/n_images": summary["n_images"]}, summary, [])
 
     def run_figures(self, summary: dict[str, Any], run: Path) -> Iterator[tuple[str, Figure]]:
         yield f"of {len(list((run / 'images').iterdir()))} images", Figure((1, 1))
