@@ -219,9 +219,12 @@ def _alone(module: nn.Module, image: Tensor, calls: _Calls, name: str) -> _Alone
         return _Alone(output, nonlinearities, output.requires_grad, set())
     # Not the sum of the outputs, which is the same for all images where they are probabilities.
     weights = torch.rand(output.shape, generator=torch.Generator().manual_seed(0), dtype=torch.float32).to(output)
-    of_pixels, *gradients = torch.autograd.grad(
-        output, [leaf, *outputs.values()], weights, retain_graph=True, allow_unused=True
-    )
+    try:
+        of_pixels, *gradients = torch.autograd.grad(
+            output, [leaf, *outputs.values()], weights, retain_graph=True, allow_unused=True
+        )
+    except RuntimeError:  # a layer's output is worked upon in place, which a pass that keeps it lets nobody do
+        return _Alone(output, nonlinearities, True, set())
     read = {at for at, of in zip(outputs, gradients) if of is not None and layouts[at].maps(of).any()}
     # Where none is read, an image of noise says nothing of them.
     return _Alone(output, nonlinearities, of_pixels is not None, outputs.keys() - read if read else set())
