@@ -156,11 +156,11 @@ class RobustnessModule(EvaluationModule):
 
     def _possible_targets(self) -> list[int]:
         """The classes that may be attacked, as far as it is known before images are read."""
-        listing = getattr(self.trainer.datamodule, "listing", None)  # type: ignore[attr-defined]
+        source = getattr(self.trainer.datamodule, "source", None)  # type: ignore[attr-defined]
         if isinstance(self.target, int):
             return [self.target]
-        if self.target == "label" and getattr(listing, "is_counted", False):
-            return np.unique(listing.labels).tolist()  # type: ignore[union-attr]
+        if self.target == "label" and source is not None:
+            return np.unique(source.labels).tolist()
         return list(range(len(self.network.class_names)))
 
     def bytes_kept(self) -> dict[str, int]:

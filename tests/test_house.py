@@ -49,9 +49,15 @@ DATA_FLOORS = [
     {"errors", "imagenet", "writing"},
     {"classes"},
     {"batch"},
-    {"pixels", "reading"},
-    {"sources"},
-    {"class_indices", "image_folder", "image_sources", "pictures"},
+    {"images"},
+    {"preprocess", "label_tables"},
+    {"boxes", "labels", "loader", "subset", "units"},
+    {"reader"},
+    {"source"},
+    {"labelling", "walk"},
+    {"folder", "tar", "decoded"},
+    {"modules", "packing", "photos"},
+    {"class_indices", "image_sources", "pictures"},
     {"shapes"},
 ]
 FILES = [file for package in ("datamodules", "lightning_modules", "scripts") for file in (ROOT / package).rglob("*.py")]

@@ -68,10 +68,7 @@ def run_evaluation(
 
 
 class EvaluationCLI(RunCLI):
-    """Runs a module's test loop over everything that has no rows yet, each exactly once; see :func:`run_evaluation`.
-
-    The data module skips what its ``read_done`` names.
-    """
+    """Runs a module's test loop over everything that has no rows yet, each exactly once; see :func:`run_evaluation`."""
 
     def __init__(
         self,
@@ -143,10 +140,9 @@ class EvaluationCLI(RunCLI):
         """Tests what has no rows yet; on the first rank, returns the summary of all rows, also saved."""
         compute_to_float32()
         data: EvaluationData = self.datamodule
-        data.read_done, data.listing_file = partial(done_paths, self.writer.rows), self.out / "listing.arrow"
         if self.trainer.limit_test_batches == 0:
             raise RunError("--trainer.limit_test_batches 0 leaves no image: 1 is a batch, 1.0 all of them.")
-        if data.limit_to(self.trainer.limit_test_batches):
+        if data.begin_run(self.out, partial(done_paths, self.writer.rows), self.trainer.limit_test_batches):
             self.trainer.limit_test_batches = 1.0
         try:
             if self.trainer.is_global_zero:

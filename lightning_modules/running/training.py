@@ -76,7 +76,7 @@ def _fit(cli: TrainCLI) -> None:
         with naming(cli.out):
             cli.trainer.fit(cli.model, cli.datamodule, ckpt_path=begun, weights_only=True)
     except RuntimeError as error:
-        if not str(error).startswith(("The worker process", "DataLoader worker")):  # of our loaders; of PyTorch's
+        if not str(error).startswith("DataLoader worker"):
             raise
         raise RunError(
             f"{str(error).splitlines()[0].rstrip('. ')}, as where memory is short: fewer --data.num_workers take less. "
@@ -104,7 +104,7 @@ class Announcement(Callback):
         data: Any = trainer.datamodule  # type: ignore[attr-defined]
         names = pl_module.network.class_names
         rank_zero_info(
-            f"{len(data.train_listing):,} images to learn from, {len(data.val_listing):,} to validate on, of "
+            f"{len(data.train_source):,} images to learn from, {len(data.val_source):,} to validate on, of "
             f"{len(names)} classes: {', '.join(names[:12])}{', ...' if len(names) > 12 else ''}."
         )
 
@@ -136,7 +136,7 @@ class UnturnedImages(Callback):
 
     def _count(self, batch: Any) -> None:
         if self.n is not None:
-            self.n += sum(orientation > UPRIGHT for orientation in batch.get("exif_orientation", ()))
+            self.n += sum(of["exif_orientation"] > UPRIGHT for of in batch.get("file_columns", ()))
 
 
 class TrainCLI(RunCLI):

@@ -15,7 +15,7 @@ from torch import nn
 from torchvision import models
 from torchvision.transforms import v2
 
-from datamodules.reading.decoding import Preprocess
+from datamodules.preprocess import Preprocess
 from lightning_modules import InputError, Network, as_network, load_network
 from tests.lightning_modules.networks.strangers import Small
 
