@@ -59,7 +59,7 @@ def summarize_attribution(
     :func:`~lightning_modules.results.summaries.sanity.sanity_verdict`. ``ranking`` has for each score of which it is
     known whether more is better the places of the methods, see
     :func:`~lightning_modules.results.summaries.ranking.summarize_ranking`, if there are several; ``unbeaten`` the
-    methods that do not beat maps which explain nothing.
+    methods that do not beat those in ``uninformed``.
 
     Args:
         table: The rows.
@@ -96,6 +96,7 @@ def summarize_attribution(
         "methods": methods,
         "better": dict(better),
         "ranking": ranking,
+        "uninformed": list(uninformed),
         "unbeaten": unbeaten(ranking, uninformed),
         "failing_randomization": [method for method, verdict in verdicts.items() if verdict == "fails"],
         "undecided_randomization": [method for method, verdict in verdicts.items() if verdict == "undecided"],
@@ -118,7 +119,7 @@ def report_attribution(
         explains_predicted: Whether the class explained is the predicted one, not that of the folder.
     """
     methods = summary["methods"]
-    notes = [*_notes_of_unscored(summary, has_boxes, explains_predicted), *sanity_notes(methods)]
+    notes = [*_notes_of_unscored(summary, has_boxes, explains_predicted), *sanity_notes(methods, summary.get("uninformed", ()))]
     notes += [*notes_of_ranking(summary["ranking"]), *notes_of_unbeaten(summary.get("unbeaten", {}))]
     scalars = image_scalars(summary)
     for method, of_method in methods.items():
