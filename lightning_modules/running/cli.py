@@ -42,6 +42,10 @@ class ProgressBar(RichProgressBar):
     At the end of an epoch the bar of the first process reads the metrics, which makes it wait for those of the others.
     """
 
+    def get_metrics(self, trainer: Trainer, pl_module: LightningModule) -> dict[str, int | str | float | dict]:
+        # The last letters of the logger's folder, which is always called the same, tell nothing.
+        return {name: value for name, value in super().get_metrics(trainer, pl_module).items() if name != "v_num"}
+
     def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         _ = trainer.progress_bar_metrics  # in all processes, before any callback or module waits for something else
         super().on_train_epoch_end(trainer, pl_module)
@@ -74,7 +78,8 @@ class RunCLI(LightningCLI):
     ) -> None:
         quieten()
         import_from_here()
-        self.command = as_typed(["python", sys.argv[0], *(sys.argv[1:] if args is None else args)])
+        self.words = sys.argv[1:] if args is None else args
+        self.command = as_typed(["python", sys.argv[0], *self.words])
         super().__init__(
             model_class,
             data_class,
@@ -110,7 +115,9 @@ class RunCLI(LightningCLI):
             raise RunError(f"--seed_everything should be from 0 to {2**32 - 1}, got {seed}.")
 
     def before_instantiate_classes(self) -> None:
-        """Refuses null where an option has to have a value, which the parser lets through."""
+        """Refuses null where an option has to have a value, which the parser lets through, and settings of a RUN that
+        lies elsewhere now."""
+        self._refuse_settings_of_a_moved_run()
         for group in ("model", "data", "trainer"):
             if not isinstance(self.config.get(group), Namespace):
                 raise RunError(f"{group} is {self.config.get(group)!r}; it should be a group of options.")
@@ -120,6 +127,17 @@ class RunCLI(LightningCLI):
                 options = options.get("init_args", options)  # of data that may be of any class
                 if name in options and options[name] is None and "None" not in str(parameter.annotation):
                     raise RunError(f"{group}.{name} is null; it should be {parameter.annotation}.")
+
+    def _refuse_settings_of_a_moved_run(self) -> None:
+        for file in self.config.get("config") or ():
+            run, out = Path(file.absolute).parent, self.out
+            is_asked_for = any(word.partition("=")[0] == "--out" for word in self.words)
+            if (run / "sessions.json").exists() and run.resolve() != out.resolve() and not is_asked_for:
+                raise RunError(
+                    f"{file} is of the RUN that lies in {run} now, but its option out names {out}. Which is meant? "
+                    f"--out {run} goes on with that RUN; --out {out} makes another one. scripts/report.py {run} makes "
+                    "its page and computes nothing."
+                )
 
     @property
     def out(self) -> Path:

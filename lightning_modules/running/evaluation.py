@@ -15,6 +15,7 @@ import yaml
 from pytorch_lightning import LightningDataModule, LightningModule, Trainer
 from pytorch_lightning.callbacks import Callback
 from pytorch_lightning.cli import LightningArgumentParser
+from pytorch_lightning.utilities.rank_zero import rank_zero_info
 from rich.console import Console
 
 from datamodules.batch import EvaluationData
@@ -28,7 +29,7 @@ from lightning_modules.random_numbers import GENERATOR
 from lightning_modules.results.report import describe_images, flat_settings, n_left_out
 from lightning_modules.results.rows.parts import done_paths, refuse_other_columns
 from lightning_modules.run_module import RunModule
-from lightning_modules.running.arithmetic import arithmetic, compute_to_float32
+from lightning_modules.running.arithmetic import arithmetic, busy_cores_note, compute_to_float32
 from lightning_modules.running.cli import RunCLI
 from lightning_modules.running.folder.provenance import device_names, git_commit, seeds, versions, weights_sha256
 from lightning_modules.running.folder.run_folder import RunError, RunFolder, write_text
@@ -139,6 +140,8 @@ class EvaluationCLI(RunCLI):
     def evaluate(self) -> dict[str, Any] | None:
         """Tests what has no rows yet; on the first rank, returns the summary of all rows, also saved."""
         compute_to_float32()
+        if self.trainer.strategy.root_device.type == "cpu" and (note := busy_cores_note()):
+            rank_zero_info(note)
         data: EvaluationData = self.datamodule
         if self.trainer.limit_test_batches == 0:
             raise RunError("--trainer.limit_test_batches 0 leaves no image: 1 is a batch, 1.0 all of them.")
