@@ -119,7 +119,10 @@ def report_attribution(
         explains_predicted: Whether the class explained is the predicted one, not that of the folder.
     """
     methods = summary["methods"]
-    notes = [*_notes_of_unscored(summary, has_boxes, explains_predicted), *sanity_notes(methods, summary.get("uninformed", ()))]
+    notes = [
+        *_notes_of_unscored(summary, has_boxes, explains_predicted),
+        *sanity_notes(methods, summary.get("uninformed", ())),
+    ]
     notes += [*notes_of_ranking(summary["ranking"]), *notes_of_unbeaten(summary.get("unbeaten", {}))]
     scalars = image_scalars(summary)
     for method, of_method in methods.items():
