@@ -13,6 +13,7 @@ from matplotlib.figure import Figure
 from torch import Tensor
 
 from datamodules.batch import Batch
+from datamodules.text import Text
 from lightning_modules.errors import InputError, check_objects
 from lightning_modules.evaluation import EvaluationModule
 from lightning_modules.figures.comparison import comparison_figure, curves_figure
@@ -63,7 +64,7 @@ class AttributionModule(EvaluationModule):
         weights: str = "IMAGENET1K_V1",
         methods: Sequence[AttributionMethod] | None = None,
         metrics: Sequence[AttributionMetric] | None = None,
-        target: str | int = "predicted",
+        target: Text | int = "predicted",
         n_figures: int = 16,
         network: str | dict[str, Any] = "vgg16",
         save_maps: bool = False,
