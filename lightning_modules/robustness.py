@@ -13,6 +13,7 @@ from matplotlib.figure import Figure
 from torch import Tensor
 
 from datamodules.batch import Batch, pixels_of
+from datamodules.text import Text
 from lightning_modules.attack_figures import AttackFigures
 from lightning_modules.attacks.base import (
     Attack,
@@ -105,7 +106,7 @@ class RobustnessModule(EvaluationModule):
         weights: str = "IMAGENET1K_V1",
         eps: Sequence[str | float] = ("1/255", "2/255", "4/255", "8/255"),
         attack: Attack | None = None,
-        target: str | int | None = None,
+        target: Text | int | None = None,
         methods: Sequence[AttributionMethod] | None = None,
         n_figures: int = 16,
         network: str | dict[str, Any] = "vgg16",

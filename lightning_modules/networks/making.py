@@ -12,6 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from datamodules.batch import INTERPOLATIONS, LONGEST_SIDE
+from datamodules.text import Names
 from lightning_modules.errors import InputError, check_object
 from lightning_modules.networks.class_files import read_class_names
 from lightning_modules.networks.enabled import gradients_enabled
@@ -42,7 +43,7 @@ class Said(TypedDict, total=False):
             yes makes two). null = logits, unless they look like something else: that is refused.
     """
 
-    class_names: Any
+    class_names: Names | None
     mean: Sequence[float] | None
     std: Sequence[float] | None
     input_size: int | None
