@@ -10,7 +10,7 @@ from torch.nn import functional as F
 from datamodules.text import Text
 from lightning_modules.errors import InputError
 from lightning_modules.gradients.forward_pass import ForwardPass
-from lightning_modules.gradients.needs import Needs
+from lightning_modules.gradients.needs import Needs, check_gradient
 from lightning_modules.gradients.rectifiers import check_guided_rule
 from lightning_modules.methods.base import AttributionMethod
 from lightning_modules.networks.network import Network
@@ -31,6 +31,7 @@ class ClassActivationMap(AttributionMethod):
         self.layer = layer
 
     def needs(self, network: Network) -> Needs:
+        check_gradient(network)
         return Needs(layer_gradients={network.target_layer_for(type(self).__name__, self.layer)})
 
     def __call__(self, forward_pass: ForwardPass) -> Tensor:
