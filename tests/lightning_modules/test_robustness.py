@@ -75,7 +75,7 @@ def test_scores_of_the_maps_before_and_after(shapes: Path) -> None:
     clean = ForwardPass(module.network, images)
     for eps in (0.0, 2 / 255):
         adversarial = FGSM()(module.network, images, batch["label"], eps)
-        maps = explain(module.network, adversarial, methods, clean.prediction)
+        maps = explain(module.network, adversarial, methods, clean.prediction, keys=batch["path"])
         at = rows[rows["eps"] == eps].set_index("path").loc[batch["path"]]
         for method in methods:
             for metric in metrics:
