@@ -5,31 +5,32 @@ Nothing here imports ``lightning_modules``.
 
 from datamodules.batch import Original
 from datamodules.class_indices import ClassIndexDataModule
-from datamodules.errors import DataError
-from datamodules.image_folder import ImageFolderDataModule
+from datamodules.errors import DataError, DecodingError
+from datamodules.folder import FolderSource, list_folder
 from datamodules.image_sources import ImageSourcesDataModule
+from datamodules.images.decode import decode_image
+from datamodules.labels import LabelFile, label_file
+from datamodules.modules import ImageFolderDataModule
+from datamodules.packing import pack_decoded, pack_folder
 from datamodules.pictures import write_pictures
-from datamodules.reading.decoding import DecodingError, Preprocess, decode_image
+from datamodules.preprocess import Preprocess
 from datamodules.shapes import SHAPE_NAMES, ShapesDataModule, write_shapes
-from datamodules.sources.decoded_packing import pack_decoded
-from datamodules.sources.folder import FolderListing, list_folder
-from datamodules.sources.label_files import LabelFile, label_file
-from datamodules.sources.listing import Listing
-from datamodules.sources.packing import pack_folder
+from datamodules.source import ListingOptions, Source
 
 __all__ = [
     "SHAPE_NAMES",
     "ClassIndexDataModule",
     "DataError",
     "DecodingError",
-    "FolderListing",
+    "FolderSource",
     "ImageFolderDataModule",
     "ImageSourcesDataModule",
     "LabelFile",
-    "Listing",
+    "ListingOptions",
     "Original",
     "Preprocess",
     "ShapesDataModule",
+    "Source",
     "decode_image",
     "label_file",
     "list_folder",

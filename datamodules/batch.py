@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any, NamedTuple, Protocol, TypedDict
 
 import numpy as np
+import pyarrow as pa
 import torch
 from torch import Tensor
 
@@ -25,7 +26,15 @@ LONGEST_SIDE = 10_000
 UPRIGHT = 1
 """The EXIF orientation of an image that lies in its file as it is meant to be seen."""
 
+FILE_COLUMNS = {"exif_orientation": pa.int64(), "note": pa.string()}
+"""What the rows hold of an image's file; :meth:`datamodules.images.decode.Decoded.columns` gives the values.
+
+``exif_orientation``, 2 to 8, is what the file asks for and was not given; 1 = nothing. ``note`` says what the file
+holds that is not seen as its author may expect; null = nothing.
+"""
+
 __all__ = [
+    "FILE_COLUMNS",
     "INTERPOLATIONS",
     "LONGEST_SIDE",
     "UPRIGHT",
@@ -62,8 +71,8 @@ class Original(NamedTuple):
 class Batch(TypedDict):
     """A batch of N images that could be read, and of those that could not.
 
-    It holds the same few tensors however many images and boxes there are: each tensor costs the worker that hands it
-    over. :func:`boxes_of` gives the boxes of one image, :func:`image_of_each_box` the image of each box.
+    It holds the same few tensors however many images and boxes there are. :func:`boxes_of` gives the boxes of one
+    image, :func:`image_of_each_box` the image of each box.
 
     Attributes:
         image: Pixels ``(N, 3, H, W)``. Loaders give bytes, uint8, a quarter of what is to be moved; LightningModules
@@ -77,8 +86,7 @@ class Batch(TypedDict):
         box_labels: The class of each box, long ``(B,)``; -1 = no class of the network.
         n_boxes: How many of the boxes are of each image, long ``(N,)``.
         box_error: Of each image what is wrong with its annotation; None = nothing.
-        exif_orientation: Of each image the EXIF orientation, 2 to 8, that it asks for and was not given; 1 = none.
-        doubt: Of each image why its pixels may be others than meant; None = there is no reason.
+        file_columns: Of each image what its rows hold of its file, by the names of :data:`FILE_COLUMNS`.
         original: Of each of the first images the :class:`Original`, for its figure; None for all others.
         failed: (path, error) of each image that could not be read; not of length N.
     """
@@ -91,8 +99,7 @@ class Batch(TypedDict):
     box_labels: Tensor
     n_boxes: Tensor
     box_error: list[str | None]
-    exif_orientation: list[int]
-    doubt: list[str | None]
+    file_columns: list[dict[str, Any]]
     original: list[Original | None]
     failed: list[tuple[str, str]]
 
@@ -187,20 +194,21 @@ class EvaluationData(Protocol):
     """What a run that can be continued asks of its data module, beside all that Lightning does.
 
     Attributes:
-        read_done: Gives the paths, as rows hold them, of images that testing leaves out.
-        listing_file: Where the first process of all may write what is to be read, for all others. None = nowhere.
         notes: What was left out of the images or had to be decided, in sentences without their full stops.
     """
 
-    read_done: Callable[[], set[str]]
-    listing_file: Path | None
     notes: Sequence[str]
 
-    def limit_to(self, limit: float) -> bool:
-        """Takes Lightning's ``limit_test_batches`` over, if it can; it then counts what has rows already too.
+    def begin_run(self, run: Path, read_done: Callable[[], set[str]], limit: float) -> bool:
+        """Prepares for a run that may have begun earlier; called before anything else.
 
         Args:
-            limit: A whole number of batches, or a float, a share of them.
+            run: Its folder, where the first process of all may write the list of images for all others.
+            read_done: Gives the paths, as rows hold them, of images that testing leaves out.
+            limit: Lightning's ``limit_test_batches``: a whole number of batches, or a float, a share of them.
+
+        Returns:
+            Whether the data module obeys the limit itself; it then counts what has rows already too.
         """
 
     def fingerprint(self) -> dict[str, Any]:

@@ -12,10 +12,11 @@ from torch.utils.data import DataLoader, Dataset
 
 from datamodules.batch import UnitBatch
 from datamodules.errors import DataError
-from datamodules.reading.decoding import Preprocess
-from datamodules.sources.listing import first_batches
-from datamodules.sources.photos import PhotoFolder
-from datamodules.sources.units import Unit, parse_units
+from datamodules.photos import PhotoFolder
+from datamodules.preprocess import Preprocess
+from datamodules.source import first_batches
+from datamodules.text import Text, Texts
+from datamodules.units import Unit, parse_units
 
 
 class UnitSample(TypedDict):
@@ -47,7 +48,7 @@ class ClassIndexDataModule(pl.LightningDataModule):
         exemplars: Folder of photos, flat or of class folders. Those that excite each class or channel most are shown
             beside what is made of it.
         n_exemplars: How many of them, 1 to 12.
-        num_workers: Processes that read the photos; 0 = the main one. null = the CPUs, at most 8.
+        num_workers: Threads that read the photos; 0 = the main one. null = the CPUs, at most 8.
         input_size: Height and width in pixels of what the network sees of a photo.
         resize_size: Length in pixels of a photo's shorter side before the centre crop. null = that of the crop.
         interpolation: How photos are resized: nearest, bilinear, bicubic, box, hamming or lanczos.
@@ -55,8 +56,6 @@ class ClassIndexDataModule(pl.LightningDataModule):
 
     Attributes:
         photos: The photos of ``exemplars``; None = there are none.
-        read_done: Gives the paths, as rows hold them, of images that need not be made again.
-        listing_file: Of no use here: the options name all images.
         notes: None: nothing is left out.
 
     Example:
@@ -67,14 +66,14 @@ class ClassIndexDataModule(pl.LightningDataModule):
 
     def __init__(
         self,
-        classes: list[int | str] | int | str = "all",
+        classes: Texts | Sequence[int | str] | int = "all",
         n_images: int = 1,
         seed: int = 0,
         batch_size: int = 4,
         class_names: Sequence[str] = (),
         channels: Mapping[str, int] | None = None,
         layer: str | None = None,
-        exemplars: str | None = None,
+        exemplars: Text | None = None,
         n_exemplars: int = 6,
         num_workers: int | None = None,
         input_size: int = 224,
@@ -101,17 +100,16 @@ class ClassIndexDataModule(pl.LightningDataModule):
         # First one image of every unit: what is left of an interrupted run then covers all that it can.
         self.items = [(unit, seed + k) for k in range(n_images) for unit in units]
         self.batch_size = batch_size
-        self.read_done: Callable[[], set[str]] = set
-        self.listing_file: Path | None = None
+        self._read_done: Callable[[], set[str]] = set
         self.notes: Sequence[str] = ()
         self.done: set[str] = set()
         self.limit: float = 1.0
         # There may be fewer images left than devices.
         self.allow_zero_length_dataloader_with_multiple_devices = True
 
-    def limit_to(self, limit: float) -> bool:
-        """Takes a limit: of their share of all images, the processes make the first so many batches together."""
-        self.limit = limit
+    def begin_run(self, run: Path, read_done: Callable[[], set[str]], limit: float) -> bool:
+        """Obeys the limit: of their share of all images, the processes make the first so many batches together."""
+        self._read_done, self.limit = read_done, limit
         return True
 
     @property
@@ -127,7 +125,7 @@ class ClassIndexDataModule(pl.LightningDataModule):
 
     def setup(self, stage: str) -> None:
         # Not later: once all ranks are set up, the first may write rows that the others must not take into account.
-        self.done = self.read_done()
+        self.done = self._read_done()
 
     def test_dataloader(self) -> DataLoader[UnitSample]:
         samples = [_sample(unit, seed, index) for index, (unit, seed) in enumerate(self.items)]

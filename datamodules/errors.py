@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterable
 
 
@@ -13,7 +14,16 @@ class DecodingError(ValueError):
     """A file that is not a usable image; the message says why, without the path."""
 
 
+class AnnotationError(ValueError):
+    """A box annotation that cannot be used; the message names the file."""
+
+
 def some(names: Iterable[str], most: int = 3) -> str:
     """The first of the names, and dots if there are more."""
     names = list(names)
     return ", ".join(names[:most]) + ", ..." * (len(names) > most)
+
+
+def printable(path: str | bytes) -> str:
+    """The path as valid Unicode: bytes that are not UTF-8 are written as escapes (``\\xff``)."""
+    return os.fsencode(path).decode("utf-8", "backslashreplace")

@@ -8,18 +8,18 @@ import time
 from collections.abc import Sequence
 from pathlib import Path
 
-import numpy as np
 import requests
 import torch
 import urllib3
 
 from datamodules.batch import Batch
-from datamodules.errors import DataError
-from datamodules.pixels import BytesDataModule
-from datamodules.reading.decoding import DecodingError, Preprocess
-from datamodules.reading.samples import Failure, Sample, SampleReader, collate, failed
-from datamodules.reading.surviving_loader import FallibleDataset, SurvivingLoader
-from datamodules.sources.files import LeftOut, each_name, images_below
+from datamodules.errors import DataError, DecodingError
+from datamodules.loader import ThreadedLoader
+from datamodules.modules import BytesDataModule
+from datamodules.preprocess import Preprocess
+from datamodules.reader import Failure, Sample, SampleReader, collate, failed
+from datamodules.source import each_name
+from datamodules.walk import LeftOut, images_below
 
 logger = logging.getLogger(__name__)
 
@@ -84,35 +84,13 @@ def _is_address(source: str) -> bool:
     return source.lower().startswith(("http://", "https://"))
 
 
-class ImageSourcesDataset(FallibleDataset[Sample | Failure]):
-    """Files and addresses as samples, in the order given; see :class:`~datamodules.reading.samples.SampleReader`."""
-
-    def __init__(self, sources: Sequence[str], transform: Preprocess, exif_orientation: bool = False) -> None:
-        self.sources = list(sources)
-        self.reader = SampleReader(transform, exif_orientation=exif_orientation)
-
-    def __len__(self) -> int:
-        return len(self.sources)
-
-    def __getitem__(self, index: int) -> Sample | Failure:
-        source = self.sources[index]
-        try:
-            content = download(source) if _is_address(source) else source
-        except DecodingError as error:
-            return failed(source, str(error))
-        return self.reader.read(content, source, label=-1, index=index)
-
-    def failure(self, index: int, error: str) -> Failure:
-        return failed(self.sources[index], error)
-
-
 class ImageSourcesDataModule(BytesDataModule):
     """Files, folders and http(s) addresses, to predict.
 
     Args:
         sources: Paths of images or folders, and addresses.
         batch_size: Images in a batch.
-        num_workers: Processes that read images; 0 = this one.
+        num_workers: Threads that read images; 0 = the main one.
         input_size: Height and width in pixels of what the model sees.
         resize_size: Length in pixels of the shorter side before the centre crop. None = that of the crop, so that
             images of ``input_size`` are used as they are.
@@ -138,19 +116,23 @@ class ImageSourcesDataModule(BytesDataModule):
         super().__init__()
         preprocess = Preprocess(resize_size, input_size, interpolation)
         left_out = LeftOut()
-        self.dataset = ImageSourcesDataset(expand_sources(sources, left_out), preprocess, exif_orientation)
+        self.sources = expand_sources(sources, left_out)
+        self.reader = SampleReader(preprocess, exif_orientation=exif_orientation)
         if notes := left_out.notes():
             logger.warning("%s.", "; ".join(notes))
         self.batch_size = batch_size
         self.num_workers = num_workers
 
-    def predict_dataloader(self) -> SurvivingLoader[Sample | Failure, Batch]:
-        return SurvivingLoader(
-            self.dataset,
-            np.arange(len(self.dataset)),
-            self.batch_size,
-            self.num_workers,
-            collate,
-            sample_bytes=self.dataset.reader.sample_bytes,
-            pin_memory=torch.cuda.is_available(),
-        )
+    def predict_dataloader(self) -> ThreadedLoader[Sample | Failure, Batch]:
+        pin = torch.cuda.is_available()
+        return ThreadedLoader(self.read, range(len(self.sources)), self.batch_size, self.num_workers, collate, pin)
+
+    def read(self, index: int) -> Sample | Failure:
+        """The source of a number as a sample, or why there is none."""
+        source = self.sources[index]
+        try:
+            return self.reader.read(download(source) if _is_address(source) else source, source, -1, index)
+        except DecodingError as error:
+            return failed(source, str(error))
+        except Exception as error:
+            return failed(source, f"cannot be read: {type(error).__name__}: {error}")

@@ -12,9 +12,9 @@ import numpy as np
 from PIL import Image, ImageDraw
 from pytorch_lightning.utilities import rank_zero_info
 
+from datamodules.boxes import Annotation, write_annotation
 from datamodules.errors import DataError
-from datamodules.image_folder import ImageFolderDataModule
-from datamodules.reading.annotations import Annotation, write_annotation
+from datamodules.modules import ImageFolderDataModule
 from datamodules.writing import written_whole
 
 INPUT_SIZE = 112

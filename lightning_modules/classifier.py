@@ -173,15 +173,13 @@ class Prediction(TypedDict):
     Attributes:
         probabilities: Of all classes, ``(N, n_classes)``.
         path: What each image is called.
-        exif_orientation: Of each image what it asks for and was not given; see :class:`~datamodules.batch.Batch`.
-        doubt: Of each image why its pixels may be others than meant, or None.
+        file_columns: Of each image what the rows hold of its file; see :class:`~datamodules.batch.Batch`.
         failed: (path, error) of each image that could not be read, or whose logits are NaN or infinite.
     """
 
     probabilities: Tensor
     path: list[str]
-    exif_orientation: list[int]
-    doubt: list[str | None]
+    file_columns: list[dict[str, Any]]
     failed: list[tuple[str, str]]
 
 
@@ -205,8 +203,7 @@ class PredictionModule(pl.LightningModule):
         return {
             "probabilities": logits[usable].softmax(1),
             "path": [batch["path"][i] for i in usable],
-            "exif_orientation": [batch["exif_orientation"][i] for i in usable],
-            "doubt": [batch["doubt"][i] for i in usable],
+            "file_columns": [batch["file_columns"][i] for i in usable],
             "failed": [*((path, error) for path, error in zip(batch["path"], errors) if error), *batch["failed"]],
         }
 

@@ -6,7 +6,6 @@ could not be read become failed rows, and a batch that does not fit in the devic
 
 from __future__ import annotations
 
-import math
 from abc import abstractmethod
 from collections.abc import Iterator, Mapping, Sequence
 from functools import partial
@@ -95,8 +94,8 @@ class EvaluationModule(RunModule):
     def on_test_start(self) -> None:
         super().on_test_start()
         data: Any = self.trainer.datamodule  # type: ignore[attr-defined]
-        if hasattr(data, "listing"):
-            self.check_labels(data.listing.labels)
+        if hasattr(data, "source"):
+            self.check_labels(data.source.labels)
 
     def bytes_kept(self) -> dict[str, int]:
         """What is kept of each image beside its rows, at the most, in bytes; by the option that asks for it."""
@@ -115,15 +114,8 @@ class EvaluationModule(RunModule):
     def _n_left(self) -> int | None:
         """How many images are left to compute, at the most; None = nobody has counted them."""
         data: Any = self.trainer.datamodule  # type: ignore[attr-defined]
-        listing: Any = getattr(data, "listing", None)
-        if not getattr(listing, "is_counted", False):
-            return None
-        limit = getattr(data, "limit", 1.0)
-        if isinstance(limit, float):
-            most = math.ceil(limit * len(listing))
-        else:
-            most = limit * data.batch_size * self.trainer.world_size
-        return min(most, len(listing) - int(np.count_nonzero(listing.done)))
+        world = self.trainer.world_size
+        return sum(map(data.n_left, range(world), [world] * world)) if hasattr(data, "n_left") else None
 
     def test_step(self, batch: Batch, batch_idx: int) -> Outputs:
         """Computes a batch, in parts if its memory does not suffice."""

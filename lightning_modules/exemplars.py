@@ -60,7 +60,7 @@ class Found(NamedTuple):
         n_photos: How many there were.
         failed: (path, error) of those that could not be read, or of which a unit's value was no number.
         n_unturned: How many of the others ask by their EXIF orientation to be turned, and were not.
-        doubts: (path, reason) of the others of which the pixels may be others than meant.
+        notes: (path, note) of the others that are seen otherwise than in a viewer.
     """
 
     values: Tensor
@@ -69,7 +69,7 @@ class Found(NamedTuple):
     n_photos: int
     failed: Sequence[tuple[str, str]]
     n_unturned: int
-    doubts: Sequence[tuple[str, str]]
+    notes: Sequence[tuple[str, str]]
 
 
 def find_exemplars(
@@ -99,13 +99,13 @@ def find_exemplars(
     }
     best = _Best(len(units), n)
     failed: list[tuple[str, str]] = []
-    doubts: list[tuple[str, str]] = []
+    notes: list[tuple[str, str]] = []
     n_photos = n_unturned = 0
     for batch in photos.batches():
         failed += batch["failed"]
         n_photos += len(batch["path"]) + len(batch["failed"])
-        n_unturned += sum(orientation > UPRIGHT for orientation in batch["exif_orientation"])
-        doubts += [(path, doubt) for path, doubt in zip(batch["path"], batch["doubt"]) if doubt]
+        n_unturned += sum(of["exif_orientation"] > UPRIGHT for of in batch["file_columns"])
+        notes += [(path, of["note"]) for path, of in zip(batch["path"], batch["file_columns"]) if of["note"]]
         if batch["path"]:
             parts = results_of_parts(partial(_values, network, wanted), batch, told=True)
             values = torch.cat([part for _, part in parts]).T
@@ -114,7 +114,7 @@ def find_exemplars(
             best.add(values, batch)
     # The columns are as the layers have them, not as the units came.
     back = torch.tensor([number for numbers in by_layer.values() for number in numbers]).argsort()
-    return Found(best.values[back], best.indices[back], best.paths, n_photos, failed, n_unturned, doubts)
+    return Found(best.values[back], best.indices[back], best.paths, n_photos, failed, n_unturned, notes)
 
 
 class _Best:
@@ -183,8 +183,8 @@ def settle_exemplars(
         )
     if note := unturned_note(facts["n_unturned"], "--data.exif_orientation true"):
         warnings.warn(f"Of the photos of data.exemplars, {note}", stacklevel=2)
-    for path, doubt in facts["doubts"][:3]:
-        warnings.warn(f"Of the photo {path} of data.exemplars the pixels are in doubt: {doubt}.", stacklevel=2)
+    for path, note in facts["notes"][:3]:
+        warnings.warn(f"The photo {path} of data.exemplars: {note}.", stacklevel=2)
 
 
 def _keep(found: Found, units: Sequence[Unit], photos: Photos, made_from: Any, folder: Path) -> dict[str, Any]:
@@ -201,14 +201,14 @@ def _keep(found: Found, units: Sequence[Unit], photos: Photos, made_from: Any, f
             Image.fromarray(photos.pixels(index)).save(aside, format="JPEG", quality=QUALITY)
     write_part(folder / ROWS, rows, SCHEMA)
     facts = {"n_photos": found.n_photos, "n_failed": len(found.failed), "failed": [*map(list, found.failed)]}
-    facts |= {"n_unturned": found.n_unturned, "doubts": [*map(list, found.doubts)]}
+    facts |= {"n_unturned": found.n_unturned, "notes": [*map(list, found.notes)]}
     with written_whole(folder / FACTS) as aside:
         aside.write_text(json.dumps({**facts, "made_from": made_from}, indent=2) + "\n")
     return facts
 
 
 def read_facts(folder: Path) -> dict[str, Any]:
-    """``n_photos``, ``n_failed`` and ``failed``, (path, error) of each, ``n_unturned`` and ``doubts``, (path, reason).
+    """``n_photos``, ``n_failed`` and ``failed``, (path, error) of each, ``n_unturned`` and ``notes``, (path, note).
 
     {} where no search was finished.
     """

@@ -13,6 +13,7 @@ from matplotlib.figure import Figure
 from torch import Tensor
 
 from datamodules.batch import Batch, pixels_of
+from datamodules.text import Text
 from lightning_modules.attack_figures import AttackFigures
 from lightning_modules.attacks.base import (
     Attack,
@@ -111,7 +112,7 @@ class RobustnessModule(EvaluationModule):
         weights: str = "IMAGENET1K_V1",
         eps: Sequence[str | float] = ("1/255", "2/255", "4/255", "8/255"),
         attack: Attack | None = None,
-        target: str | int | None = None,
+        target: Text | int | None = None,
         methods: Sequence[AttributionMethod] | None = None,
         n_figures: int = 16,
         network: str | dict[str, Any] = "vgg16",
@@ -164,11 +165,11 @@ class RobustnessModule(EvaluationModule):
 
     def _possible_targets(self) -> list[int]:
         """The classes that may be attacked, as far as it is known before images are read."""
-        listing = getattr(self.trainer.datamodule, "listing", None)  # type: ignore[attr-defined]
+        source = getattr(self.trainer.datamodule, "source", None)  # type: ignore[attr-defined]
         if isinstance(self.target, int):
             return [self.target]
-        if self.target == "label" and getattr(listing, "is_counted", False):
-            return np.unique(listing.labels).tolist()  # type: ignore[union-attr]
+        if self.target == "label" and source is not None:
+            return np.unique(source.labels).tolist()
         return list(range(len(self.network.class_names)))
 
     def bytes_kept(self) -> dict[str, int]:

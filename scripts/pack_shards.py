@@ -1,4 +1,4 @@
-"""Packs a folder of images into tar shards, for file systems that are slow at many small files, or into decoded ones.
+"""Packs a folder of images into tar shards, for file systems that are slow at many small files, or decoded ones.
 
 Every script that evaluates reads them with --data.root, and gives the same rows. In tar shards the images' bytes stay
 as they are. With --decoded they are decoded for a network once, so that a fast device need not wait for the decoder.
@@ -18,15 +18,14 @@ from lightning_modules.running import packing_options, run_main
 def main(args: list[str] | None = None) -> None:
     options, network = packing_options(description=__doc__, args=args)
     data, out = options.data, Path(options.out).expanduser()
-    how = (options.images_per_shard, data.boxes, track, label_file(data.labels, data.synsets))
+    how = data.boxes, track, label_file(data.labels, data.synsets)
     if network is None:
-        n_images = pack_folder(data.root, out, *how)
+        n_images = pack_folder(data.root, out, options.images_per_shard, *how)
     else:
         sees = Preprocess(network.resize_size, network.input_size, network.interpolation)
         n_images = pack_decoded(data.root, out, sees, *how, data.exif_orientation, data.num_workers)
-    sizes = [shard.stat().st_size for shard in out.iterdir()]
-    size = f"{sum(sizes) / 1e6:,.1f} MB"
-    print(f"{n_images:,} images in {len(sizes):,} shards, {size}. Read them with --data.root {out}")
+    sizes = [file.stat().st_size for file in out.iterdir()]
+    print(f"{n_images:,} images in {len(sizes):,} files, {sum(sizes) / 1e6:,.1f} MB. Read them with --data.root {out}")
 
 
 if __name__ == "__main__":

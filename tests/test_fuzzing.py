@@ -9,6 +9,7 @@ import sys
 import tarfile
 import threading
 from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -23,12 +24,14 @@ from PIL import Image
 from pytorch_lightning.utilities.exceptions import MisconfigurationException
 
 from datamodules import DataError, DecodingError, LabelFile, Preprocess, decode_image
+from datamodules.boxes import Annotation, read_annotation
 from datamodules.classes import ClassTable
+from datamodules.errors import AnnotationError
 from datamodules.image_sources import download
-from datamodules.reading.annotations import Annotation, AnnotationError, read_annotation
-from datamodules.reading.samples import SampleReader
-from datamodules.sources.listing import LoaderOptions, Share
-from datamodules.sources.shards import list_shards
+from datamodules.loader import ThreadedLoader
+from datamodules.reader import SampleReader, collate
+from datamodules.source import ListingOptions
+from datamodules.tar import TarSource
 from lightning_modules import VGG16, InputError, WeightsError, load_vgg16, save_vgg16
 from lightning_modules.running.folder.run_folder import RunError
 
@@ -187,9 +190,9 @@ MEMBERS = st.tuples(
 def test_shards(tmp_path: Path, content: bytes) -> None:
     (tmp_path / "s.tar").write_bytes(content)
     try:
-        listing = list_shards(tmp_path / "s.tar", ["tench", "goldfish"])
-        options: LoaderOptions = {"batch_size": 2, "num_workers": 0, "pin_memory": False}
-        batches = list(listing.loader(SampleReader(Preprocess(40, 32)), Share(), options))
+        source = TarSource.open(tmp_path / "s.tar", ListingOptions(["tench", "goldfish"]))
+        read = partial(source.read, reader=SampleReader(Preprocess(40, 32)))
+        batches = list(ThreadedLoader(read, range(len(source)), 2, 0, collate))
     except DataError as error:
         told(error, name="s.tar")
         return

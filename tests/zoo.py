@@ -12,12 +12,12 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-from datamodules.reading.decoding import Decoded, read_image
+from datamodules.images.decode import Decoded, read_image
 
 VANISHING = "vanishes.jpg"
 """The file that tests delete after the folder was listed."""
 CRASHING = "crashes.jpg"
-"""The file whose decoding kills the worker, if :func:`read_or_crash` is put in the decoder's place."""
+"""The file whose decoding kills the process, if :func:`read_or_crash` is put in the decoder's place."""
 
 
 def read_or_crash(source: Any, *options: Any) -> Decoded:
@@ -68,7 +68,10 @@ def _bad(folder: Path) -> dict[str, str | None]:
         "truncated.jpg": (whole[: len(whole) // 2], "truncated"),
         "text.jpg": (b"<html>404</html>", "not an image in a known format"),
         "bomb.png": (_png_header(12000, 10000), "12000 × 10000 pixels are more than 100,000,000"),
-        "larger bomb.png": (_png_header(60000, 60000), "3600000000 pixels"),
+        "larger bomb.png": (
+            _png_header(60000, 60000),
+            "more than 178,956,970 pixels; save it",
+        ),
     }
     for name, (content, _) in contents.items():
         (folder / name).write_bytes(content)
@@ -84,7 +87,7 @@ def _bad(folder: Path) -> dict[str, str | None]:
         "folder.jpg": "Is a directory",
         "pipe.jpg": "a pipe, socket or device, not a file",
         VANISHING: "No such file",
-        CRASHING: r"the worker that decoded it was killed by signal 9 \(SIGKILL\), twice",
+        CRASHING: r"whoever reads it is ended by signal 9 \(SIGKILL\)",
     }
     if os.geteuid() != 0:  # root may read everything
         _noise("RGB").save(folder / "secret.jpg")

@@ -90,7 +90,7 @@ def image_notes(summary: Mapping[str, Any]) -> list[str]:
     """What may be otherwise than meant in the images of a run, from the counts in its summary.
 
     Example:
-        >>> image_notes({"n_images": 3, "n_unturned": 1, "doubts": {}})[0].partition(",")[0]
+        >>> image_notes({"n_images": 3, "n_unturned": 1, "file_notes": {}})[0].partition(",")[0]
         '1 image asks by its EXIF orientation to be turned'
     """
     limited = (
@@ -100,8 +100,7 @@ def image_notes(summary: Mapping[str, Any]) -> list[str]:
         else ""
     )
     unturned = unturned_note(summary.get("n_unturned", 0), "--data.exif_orientation true")
-    doubts = summary.get("doubts", {}).items()
-    told = [f"Of {n:,} image{'s' if n > 1 else ''} the pixels are in doubt: {doubt}." for doubt, n in doubts]
+    told = [f"{n:,} image{'s' if n > 1 else ''}: {note}." for note, n in summary.get("file_notes", {}).items()]
     return [*(note for note in (limited, unturned) if note), *told]
 
 

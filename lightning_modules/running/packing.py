@@ -32,7 +32,9 @@ def packing_options(*, description: str | None, args: list[str] | None = None) -
     parser = HelpfulParser(description=description or "", usage=usage)
     for name, text in TEXTS.items():
         parser.add_argument(f"--{name}", type=str, help=text, required=name in ("data.root", "out"))
-    parser.add_argument("--images_per_shard", type=int, default=1000, help="Images in a shard.")
+    parser.add_argument(
+        "--images_per_shard", type=int | None, default=None, help="Images in a tar shard; null = 1,000."
+    )
     parser.add_argument("--decoded", action="store_true", help="Write what the network sees of the images, not files.")
     parser.add_argument(
         "--data.exif_orientation",
@@ -44,12 +46,15 @@ def packing_options(*, description: str | None, args: list[str] | None = None) -
         "--data.num_workers",
         type=int | None,
         default=None,
-        help="With --decoded, processes that decode images; 0 = this one, null = as many as there are CPUs, at most 8.",
+        help="With --decoded, threads that decode images; 0 = the main one, null = as many as CPUs, at most 8.",
     )
     add_network_options(parser)
     options = parser.parse_args(args)
     if options.data.num_workers is not None and options.data.num_workers < 0:
         raise DataError(f"data.num_workers must be at least 0, got {options.data.num_workers}.")
+    if options.decoded and options.images_per_shard is not None:
+        raise DataError("--images_per_shard is for tar shards: decoded images lie in one file, of any size.")
+    options.images_per_shard = 1000 if options.images_per_shard is None else options.images_per_shard
     if options.data.exif_orientation and not options.decoded:
         raise DataError("--data.exif_orientation goes with --decoded: tar shards hold the files as they are.")
     return options, network_of(options) if options.decoded else None

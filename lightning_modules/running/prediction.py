@@ -38,7 +38,7 @@ def run_prediction(
     add_network_options(parser)
     parser.add_argument("--top_k", type=int, default=5, help="Classes to print for each image, at least 1.")
     parser.add_argument("--batch_size", type=int, default=16, help="Images in a batch.")
-    parser.add_argument("--num_workers", type=int, default=0, help="Processes that read images; 0 = this one.")
+    parser.add_argument("--num_workers", type=int, default=0, help="Threads that read images; 0 = the main one.")
     parser.add_argument(
         "--exif_orientation", type=bool, default=False, help="Whether images are turned as their EXIF asks."
     )
@@ -82,16 +82,19 @@ def run_prediction(
 
 
 def _notes(batches: Sequence[Prediction], class_names: Sequence[str]) -> list[str]:
-    """How many images are what they are named after, how many were not turned, and whose pixels are in doubt."""
-    n = sum(orientation > UPRIGHT for batch in batches for orientation in batch["exif_orientation"])
+    """How many images are what they are named after, how many were not turned, and notes of files."""
+    n = sum(of["exif_orientation"] > UPRIGHT for batch in batches for of in batch["file_columns"])
     unturned = unturned_note(n, "--exif_orientation true")
-    doubts = [
-        f"in doubt {path}: {doubt}" for batch in batches for path, doubt in zip(batch["path"], batch["doubt"]) if doubt
+    notes = [
+        f"{path}: {of['note']}"
+        for batch in batches
+        for path, of in zip(batch["path"], batch["file_columns"])
+        if of["note"]
     ]
     paths = [path for batch in batches for path in batch["path"]]
     probabilities = torch.cat([torch.zeros(0, len(class_names)), *(b["probabilities"] for b in batches if b["path"])])
     named = note_of_named(paths, probabilities, class_names)
-    return [note for note in (named, unturned, *doubts) if note]
+    return [note for note in (named, unturned, *notes) if note]
 
 
 def _table(batches: Sequence[Prediction], class_names: Sequence[str], top_k: int) -> Table:

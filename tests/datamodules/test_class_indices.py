@@ -1,10 +1,12 @@
 from __future__ import annotations
 
+from pathlib import Path
+
 import pytest
 import torch
 
 from datamodules import ClassIndexDataModule, DataError
-from datamodules.sources.units import parse_units
+from datamodules.units import parse_units
 
 CHANNELS = {"features.28": 4, "classifier.6": 1000}
 RELU = "layer1.0.relu"
@@ -42,7 +44,7 @@ def test_devices_share_the_units_exactly(world: int) -> None:
     paths = []
     for rank in range(world):
         data = ClassIndexDataModule("all", class_names=[f"c{k}" for k in range(7)], batch_size=2)
-        data.read_done = lambda: {"0003_c3_seed0.png"}
+        assert data.begin_run(Path("run"), lambda: {"0003_c3_seed0.png"}, 1.0)
         data.setup("test")
         data.trainer = type("FakeTrainer", (), {"global_rank": rank, "world_size": world})()
         paths += [path for batch in data.test_dataloader() for path in batch["path"]]

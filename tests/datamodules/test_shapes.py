@@ -8,7 +8,7 @@ import pytest
 
 from datamodules import SHAPE_NAMES, DataError, ShapesDataModule, decode_image, write_shapes
 from datamodules.batch import boxes_of
-from datamodules.reading.annotations import read_annotation
+from datamodules.boxes import read_annotation
 
 
 def files_of(root: Path) -> list[str]:

@@ -52,8 +52,7 @@ def batch_of(images: Tensor, labels: list[int] | None = None) -> dict[str, Any]:
         "box_labels": torch.zeros(n, dtype=torch.long),
         "n_boxes": torch.ones(n, dtype=torch.long),
         "box_error": [None] * n,
-        "exif_orientation": [1] * n,
-        "doubt": [None] * n,
+        "file_columns": [{"exif_orientation": 1, "note": None}] * n,
         "original": [Original(pixels[i], (0, 0, width, height)) for i in range(n)],
         "failed": [],
     }

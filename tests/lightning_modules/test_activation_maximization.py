@@ -296,7 +296,7 @@ class TestExemplars:
         assert all(row["path"].startswith("star/") for row in rows[:3])
         assert (tmp_path / "figures/exemplars_000.png").is_file()
         assert module.facts(tmp_path) == {
-            "exemplars": {"n_photos": 80, "n_failed": 0, "failed": [], "n_unturned": 0, "doubts": []}
+            "exemplars": {"n_photos": 80, "n_failed": 0, "failed": [], "n_unturned": 0, "notes": []}
         }
 
     def test_a_dead_channel_has_its_photos_all_the_same(self, tmp_path: Path, shapes: Path) -> None:

@@ -7,7 +7,7 @@ import pytorch_lightning as pl
 import torch
 from torch.utils.data import DataLoader
 
-from datamodules.reading.samples import NO_IMAGES
+from datamodules.reader import NO_IMAGES
 from lightning_modules import InputError
 from lightning_modules.classifier import ClassifierModule
 

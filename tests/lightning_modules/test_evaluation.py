@@ -82,7 +82,7 @@ class TestLogitsThatAreNoNumbers:
     def test_the_image_fails_and_the_others_keep_their_numbers(self, module: Any) -> None:
         batch = with_two_broken()
         outputs, expected = (module().test_step(b, 0) for b in (batch, without_figures(mended(batch, {1, 3}))))
-        common = {"label": 0, "label_name": "ape", "status": "failed", "exif_orientation": 1, "doubt": None}
+        common = {"label": 0, "label_name": "ape", "status": "failed", "exif_orientation": 1, "note": None}
         assert rows_of(outputs, {1, 3}) == [
             {"path": "1", **common, "error": "the network's logits are NaN"},
             {"path": "3", **common, "error": "the network's logits are infinite"},

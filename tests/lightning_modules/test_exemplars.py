@@ -10,8 +10,8 @@ import torch
 from PIL import ExifTags, Image
 
 from datamodules import Preprocess
-from datamodules.sources.photos import PhotoFolder
-from datamodules.sources.units import Unit
+from datamodules.photos import PhotoFolder
+from datamodules.units import Unit
 from lightning_modules import Network, as_network
 from lightning_modules import exemplars as module
 from lightning_modules.exemplars import find_exemplars, read_exemplars, read_facts, settle_exemplars
@@ -101,7 +101,7 @@ def test_more_are_wanted_than_there_are(folder: Path, tmp_path: Path) -> None:
     assert {row["rank"] for row in rows} == set(range(1, 41))
     assert read_facts(tmp_path / "kept") == {
         "n_photos": 41, "n_failed": 1, "failed": [["a/broken.png", "not an image in a known format"]],
-        "n_unturned": 0, "doubts": [],
+        "n_unturned": 0, "notes": [],
     }  # fmt: skip
 
 
@@ -110,16 +110,16 @@ def test_photos_that_are_not_as_meant_are_told_of(tmp_path: Path) -> None:
     exif[ExifTags.Base.Orientation] = 6
     (tmp_path / "photos").mkdir()
     Image.new("RGB", (9, 8), "gray").save(tmp_path / "photos/a.png", exif=exif)
-    Image.fromarray(np.full((8, 9), 4095, np.uint16)).save(tmp_path / "photos/b.png")
+    Image.fromarray(np.zeros((8, 9, 4), np.uint8)).save(tmp_path / "photos/b.png")
     with pytest.warns(UserWarning, match="of data.exemplars") as told:
         settle_exemplars(network(), UNITS, objective_of, photos(tmp_path / "photos"), 1, tmp_path / "kept")
     assert [str(warning.message).partition(":")[0] for warning in told] == [
         "Of the photos of data.exemplars, 1 image asks by its EXIF orientation to be turned, and the network saw it "
         "unturned, as published ImageNet numbers do. What turns it",
-        "Of the photo b.png of data.exemplars the pixels are in doubt",
+        "The photo b.png of data.exemplars",
     ]
     facts = read_facts(tmp_path / "kept")
-    assert (facts["n_unturned"], [path for path, _ in facts["doubts"]]) == (1, ["b.png"])
+    assert (facts["n_unturned"], [path for path, _ in facts["notes"]]) == (1, ["b.png"])
     turning = PhotoFolder(str(tmp_path / "photos"), "data.exemplars", Preprocess(8, 8), 0, exif_orientation=True)
     assert find_exemplars(network(), UNITS, objective_of, turning, 1).n_unturned == 0
 

@@ -316,7 +316,7 @@ def test_summary_by_hand(tmp_path: Path) -> None:
         "n_failed": 1,
         "n_box_errors": 0,
         "n_unturned": 0,
-        "doubts": {},
+        "file_notes": {},
         "n_labelled": 3,
         "top1": pytest.approx(2 / 3),
         "top5": 1.0,

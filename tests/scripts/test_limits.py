@@ -11,7 +11,7 @@ import pytest
 from PIL import Image
 
 from datamodules import pack_folder
-from datamodules.reading.annotations import Annotation, write_annotation
+from datamodules.boxes import Annotation, write_annotation
 from lightning_modules.results.rows.parts import read_rows
 from tests.lightning_modules.fragile import NAMES, NETWORK
 
@@ -89,47 +89,3 @@ def test_rows_are_those_of_a_plain_run(images: Path, plain: pd.DataFrame, tmp_pa
     assert rows["energy_in_box"].notna().all()
     columns = [name for name in rows if name != "index"]  # which shards count anew
     pd.testing.assert_frame_equal(rows[columns], plain[columns], rtol=1e-4, atol=1e-5)
-    assert "pipe" not in run.output()
-
-
-SHORT = """
-import evaluate_attribution
-from datamodules.reading import worker_loader
-from lightning_modules.running import run_main
-
-main = evaluate_attribution.main
-
-
-class Short(worker_loader.Parcel):
-    def __init__(self, batch, *args):
-        if batch["index"][0] >= 48:
-            raise OSError(24, "Too many open files")
-        super().__init__(batch, *args)
-
-
-worker_loader.Parcel = Short
-"""
-
-
-@pytest.mark.slow
-def test_what_cannot_be_handed_over_ends_the_run_and_nothing_is_lost(
-    images: Path, plain: pd.DataFrame, tmp_path: Path
-) -> None:
-    (tmp_path / "short_evaluation.py").write_text(SHORT)
-    few = ["--data.batch_size", 16, "--data.num_workers", 2, "--trainer.limit_test_batches", 6]
-    args = [*places(images, "images"), *few, *OPTIONS]
-    run = Run("short_evaluation", args, tmp_path)
-    assert run.wait(120) == [2]
-    assert "Traceback" not in run.output()
-    last = run.output().splitlines()[-1]
-    assert last.startswith(
-        "error: The workers that read images cannot hand over what they have read: [Errno 24] Too many"
-    )
-    assert all(words in last for words in ("--shm-size", "ulimit -n", "--data.num_workers 0"))
-    assert len(rows_of(tmp_path)) == 48
-    run = Run("evaluate_attribution", args, tmp_path)
-    assert run.wait(120) == [0], run.output()
-    rows = rows_of(tmp_path)
-    assert len(rows) == 96
-    expected = plain[plain["path"].isin(rows["path"])].reset_index(drop=True)
-    pd.testing.assert_frame_equal(rows, expected, rtol=1e-4, atol=1e-5)

@@ -132,7 +132,7 @@ def test_judges_and_exemplars_of_a_continued_run(judged: list[str], call: Callab
     produced_by = json.loads((out / "summary.json").read_text())["produced_by"]
     failed = [["broken.png", "the file is empty"]]
     assert produced_by["exemplars"] == {
-        "n_photos": 9, "n_failed": 1, "failed": failed, "n_unturned": 0, "doubts": [],
+        "n_photos": 9, "n_failed": 1, "failed": failed, "n_unturned": 0, "notes": [],
     }  # fmt: skip
     assert produced_by["judge.other"]["input_size"] == 64
     assert list(produced_by["helpers_sha256"]) == ["judge.other"]

@@ -32,8 +32,12 @@ def test_rows_from_shards_are_those_from_the_folder(
         shutil.copytree(shapes / "annotations/val" / name, boxes / name)
     (images / "star/empty.png").touch()
     where = ["--data.root", images, "--data.boxes", boxes]
-    call(pack_shards.main, *where, "--out", "shards", "--images_per_shard", 5, *how)
-    assert re.search(r"21 images in 5 shards, \d+\.\d MB\. Read them with --data\.root shards", capsys.readouterr().out)
+    per_shard = () if how else ("--images_per_shard", 5)
+    call(pack_shards.main, *where, "--out", "shards", *per_shard, *how)
+    assert re.search(
+        rf"21 images in {2 if how else 6} files, \d+\.\d MB\. Read them with --data\.root shards",
+        capsys.readouterr().out,
+    )
 
     options = ["--model.weights", "shapes", "--model.methods", "[GradCAM]", "--trainer.accelerator", "cpu"]
     options += ["--data.batch_size", 4, "--model.n_figures", 0]
@@ -87,6 +91,7 @@ def test_bad_input(call: Callable, shapes: Path, tmp_path: Path) -> None:
         call(pack_shards.main, "--data.root", "nowhere", "--out", "shards")
     for options, message in (
         (("--data.exif_orientation", "true"), "exif_orientation goes with --decoded"),
+        (("--decoded", "--images_per_shard", 5, "--network", "vgg16"), "--images_per_shard is for tar shards"),
         (("--data.num_workers", -1), "num_workers must be at least 0, got -1"),
     ):
         with pytest.raises(DataError, match=message):

@@ -11,7 +11,7 @@ from PIL import ExifTags, Image
 from predict import main
 
 from datamodules import DataError
-from datamodules.reading.bit_depths import DIM
+from datamodules.images.decode import UNDER_ALPHA
 from lightning_modules import InputError
 from tests.lightning_modules.fragile import NETWORK
 
@@ -80,13 +80,13 @@ def test_what_may_be_otherwise_than_meant_is_told(
     exif[ExifTags.Base.Orientation] = 6
     for name in ("a.jpg", "b.jpg"):
         Image.new("RGB", (40, 30), "gray").save(tmp_path / name, exif=exif)
-    Image.fromarray(np.full((30, 40), 4095, np.uint16)).save(tmp_path / "dim.png")
+    Image.fromarray(np.zeros((30, 40, 4), np.uint8)).save(tmp_path / "clear.png")
     options = ["--network", NETWORK, "--weights", "random", "--accelerator", "cpu"]
-    assert call(main, "a.jpg", "b.jpg", "dim.png", *options) == 0
+    assert call(main, "a.jpg", "b.jpg", "clear.png", *options) == 0
     output = capsys.readouterr().out
     assert "2 images ask by their EXIF orientation to be turned" in output
     assert "What turns them: --exif_orientation true" in output
-    assert f"in doubt dim.png: {DIM}" in output
+    assert f"clear.png: {UNDER_ALPHA}" in output
     assert call(main, "a.jpg", "b.jpg", *options, "--exif_orientation", "true") == 0
     assert "EXIF" not in capsys.readouterr().out
 

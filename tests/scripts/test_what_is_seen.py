@@ -11,7 +11,7 @@ import pytest
 from evaluate_attribution import main
 from PIL import ExifTags, Image
 
-from datamodules.reading.bit_depths import DIM
+from datamodules.images.decode import UNDER_ALPHA
 from lightning_modules import AttributionModule
 from lightning_modules.results.rows.parts import read_rows
 from lightning_modules.running.folder.run_folder import RunError
@@ -33,7 +33,7 @@ def photos(tmp_path: Path) -> Path:
         exif = Image.Exif()
         exif[ExifTags.Base.Orientation] = orientation
         Image.new("RGB", (50, 40), "gray").save(folder / f"{name}.jpg", exif=exif)
-    Image.fromarray(np.full((40, 50), 4095, np.uint16)).save(folder / "c.png")
+    Image.fromarray(np.zeros((40, 50, 4), np.uint8)).save(folder / "c.png")
     return folder
 
 
@@ -45,17 +45,17 @@ def test_it_is_told_once_and_a_continued_run_counts_all(
     output = capsys.readouterr().out
     assert output.count("2 images ask by their EXIF orientation to be turned, and the network saw them unturned") == 1
     assert output.count("What turns them: --data.exif_orientation true") == 1
-    assert output.count(f"Of 1 image the pixels are in doubt: {DIM}.") == 1
+    assert output.count(f"1 image: {UNDER_ALPHA}.") == 1
     summary = json.loads((tmp_path / "run/summary.json").read_text())
-    assert (summary["n_unturned"], summary["doubts"]) == (2, {DIM: 1})
+    assert (summary["n_unturned"], summary["file_notes"]) == (2, {UNDER_ALPHA: 1})
     rows = read_rows(tmp_path / "run/results").to_pandas()
     assert rows["exif_orientation"].tolist() == [6, 1, 1, 1, 3]
-    assert rows["doubt"].fillna("").tolist() == ["", "", DIM, "", ""]
+    assert rows["note"].fillna("").tolist() == ["", "", UNDER_ALPHA, "", ""]
 
     sorted((tmp_path / "run/results").glob("part-*"))[0].unlink()
     assert call(main, *OPTIONS) == 0
     again = json.loads((tmp_path / "run/summary.json").read_text())
-    assert (again["n_unturned"], again["doubts"]) == (2, {DIM: 1})
+    assert (again["n_unturned"], again["file_notes"]) == (2, {UNDER_ALPHA: 1})
     notes = json.loads((tmp_path / "run/report.json").read_text())["notes"]
     assert sum("EXIF" in note for note in notes) == 1
 
@@ -66,6 +66,6 @@ def test_turned_images_are_not_told_of_and_go_into_no_other_run(
     assert call(main, *OPTIONS, "--data.exif_orientation", "true") == 0
     assert "EXIF" not in capsys.readouterr().out
     summary = json.loads((tmp_path / "run/summary.json").read_text())
-    assert (summary["n_unturned"], summary["doubts"]) == (0, {DIM: 1})
+    assert (summary["n_unturned"], summary["file_notes"]) == (0, {UNDER_ALPHA: 1})
     with pytest.raises(RunError, match="exif_orientation"):
         call(main, *OPTIONS)

@@ -12,15 +12,14 @@ import pyarrow.compute as pc
 import torch
 from torch import Tensor
 
-from datamodules.batch import Batch
+from datamodules.batch import FILE_COLUMNS, Batch
 from lightning_modules.results.rows.stored import StoredRows, codes_of
 
 IMAGE_FIELDS = [
     pa.field("path", pa.string()),
     pa.field("status", pa.string()),
     pa.field("error", pa.string()),
-    pa.field("exif_orientation", pa.int64()),
-    pa.field("doubt", pa.string()),
+    *(pa.field(name, kind) for name, kind in FILE_COLUMNS.items()),
     pa.field("label", pa.int64()),
     pa.field("label_name", pa.string()),
     pa.field("prediction", pa.int64()),
@@ -35,9 +34,8 @@ IMAGE_FIELDS = [
 
 ``error`` says why ``status`` is "failed", or what is wrong with the boxes of an image that is "ok".
 
-``exif_orientation``, 2 to 8, is what the file asks for and was not given; 1 = nothing. ``doubt`` says why the pixels
-may be others than meant; null = there is no reason. ``fingerprint`` is the same of the same pixels, under whatever path
-they lie: such rows are of one image, see :func:`units_of`.
+What they hold of the file stands at :data:`~datamodules.batch.FILE_COLUMNS`. ``fingerprint`` is the same of the same
+pixels, under whatever path they lie: such rows are of one image, see :func:`units_of`.
 """
 
 
@@ -97,10 +95,9 @@ def image_columns(seen: Seen, batch: Batch, names: Sequence[str]) -> list[Row]:
         names: Of the network's classes; each label is one, or -1.
     """
     rows: list[Row] = []
-    for path, orientation, doubt, error, of_logits, label, ranks, probability, fingerprint in zip(
+    for path, file_columns, error, of_logits, label, ranks, probability, fingerprint in zip(
         batch["path"],
-        batch["exif_orientation"],
-        batch["doubt"],
+        batch["file_columns"],
         batch["box_error"],
         (FAULTS[fault] for fault in seen.fault.tolist()),
         seen.label.tolist(),
@@ -108,7 +105,7 @@ def image_columns(seen: Seen, batch: Batch, names: Sequence[str]) -> list[Row]:
         seen.probability.tolist(),
         seen.fingerprint.tolist(),
     ):
-        row = {"path": path, "exif_orientation": orientation, "doubt": doubt}
+        row = {"path": path, **file_columns}
         row |= {"label": label, "label_name": names[label] if label >= 0 else None}
         if of_logits is not None:
             rows.append({**row, "status": "failed", "error": of_logits})

@@ -21,8 +21,8 @@ def summarize_images(table: Rows) -> dict[str, Any]:
     ``top1`` and ``top5`` are shares of the labelled images that did not fail, None where there is nothing to tell, and
     ``intervals`` has their 95 % intervals;
     ``classes`` has ``top1`` of each class that has images, and their number, and ``balanced_acc`` is the mean of these.
-    ``n_unturned`` counts those that ask by their EXIF orientation to be turned, and were not; ``doubts`` those of which
-    the pixels may be others than meant, by the reason.
+    ``n_unturned`` counts those that ask by their EXIF orientation to be turned, and were not; ``file_notes`` those of
+    which something is seen otherwise than in a viewer, by what it is.
     """
     is_first = pa.array(~pd.Series(codes_of(table["path"])[0]).duplicated().to_numpy())
     is_good = pc.equal(table["status"].filter(is_first), "ok").fill_null(False)
@@ -31,13 +31,13 @@ def summarize_images(table: Rows) -> dict[str, Any]:
         return table[name].filter(is_first).filter(is_good)
 
     n_good = pc.sum(is_good).as_py() or 0
-    doubts = pc.value_counts(of_good("doubt").cast(pa.string()).drop_null())
+    notes = pc.value_counts(of_good("note").cast(pa.string()).drop_null())
     summary: dict[str, Any] = {
         "n_images": len(is_good),
         "n_failed": len(is_good) - n_good,
         "n_box_errors": n_good - of_good("error").null_count,
         "n_unturned": _count(pc.greater(of_good("exif_orientation"), UPRIGHT)),
-        "doubts": dict(sorted((each["values"], each["counts"]) for each in doubts.to_pylist())),
+        "file_notes": dict(sorted((each["values"], each["counts"]) for each in notes.to_pylist())),
         "n_labelled": _count(pc.greater_equal(of_good("label"), 0)),
     }
     classes = _accuracy_of_classes(*map(of_good, ("label", "label_name", "top1")))

@@ -10,7 +10,7 @@ from PIL import Image
 from torch import Tensor, nn
 
 from datamodules.imagenet import imagenet_class_names
-from datamodules.reading.decoding import Preprocess
+from datamodules.preprocess import Preprocess
 from lightning_modules import InputError, Network, WeightsError, as_network
 from lightning_modules.judging import Judge, load_judges, tell_of
 

@@ -8,7 +8,7 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from datamodules.reading.decoding import Preprocess
+from datamodules.preprocess import Preprocess
 from lightning_modules import InputError
 from lightning_modules.judging import Victim, load_victims, show_to, tell_of
 from tests.lightning_modules.judging.test_judges import MAKER, network

@@ -12,7 +12,7 @@ from torch import nn
 from torchvision import models
 from torchvision.transforms import v2
 
-from datamodules.reading.decoding import Preprocess
+from datamodules.preprocess import Preprocess
 from lightning_modules import GradCAM, Saliency, explain, load_network
 from lightning_modules.methods.maps import magnitude
 from lightning_modules.metrics import InsertionDeletion

@@ -14,7 +14,7 @@ from torch import nn
 from torchvision import transforms
 
 from datamodules.imagenet import imagenet_classes
-from datamodules.reading.decoding import Preprocess
+from datamodules.preprocess import Preprocess
 from lightning_modules import GradCAM, GuidedBackprop, InputError, Network, WeightsError, explain, load_network
 
 

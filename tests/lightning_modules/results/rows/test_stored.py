@@ -12,7 +12,7 @@ from lightning_modules.results.summaries.images import summarize_images
 
 SCHEMA = pa.schema(
     [
-        *(pa.field(name, pa.string()) for name in ("path", "status", "error", "doubt", "method", "label_name")),
+        *(pa.field(name, pa.string()) for name in ("path", "status", "error", "note", "method", "label_name")),
         *(pa.field(name, pa.int64()) for name in ("exif_orientation", "label")),
         *(pa.field(name, pa.bool_()) for name in ("top1", "top5")),
         *(pa.field(name, pa.float64()) for name in ("eps", "score")),
@@ -33,7 +33,7 @@ def some_rows(n: int) -> list[dict]:
             "label_name": (None, "x", "y", "z")[image % 4],
             "error": "a box" if image % 7 == 0 else None,
         }
-        row |= {"doubt": (None, "dim", "old")[image % 3], "method": (None, "B", "a")[int(rng.integers(3))]}
+        row |= {"note": (None, "dim", "old")[image % 3], "method": (None, "B", "a")[int(rng.integers(3))]}
         row |= {"top1": None if image % 4 == 0 else image % 3 == 0, "eps": (None, 0.0, 0.5)[int(rng.integers(3))]}
         rows.append(row | {"score": float(k), "curve": None if k % 3 == 0 else [k / 7, None]})
     return rows
@@ -80,7 +80,7 @@ def test_images_are_counted_as_pandas_counts_them(folder: Path) -> None:
         "n_failed": len(images) - len(good),
         "n_box_errors": good["error"].notna().sum(),
         "n_unturned": (good["exif_orientation"] > 1).sum(),
-        "doubts": good["doubt"].value_counts().sort_index().to_dict(),
+        "file_notes": good["note"].value_counts().sort_index().to_dict(),
         "n_labelled": (good["label"] >= 0).sum(),
         "top1": good["top1"].dropna().mean(),
         "top5": None,

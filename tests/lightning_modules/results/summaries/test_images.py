@@ -17,12 +17,12 @@ def test_summary_of_what_may_be_otherwise_than_meant(tmp_path: Path) -> None:
     """Each image counts once, and those that failed do not."""
     found = [dict(row) for path in "abcd" for row in rows(path, 0, 0, 1.0, 1.0)] + failed("e")
     for row in found:
-        row |= {"a": {"exif_orientation": 6}, "b": {"exif_orientation": 1, "doubt": "dim"}}.get(row["path"], {})
-        row |= {"c": {"exif_orientation": 2, "doubt": "dim"}, "e": {"exif_orientation": 8}}.get(row["path"], {})
+        row |= {"a": {"exif_orientation": 6}, "b": {"exif_orientation": 1, "note": "dim"}}.get(row["path"], {})
+        row |= {"c": {"exif_orientation": 2, "note": "dim"}, "e": {"exif_orientation": 8}}.get(row["path"], {})
     write_part(tmp_path / part_name(0), found[3:], SCHEMA)
     write_part(tmp_path / part_name(1), found[:3], SCHEMA)
     summary = summarize_images(read_rows(tmp_path))
-    assert (summary["n_unturned"], summary["doubts"]) == (2, {"dim": 2})
+    assert (summary["n_unturned"], summary["file_notes"]) == (2, {"dim": 2})
 
 
 def test_summary_of_images(tmp_path: Path) -> None:
@@ -35,7 +35,7 @@ def test_summary_of_images(tmp_path: Path) -> None:
         "n_failed": 1,
         "n_box_errors": 0,
         "n_unturned": 0,
-        "doubts": {},
+        "file_notes": {},
         "n_labelled": 3,
         "top1": pytest.approx(2 / 3),
         "top5": 1.0,

@@ -38,7 +38,7 @@ def rows(dictionaries: bool = False) -> pa.Table:
             row |= {"vanished": False, "success_rounded": rounded, "victim.other.success": victim}
             found.append(row)
     text, number, flag = pa.string(), pa.float64(), pa.bool_()
-    types = dict.fromkeys(("path", "status", "error", "doubt", "label_name"), text)
+    types = dict.fromkeys(("path", "status", "error", "note", "label_name"), text)
     types |= dict.fromkeys(("eps", "linf", "l2", "smallest_eps"), number)
     types |= dict.fromkeys(("success", "top1", "top5", "saturated", "vanished", "success_rounded"), flag)
     types |= {

@@ -1,0 +1,240 @@
+"""Decoded images: as a network sees them, in one array that is mapped into memory, and a table beside it."""
+
+from __future__ import annotations
+
+import hashlib
+import io
+import json
+from collections.abc import Iterable, Iterator
+from functools import cached_property
+from pathlib import Path
+from typing import Any, NamedTuple, Self
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
+import torch
+from PIL import Image
+
+from datamodules.batch import FILE_COLUMNS, Original
+from datamodules.boxes import BoxesInView, boxes_in_view, find_annotation
+from datamodules.errors import DataError
+from datamodules.labelling import ClassFolders, label_images
+from datamodules.preprocess import Preprocess
+from datamodules.reader import Failure, PreparedImage, Sample, SampleReader
+from datamodules.source import ListingOptions, Paths, Source, require_classes
+
+IMAGES, TABLE = "images.npy", "images.parquet"
+"""Pixels, uint8 ``(N, 3, H, W)``, and a row for each image."""
+
+_ROWS = 10_000
+
+_SCHEMA = pa.schema(
+    [
+        ("path", pa.string()),
+        ("error", pa.string()),  # of an image that could not be read: why; null = it could be
+        ("class", pa.string()),  # where its folder does not give it; "" = it is unlabelled
+        ("width", pa.int32()),
+        ("height", pa.int32()),
+        ("orientation", pa.int8()),
+        ("is_turned", pa.bool_()),
+        *((f"file_{name}", kind) for name, kind in FILE_COLUMNS.items()),
+        ("boxes", pa.list_(pa.list_(pa.float32(), 4))),
+        ("box_names", pa.list_(pa.string())),  # null = there is no annotation
+        ("box_error", pa.string()),
+        ("original", pa.binary()),  # PNG
+        ("view", pa.list_(pa.float64())),
+    ]
+)
+
+
+def how_prepared(preprocess: Preprocess, exif_orientation: bool) -> dict[str, Any]:
+    """What decides the pixels of an image beside its file."""
+    return {
+        "resize_size": preprocess.short_side,
+        "input_size": preprocess.input_size,
+        "interpolation": preprocess.interpolation,
+        "exif_orientation": exif_orientation,
+    }
+
+
+def _in_words(how: dict[str, Any]) -> str:
+    turned = "turned as EXIF asks" if how["exif_orientation"] else "as they lie"
+    return (
+        f"{turned}, {how['interpolation']} to a shorter side of {how['resize_size']}, cropped to {how['input_size']} × "
+        f"{how['input_size']}"
+    )
+
+
+class Packed(NamedTuple):
+    """An image to be written.
+
+    Attributes:
+        image: What is seen of it, or why it could not be read.
+        class_: Its class, where its folder does not give it; "" = it is unlabelled.
+        box_names: What its boxes are named after, also if it could not be read; None = it has no annotation.
+    """
+
+    image: PreparedImage | Failure
+    class_: str | None
+    box_names: Iterable[str] | None
+
+
+def write_decoded(folder: Path, images: Iterator[Packed], n: int, how: dict[str, Any]) -> None:
+    """Writes N images; how they were prepared stands beside them."""
+    size = how["input_size"]
+    pixels = np.lib.format.open_memmap(folder / IMAGES, "w+", np.uint8, (n, 3, size, size))
+    sha256 = hashlib.sha256()
+    with pq.ParquetWriter(folder / TABLE, _SCHEMA) as writer:
+        rows: list[dict[str, Any]] = []
+        for k, packed in enumerate(images):
+            if "failed" not in packed.image:
+                pixels[k] = packed.image["image"].numpy()
+                sha256.update(pixels[k].data)
+            rows.append(_row(packed))
+            sha256.update(json.dumps({**rows[-1], "original": None}).encode())
+            if len(rows) == _ROWS or k == n - 1:
+                writer.write_table(pa.Table.from_pylist(rows, _SCHEMA))
+                rows = []
+        writer.add_key_value_metadata({"decoded": json.dumps({"how": how, "n": n, "sha256": sha256.hexdigest()})})
+    pixels.flush()
+
+
+def _row(packed: Packed) -> dict[str, Any]:
+    image = packed.image
+    row: dict[str, Any] = {"class": packed.class_}
+    row["box_names"] = None if packed.box_names is None else list(packed.box_names)
+    if "failed" in image:
+        row["path"], row["error"] = image["failed"]
+        return row
+    row |= {name: image[name] for name in ("path", "orientation", "is_turned")}
+    row |= {f"file_{name}": value for name, value in image["file_columns"].items()}
+    row["width"], row["height"] = image["size"]
+    boxes, original = image["boxes"], image["original"]
+    if boxes is not None:
+        row["boxes"], row["box_error"] = boxes.boxes.tolist(), boxes.error
+    if original is not None:
+        with io.BytesIO() as file:
+            Image.fromarray(original.pixels).save(file, "PNG", compress_level=1)
+            row["original"], row["view"] = file.getvalue(), list(original.view)
+    return row
+
+
+class DecodedSource(Source):
+    """Images that were decoded once, each copied out of the array when it is asked for."""
+
+    kind = "decoded"
+
+    @classmethod
+    def matches(cls, root: Path) -> bool:
+        return str(root).endswith(".decoded.arrow") or (root / IMAGES).exists() or any(root.glob("*.decoded.arrow"))
+
+    @classmethod
+    def list_images(cls, root: Path, options: ListingOptions) -> Self:
+        require_classes(root, options.class_names)
+        if not (root / IMAGES).exists():
+            raise DataError(
+                f"{root} holds images that an earlier version decoded. Pack them anew from the original images: "
+                "python scripts/pack_shards.py --decoded --data.root FOLDER --network NETWORK --out OUT"
+            )
+        table, facts = _opened(root)
+        paths = table["path"].combine_chunks()
+        binary = paths.cast(pa.large_string()).cast(pa.large_binary())
+        folders = pc.replace_substring_regex(paths, pattern="(?s)/.*", replacement="")
+        folders = pc.if_else(pc.match_substring(paths, "/"), folders, None).dictionary_encode()
+        labelled = label_images(
+            root,
+            options,
+            Paths(binary),
+            ClassFolders(folders.dictionary.to_pylist(), folders.indices.fill_null(-1).to_numpy()),
+            table["class"].combine_chunks(),
+            lambda i: table["box_names"][i].as_py(),
+        )
+        has_boxes = bool(pc.any(table["box_names"].is_valid()).as_py())
+        facts = {"root": str(root), "has_boxes": has_boxes, **facts}
+        return cls.make(binary, labelled.labels, facts, labelled.notes, row=np.arange(len(table)))
+
+    @property
+    def may_have_boxes(self) -> bool:
+        return self.facts["has_boxes"]
+
+    def check(self, reader: SampleReader) -> None:
+        wanted, packed = how_prepared(reader.preprocess, reader.exif_orientation), self.facts["how"]
+        if wanted != packed:
+            raise DataError(
+                f"{self.facts['root']} holds images {_in_words(packed)}, and the network is to see them "
+                f"{_in_words(wanted)}: pack them for it (pack_shards.py --decoded), or read the original images."
+            )
+
+    def content_fingerprint(self) -> dict[str, Any]:
+        return {"content_sha256": self.facts["sha256"]}
+
+    @cached_property
+    def _content(self) -> tuple[torch.Tensor, dict[str, pa.Array]]:
+        """The pixels and the columns of all that was packed."""
+        root = Path(self.facts["root"])
+        # What is written to it, if anything were, would be this process's alone: so PyTorch takes it as it is.
+        pixels = torch.from_numpy(np.load(root / IMAGES, mmap_mode="c"))
+        table, _ = _opened(root)
+        return pixels, {name: table[name].combine_chunks() for name in table.column_names}
+
+    def read_one(self, i: int, reader: SampleReader) -> Sample | Failure:
+        prepared = self.prepared(i, with_original=i < reader.n_originals)
+        if "failed" in prepared:
+            return prepared
+        if prepared["boxes"] is None and (file := find_annotation(reader.boxes, prepared["path"])) is not None:
+            how = prepared["size"], prepared["orientation"], prepared["is_turned"]
+            prepared["boxes"] = boxes_in_view(reader.preprocess, file, None, *how)
+        return reader.sample(prepared, int(self.labels[i]), i)
+
+    def prepared(self, i: int, with_original: bool) -> PreparedImage | Failure:
+        """The i-th image as it was packed."""
+        pixels, columns = self._content
+        row = self.columns["row"][i].as_py()
+
+        def value(name: str) -> Any:
+            return columns[name][row].as_py()
+
+        if (error := value("error")) is not None:
+            return {"failed": (value("path"), error)}
+        boxes = None
+        if (names := value("box_names")) is not None:
+            corners = torch.tensor(value("boxes"), dtype=torch.float32).reshape(-1, 4)
+            boxes = BoxesInView(corners, tuple(names), value("box_error"))
+        original = None
+        if with_original and (content := value("original")) is not None:
+            with Image.open(io.BytesIO(content)) as image:
+                original = Original(np.array(image), tuple(value("view")))
+        elif with_original:
+            size = float(self.facts["how"]["input_size"])
+            original = Original(pixels[row].permute(1, 2, 0).numpy().copy(), (0.0, 0.0, size, size))
+        return {
+            "image": pixels[row],
+            "path": value("path"),
+            "size": (value("width"), value("height")),
+            "orientation": value("orientation"),
+            "is_turned": value("is_turned"),
+            "file_columns": {name: value(f"file_{name}") for name in FILE_COLUMNS},
+            "boxes": boxes,
+            "original": original,
+        }
+
+
+def _opened(root: Path) -> tuple[pa.Table, dict[str, Any]]:
+    """The table of what was packed, and how and how much it was.
+
+    Raises:
+        DataError: If it is not whole.
+    """
+    try:
+        table = pq.read_table(root / TABLE)
+        facts = json.loads(pq.read_metadata(root / TABLE).metadata[b"decoded"])
+        shape = np.load(root / IMAGES, mmap_mode="r").shape
+        size = facts["how"]["input_size"]
+        if shape != (facts["n"], 3, size, size) or len(table) != facts["n"]:
+            raise ValueError(f"{len(table)} rows, and an array of {shape}")
+        table.select(_SCHEMA.names)
+    except (OSError, pa.ArrowException, TypeError, LookupError, ValueError, EOFError) as error:
+        raise DataError(f"{root} holds no decoded images, or not all of them: pack them again. ({error})") from error
+    return table, facts

@@ -1,0 +1,280 @@
+"""Batches that threads read, in order; on CUDA they are on their way to the device before they are asked for.
+
+Pillow decodes and resizes without Python's lock, so threads read as fast as processes. Nothing that they call may use
+what is not safe between threads: global random numbers, ``warnings.catch_warnings``, the settings of PIL.
+"""
+
+from __future__ import annotations
+
+import multiprocessing
+import os
+import queue
+import signal
+import warnings
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import suppress
+from pathlib import Path
+from typing import Any, Generic, Protocol, TypeVar
+
+import numpy as np
+import torch
+from torch import Tensor
+
+SampleT = TypeVar("SampleT")
+BatchT = TypeVar("BatchT")
+
+PIECES = 4
+"""Into so many pieces a thread's part of a batch is cut: fewer wait for each other, more take more time to hand out."""
+
+MARKS = "reading"
+"""Folder of RUN in which the threads of each process note what they read."""
+
+CHILDREN = multiprocessing.get_context("spawn")
+"""How a process is started that may die: without threads, locks and devices of this one."""
+
+
+def default_workers(n_devices: int = 1) -> int:
+    """How many threads read images for each of so many devices, where nobody says it: they share the CPUs."""
+    return max(1, min(8, len(os.sched_getaffinity(0)) // n_devices))
+
+
+class ThreadedLoader(Generic[SampleT, BatchT]):
+    """Batches of numbered samples, in order.
+
+    Args:
+        read: Number -> sample. Called by several threads at once.
+        indices: The numbers, in order.
+        batch_size: Samples in a batch.
+        num_workers: Threads; 0 = the one that asks.
+        collate: Samples -> batch.
+        pin: Whether the batch's tensors, a dict's, are put where a GPU can fetch them by itself.
+        marks: File in which each thread notes the number that it reads, until it is read. None = nowhere.
+    """
+
+    def __init__(
+        self,
+        read: Callable[[int], SampleT],
+        indices: Sequence[int] | np.ndarray,
+        batch_size: int,
+        num_workers: int,
+        collate: Callable[[Sequence[SampleT]], BatchT],
+        pin: bool = False,
+        marks: Path | None = None,
+    ) -> None:
+        self.read = read
+        self.indices = indices
+        self.batch_size = batch_size
+        self.num_workers = num_workers
+        self.collate = collate
+        self.pin = pin
+        self.marks = marks
+
+    def __len__(self) -> int:
+        return -(-len(self.indices) // self.batch_size)
+
+    def __iter__(self) -> Iterator[BatchT]:
+        if not len(self):
+            return
+        marks = Marks(self.marks, max(1, self.num_workers)) if self.marks else None
+        try:
+            yield from self._by_threads(marks) if self.num_workers else map(self._batch, self._batches(marks))
+        finally:
+            if marks:
+                marks.remove()
+
+    def _batches(self, marks: Marks | None) -> Iterator[list[SampleT]]:
+        for start in range(0, len(self.indices), self.batch_size):
+            yield self._read(self.indices[start : start + self.batch_size], marks)
+
+    def _by_threads(self, marks: Marks | None) -> Iterator[BatchT]:
+        size, n = self.batch_size, self.num_workers
+        piece = max(1, size // (PIECES * n))
+        ahead = 1 + -(-2 * n // size)
+        window: deque[Future[BatchT]] = deque()
+        # One more thread makes batches of samples, so that whoever asks does not.
+        with ThreadPoolExecutor(n, "reader") as readers, ThreadPoolExecutor(1, "collate") as collator:
+            try:
+                for start in range(0, len(self.indices), size):
+                    numbers = self.indices[start : start + size]
+                    pieces = [
+                        readers.submit(self._read, numbers[k : k + piece], marks) for k in range(0, len(numbers), piece)
+                    ]
+                    window.append(collator.submit(self._joined, pieces))
+                    if len(window) > ahead:
+                        yield window.popleft().result()
+                while window:
+                    yield window.popleft().result()
+            finally:
+                readers.shutdown(cancel_futures=True)
+                collator.shutdown(cancel_futures=True)
+
+    def _joined(self, pieces: Sequence[Future[list[SampleT]]]) -> BatchT:
+        return self._batch([sample for piece in pieces for sample in piece.result()])
+
+    def _batch(self, samples: Sequence[SampleT]) -> BatchT:
+        batch: Any = self.collate(samples)
+        if self.pin:
+            batch = {name: value.pin_memory() if isinstance(value, Tensor) else value for name, value in batch.items()}
+        return batch
+
+    def _read(self, numbers: Sequence[int] | np.ndarray, marks: Marks | None) -> list[SampleT]:
+        if marks is None:
+            return [self.read(int(number)) for number in numbers]
+        return [marks.while_reading(self.read, int(number)) for number in numbers]
+
+
+class Marks:
+    """What each thread of a process is reading, in a file mapped into memory, which outlives the process.
+
+    Args:
+        file: The file.
+        n: Number of threads.
+    """
+
+    def __init__(self, file: Path, n: int) -> None:
+        self.file = file
+        file.parent.mkdir(parents=True, exist_ok=True)
+        self.numbers = np.memmap(file, np.int64, "w+", shape=(n,))
+        self.numbers[:] = -1
+        self.free: queue.SimpleQueue[int] = queue.SimpleQueue()
+        for place in range(n):
+            self.free.put(place)
+
+    def while_reading(self, read: Callable[[int], SampleT], number: int) -> SampleT:
+        place = self.free.get()
+        self.numbers[place] = number
+        try:
+            return read(number)
+        finally:
+            self.numbers[place] = -1
+            self.free.put(place)
+
+    def remove(self) -> None:
+        self.file.unlink(missing_ok=True)
+        with suppress(OSError):  # others are still at work
+            self.file.parent.rmdir()
+
+
+def marked(folder: Path) -> list[int]:
+    """The numbers that were being read when the processes of a run ended, if they did not end by themselves."""
+    found = [np.fromfile(file, np.int64) for file in sorted(folder.glob("*"))] if folder.is_dir() else []
+    return sorted({number for numbers in found for number in numbers.tolist() if number >= 0})
+
+
+def lethal(read: Callable[[int], object], numbers: Sequence[int]) -> dict[int, str]:
+    """Reads samples in child processes; of each that ended its process, by which signal it was.
+
+    Args:
+        read: Number -> sample; must be picklable.
+        numbers: Those to read.
+    """
+    found: dict[int, str] = {}
+    left = list(numbers)
+    while left:
+        receiver, sender = CHILDREN.Pipe(duplex=False)
+        child = CHILDREN.Process(target=_read_each, args=(read, left, sender), daemon=True)
+        child.start()
+        sender.close()
+        n_read = 0
+        with suppress(EOFError):
+            while True:
+                receiver.recv()
+                n_read += 1
+        child.join()
+        code = child.exitcode or 0
+        if code >= 0:
+            if n_read < len(left):
+                warnings.warn(
+                    f"The images that the run was at when it ended could not be tried (exit {code}).", stacklevel=2
+                )
+            break
+        name = signal.Signals(-code).name
+        found[left[n_read]] = f"whoever reads it is ended by signal {-code} ({name})"
+        left = left[n_read + 1 :]
+    return found
+
+
+def _read_each(read: Callable[[int], object], numbers: Sequence[int], sender: Any) -> None:
+    for number in numbers:
+        read(number)
+        sender.send(number)
+
+
+class Copies(Protocol):
+    """How a batch comes to a device."""
+
+    def begun(self, batch: Any) -> Any:
+        """A copy of a batch that has begun; nobody waits for it."""
+
+    def ended(self, copy: Any) -> Any:
+        """The batch on the device; whatever the device is given to do from now on comes after the copy."""
+
+
+class CopiedAhead(Generic[BatchT]):
+    """A loader's batches, on a device: the next one is on its way before a batch is given.
+
+    Lightning copies a batch when its step begins. A step ends when the rows are read from the device, which then has
+    nothing to do while the copy takes place. Here the copy takes place while the step before computes. That it waits
+    for a batch more costs nothing: the threads read on meanwhile.
+
+    Args:
+        loader: Gives the batches; those that lie in pinned memory are copied without anybody waiting.
+        copies: How they come to the device.
+    """
+
+    def __init__(self, loader: Iterable[BatchT], copies: Copies) -> None:
+        self.loader = loader
+        self.copies = copies
+
+    def __len__(self) -> int:
+        return len(self.loader)  # type: ignore[arg-type]
+
+    def __iter__(self) -> Iterator[BatchT]:
+        batches = iter(self.loader)
+        waiting: deque[Any] = deque()
+        error: Exception | None = None
+        while error is None:
+            try:
+                waiting.append(self.copies.begun(next(batches)))
+            except StopIteration:
+                break
+            except Exception as raised:  # what was read before it is computed none the less
+                error = raised
+            if len(waiting) > 1:
+                yield self.copies.ended(waiting.popleft())
+        for copy in waiting:
+            yield self.copies.ended(copy)
+        if error is not None:
+            raise error
+
+
+class CudaCopies:
+    """Copies of dicts of tensors and others to a GPU, on a stream of their own.
+
+    Args:
+        device: The GPU.
+    """
+
+    def __init__(self, device: torch.device) -> None:
+        self.device = device
+        self.stream = torch.cuda.Stream(device)
+
+    def begun(self, batch: dict[str, Any]) -> tuple[dict[str, Any], torch.cuda.Event]:
+        with torch.cuda.stream(self.stream):
+            moved = {
+                name: value.to(self.device, non_blocking=True) if isinstance(value, Tensor) else value
+                for name, value in batch.items()
+            }
+            return moved, self.stream.record_event()
+
+    def ended(self, copy: tuple[dict[str, Any], torch.cuda.Event]) -> dict[str, Any]:
+        batch, end = copy
+        current = torch.cuda.current_stream(self.device)
+        current.wait_event(end)
+        for value in batch.values():
+            if isinstance(value, Tensor):
+                # Its memory is the other stream's, which must not have it again before this one is through with it.
+                value.record_stream(current)
+        return batch

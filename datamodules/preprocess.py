@@ -1,0 +1,124 @@
+"""From an RGB image to what a network sees of it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from PIL import Image
+from torch import Tensor
+from torchvision.transforms import functional as F
+from torchvision.transforms.functional import InterpolationMode, pil_modes_mapping
+
+from datamodules.batch import INTERPOLATIONS, LONGEST_SIDE, pixels_of
+from datamodules.errors import DataError
+from datamodules.images.decode import MAX_PIXELS
+
+_REACH = 5
+"""Pixels beyond a point, and one for rounding, that the widest of them looks at where an image is enlarged."""
+
+
+@dataclass(frozen=True)
+class Preprocess:
+    """From an image to what a network sees: the shorter side resized to ``resize_size``, the centre cropped, in [0, 1].
+
+    It equals torchvision's preset of these sizes and this interpolation, minus its normalization, to the bit; by itself
+    ``VGG16_Weights.IMAGENET1K_V1.transforms()``.
+
+    Args:
+        resize_size: Length in pixels of the shorter side before the crop. None = that of the crop: an image that has
+            ``input_size`` on both sides already is used as it is, with every pixel.
+        input_size: Height and width in pixels of the crop.
+        interpolation: One of :data:`INTERPOLATIONS`.
+
+    Raises:
+        DataError: If a size is below 1 or beyond :data:`LONGEST_SIDE`, or the interpolation is no such.
+
+    Example:
+        >>> Preprocess()(Image.new("RGB", (500, 375), "white")).shape
+        torch.Size([3, 224, 224])
+    """
+
+    resize_size: int | None = 256
+    input_size: int = 224
+    interpolation: str = "bilinear"
+
+    def __post_init__(self) -> None:
+        for name, size in (("resize_size", self.resize_size), ("input_size", self.input_size)):
+            if size is not None and not 1 <= size <= LONGEST_SIDE:
+                raise DataError(f"{name} must be from 1 to {LONGEST_SIDE:,} pixels, got {size}.")
+        if self.interpolation not in INTERPOLATIONS:
+            raise DataError(f"interpolation should be one of {', '.join(INTERPOLATIONS)}, got {self.interpolation!r}.")
+
+    def __call__(self, image: Image.Image) -> Tensor:
+        """RGB image -> float32 ``(3, input_size, input_size)`` in [0, 1]."""
+        return pixels_of(self.levels(image))
+
+    def levels(self, image: Image.Image) -> Tensor:
+        """RGB image -> uint8 ``(3, input_size, input_size)``: the same before it is divided by 255."""
+        # By numpy: PyTorch would start threads of its own in each thread that reads.
+        pixels = np.asarray(F.center_crop(self._resize(image), [self.input_size]))
+        return torch.from_numpy(np.ascontiguousarray(pixels.transpose(2, 0, 1)))
+
+    @property
+    def mode(self) -> InterpolationMode:
+        """The interpolation as torchvision's functions take it."""
+        return InterpolationMode(self.interpolation)
+
+    @property
+    def short_side(self) -> int:
+        """Length in pixels of the shorter side before the crop."""
+        return self.input_size if self.resize_size is None else self.resize_size
+
+    def resized(self, width: int, height: int) -> tuple[int, int]:
+        """Width and height after the resize, before the crop, of an image of ``width`` × ``height``."""
+        short = min(width, height)
+        return int(self.short_side * width / short), int(self.short_side * height / short)
+
+    def view(self, width: int, height: int) -> tuple[float, float, float, float]:
+        """What the model sees of an image: (left, top, right, bottom) in the pixels of that image.
+
+        It reaches beyond the image where the crop is larger than what is cropped, and torchvision fills up with black.
+        """
+        new_width, new_height = self.resized(width, height)
+        left, top = (self._margin(side) for side in (new_width, new_height))
+        x, y = width / new_width, height / new_height
+        return left * x, top * y, (left + self.input_size) * x, (top + self.input_size) * y
+
+    def _margin(self, side: int) -> int:
+        """Pixels that the crop leaves out before it begins; below 0, pixels that are filled up there."""
+        spare = side - self.input_size
+        return round(spare / 2) if spare >= 0 else -(-spare // 2)
+
+    def move_boxes(self, boxes: Tensor, width: int, height: int) -> Tensor:
+        """Moves boxes ``(K, 4)`` of an image to the pixels of what the model sees, clipped to it.
+
+        A box that lies outside keeps its row, with no area.
+        """
+        left, top, right, bottom = self.view(width, height)
+        offset = boxes.new_tensor([left, top, left, top])
+        scale = self.input_size / boxes.new_tensor([right - left, bottom - top] * 2)
+        return ((boxes - offset) * scale).clamp(0, self.input_size)
+
+    def _resize(self, image: Image.Image) -> Image.Image:
+        width, height = self.resized(*image.size)
+        if width * height <= MAX_PIXELS:
+            return F.resize(image, [self.short_side], self.mode, antialias=True)
+        return self._resized_part(image, width, height)
+
+    def _resized_part(self, image: Image.Image, width: int, height: int) -> Image.Image:
+        """The part that the crop keeps of an image that would be resized to ``width`` × ``height``.
+
+        A strip of 20000 × 3 would take gigabytes when resized, of which the crop keeps a hundred kilobytes. The part
+        differs from that of the whole by at most one of 255 levels, through the rounding of where it begins: PIL takes
+        that in single precision, so what lies far from the part is cut off first. Only enlarged images are so large,
+        so ``_REACH`` pixels around the part are all that the interpolation looks at.
+        """
+        box, size = self.view(*image.size), [min(side, self.input_size) for side in (width, height)]
+        left, top = max(0.0, box[0]), max(0.0, box[1])
+        right, bottom = min(float(image.width), box[2]), min(float(image.height), box[3])
+        x, y = max(0, int(left) - _REACH), max(0, int(top) - _REACH)
+        near = image.crop((x, y, min(image.width, int(right) + _REACH), min(image.height, int(bottom) + _REACH)))
+        resample = pil_modes_mapping[self.mode]
+        return near.resize((size[0], size[1]), resample, box=(left - x, top - y, right - x, bottom - y))
