@@ -28,7 +28,6 @@ def rows(dictionaries: bool = False) -> pa.Table:
             row: dict[str, Any] = {"path": path, "status": "ok", "eps": eps, "success": success, "linf": eps, "l2": eps}
             row |= {
                 "prediction": int(success),
-                row |= {"exif_orientation": 1, "saturated": False}
                 "top1": path != "wrong" and not success,
                 "top5": True,
                 "label": 0,
@@ -43,8 +42,7 @@ def rows(dictionaries: bool = False) -> pa.Table:
     types |= dict.fromkeys(("success", "top1", "top5", "saturated", "vanished", "success_rounded"), flag)
     types |= {
         "label": pa.int64(),
-        types |= {"label": pa.int64(), "prediction": pa.int64(), "label_name": text}
-        types |= {"exif_orientation": pa.int64(), "victim.other.success": flag}
+        "label_name": text,
         "prediction": pa.int64(),
         "exif_orientation": pa.int64(),
         "victim.other.success": flag,
