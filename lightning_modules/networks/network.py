@@ -203,7 +203,7 @@ class Network(nn.Module, Generic[ModuleT]):
         """
         if isinstance(layer, list | tuple):
             raise InputError(f"{method} looks at one layer, and got {list(layer)}: LayerCAM joins the maps of several.")
-        layer = self.target_layer if layer is None else layer
+        layer = self.target_layer if layer is None or layer == "" else layer
         advice = (
             f"Name one by {{class_path: {method}, init_args: {{{option}: ...}}}}; layers with positions, the last "
             f"first: {listed(self.facts.with_positions)}."
@@ -221,8 +221,8 @@ class Network(nn.Module, Generic[ModuleT]):
             raise InputError(f"{method} needs a layer with positions, and {layer!r} of {self.name} has none. {advice}")
         if not call.is_read:
             raise InputError(
-                f"{method} of {layer!r} would be zero everywhere: of that layer {self.name} reads the class token "
-                f"alone. {advice}"
+                f"{method} of {layer!r} would be zero everywhere: the logits of {self.name} do not depend on its "
+                f"positions. {advice}"
             )
         return layer
 

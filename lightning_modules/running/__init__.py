@@ -8,6 +8,7 @@ from lightning_modules.running.comparison import run_comparison
 from lightning_modules.running.demonstration import demonstrate
 from lightning_modules.running.description import run_description
 from lightning_modules.running.evaluation import EvaluationCLI, run_evaluation
+from lightning_modules.running.folder.finished_run import run_report
 from lightning_modules.running.folder.run_folder import RunError, RunFolder
 from lightning_modules.running.folder.writer import RunWriter
 from lightning_modules.running.packing import packing_options
@@ -28,6 +29,7 @@ __all__ = [
     "run_evaluation",
     "run_main",
     "run_prediction",
+    "run_report",
     "run_training",
     "show_errors_plainly",
 ]

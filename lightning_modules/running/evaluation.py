@@ -15,6 +15,7 @@ import yaml
 from pytorch_lightning import LightningDataModule, LightningModule, Trainer
 from pytorch_lightning.callbacks import Callback
 from pytorch_lightning.cli import LightningArgumentParser
+from pytorch_lightning.utilities.rank_zero import rank_zero_info
 from rich.console import Console
 
 from datamodules.batch import EvaluationData
@@ -28,11 +29,12 @@ from lightning_modules.random_numbers import GENERATOR
 from lightning_modules.results.report import describe_images, flat_settings, n_left_out
 from lightning_modules.results.rows.parts import done_paths, refuse_other_columns
 from lightning_modules.run_module import RunModule
-from lightning_modules.running.arithmetic import arithmetic, compute_to_float32
+from lightning_modules.running.arithmetic import arithmetic, busy_cores_note, compute_to_float32
 from lightning_modules.running.cli import RunCLI
 from lightning_modules.running.folder.provenance import device_names, git_commit, seeds, versions, weights_sha256
 from lightning_modules.running.folder.run_folder import RunError, RunFolder, write_text
 from lightning_modules.running.folder.writer import RunWriter
+from lightning_modules.running.parsing.help import explain_options
 from lightning_modules.whole_files import naming
 
 
@@ -109,9 +111,7 @@ class EvaluationCLI(RunCLI):
             help="Files of the figures: png (110 pixels an inch), or pdf, vectors for print, beside each png.",
         )
         parser.set_defaults(self.defaults)
-        for action in parser._actions:
-            # The same for every module, so it does not stand in each one's docstring.
-            action.help = HELP.get(action.dest, action.help)
+        explain_options(parser, HELP)  # the same for every module, so it does not stand in each one's docstring
         of_model, of_data = (inspect.signature(each).parameters for each in self.classes)
         for name, known in KNOWN_BY_THE_MODEL.items():
             if name in of_data:
@@ -139,6 +139,8 @@ class EvaluationCLI(RunCLI):
     def evaluate(self) -> dict[str, Any] | None:
         """Tests what has no rows yet; on the first rank, returns the summary of all rows, also saved."""
         compute_to_float32()
+        if self.trainer.strategy.root_device.type == "cpu" and (note := busy_cores_note()):
+            rank_zero_info(note)
         data: EvaluationData = self.datamodule
         if self.trainer.limit_test_batches == 0:
             raise RunError("--trainer.limit_test_batches 0 leaves no image: 1 is a batch, 1.0 all of them.")

@@ -13,11 +13,14 @@ from pytorch_lightning.cli import LightningArgumentParser
 from pytorch_lightning.utilities.rank_zero import rank_zero_info
 
 from datamodules.batch import UPRIGHT
+from lightning_modules.escaping import plain_lines
 from lightning_modules.networks.built_in.vgg16 import load_vgg16, save_vgg16
 from lightning_modules.results.report import unturned_note
 from lightning_modules.running import stopping
-from lightning_modules.running.cli import RunCLI
+from lightning_modules.running.arithmetic import busy_cores_note
+from lightning_modules.running.cli import RunCLI, as_typed
 from lightning_modules.running.folder.run_folder import RunError, RunFolder
+from lightning_modules.running.starts import WITHOUT_EFFECT_IN_TRAINING
 from lightning_modules.whole_files import naming
 
 GOES_ON = "The same command goes on after the last epoch that was whole."
@@ -58,13 +61,30 @@ def run_training(
                 run.refuse_other_version()
             run.settle("config.yaml", cli.settings, fixed=begun, start_over=f"delete {cli.out}")
             run.begin_session(cli.command)
+        if is_first and cli.trainer.strategy.root_device.type == "cpu" and (note := busy_cores_note()):
+            rank_zero_info(note)
         _fit(cli)
         if is_first:
             finished = cli.out / "vgg16.pth"
             save_vgg16(load_vgg16(Path(cli.checkpoints.best_model_path)), finished)
-            print(f"Validation accuracy {float(cli.checkpoints.best_model_score or 0):.2%}: {finished}")
+            print(plain_lines(_outcome(cli, finished)))
     finally:
         run.unlock()
+
+
+def _outcome(cli: TrainCLI, finished: Path) -> str:
+    """What the network that was kept got right, of which images, and how it is explained."""
+    data: Any = cli.datamodule
+    accuracy, n = float(cli.checkpoints.best_model_score or 0), cli.counts.n_validated
+    epoch = int(Path(cli.checkpoints.best_model_path).stem.removeprefix("epoch=").partition("-")[0])
+    root = data.root / "val" if (data.root / "val").is_dir() else data.root
+    command = ["python", "scripts/evaluate_attribution.py", "--data.root", str(root), "--model.weights", str(finished)]
+    return (
+        f"Validation accuracy {accuracy:.2%}: {round(accuracy * n):,} of {n:,} images that it does not learn from. By "
+        f"it, epoch {epoch + 1} of {cli.trainer.current_epoch} was the best, and was kept: {finished}\n"
+        "Explain what it sees:\n"
+        f"{as_typed([*command, '--out', f'{cli.out}_explained'])}"
+    )
 
 
 def _fit(cli: TrainCLI) -> None:
@@ -97,8 +117,33 @@ def _refuse_what_trains_nothing(cli: TrainCLI) -> None:
             raise RunError(f"{name} should be at least 1, got {value}.")
 
 
-class Announcement(Callback):
-    """Says what is learnt from, before it is."""
+class Counts(Callback):
+    """Says what is learnt from, before it is, and counts what is validated on.
+
+    Attributes:
+        n_validated: Images that the accuracy of the last validation is over, in all processes; kept in checkpoints.
+    """
+
+    def __init__(self) -> None:
+        self.n_validated = 0
+
+    def state_dict(self) -> dict[str, Any]:
+        return {"n_validated": self.n_validated}
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        self.n_validated = state_dict["n_validated"]
+
+    def on_validation_epoch_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        self.n_validated = 0
+
+    def on_validation_batch_end(
+        self, trainer: Trainer, pl_module: Any, outputs: Any, batch: Any, batch_idx: int, dataloader_idx: int = 0
+    ) -> None:
+        self.n_validated += len(batch["label"])
+
+    def on_validation_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        n = torch.tensor(self.n_validated, device=pl_module.device)
+        self.n_validated = int(trainer.strategy.reduce(n, reduce_op="sum"))
 
     def on_fit_start(self, trainer: Trainer, pl_module: Any) -> None:
         data: Any = trainer.datamodule  # type: ignore[attr-defined]
@@ -145,6 +190,7 @@ class TrainCLI(RunCLI):
         *("limit_train_batches", "limit_val_batches"),
         *(name for name in RunCLI.trainer_options if name != "limit_test_batches"),
     )
+    without_effect = WITHOUT_EFFECT_IN_TRAINING
 
     def add_arguments_to_parser(self, parser: LightningArgumentParser) -> None:
         super().add_arguments_to_parser(parser)
@@ -159,11 +205,12 @@ class TrainCLI(RunCLI):
 
     def callbacks(self) -> list[Callback]:
         folder = self.out / "checkpoints"
+        self.counts = Counts()
         self.checkpoints = ModelCheckpoint(folder, filename="{epoch}", monitor="val/accuracy", mode="max")
         # The save_last of the best's callback is of the last best epoch; a run goes on from the last of all.
         last = ModelCheckpoint(folder, filename="last", enable_version_counter=False)
         return [
-            Announcement(),
+            self.counts,
             UnturnedImages(),
             self.checkpoints,
             last,

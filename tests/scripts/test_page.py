@@ -12,6 +12,7 @@ import pytest
 from evaluate_attribution import main as evaluate_attribution
 from evaluate_robustness import main as evaluate_robustness
 from maximize_activation import main as maximize_activation
+from report import main as report
 
 from lightning_modules.running import RunError
 
@@ -69,6 +70,34 @@ def test_robustness(call: Callable, options: list, tmp_path: Path) -> None:
     before = (tmp_path / "run/index.html").stat().st_mtime_ns
     call(evaluate_robustness, *options, *few, "--overwrite")
     assert (tmp_path / "run/index.html").stat().st_mtime_ns > before
+
+
+def test_the_page_of_a_run_that_was_moved(
+    call: Callable, options: list, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    options += ["--model.methods", "[GradCAM]", "--model.metrics", "[]", "--trainer.limit_test_batches", 1]
+    call(evaluate_attribution, *options, "--out", "run", "--report")
+    page = shown(tmp_path / "run")
+    (tmp_path / "run").rename(tmp_path / "moved")
+    (tmp_path / "moved/index.html").unlink()
+    before = {path: path.stat().st_mtime_ns for path in (tmp_path / "moved").rglob("*") if path.is_file()}
+    # Its settings name the place where it was: that is asked about, and nothing is computed.
+    for more in ([], ["--report"], ["--overwrite"]):
+        with pytest.raises(RunError, match=r"lies in .*/moved now, but its option out names run\. .*--out .*/moved"):
+            call(evaluate_attribution, "--config", "moved/config.yaml", *more)
+    assert not (tmp_path / "run").exists()
+    assert call(report, "moved") == 0
+    assert "Hand it on: moved/index.html" in capsys.readouterr().out
+    assert shown(tmp_path / "moved") == page.replace("<title>run", "<title>moved").replace("<h1>run", "<h1>moved")
+    assert {path: path.stat().st_mtime_ns for path in before} == before
+    call(evaluate_attribution, "--config", "moved/config.yaml", "--out", "moved")
+    assert "every image that the limit lets through has its rows" in capsys.readouterr().out
+    for folder, said in (("nowhere", "is no RUN"), (options[1], "is no RUN")):
+        with pytest.raises(RunError, match=said):
+            call(report, folder)
+    (tmp_path / "moved/summary.json").unlink()
+    with pytest.raises(RunError, match="has not come to its end"):
+        call(report, "moved")
 
 
 def test_maximization(call: Callable, tmp_path: Path) -> None:

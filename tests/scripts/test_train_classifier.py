@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import re
+import shlex
 from collections.abc import Callable
 from pathlib import Path
 
@@ -110,7 +111,13 @@ def test_fine_tuning_keeps_the_features(call: Callable, shapes: Path, tmp_path: 
     assert after.module.classifier[6].weight.shape == (2, 256)
 
 
-def test_few_images(call: Callable, shapes: Path, tmp_path: Path) -> None:
+def test_few_images(
+    call: Callable,
+    shapes: Path,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    caplog: pytest.LogCaptureFixture,
+) -> None:
     """Fewer than a batch holds: none of them is left out, and it is said what there is."""
     data = tmp_path / "data"
     for name in ("heart", "star"):
@@ -121,6 +128,20 @@ def test_few_images(call: Callable, shapes: Path, tmp_path: Path) -> None:
     options = ["--data.root", data, *size, "--model.weights", "shapes", "--trainer.accelerator", "cpu", "--out", "run"]
     call(main, *options)
     assert steps_done(tmp_path / "run") == 1
+    said = capsys.readouterr().out
+    n_right, n = map(int, re.search(r"(\d+) of (\d+) images that it does not learn from", said).groups())  # type: ignore[union-attr]
+    n_train = int(re.search(r"(\d+) images to learn from", caplog.text).group(1))  # type: ignore[union-attr]
+    assert n_train + n == 12
+    assert f"Validation accuracy {n_right / n:.2%}: " in said
+    assert "epoch 1 of 1 was the best, and was kept: run/vgg16.pth" in said
+    assert "v_num" not in said
+    # The command that explains it is one that can be typed.
+    command = shlex.split(said.partition("Explain what it sees:\n")[2].replace("\\\n", " "))
+    call(evaluate_attribution.main, *command[2:], "--model.methods", "[Saliency]", "--trainer.accelerator", "cpu")
+    assert read_rows(tmp_path / "run_explained/results").num_rows == 12
+    # Nothing is left to learn: what is said stays.
+    call(main, *options)
+    assert f"{n_right} of {n} images that it does not learn from" in capsys.readouterr().out
     with pytest.raises(ValueError, match=r"model\.dropout was .*Give this one another --out, or delete run\."):
         call(main, *options, "--model.dropout", 0.3)
 

@@ -15,6 +15,7 @@ from lightning_modules.attacks.budgets import format_eps
 from lightning_modules.errors import InputError
 from lightning_modules.results.rows.images import Rows
 from lightning_modules.results.rows.stored import KEYS, codes_of, numbers_of
+from lightning_modules.results.summaries.robustness import RANK_CORRELATION, TOP_OVERLAP
 from lightning_modules.results.summaries.verdicts import judges_in, verdict_columns
 
 KINDS = KEYS[1:]
@@ -73,6 +74,25 @@ class Measured:
     def paths(self) -> pd.Index:
         """Of all images, the failed ones too."""
         return self.images.index.append(self.failed)
+
+    @property
+    def methods(self) -> set[str]:
+        """Those of which there are rows or, of attacked images, columns."""
+        if self.kind == "method":
+            return {group for group in self.groups if group}
+        moved = [name for name in self.columns if name.endswith((RANK_CORRELATION, TOP_OVERLAP))]
+        return {name.rpartition(".")[0] for name in moved}
+
+    def renamed(self, methods: Mapping[str, str]) -> Measured:
+        """The same with other names for some methods."""
+
+        def column(name: str) -> str:
+            method, dot, score = name.rpartition(".")
+            return f"{methods.get(method, method)}{dot}{score}"
+
+        groups = {methods.get(key, key): frame.rename(columns=column) for key, frame in self.groups.items()}
+        n_degenerate = {methods.get(key, key): n for key, n in self.n_degenerate.items()}
+        return replace(self, groups=groups, n_degenerate=n_degenerate)
 
     def of_method(self, method: str, name: str, *, with_images: bool) -> Measured:
         """What was measured of one method's maps.

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from typing import Any
 
 import numpy as np
@@ -16,7 +16,13 @@ from lightning_modules.results.scores import mean_with_interval, summarize_score
 from lightning_modules.results.statistics import means_of_units
 from lightning_modules.results.summaries.curves import mean_curves
 from lightning_modules.results.summaries.images import summarize_images
-from lightning_modules.results.summaries.ranking import notes_of_ranking, place, summarize_ranking
+from lightning_modules.results.summaries.ranking import (
+    notes_of_ranking,
+    notes_of_unbeaten,
+    place,
+    summarize_ranking,
+    unbeaten,
+)
 from lightning_modules.results.summaries.sanity import sanity_notes, sanity_verdict
 from lightning_modules.results.tables import Table
 
@@ -41,7 +47,9 @@ LEGEND = (
 )
 
 
-def summarize_attribution(table: Rows, better: Mapping[str, str] | None = None) -> dict[str, Any]:
+def summarize_attribution(
+    table: Rows, better: Mapping[str, str] | None = None, uninformed: Collection[str] = ()
+) -> dict[str, Any]:
     """Counts of images, accuracy, and for each method its scores and mean curves.
 
     Of a score see :func:`~lightning_modules.results.scores.summarize_score`; its ``class_mean`` is over the classes of
@@ -50,11 +58,13 @@ def summarize_attribution(table: Rows, better: Mapping[str, str] | None = None) 
     has learnt, ``undecided_randomization`` those of which nobody can tell, see
     :func:`~lightning_modules.results.summaries.sanity.sanity_verdict`. ``ranking`` has for each score of which it is
     known whether more is better the places of the methods, see
-    :func:`~lightning_modules.results.summaries.ranking.summarize_ranking`, if there are several.
+    :func:`~lightning_modules.results.summaries.ranking.summarize_ranking`, if there are several; ``unbeaten`` the
+    methods that do not beat those in ``uninformed``.
 
     Args:
         table: The rows.
         better: Score -> ``higher`` or ``lower``; also of curves.
+        uninformed: Names of the methods that explain nothing.
     """
     better = better or {}
     ranking = {}
@@ -86,6 +96,8 @@ def summarize_attribution(table: Rows, better: Mapping[str, str] | None = None) 
         "methods": methods,
         "better": dict(better),
         "ranking": ranking,
+        "uninformed": list(uninformed),
+        "unbeaten": unbeaten(ranking, uninformed),
         "failing_randomization": [method for method, verdict in verdicts.items() if verdict == "fails"],
         "undecided_randomization": [method for method, verdict in verdicts.items() if verdict == "undecided"],
     }
@@ -107,8 +119,11 @@ def report_attribution(
         explains_predicted: Whether the class explained is the predicted one, not that of the folder.
     """
     methods = summary["methods"]
-    notes = [*_notes_of_unscored(summary, has_boxes, explains_predicted), *sanity_notes(methods)]
-    notes += notes_of_ranking(summary["ranking"])
+    notes = [
+        *_notes_of_unscored(summary, has_boxes, explains_predicted),
+        *sanity_notes(methods, summary.get("uninformed", ())),
+    ]
+    notes += [*notes_of_ranking(summary["ranking"]), *notes_of_unbeaten(summary.get("unbeaten", {}))]
     scalars = image_scalars(summary)
     for method, of_method in methods.items():
         scalars[tag(SCORES, "degenerate_maps", method)] = of_method["n_degenerate"]
@@ -139,11 +154,17 @@ def _ranking_tables(summary: dict[str, Any]) -> list[Table]:
     if not ranking:
         return []
     rows = [
-        [name, ranked["better"], *(place(ranked["methods"][method]) for method in methods), f"{ranked['n']:,}"]
+        [name, ranked["better"], *(place(ranked["methods"][method]) for method in methods), _n_ranked(ranked)]
         for name, ranked in ranking.items()
     ]
     title = "Places: 2-4 = from second to fourth; with 95 % over all pairs of methods and all scores, no more is known"
     return [_readable(Table(["score", "better", *methods, "images ranked"], rows, title), len(methods))]
+
+
+def _n_ranked(ranked: Mapping[str, Any]) -> str:
+    """How many images the places are of; and of how many, where some methods lack the score of an image."""
+    n, dropped = ranked["n"], ranked.get("n_dropped", 0)
+    return f"{n:,} of {n + dropped:,}" if dropped else f"{n:,}"
 
 
 def _readable(table: Table, n_methods: int) -> Table:

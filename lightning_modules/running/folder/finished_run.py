@@ -11,12 +11,15 @@ from typing import Any
 import numpy as np
 import yaml
 
+from lightning_modules.escaping import plain
 from lightning_modules.figures.saving import name_of_one_image, pixels_of
+from lightning_modules.pages.runs import page_of_run
 from lightning_modules.pages.told import Told
 from lightning_modules.results.comparison.measured import Measured, measured
 from lightning_modules.results.rows.parts import columns_of_rows
 from lightning_modules.results.rows.stored import StoredRows, parts_of
 from lightning_modules.running.folder.run_folder import RunError, RunFolder, differences_of
+from lightning_modules.running.parsing.parser import HelpfulParser
 
 
 @dataclass(frozen=True)
@@ -30,6 +33,7 @@ class FinishedRun:
         inputs: What it was of: hashes of the weights, the images and the boxes.
         better: Score -> whether ``higher`` or ``lower`` is better, where the run says it.
         told: What it said at its end.
+        network: What is known of its network, as far as the summary says it.
     """
 
     path: Path
@@ -38,12 +42,40 @@ class FinishedRun:
     inputs: Mapping[str, Any]
     better: Mapping[str, str]
     told: Told
+    network: Mapping[str, Any]
 
     def picture(self, path: str) -> np.ndarray | None:
         """The figure of an image, uint8 ``(H, W, 3)``; None where there is none, or several may be it."""
         ending = name_of_one_image(0, path)[5:]
         named = [file for file in (self.path / "figures").glob("[0-9]*.png") if file.stem[5:] == ending]
         return pixels_of(named[0]) if len(named) == 1 else None
+
+
+def run_report(*, description: str | None, args: list[str] | None = None) -> int:
+    """Makes the page of each run that is named, wherever it lies now, from what it left; returns the exit code.
+
+    Args:
+        description: What help says first.
+        args: The options; None = those of the command line.
+    """
+    parser = HelpfulParser(description=description or "", usage="%(prog)s RUN [RUN ...]")
+    parser.add_argument("runs", nargs="+", type=str, help="Folders of runs that have come to their end.")
+    for run in [Path(run).expanduser() for run in parser.parse_args(args).runs]:
+        _read_summary(run)
+        page_of_run(run, RunFolder(run).commands()).write(run / "index.html")
+        print(plain(f"Hand it on: {run / 'index.html'}"))
+    return 0
+
+
+def _read_summary(path: Path) -> dict[str, Any]:
+    """The summary of a run that has come to its end."""
+    if not (path / "sessions.json").exists():
+        raise RunError(f"{path} is no RUN: name what an evaluation or a comparison had as --out.")
+    RunFolder(path).refuse_other_version()
+    sessions = json.loads((path / "sessions.json").read_text())
+    if not (path / "summary.json").exists() or "ended" not in sessions[-1]:
+        raise RunError(f"The run in {path} has not come to its end. Its command, typed again, goes on with it.")
+    return json.loads((path / "summary.json").read_text())
 
 
 def read_finished_run(path: Path, name: str) -> FinishedRun:
@@ -56,13 +88,9 @@ def read_finished_run(path: Path, name: str) -> FinishedRun:
     Raises:
         RunError: If it is none of an evaluation, is of another version, or has not come to its end.
     """
-    if not (path / "sessions.json").exists() or not parts_of(path / "results"):
+    if not parts_of(path / "results"):
         raise RunError(f"{path} is no RUN with rows: name what an evaluation had as --out.")
-    RunFolder(path).refuse_other_version()
-    sessions = json.loads((path / "sessions.json").read_text())
-    if not (path / "summary.json").exists() or "ended" not in sessions[-1]:
-        raise RunError(f"The run in {path} has not come to its end. Its command, typed again, goes on with it.")
-    summary = json.loads((path / "summary.json").read_text())
+    summary = _read_summary(path)
     # Lists, such as curves, are not compared, and may be most of the bytes.
     rows = StoredRows(path / "results", columns_of_rows(path / "results", lists=False))
     of_network = summary.get("produced_by", {}).get("network", {})
@@ -73,6 +101,7 @@ def read_finished_run(path: Path, name: str) -> FinishedRun:
         json.loads((path / "inputs.json").read_text()),
         summary.get("better", {}),
         Told.load(path),
+        of_network,
     )
 
 
@@ -108,6 +137,9 @@ def other_settings(first: FinishedRun, second: FinishedRun) -> list[str]:
     for name, one, other in differences_of(first.settings, second.settings):
         if name.startswith(("model.", "data.", "trainer.precision")) and name != "model.n_figures":
             found.append(f"{name} is {_brief(one)} and {_brief(other)}")
+    layers = [run.network.get("target_layer") for run in (first, second)]
+    if layers[0] != layers[1]:
+        found.append(f"CAMs look by default at the layer {layers[0]} and {layers[1]}")
     hashes = [run.inputs.get("data", {}).get("boxes_sha256") for run in (first, second)]
     if hashes[0] != hashes[1]:
         found.append("the boxes are not the same")
