@@ -7,6 +7,7 @@ from abc import abstractmethod
 from torch import Tensor
 from torch.nn import functional as F
 
+from datamodules.text import Text
 from lightning_modules.errors import InputError
 from lightning_modules.gradients.forward_pass import ForwardPass
 from lightning_modules.gradients.needs import Needs, check_gradient
@@ -26,7 +27,7 @@ class ClassActivationMap(AttributionMethod):
 
     sign = "positive"
 
-    def __init__(self, layer: str | None = None) -> None:
+    def __init__(self, layer: Text | None = None) -> None:
         self.layer = layer
 
     def needs(self, network: Network) -> Needs:
@@ -108,7 +109,7 @@ class GuidedGradCAM(AttributionMethod):
     ICCV 2017.
     """
 
-    def __init__(self, layer: str | None = None) -> None:
+    def __init__(self, layer: Text | None = None) -> None:
         self.layer = layer
 
     def needs(self, network: Network) -> Needs:

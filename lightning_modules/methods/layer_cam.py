@@ -8,6 +8,7 @@ from functools import reduce
 import torch
 from torch import Tensor
 
+from datamodules.text import Texts
 from lightning_modules.errors import InputError
 from lightning_modules.gradients.forward_pass import ForwardPass
 from lightning_modules.gradients.needs import Needs, check_gradient
@@ -42,7 +43,7 @@ class LayerCAM(ClassActivationMap):
     Transactions on Image Processing 2021.
     """
 
-    def __init__(self, layers: str | Sequence[str] | None = None) -> None:
+    def __init__(self, layers: Texts | None = None) -> None:
         self.layers = layers if layers is None or isinstance(layers, str) else list(layers)
         if self.layers == []:
             raise InputError("LayerCAM.layers is empty: name a layer, or give null for the network's own.")
