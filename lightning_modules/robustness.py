@@ -19,6 +19,7 @@ from lightning_modules.attacks.base import (
     Attack,
     Distances,
     Sweep,
+    check_attackable,
     distances_of,
     left_bounds,
     without_rounding,
@@ -130,6 +131,7 @@ class RobustnessModule(EvaluationModule):
         if len({repr(method) for method in methods}) < len(methods):
             raise InputError(f"model.methods names a method twice: {', '.join(map(repr, methods))}.")
         super().__init__(load_network(network, weights, compile=compile, **said), n_figures)
+        check_attackable(self.network)
         self.attack = attack
         self.eps = sweep
         self.methods = {repr(method): method for method in methods}
