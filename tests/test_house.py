@@ -42,7 +42,7 @@ INNER_FLOORS = {
         {"description"},
         {"comparison", "demonstration", "evaluation", "packing", "prediction", "training"},
     ],
-    "results": [{"tables", "statistics"}, {"report", "scores"}, {"rows"}, {"kept", "summaries"}, {"comparison"}],
+    "results": [{"tables", "statistics"}, {"scores"}, {"report"}, {"rows"}, {"kept", "summaries"}, {"comparison"}],
 }
 # Of datamodules, likewise.
 DATA_FLOORS = [

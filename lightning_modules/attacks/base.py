@@ -82,6 +82,12 @@ class Attack(NamedByOptions, ABC):
     targeted: bool = False
     """Whether the attack leads to the class ``target``, not away from it."""
 
+    follows_gradient: bool = False
+    """Whether the attack leaves an image as it is only where its gradient vanished."""
+
+    caveat: str = ""
+    """What does not follow where this attack fools nothing; a sentence for reports."""
+
     def needs(self, network: Network) -> Needs:
         """What :meth:`sweep` reads of the pass at the clean images; unless an attack says more, the pixels alone."""
         return Needs()
@@ -105,15 +111,15 @@ class Attack(NamedByOptions, ABC):
         """Attacks the images of a pass under each budget; a subclass may share work between them.
 
         It is to read nothing of them, since a GPU would be waited for, so it refuses no image: of one with pixels
-        outside [0, 1] it makes NaN. As it cannot look inside the attack, this one calls it vanished where no budget
-        moved the image at all.
+        outside [0, 1] it makes NaN. As it cannot look inside the attack, this one says that the gradient vanished
+        where no budget moved the image and the attack :attr:`follows_gradient`.
         """
         images = only_in_range(forward_pass.images.detach())
         with trusted(), float32_gradients(images.device):
             # Clones, of which an attack may make something else in place.
             adversarial = [self.of_pass(forward_pass, images.clone(), target, value).detach() for value in eps]
         still = [(image == images).all(_OF_IMAGE) for image in adversarial]
-        return Sweep(adversarial, torch.stack(still).all(0))
+        return Sweep(adversarial, torch.stack(still).all(0) & self.follows_gradient)
 
 
 def distances_of(
