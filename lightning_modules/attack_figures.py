@@ -91,7 +91,9 @@ class AttackFigures:
         first = int(leading[0].argmax())
         others = [next(k for k in logits.topk(2).indices.tolist() if k != first) for logits in leading[1:]]
         names = self.network.class_names
-        return {names[k]: probabilities[:, k].tolist() for k in dict.fromkeys([first, *others])}
+        # Two classes may have one name.
+        shown = {k: names[k] if names.count(names[k]) == 1 else f"{names[k]} ({k})" for k in (first, *others)}
+        return {name: probabilities[:, k].tolist() for k, name in shown.items()}
 
 
 def outcome_of(before: Mapping[str, Any], after: Mapping[str, Any]) -> str:

@@ -19,6 +19,7 @@ from lightning_modules.attacks.base import (
     Attack,
     Distances,
     Sweep,
+    check_attackable,
     distances_of,
     left_bounds,
     without_rounding,
@@ -115,7 +116,7 @@ class RobustnessModule(EvaluationModule):
         target: Text | int | None = None,
         methods: Sequence[AttributionMethod] | None = None,
         n_figures: int = 16,
-        network: str | dict[str, Any] = "vgg16",
+        network: str | dict = "vgg16",
         victims: Sequence[str | dict] = (),  # not dict[str, Any]: a parser reads numbers in what may be anything
         rounded: bool = False,
         save_adversarial: bool = False,
@@ -130,6 +131,7 @@ class RobustnessModule(EvaluationModule):
         if len({repr(method) for method in methods}) < len(methods):
             raise InputError(f"model.methods names a method twice: {', '.join(map(repr, methods))}.")
         super().__init__(load_network(network, weights, compile=compile, **said), n_figures)
+        check_attackable(self.network)
         self.attack = attack
         self.eps = sweep
         self.methods = {repr(method): method for method in methods}

@@ -193,6 +193,7 @@ def checked(attack: Attack, network: Any, images: Any, target: Any, eps: Any) ->
         InputError: If something cannot be used; says what would be right.
     """
     check_network(network)
+    check_attackable(network)
     check_images(images, network.mean)
     classes = target_classes(target, network.class_names, len(images))
     if classes is None:
@@ -202,6 +203,19 @@ def checked(attack: Attack, network: Any, images: Any, target: Any, eps: Any) ->
     classes = torch.as_tensor(classes).to(images.device).expand(len(images))
     # A clone, since autograd cannot keep a tensor that was made under inference mode.
     return network, without_rounding(images.detach()), classes.clone(), float(eps)
+
+
+def check_attackable(network: Network) -> None:
+    """Refuses a network of labels of which an image may have several: no attack here leads from or to such.
+
+    Raises:
+        InputError: If it is one.
+    """
+    if network.outputs == "independent":
+        raise InputError(
+            f"{network.name} has independent labels (model.outputs), and attacks lead from one class to another, by "
+            "the cross-entropy of a softmax. Attack a network of one class an image."
+        )
 
 
 def without_rounding(images: Tensor) -> Tensor:

@@ -146,8 +146,8 @@ class ForwardPass:
 
     @cached_property
     def probabilities(self) -> Tensor:
-        """Softmax of the logits, ``(N, n_classes)``."""
-        return self.logits.softmax(1)
+        """Softmax of the logits, ``(N, n_classes)``; of independent labels the sigmoids."""
+        return self.network.probabilities(self.logits)
 
     @cached_property
     def prediction(self) -> Tensor:

@@ -15,7 +15,7 @@ from lightning_modules.networks.inputs import check_images
 from lightning_modules.networks.libraries.torchvision_facts import IMAGENET_MEAN
 from lightning_modules.networks.observed.facts import Call, Facts, label_of, listed
 from lightning_modules.networks.observed.layouts import Layout
-from lightning_modules.networks.outputs import OutputKind, as_logits
+from lightning_modules.networks.outputs import OutputKind, as_logits, probabilities_of
 
 ModuleT = TypeVar("ModuleT", bound=nn.Module)
 
@@ -113,6 +113,10 @@ class Network(nn.Module, Generic[ModuleT]):
     def is_compiled(self) -> bool:
         """Whether :meth:`compile` was called. A copy of the network is not compiled."""
         return self._compiled_call_impl is not None
+
+    def probabilities(self, logits: Tensor) -> Tensor:
+        """The probabilities of logits ``(N, n_classes)``, see :func:`~.networks.outputs.probabilities_of`."""
+        return probabilities_of(logits, self.outputs)
 
     def uncompiled_logits(self, images: Tensor) -> Tensor:
         """The same past the compiled code, if there is any: its layers can then be looked at."""
