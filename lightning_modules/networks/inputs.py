@@ -90,7 +90,7 @@ def check_range(images: Tensor) -> None:
     if not some.isfinite().all():
         raise InputError(f"images should be pixels in [0, 1], but NaN or infinite are some of number {which}.")
     least, greatest = float(some.min()), float(some.max())
-    if least < -ROUNDING and greatest - least < 10:
+    if least < -0.2 and greatest - least < 10:
         remedy = (
             "If they are normalized, leave that out: the network normalizes by itself, and images * network.std + "
             "network.mean undoes it (what it subtracts is said by as_network(module, mean=..., std=...))"
