@@ -66,7 +66,7 @@ class AttributionModule(EvaluationModule):
         metrics: Sequence[AttributionMetric] | None = None,
         target: Text | int = "predicted",
         n_figures: int = 16,
-        network: str | dict[str, Any] = "vgg16",
+        network: str | dict = "vgg16",
         save_maps: bool = False,
         compile: bool = False,
         **said: Unpack[Said],

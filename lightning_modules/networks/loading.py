@@ -48,7 +48,7 @@ NETWORK_HELP = (
 
 @gradients_enabled()
 def load_network(
-    network: str | Mapping[str, Any] = "vgg16",
+    network: str | Mapping = "vgg16",  # not of Any: a parser reads numbers in what may be anything
     weights: str | Path = "IMAGENET1K_V1",
     *,
     seed: int = 0,

@@ -48,13 +48,12 @@ def reading(setting: Setting, rounds: int) -> list[Result]:
     """Time of a photo, by so many of our threads and by as many processes of a DataLoader, which are started anew."""
     sees = _preprocess(setting)
     results = []
-    with _photos() as folder:
+    with _photos() as folder, warnings.catch_warnings():
+        warnings.filterwarnings("ignore", "This DataLoader will create")  # more than there are cores: so do we
         photos = TorchvisionFolder(folder, sees)
         for n in WORKERS:
             data = _source(folder, sees, setting.network.class_names, n)
-            with warnings.catch_warnings():
-                warnings.simplefilter("ignore")  # that there are fewer cores, which is the same for both
-                theirs = DataLoader(photos, BATCH, num_workers=n)
+            theirs = DataLoader(photos, BATCH, num_workers=n)
             _refuse_other_pixels((batch["image"] for batch in data.test_dataloader()), theirs)
             peer = f"a DataLoader with {n} workers"
             loaders: dict[str, Callable[[], Iterable[Any]]] = {OURS: data.test_dataloader, peer: partial(iter, theirs)}
