@@ -145,6 +145,7 @@ def test_explain(target: Tensor | int | None, n: int) -> None:
     network, images = put_on_device(load_vgg16("shapes")), put_on_device(dim_images(2))
     with waits_counted() as waits:
         explain(network, images, METHODS, put_on_device(target), keys=["a", "b"])
+    waits = [wait for wait in waits if "signed(forward_pass)" not in wait]  # why one is black
     assert len(waits) == n, "\n".join(waits)
 
 
