@@ -112,7 +112,7 @@ class ActivationMaximizationModule(RunModule):
         n_fresh: int = 32,
         ablation: bool = False,
         n_figures: int = 16,
-        network: str | dict[str, Any] = "vgg16",
+        network: str | dict = "vgg16",
         judges: Sequence[str | dict] = (),  # not dict[str, Any]: a parser reads numbers in what may be anything
         **said: Unpack[Said],
     ) -> None:

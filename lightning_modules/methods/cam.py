@@ -7,9 +7,10 @@ from abc import abstractmethod
 from torch import Tensor
 from torch.nn import functional as F
 
+from datamodules.text import Text
 from lightning_modules.errors import InputError
 from lightning_modules.gradients.forward_pass import ForwardPass
-from lightning_modules.gradients.needs import Needs
+from lightning_modules.gradients.needs import Needs, check_gradient
 from lightning_modules.gradients.rectifiers import check_guided_rule
 from lightning_modules.methods.base import AttributionMethod
 from lightning_modules.networks.network import Network
@@ -26,10 +27,11 @@ class ClassActivationMap(AttributionMethod):
 
     sign = "positive"
 
-    def __init__(self, layer: str | None = None) -> None:
+    def __init__(self, layer: Text | None = None) -> None:
         self.layer = layer
 
     def needs(self, network: Network) -> Needs:
+        check_gradient(network)
         return Needs(layer_gradients={network.target_layer_for(type(self).__name__, self.layer)})
 
     def __call__(self, forward_pass: ForwardPass) -> Tensor:
@@ -107,7 +109,7 @@ class GuidedGradCAM(AttributionMethod):
     ICCV 2017.
     """
 
-    def __init__(self, layer: str | None = None) -> None:
+    def __init__(self, layer: Text | None = None) -> None:
         self.layer = layer
 
     def needs(self, network: Network) -> Needs:

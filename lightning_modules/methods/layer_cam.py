@@ -8,9 +8,10 @@ from functools import reduce
 import torch
 from torch import Tensor
 
+from datamodules.text import Texts
 from lightning_modules.errors import InputError
 from lightning_modules.gradients.forward_pass import ForwardPass
-from lightning_modules.gradients.needs import Needs
+from lightning_modules.gradients.needs import Needs, check_gradient
 from lightning_modules.methods.cam import ClassActivationMap, on_pixels
 from lightning_modules.networks.network import Network
 
@@ -42,12 +43,13 @@ class LayerCAM(ClassActivationMap):
     Transactions on Image Processing 2021.
     """
 
-    def __init__(self, layers: str | Sequence[str] | None = None) -> None:
+    def __init__(self, layers: Texts | None = None) -> None:
         self.layers = layers if layers is None or isinstance(layers, str) else list(layers)
         if self.layers == []:
             raise InputError("LayerCAM.layers is empty: name a layer, or give null for the network's own.")
 
     def needs(self, network: Network) -> Needs:
+        check_gradient(network)
         name = type(self).__name__
         return Needs(layer_gradients={network.target_layer_for(name, layer, "layers") for layer in self._each()})
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from torch import Tensor
 
+from datamodules.text import Text
 from lightning_modules.errors import check_at_least_one
 from lightning_modules.gradients.forward_pass import ForwardPass
 from lightning_modules.gradients.needs import Needs
@@ -38,7 +39,7 @@ class ScoreCAM(AttributionMethod):
 
     sign = "positive"
 
-    def __init__(self, layer: str | None = None, max_batch: int | None = None) -> None:
+    def __init__(self, layer: Text | None = None, max_batch: int | None = None) -> None:
         check_at_least_one(max_batch=max_batch)
         self.layer = layer
         self.max_batch = max_batch

@@ -54,6 +54,14 @@ class AttributionMetric(NamedByOptions, ABC):
         """
         return Needs()
 
+    def notes(self, methods: Mapping[str, AttributionMethod]) -> list[str]:
+        """What a reader of the scores should know, in sentences below them.
+
+        Args:
+            methods: Those whose maps are scored, by their names.
+        """
+        return []
+
     @abstractmethod
     def score(
         self, attribution: Tensor, forward_pass: ForwardPass, batch: Batch, method: AttributionMethod

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from weakref import WeakKeyDictionary
 
 import torch
@@ -73,6 +74,12 @@ class Infidelity(AttributionMetric):
         self.normalize = normalize
         self.max_batch = max_batch
         self.seed = seed
+
+    def notes(self, methods: Mapping[str, AttributionMethod]) -> list[str]:
+        return [
+            "Infidelity is in squared logits of this network: networks are not compared by it. What a map foretells of "
+            "the logit is infidelity_explained, beside infidelity_explained_null of the map with its pixels shuffled."
+        ]
 
     def score(
         self, attribution: Tensor, forward_pass: ForwardPass, batch: Batch, method: AttributionMethod

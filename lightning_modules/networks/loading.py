@@ -18,6 +18,7 @@ from lightning_modules.errors import InputError, described
 from lightning_modules.networks import compiling
 from lightning_modules.networks.built_in.efficientnet_lite0 import load_efficientnet_lite0
 from lightning_modules.networks.built_in.vgg16 import load_vgg16
+from lightning_modules.networks.enabled import gradients_enabled
 from lightning_modules.networks.libraries.torchvision_facts import (
     builder_of,
     named_entry,
@@ -45,8 +46,9 @@ NETWORK_HELP = (
 )
 
 
+@gradients_enabled()
 def load_network(
-    network: str | Mapping[str, Any] | Network = "vgg16",
+    network: str | Mapping | Network = "vgg16",  # not of Any: a parser reads numbers in what may be anything
     weights: str | Path = "IMAGENET1K_V1",
     *,
     seed: int = 0,
