@@ -31,6 +31,7 @@ from lightning_modules.attacks.targets import classes_of, parse_target
 from lightning_modules.errors import InputError, check_object, check_objects
 from lightning_modules.evaluation import EvaluationModule
 from lightning_modules.figures.robustness import accuracy_figure
+from lightning_modules.figures.saving import Drawing
 from lightning_modules.gradients.forward_pass import ForwardPass
 from lightning_modules.gradients.needs import Needs
 from lightning_modules.host import replaced, where_float64_is
@@ -224,16 +225,17 @@ class RobustnessModule(EvaluationModule):
         failed = {row["path"] for row in rows if row["status"] == "failed"}
         logits, maps = [each.logits for each in evaluated], [each.maps for each in evaluated]
         drawn = AttackFigures(self.network, self.attack, self.eps, [images, *adversarial], logits, maps, rows)
-        figures = {
-            i: drawn.draw(i)
-            for i, original in enumerate(batch["original"])
-            if original is not None and batch["path"][i] not in failed
-        }
-        outputs: Outputs = {"rows": rows, "figures": figures}
+        originals, paths = batch["original"], batch["path"]
+        shown = [i for i, path in enumerate(paths) if originals[i] is not None and path not in failed]
+        outputs: Outputs = {"rows": rows, "figures": self.draw_attacked(drawn, shown)}
         if self.save_adversarial:
             outputs["pictures"] = pictures_of(batch["path"], self.eps, pictures[1:], failed)
             outputs["kept"] = {FOLDER: table_of_pixels(batch["path"], self.eps, pixels, failed)}
         return outputs
+
+    def draw_attacked(self, drawn: AttackFigures, shown: Sequence[int]) -> dict[int, Figure | Drawing]:
+        """What draws the figures of some images of a batch, by their numbers in it."""
+        return {i: drawn.draw(i) for i in shown}
 
     def _under(
         self,
