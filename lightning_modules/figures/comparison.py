@@ -37,7 +37,9 @@ def comparison_figure(methods: Mapping[str, Mapping[str, Any]], better: Mapping[
         for y, method in enumerate(names):
             score = methods[method]["scores"][scores[k]]
             if score["n"]:
-                error = [[score["mean"] - score["low"]], [score["high"] - score["mean"]]]
+                # Of one map there is no interval.
+                has_interval = score["low"] is not None
+                error = [[score["mean"] - score["low"]], [score["high"] - score["mean"]]] if has_interval else None
                 axis.errorbar(score["mean"], y, xerr=error, fmt=_marker(y), color=_color(y), capsize=3)
         direction = f"\n({better[scores[k]]} is better)" if scores[k] in better else ""
         axis.set_title(f"{scores[k].replace('_', ' ')}{direction}", fontsize=9)

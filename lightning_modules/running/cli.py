@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import inspect
 import logging
 import os
 import shlex
@@ -31,6 +30,7 @@ from lightning_modules.escaping import plain_lines, show_warnings_plainly
 from lightning_modules.gradients.memory import keep_freed_memory
 from lightning_modules.running import stopping
 from lightning_modules.running.folder.run_folder import RunError
+from lightning_modules.running.parsing.diagnosis import annotations_of, in_words_but_null
 from lightning_modules.running.parsing.parser import HelpfulParser
 from lightning_modules.running.starts import (
     LONGEST_WAIT,
@@ -127,11 +127,11 @@ class RunCLI(LightningCLI):
             if not isinstance(self.config.get(group), Namespace):
                 raise RunError(f"{group} is {self.config.get(group)!r}; it should be a group of options.")
         for group, kind in (("model", self._model_class), ("data", self._datamodule_class)):
-            for name, parameter in inspect.signature(kind).parameters.items():
-                options = self.config[group]
-                options = options.get("init_args", options)  # of data that may be of any class
-                if name in options and options[name] is None and "None" not in str(parameter.annotation):
-                    raise RunError(f"{group}.{name} is null; it should be {parameter.annotation}.")
+            options = self.config[group]
+            options = options.get("init_args", options)  # of data that may be of any class
+            for name, annotation in annotations_of(kind).items():
+                if name in options and options[name] is None and (wanted := in_words_but_null(annotation)):
+                    raise RunError(f"{group}.{name} is null; it should be {wanted}.")
 
     def _refuse_settings_of_a_moved_run(self) -> None:
         for file in self.config.get("config") or ():

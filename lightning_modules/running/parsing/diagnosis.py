@@ -96,7 +96,7 @@ def given_options(words: Sequence[str], known: Mapping[str, Option]) -> tuple[li
             value = left.pop(0) if left and not left[0].startswith("--") else ""
             del left[: n_values - 1 if isinstance(n_values, int) else 0]
         if name == "config" or _is_group(name, known):
-            found += _inside(value, "" if name == "config" else f"{name}.", known)
+            found += _inside("" if name == "config" else name, value, known)
         if not _is_group(name, known):
             found.append((name, value if n_values == 1 or equals else None))
     return found, others
@@ -106,23 +106,17 @@ def _is_group(name: str, known: Iterable[str]) -> bool:
     return name not in known and any(option.startswith(f"{name}.") for option in known)
 
 
-def _inside(value: str, prefix: str, known: Mapping[str, Option]) -> Iterator[tuple[str, Any]]:
-    """The options of a group that is given as YAML or as a file of it."""
-    loaded = None
+def _inside(name: str, value: Any, known: Mapping[str, Option]) -> Iterator[tuple[str, Any]]:
+    """The options of a group that is given as YAML or as a file of it; of a whole configuration, without a name."""
+    group = value
     with suppress(yaml.YAMLError, OSError, ValueError):
-        loaded = load(Path(value).read_text() if os.path.isfile(value) else value)
-    if isinstance(loaded, dict):
-        yield from _flat(loaded, prefix, known)
-    elif prefix:
-        yield prefix[:-1], value
-
-
-def _flat(group: Mapping[str, Any], prefix: str, known: Mapping[str, Option]) -> Iterator[tuple[str, Any]]:
-    for key, value in group.items():
-        if isinstance(value, dict) and _is_group(f"{prefix}{key}", known):
-            yield from _flat(value, f"{prefix}{key}.", known)
-        else:
-            yield f"{prefix}{key}", value
+        group = load(Path(value).read_text() if os.path.isfile(value) else value) if isinstance(value, str) else value
+    if not isinstance(group, dict):
+        yield from [(name, value)] if name else []
+        return
+    for key, each in group.items():
+        inner = f"{name}.{key}" if name else key
+        yield from _inside(inner, each, known) if _is_group(inner, known) else [(inner, each)]
 
 
 def what_is_wrong(words: Sequence[str], known: Mapping[str, Option], defaults: Namespace) -> str | None:
@@ -241,6 +235,11 @@ def _as_item(item: Any, value: Any) -> str:
     return named[near[0]] if near else value
 
 
+def in_words_but_null(annotation: Any) -> str | None:
+    """What a type asks for; None if null is all right."""
+    return None if {types.NoneType, Any} & set(_kinds(annotation)) else _in_words(annotation)
+
+
 def _in_words(annotation: Any) -> str:
     kinds = [kind for kind in _kinds(annotation) if kind is not types.NoneType]
     values = [
@@ -329,4 +328,4 @@ def _public_module(cls: type) -> str:
     """The shortest package that exports the class."""
     parts = cls.__module__.split(".")
     packages = (".".join(parts[:k]) for k in range(1, len(parts) + 1))
-    return next(p for p in packages if getattr(sys.modules.get(p), cls.__name__, None) is cls)
+    return next((p for p in packages if getattr(sys.modules.get(p), cls.__name__, None) is cls), cls.__module__)

@@ -76,7 +76,7 @@ MAXIMIZATION = ["maximize_activation", *ATTRIBUTION[3:]]
         ([*ATTRIBUTION, "--data.num_workers", "abc"], "--data.num_workers: should be a whole number, got abc."),
         ([*ATTRIBUTION, "--model.input_size", 10**11], "the side of a square in whole pixels, from 1 to 10,000"),
         ([*TRAINING, "--data.input_size", 10**11], "input_size must be from 1 to 10,000 pixels, got 100000000000."),
-        ([*TRAINING, "--data.batch_size", "null"], "data.batch_size is null; it should be int."),
+        ([*TRAINING, "--data.batch_size", "null"], "data.batch_size is null; it should be a whole number."),
         ([*TRAINING, "--data.n_originals", "-1"], "data.n_originals must be at least 0, got -1."),
         ([*TRAINING, "--model.width", ".nan"], "model.width should be above 0 and at most 16, got nan."),
         ([*TRAINING, "--model.hidden_features", 10**11], "hidden_features should be 1 to 65,536, got 100000000000."),
@@ -110,6 +110,8 @@ MAXIMIZATION = ["maximize_activation", *ATTRIBUTION[3:]]
         ([*TRAINING, "--data.rot", "x"], "--data: ImageFolderDataModule has no option rot. Did you mean root?"),
         ([*TRAINING, "--data.batch_size", "abc"], "--data: batch_size should be a whole number, got abc."),
         ([*TRAINING, "--trainer.limit_train_batches", "abc"], "should be a number of batches, or a share, got abc."),
+        ([*TRAINING, "--trainer.limit_test_batches", 1], "--trainer.limit_test_batches 1 has no effect here: leave it"),
+        ([*ATTRIBUTION, "--model", "{target: null}"], "model.target is null; it should be one of a text, a wh"),
         (["demo", "--ot", "x"], "There is no option --ot. Did you mean --out?"),
     ],
 )  # fmt: skip
