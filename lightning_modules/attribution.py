@@ -66,7 +66,7 @@ class AttributionModule(EvaluationModule):
         metrics: Sequence[AttributionMetric] | None = None,
         target: Text | int = "predicted",
         n_figures: int = 16,
-        network: str | dict[str, Any] = "vgg16",
+        network: str | dict = "vgg16",
         save_maps: bool = False,
         compile: bool = False,
         **said: Unpack[Said],
@@ -135,7 +135,7 @@ class AttributionModule(EvaluationModule):
         kept = {name: halved(grid) for name, grid in maps.grids.items()} if self.save_maps else {}
         boxes = (batch["boxes"], batch["box_labels"], batch["n_boxes"]) if self.save_maps else None
         seen, explained, scores, kept, boxes = on_host(
-            (seen_in(forward_pass.logits, batch), forward_pass.target, scores, kept, boxes)
+            (seen_in(forward_pass.logits, batch, forward_pass.probabilities), forward_pass.target, scores, kept, boxes)
         )
         self.check_labels(seen.label)
         images = image_columns(seen, batch, self.network.class_names)

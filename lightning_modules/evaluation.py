@@ -142,7 +142,7 @@ class EvaluationModule(RunModule):
 
         An image of which the pass's logits are NaN or infinite is ``failed``: it has neither.
         """
-        seen, columns = on_host((seen_in(forward_pass.logits, batch), dict(columns)))
+        seen, columns = on_host((seen_in(forward_pass.logits, batch, forward_pass.probabilities), dict(columns)))
         self.check_labels(seen.label)
         images = image_columns(seen, batch, self.network.class_names)
         return {"rows": with_columns(images, columns), "figures": self.draw(forward_pass, batch, {}, images)}

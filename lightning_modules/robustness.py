@@ -19,16 +19,19 @@ from lightning_modules.attacks.base import (
     Attack,
     Distances,
     Sweep,
+    check_attackable,
     distances_of,
     left_bounds,
     without_rounding,
 )
 from lightning_modules.attacks.budgets import parse_sweep
 from lightning_modules.attacks.fgsm import FGSM
+from lightning_modules.attacks.noise import random_steps
 from lightning_modules.attacks.targets import classes_of, parse_target
 from lightning_modules.errors import InputError, check_object, check_objects
 from lightning_modules.evaluation import EvaluationModule
 from lightning_modules.figures.robustness import accuracy_figure
+from lightning_modules.figures.saving import Drawing
 from lightning_modules.gradients.forward_pass import ForwardPass
 from lightning_modules.gradients.needs import Needs
 from lightning_modules.host import replaced, where_float64_is
@@ -36,6 +39,7 @@ from lightning_modules.judging import load_victims, show_to, tell_of
 from lightning_modules.methods.base import AttributionMethod
 from lightning_modules.methods.cam import GradCAM
 from lightning_modules.methods.explain import Explanation, explain, joined_needs
+from lightning_modules.methods.uninformed import OtherImage
 from lightning_modules.metrics.base import AttributionMetric, without_degenerate
 from lightning_modules.metrics.similarity import Ranking, rank_correlation, top_overlap
 from lightning_modules.networks.inputs import are_pixels, check_range
@@ -56,11 +60,14 @@ from lightning_modules.results.rows.images import IMAGE_FIELDS, Rows, seen_in
 from lightning_modules.results.rows.reading import on_host
 from lightning_modules.results.summaries.attacked_scores import score_column, with_scores, with_table_of_scores
 from lightning_modules.results.summaries.robustness import (
+    EMPTY,
+    OF_ANOTHER,
     RANK_CORRELATION,
     TOP_OVERLAP,
-    report_robustness,
+    UNDER_NOISE,
     summarize_robustness,
 )
+from lightning_modules.results.summaries.robustness_report import report_robustness
 from lightning_modules.results.summaries.transfer import ROUNDED_FIELDS, transfer_rates, with_transfer
 from lightning_modules.run_module import Outputs
 
@@ -80,7 +87,7 @@ class RobustnessModule(EvaluationModule):
     """Attacks images under a sweep of budgets, and explains each before and after.
 
     For k budgets FGSM costs one forward and one backward pass, which the clean image's prediction and explanations
-    share, and k forwards.
+    share, and k forwards. What the maps are compared with costs as many again, and one for each method.
 
     Args:
         weights: What :func:`load_network` takes.
@@ -91,7 +98,8 @@ class RobustnessModule(EvaluationModule):
         target: The class to lead away from: label (the folder's) or predicted; or, if the attack is targeted, to lead
             to: least_likely, or the name or index of a class. null = label, or least_likely if targeted.
         methods: Attribution methods of which the maps before and after are compared, by name or import path. Both
-            explain the class that the clean image was given. null = GradCAM; [] = none.
+            explain the class that the clean image was given. Beside them stand the maps under random noise of the same
+            budgets, and those of another picture: the same image on its side. null = GradCAM; [] = none.
         n_figures: Images of which a figure is drawn: the first of each class in turn.
         victims: Other networks that are shown the attacked images, in 8 bits: does the attack transfer? Each is what
             model.network takes, or {network: ..., weights: ..., class_names: ..., name: ...}. They are asked for a
@@ -115,7 +123,7 @@ class RobustnessModule(EvaluationModule):
         target: Text | int | None = None,
         methods: Sequence[AttributionMethod] | None = None,
         n_figures: int = 16,
-        network: str | dict[str, Any] = "vgg16",
+        network: str | dict = "vgg16",
         victims: Sequence[str | dict] = (),  # not dict[str, Any]: a parser reads numbers in what may be anything
         rounded: bool = False,
         save_adversarial: bool = False,
@@ -132,6 +140,7 @@ class RobustnessModule(EvaluationModule):
         if len({repr(method) for method in methods}) < len(methods):
             raise InputError(f"model.methods names a method twice: {', '.join(map(repr, methods))}.")
         super().__init__(load_network(network, weights, compile=compile, **said), n_figures)
+        check_attackable(self.network)
         self.attack = attack
         self.eps = sweep
         self.methods = {repr(method): method for method in methods}
@@ -148,12 +157,14 @@ class RobustnessModule(EvaluationModule):
 
     @property
     def schema(self) -> pa.Schema:
-        """Columns of the rows: of the image, of the attack, of what else it fools, and two for each method."""
+        """Columns of the rows: of the image, of the attack, of what else it fools, and seven for each method."""
         fields = [*IMAGE_FIELDS, *ATTACK_FIELDS, *(ROUNDED_FIELDS if self.rounded else ())]
         fields += [field for victim in self.victims for field in victim.fields]
-        scores = [name + suffix for name in self.methods for suffix in (RANK_CORRELATION, TOP_OVERLAP)]
-        scores += [score_column(method, score) for method in self.methods for score in self.scores]
-        return pa.schema([*fields, *(pa.field(name, pa.float64()) for name in scores)])
+        for name in self.methods:
+            scores = [name + of + suffix for of in ("", UNDER_NOISE, OF_ANOTHER) for suffix in _SCORES]
+            scores += [score_column(name, score) for score in self.scores]
+            fields += [*(pa.field(score, pa.float64()) for score in scores), pa.field(name + EMPTY, pa.bool_())]
+        return pa.schema(fields)
 
     @property
     def helpers(self) -> dict[str, Network]:
@@ -192,17 +203,22 @@ class RobustnessModule(EvaluationModule):
         # As passes and attacks have them, so that all are gone through in one order of the memory.
         images = without_rounding(batch["image"].contiguous(memory_format=torch.channels_last))
         batch = {**batch, "image": images}
-        clean, explained, target, (adversarial, vanished) = self._attack(batch)
+        clean, forward_pass, target, (adversarial, vanished) = self._attack(batch)
+        explained = forward_pass.target
         rankings = {name: Ranking(attribution) for name, attribution in clean.maps.items()}
         nothing = torch.zeros(len(images), device=images.device)
         evaluated, seen = [clean], [images]
-        measured = [self._measured(clean, batch, target, Distances(nothing, nothing, are_pixels(images)), {})]
+        still, floor = Distances(nothing, nothing, are_pixels(images)), self._of_another(forward_pass, rankings)
+        measured = [self._measured(clean, batch, target, still, floor)]
         moved = distances_of(self.attack, images, adversarial, self.eps)
         for attacked, distances in zip(adversarial, moved):
             after, attacked, at_budget = self._under(attacked, distances, batch, explained, target, rankings)
             evaluated.append(after)
             seen.append(attacked)
             measured.append(at_budget)
+        for noisy, at_budget in zip(random_steps(images, self.eps, self.attack.norm, batch["path"]), measured[1:]):
+            if self.methods:
+                at_budget.columns.update(_likeness(rankings, self._explain(batch, noisy, explained), UNDER_NOISE))
         # In float32 the probability of the attacked class is 1: its part of the loss's gradient is rounded away.
         saturated = clean.logits.softmax(1).gather(1, target[:, None])[:, 0] == 1
         of_images = {"target": target, "saturated": saturated, "vanished": vanished}
@@ -223,16 +239,17 @@ class RobustnessModule(EvaluationModule):
         failed = {row["path"] for row in rows if row["status"] == "failed"}
         logits, maps = [each.logits for each in evaluated], [each.maps for each in evaluated]
         drawn = AttackFigures(self.network, self.attack, self.eps, [images, *adversarial], logits, maps, rows)
-        figures = {
-            i: drawn.draw(i)
-            for i, original in enumerate(batch["original"])
-            if original is not None and batch["path"][i] not in failed
-        }
-        outputs: Outputs = {"rows": rows, "figures": figures}
+        originals, paths = batch["original"], batch["path"]
+        shown = [i for i, path in enumerate(paths) if originals[i] is not None and path not in failed]
+        outputs: Outputs = {"rows": rows, "figures": self.draw_attacked(drawn, shown)}
         if self.save_adversarial:
             outputs["pictures"] = pictures_of(batch["path"], self.eps, pictures[1:], failed)
             outputs["kept"] = {FOLDER: table_of_pixels(batch["path"], self.eps, pixels, failed)}
         return outputs
+
+    def draw_attacked(self, drawn: AttackFigures, shown: Sequence[int]) -> dict[int, Figure | Drawing]:
+        """What draws the figures of some images of a batch, by their numbers in it."""
+        return {i: drawn.draw(i) for i in shown}
 
     def _under(
         self,
@@ -258,10 +275,16 @@ class RobustnessModule(EvaluationModule):
         distances = distances._replace(is_within=distances.is_within | is_lost)
         maps = self._explain(batch, attacked, explained, self.needs_of_metrics)
         after = _Evaluated(maps.forward_pass.logits, dict(maps), is_lost, self._scores(maps, batch))
-        at_budget = self._measured(after, batch, target, distances, _similarities(rankings, maps))
+        likeness = _likeness(rankings, maps, "", with_empty=True)
+        at_budget = self._measured(after, batch, target, distances, likeness)
         if self.rounded:
             self._add_rounded(at_budget, batch["image"], attacked, target)
         return after, attacked, at_budget
+
+    def _of_another(self, clean: ForwardPass, rankings: Mapping[str, Ranking]) -> dict[str, Tensor]:
+        """The columns of the clean images: how alike maps of different pictures are, and which show nothing."""
+        others = {name: OtherImage(method)(clean) for name, method in self.methods.items()}
+        return _likeness(rankings, others, OF_ANOTHER) | {name + EMPTY: ~of.usable for name, of in rankings.items()}
 
     def _add_rounded(self, at_budget: AtBudget, images: Tensor, attacked: Tensor, target: Tensor) -> None:
         """What the network says of the attacked images in 8 bits, and how far they are from the clean ones then."""
@@ -306,15 +329,15 @@ class RobustnessModule(EvaluationModule):
         """The labels, another in place of each that is no class; of which is told when they are read."""
         return labels.clamp(0, len(self.network.class_names) - 1)
 
-    def _attack(self, batch: Batch) -> tuple[_Evaluated, Tensor, Tensor, Sweep]:
-        """The clean images' evaluation, the classes that maps explain, the classes attacked, and the sweep."""
+    def _attack(self, batch: Batch) -> tuple[_Evaluated, ForwardPass, Tensor, Sweep]:
+        """The clean images' evaluation and pass, the classes attacked, and the sweep."""
         # The attack differentiates the clean images' pass; those of the adversarial ones are only explained.
         maps = self._explain(batch, batch["image"], needs=self.attack.needs(self.network) | self.needs_of_metrics)
         target = classes_of(self.target, maps.forward_pass.logits, self._as_classes(batch["label"]))
         sweep = self.attack.sweep(maps.forward_pass, target, self.eps)
         none_lost = torch.zeros_like(target, dtype=torch.bool)
         clean = _Evaluated(maps.forward_pass.logits, dict(maps), none_lost, self._scores(maps, batch))
-        return clean, maps.forward_pass.target, target, sweep
+        return clean, maps.forward_pass, target, sweep
 
     def _explain(
         self, batch: Batch, images: Tensor, target: Tensor | None = None, needs: Needs | None = None
@@ -336,7 +359,8 @@ class RobustnessModule(EvaluationModule):
         return with_scores(summary, table, list(self.methods), self.scores)
 
     def report(self, summary: dict[str, Any]) -> Report:
-        return with_table_of_scores(report_robustness(summary, self._remedy()), summary)
+        report = report_robustness(summary, self._remedy(), type(self.attack).__name__, self.attack.caveat)
+        return with_table_of_scores(report, summary)
 
     def _remedy(self) -> str:
         """What would show how robust images are of which the network is too sure; empty where none is needed."""
@@ -358,11 +382,17 @@ class RobustnessModule(EvaluationModule):
         return self.network.class_names[self.target] if isinstance(self.target, int) else self.target
 
 
-def _similarities(before: Mapping[str, Ranking], after: Mapping[str, Tensor]) -> dict[str, Tensor]:
+_SCORES = {RANK_CORRELATION: rank_correlation, TOP_OVERLAP: top_overlap}
+
+
+def _likeness(
+    before: Mapping[str, Ranking], after: Mapping[str, Tensor], which: str, *, with_empty: bool = False
+) -> dict[str, Tensor]:
     """The columns of each method, ``(N,)``; NaN where a map ranks nothing."""
-    rankings = {name: Ranking(after[name]) for name in before}
-    return {
-        name + suffix: score(ranking, rankings[name])
-        for name, ranking in before.items()
-        for suffix, score in ((RANK_CORRELATION, rank_correlation), (TOP_OVERLAP, top_overlap))
-    }
+    columns: dict[str, Tensor] = {}
+    for name, ranking in before.items():
+        other = Ranking(after[name])
+        columns |= {name + which + suffix: score(ranking, other) for suffix, score in _SCORES.items()}
+        if with_empty:
+            columns[name + EMPTY] = ~other.usable
+    return columns

@@ -74,7 +74,7 @@ class ForwardPass:
         keys: Sequence[str] | None = None,
     ) -> None:
         check_network(network)
-        check_images(images, network.mean)
+        check_images(images, network.mean, network.dtype)
         classes = target_classes(target, network.class_names, len(images))
         if training := [name or "the model" for name, part in network.module.named_modules() if part.training]:
             raise InputError(f"{training[0]} is in training mode, so the output is random; call model.eval() first.")
@@ -146,8 +146,8 @@ class ForwardPass:
 
     @cached_property
     def probabilities(self) -> Tensor:
-        """Softmax of the logits, ``(N, n_classes)``."""
-        return self.logits.softmax(1)
+        """Softmax of the logits, ``(N, n_classes)``; of independent labels the sigmoids."""
+        return self.network.probabilities(self.logits)
 
     @cached_property
     def prediction(self) -> Tensor:

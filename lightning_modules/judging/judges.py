@@ -140,7 +140,7 @@ class Judge:
         # One order for the rank and the prediction, also where logits are equal.
         order = logits[0].argsort(descending=True, stable=True)
         numbers = {
-            "probability": float(logits[0].softmax(0)[index]),
+            "probability": float(self.network.probabilities(logits)[0, index]),
             "rank": int((order == index).nonzero()) + 1,
             "prediction_name": self.network.class_names[int(order[0])],
         }

@@ -199,6 +199,6 @@ def _predict(forward_pass: ForwardPass) -> Predict:
         with trusted(), torch.no_grad():
             logits = forward_pass.network(images.contiguous(memory_format=torch.channels_last))
         logits = logits.float() if logits.dtype in (torch.float16, torch.bfloat16) else logits
-        return logits.softmax(1).gather(1, target[:, None])[:, 0]
+        return forward_pass.network.probabilities(logits).gather(1, target[:, None])[:, 0]
 
     return predict

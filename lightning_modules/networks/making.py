@@ -39,8 +39,9 @@ class Said(TypedDict, total=False):
         resize_size: Length in pixels of an image's shorter side before the crop. null = no resampling where the image
             has the input size already. own = what the network says.
         interpolation: How images are resized: bilinear, bicubic, ...
-        outputs: What the module gives: logits, probabilities (their logarithm is taken), or binary (the one logit of
-            yes makes two). null = logits, unless they look like something else: that is refused.
+        outputs: What the module gives: logits, probabilities (their logarithm is taken), binary (the one logit of
+            yes makes two), or independent (the logits of labels of which an image may have several). null = logits,
+            unless they look like something else: that is refused.
     """
 
     class_names: Names | None
@@ -124,9 +125,10 @@ def as_network(
     facts = replace(found.facts, oddities=found.facts.oddities + (preset.oddities if preset else ()))
     if target_layer is None and preset is not None:
         target_layer = next(iter([*facts.with_positions][::-1]), None)
+    n_classes = max(found.outputs.shape[1], 2 if kind in ("probabilities", "binary") else 1)
     return Network(
         module,
-        class_names=_names(said, class_names, max(found.outputs.shape[1], 2 if kind != "logits" else 1), name),
+        class_names=_names(said, class_names, n_classes, name),
         facts=facts,
         mean=mean,
         std=std,

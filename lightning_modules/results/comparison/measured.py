@@ -15,7 +15,7 @@ from lightning_modules.attacks.budgets import format_eps
 from lightning_modules.errors import InputError
 from lightning_modules.results.rows.images import Rows
 from lightning_modules.results.rows.stored import KEYS, codes_of, numbers_of
-from lightning_modules.results.summaries.robustness import RANK_CORRELATION, TOP_OVERLAP
+from lightning_modules.results.summaries.robustness import EMPTY, OF_ANOTHER, RANK_CORRELATION, TOP_OVERLAP, UNDER_NOISE
 from lightning_modules.results.summaries.verdicts import judges_in, verdict_columns
 
 KINDS = KEYS[1:]
@@ -185,6 +185,8 @@ def _numbers(table: Rows) -> Iterator[tuple[str, bool, np.ndarray]]:
         if column.name not in (*KINDS, *NOT_COMPARED, *OF_THE_MAKING) and (
             is_flag or pa.types.is_floating(column.type)
         ):
+            if column.name.endswith(EMPTY) or any(f"{of}." in column.name for of in (UNDER_NOISE, OF_ANOTHER)):
+                continue  # what the likeness of an attacked image's maps is held against
             yield column.name, is_flag, numbers_of(table[column.name])
     for judge in judges_in(table.schema.names):
         ranks = numbers_of(table[verdict_columns(judge)["rank"]])

@@ -57,9 +57,9 @@ KEPT = ("maps", "adversarial")
 """Where parts lie that are named after those of the rows."""
 
 UNFINISHED = (
-    *(f".{name}.tmp" for name in LEFT if "." in name),
-    *(".listing.arrow.*.part", "results/.part-*.tmp", "figures/.*.tmp", "images/.*.tmp", "exemplars/.*.tmp"),
-    *("maps/.*.tmp", "adversarial/.*.tmp", "adversarial/**/.*.png.tmp"),
+    *(f".{name}.*.tmp" for name in LEFT if "." in name),
+    *("results/.part-*.tmp", "figures/.*.tmp", "images/.*.tmp", "exemplars/.*.tmp"),
+    *("maps/.*.tmp", "adversarial/.*.tmp", "adversarial/**/.*.tmp"),
 )
 """What a killed run was about to write, aside."""
 

@@ -328,4 +328,4 @@ def _public_module(cls: type) -> str:
     """The shortest package that exports the class."""
     parts = cls.__module__.split(".")
     packages = (".".join(parts[:k]) for k in range(1, len(parts) + 1))
-    return next(p for p in packages if getattr(sys.modules.get(p), cls.__name__, None) is cls)
+    return next((p for p in packages if getattr(sys.modules.get(p), cls.__name__, None) is cls), cls.__module__)

@@ -10,7 +10,7 @@ import re
 from typing import Any
 
 import yaml
-from jsonargparse import set_loader
+from jsonargparse import set_dumper, set_loader
 from jsonargparse.typing import register_type
 
 from datamodules.text import Names, Text, Texts
@@ -29,6 +29,10 @@ class _Loader(yaml.SafeLoader):
         return super().construct_mapping(node, deep)
 
 
+class _Dumper(yaml.SafeDumper):
+    """Puts quotes round text that either reading takes for something else."""
+
+
 class _Float(float):
     """A number that is written in another way than Python's, such as 1e-3: if it is a name, its text is needed."""
 
@@ -42,9 +46,9 @@ for tag, pattern, firsts in (
     ("float", r"-?([0-9]+\.[0-9]*|\.[0-9]+|[0-9]+(?=e))(e[-+]?[0-9]+)?|-?\.inf|\.nan", "-.0123456789"),
     ("merge", "<<", "<"),
 ):
-    _Loader.add_implicit_resolver(
-        f"tag:yaml.org,2002:{tag}", re.compile(f"({pattern})$", re.IGNORECASE * (tag == "float")), [*firsts]
-    )
+    written = re.compile(f"({pattern})$", re.IGNORECASE if tag == "float" else 0)
+    for reads_or_writes in (_Loader, _Dumper):
+        reads_or_writes.add_implicit_resolver(f"tag:yaml.org,2002:{tag}", written, [*firsts])
 
 
 def _float(loader: _Loader, node: yaml.ScalarNode) -> float:
@@ -54,7 +58,7 @@ def _float(loader: _Loader, node: yaml.ScalarNode) -> float:
 
 
 _Loader.add_constructor("tag:yaml.org,2002:float", _float)
-yaml.SafeDumper.add_representer(_Float, yaml.SafeDumper.represent_float)
+_Dumper.add_representer(_Float, _Dumper.represent_float)
 
 
 def load(content: str) -> Any:
@@ -70,6 +74,11 @@ def load(content: str) -> Any:
     loaded = yaml.load(content, _Loader)
     # Of #5 nothing is left, which is not null.
     return content if loaded is None and content.strip() not in ("", "null") else loaded
+
+
+def dump(value: Any) -> str:
+    """YAML of which :func:`load`, and YAML's own reading, make the same again."""
+    return yaml.dump(value, Dumper=_Dumper, default_flow_style=False, allow_unicode=True, sort_keys=False)
 
 
 def text(value: Any) -> str:
@@ -113,5 +122,6 @@ def _limit(value: Any) -> int | float:
 
 
 set_loader(AS_WRITTEN, load, (yaml.YAMLError, ValueError))
+set_dumper(AS_WRITTEN, dump)
 for type_, read in ((Text, text), (Texts, texts), (Names, names), (Limit, _limit)):
     register_type(type_, lambda value: value, read)

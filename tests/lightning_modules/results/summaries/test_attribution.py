@@ -52,7 +52,8 @@ def test_scores_of_each_method(module: AttributionModule) -> None:
     assert (energy["low"], energy["high"]) == interval_of_mean([0.2, 0.4, 0.9])
     assert of_saliency["n_degenerate"] == 1
     missing = of_saliency["scores"]["randomization_ssim"]
-    assert missing == {"mean": None, "low": None, "high": None, "class_mean": None, "n": 0}
+    nothing = {"mean": None, "low": None, "high": None}
+    assert missing == {**nothing, "class_mean": None, "n": 0, "right": {**nothing, "n": 0}}
     assert of_saliency["curves"]["randomization_correlation_curve"] == pytest.approx([0.9, 0.8])
     assert of_saliency["curves"]["randomization_ssim_curve"] is None
     assert summary["failing_randomization"] == []  # of three images nobody can say
@@ -140,6 +141,25 @@ def test_an_image_under_two_paths_is_one(module: AttributionModule) -> None:
     assert (energy["n"], energy["mean"]) == (3, (0.25 + 1) / 2)
     assert (energy["low"], energy["high"]) == interval_of_mean([0.25, 1])
     assert summary["ranking"]["energy_in_box"]["n"] == 2
+
+
+def test_misclassified_images_are_in_and_out(module: AttributionModule) -> None:
+    """Of those that were classified rightly label and prediction are one class, whichever is explained."""
+    rows = [
+        {"path": path, "status": "ok", "label": 0, "method": "GradCAM", "energy_in_box": energy, "degenerate": False}
+        | {"top1": path != "wrong", "target": 0}
+        for path, energy in (("a", 0.5), ("b", 0.75), ("wrong", 0.1))
+    ]
+    rows = pa.Table.from_pylist([{name: row.get(name) for name in module.schema.names} for row in rows], module.schema)
+    summary = module.summarize(rows)
+    energy = summary["methods"]["GradCAM"]["scores"]["energy_in_box"]
+    assert (energy["mean"], energy["right"]["mean"]) == pytest.approx((0.45, 0.625))
+    assert (energy["n"], energy["right"]["n"]) == (3, 2)
+    assert (energy["right"]["low"], energy["right"]["high"]) == interval_of_mean([0.5, 0.75])
+    report = report_attribution(summary, explains_predicted=True)
+    assert [row[0] for row in report.tables[0].rows] == ["energy_in_box", "energy_in_box, classified rightly"]
+    assert [row[-1] for row in report.tables[0].rows] == ["3", "2"]
+    assert any("--model.target label explains another" in note for note in report.notes)
 
 
 def test_figures_of_the_run(module: AttributionModule, tmp_path: Path) -> None:

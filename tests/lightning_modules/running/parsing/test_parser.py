@@ -110,6 +110,8 @@ MAXIMIZATION = ["maximize_activation", *ATTRIBUTION[3:]]
         ([*TRAINING, "--data.rot", "x"], "--data: ImageFolderDataModule has no option rot. Did you mean root?"),
         ([*TRAINING, "--data.batch_size", "abc"], "--data: batch_size should be a whole number, got abc."),
         ([*TRAINING, "--trainer.limit_train_batches", "abc"], "should be a number of batches, or a share, got abc."),
+        ([*TRAINING, "--trainer.limit_test_batches", 1], "--trainer.limit_test_batches 1 has no effect here: leave it"),
+        ([*ATTRIBUTION, "--model", "{target: null}"], "model.target is null; it should be one of a text, a wh"),
         (["demo", "--ot", "x"], "There is no option --ot. Did you mean --out?"),
     ],
 )  # fmt: skip

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import json
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -18,6 +19,7 @@ from datamodules import ClassIndexDataModule
 from datamodules.text import Text
 from lightning_modules.running.folder.run_folder import RunError, RunFolder
 from lightning_modules.running.parsing.parser import HelpfulParser
+from lightning_modules.running.parsing.written import load
 
 ODD = [
     "012",
@@ -207,6 +209,24 @@ def test_names_of_classes_among_the_arguments_of_a_network(parser: HelpfulParser
         again: Any = parser.parse_string(parser.dump(found, skip_validation=True))
         for arguments in (found.model.network["init_args"], again.model.network["init_args"]):
             assert arguments == {"class_names": ["012", "on"], "n": "012", "name": "012", "rate": 0.001}
+
+
+def test_the_arguments_of_a_network_come_back_as_they_were(
+    call: Callable, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Also of a function that names no types: jsonargparse makes numbers of text where a value may be anything."""
+    monkeypatch.syspath_prepend(tmp_path)
+    (tmp_path / "made_here.py").write_text("def make(class_names, rate):\n    ...\n")
+    arguments = {"class_names": STRANGE, "rate": 0.001}
+    network = json.dumps({"class_path": "made_here.make", "init_args": arguments}, ensure_ascii=False)
+    for options in (["--data.root", ".", "--out", "run", "--model.network", network], ["--config", "c.yaml"]):
+        capsys.readouterr()
+        with pytest.raises(SystemExit, match="0"):
+            call(evaluate_attribution.main, *options, "--print_config")
+        printed = capsys.readouterr().out
+        for found in (load(printed), yaml.safe_load(printed)):
+            assert found["model"]["network"]["init_args"] == arguments
+        (tmp_path / "c.yaml").write_text(printed)
 
 
 def test_names_of_the_classes_of_judges(call: Callable, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
