@@ -15,6 +15,7 @@ from datamodules.errors import DataError
 from datamodules.photos import PhotoFolder
 from datamodules.preprocess import Preprocess
 from datamodules.source import first_batches
+from datamodules.text import Text, Texts
 from datamodules.units import Unit, parse_units
 
 
@@ -65,14 +66,14 @@ class ClassIndexDataModule(pl.LightningDataModule):
 
     def __init__(
         self,
-        classes: list[int | str] | int | str = "all",
+        classes: Texts | Sequence[int | str] | int = "all",
         n_images: int = 1,
         seed: int = 0,
         batch_size: int = 4,
         class_names: Sequence[str] = (),
         channels: Mapping[str, int] | None = None,
         layer: str | None = None,
-        exemplars: str | None = None,
+        exemplars: Text | None = None,
         n_exemplars: int = 6,
         num_workers: int | None = None,
         input_size: int = 224,

@@ -50,8 +50,9 @@ class ClassTable:
 
     1. as a class's exact name. Upper and lower case differ; how Unicode composes a letter (NFC, NFD) does not matter;
     2. as a name in which underscores stand for spaces, or spaces for underscores: ``great_white_shark``;
-    3. as a WordNet id, if the classes are ImageNet's: ``n02123045``;
-    4. as an index, in the decimal digits 0 to 9: ``012`` is 12. ``1_0``, ``1e3`` and ``0x10`` are no numbers here.
+    3. as one of the synonyms of a name that lists them: ``common iguana`` of ``common iguana, iguana, Iguana iguana``;
+    4. as a WordNet id, if the classes are ImageNet's: ``n02123045``;
+    5. as an index, in the decimal digits 0 to 9: ``012`` is 12. ``1_0``, ``1e3`` and ``0x10`` are no numbers here.
 
     Text that fits several classes at a step is refused: two classes of one name; and ``12`` where class 11 is called
     ``012`` and class 12 is not, which is no name but may be meant as one. An ``int`` is an index, never a name; folders
@@ -81,9 +82,12 @@ class ClassTable:
         self._wnids = {wnid: index for index, wnid in enumerate(wordnet_ids_of(self.names))}
         self._exact: dict[str, list[int]] = {}
         self._spaced: dict[str, list[int]] = {}
+        self._synonyms: dict[str, list[int]] = {}
         for index, name in enumerate(self.names):
             self._exact.setdefault(composed(name), []).append(index)
             self._spaced.setdefault(_spaced(name), []).append(index)
+            for synonym in _synonyms(name):
+                self._synonyms.setdefault(synonym, []).append(index)
 
     def __len__(self) -> int:
         return len(self.names)
@@ -124,7 +128,7 @@ class ClassTable:
 
     def _of_name(self, text: str) -> list[int]:
         """The classes that a text may name; [] if it is no name."""
-        named = self._exact.get(composed(text)) or self._spaced.get(_spaced(text))
+        named = self._exact.get(composed(text)) or self._spaced.get(_spaced(text)) or self._synonyms.get(_spaced(text))
         return named or ([self._wnids[text]] if text in self._wnids else [])
 
     def _of_number(self, text: str) -> list[int]:
@@ -213,6 +217,12 @@ def composed(name: str) -> str:
 
 def _spaced(name: str) -> str:
     return composed(name).replace("_", " ")
+
+
+def _synonyms(name: str) -> set[str]:
+    """What a name lists, as WordNet's do, with commas between: ``common iguana, iguana, Iguana iguana``."""
+    words = {word.strip() for word in _spaced(name).split(",")}
+    return words - {""} if len(words) > 1 else set()
 
 
 def _number(text: str) -> int | None:

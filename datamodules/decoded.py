@@ -24,9 +24,13 @@ from datamodules.labelling import ClassFolders, label_images
 from datamodules.preprocess import Preprocess
 from datamodules.reader import Failure, PreparedImage, Sample, SampleReader
 from datamodules.source import ListingOptions, Paths, Source, require_classes
+from datamodules.walk import holds_images
 
 IMAGES, TABLE = "images.npy", "images.parquet"
 """Pixels, uint8 ``(N, 3, H, W)``, and a row for each image."""
+
+EARLIER = ".decoded.arrow"
+"""How files of an earlier version end."""
 
 _ROWS = 10_000
 
@@ -128,7 +132,9 @@ class DecodedSource(Source):
 
     @classmethod
     def matches(cls, root: Path) -> bool:
-        return str(root).endswith(".decoded.arrow") or (root / IMAGES).exists() or any(root.glob("*.decoded.arrow"))
+        if str(root).endswith(EARLIER) or (root / IMAGES).exists():
+            return True
+        return any(root.glob(f"*{EARLIER}")) and not holds_images(root)
 
     @classmethod
     def list_images(cls, root: Path, options: ListingOptions) -> Self:

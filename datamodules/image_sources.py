@@ -1,16 +1,20 @@
-"""Images from anywhere: files, folders and http(s) addresses."""
+"""Images from anywhere: files, folders, http(s) addresses, and images that lie in the memory."""
 
 from __future__ import annotations
 
+import io
 import logging
 import os
 import time
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any, cast
 
+import numpy as np
 import requests
 import torch
 import urllib3
+from PIL import Image
 
 from datamodules.batch import Batch
 from datamodules.errors import DataError, DecodingError
@@ -29,19 +33,27 @@ TIMEOUT = 20.0
 """Longest download, in seconds."""
 
 
-def expand_sources(sources: Sequence[str], left_out: LeftOut | None = None) -> list[str]:
-    """Replaces each folder by the images anywhere below it, sorted; files and addresses stay as they are.
+ImageSource = str | os.PathLike[str] | bytes | Image.Image | np.ndarray
+"""A file, a folder or an address; the content of a file; an image; or its levels, uint8 ``(H, W, 3)`` or ``(H, W)``."""
+
+
+def expand_sources(sources: Sequence[ImageSource], left_out: LeftOut | None = None) -> list[Any]:
+    """Replaces each folder by the images anywhere below it, sorted; all else stays as it is.
 
     Args:
-        sources: Paths of images or folders, and addresses.
+        sources: Where the images are, or they themselves.
         left_out: What else lies in the folders is counted there.
 
     Raises:
         DataError: If a folder holds no images.
     """
     left_out = LeftOut() if left_out is None else left_out
-    expanded = []
+    expanded: list[Any] = []
     for source in sources:
+        if not isinstance(source, str | os.PathLike):
+            expanded.append(source)
+            continue
+        source = os.fspath(source)
         if _is_address(source) or not os.path.isdir(source):  # "" is no folder; to Path it is the current one
             expanded.append(source)
             continue
@@ -80,15 +92,31 @@ def download(address: str, max_bytes: int = MAX_BYTES, timeout: float = TIMEOUT)
     return bytes(content)
 
 
+def content_of(image: Image.Image | np.ndarray) -> bytes:
+    """An image as the content of a file, without loss, so that it is decoded as files are.
+
+    Raises:
+        DecodingError: If it is an array of something else than levels.
+    """
+    if isinstance(image, np.ndarray):
+        if image.dtype != np.uint8 or image.ndim not in (2, 3) or (image.ndim == 3 and image.shape[2] not in (1, 3, 4)):
+            raise DecodingError(f"an array {image.dtype} {image.shape}; it should be uint8, (H, W, 3) or (H, W)")
+        image = Image.fromarray(image[:, :, 0] if image.ndim == 3 and image.shape[2] == 1 else image)
+    file = io.BytesIO()
+    kept = ("1", "L", "LA", "P", "RGB", "RGBA", "I;16")
+    (image if image.mode in kept else image.convert("RGB")).save(file, "PNG", compress_level=0)
+    return file.getvalue()
+
+
 def _is_address(source: str) -> bool:
     return source.lower().startswith(("http://", "https://"))
 
 
 class ImageSourcesDataModule(BytesDataModule):
-    """Files, folders and http(s) addresses, to predict.
+    """Files, folders, http(s) addresses and images in the memory, to predict.
 
     Args:
-        sources: Paths of images or folders, and addresses.
+        sources: Where the images are, or they themselves, see :data:`ImageSource`.
         batch_size: Images in a batch.
         num_workers: Threads that read images; 0 = the main one.
         input_size: Height and width in pixels of what the model sees.
@@ -96,6 +124,9 @@ class ImageSourcesDataModule(BytesDataModule):
             images of ``input_size`` are used as they are.
         interpolation: How images are resized: nearest, bilinear, bicubic, box, hamming or lanczos.
         exif_orientation: Whether images are turned as their EXIF orientation asks.
+        n_originals: For the first so many images, the batch carries the original pixels too.
+        is_relative: Whether images are called as in a run: by their paths below the folder that is named, others by the
+            names of their files; where two would be called the same, the second by its whole path.
 
     Example:
         >>> data = ImageSourcesDataModule(["no_such_file.jpg"], num_workers=0)
@@ -105,19 +136,30 @@ class ImageSourcesDataModule(BytesDataModule):
 
     def __init__(
         self,
-        sources: Sequence[str],
+        sources: Sequence[ImageSource],
         batch_size: int = 16,
         num_workers: int = 0,
         input_size: int = 224,
         resize_size: int | None = 256,
         interpolation: str = "bilinear",
         exif_orientation: bool = False,
+        n_originals: int = 0,
+        is_relative: bool = False,
     ) -> None:
         super().__init__()
         preprocess = Preprocess(resize_size, input_size, interpolation)
         left_out = LeftOut()
-        self.sources = expand_sources(sources, left_out)
-        self.reader = SampleReader(preprocess, exif_orientation=exif_orientation)
+        self.sources: list[Any] = []
+        self.names: list[str] = []
+        for source in sources:
+            found = expand_sources([source], left_out)
+            root = "" if not is_relative or found == [source] else os.fspath(cast(str, source))
+            for each in found:
+                name = each if isinstance(each, str) else f"image {len(self.sources)}"
+                short = os.path.relpath(name, root) if root else os.path.basename(name) if is_relative else name
+                self.names.append(name if short in self.names else short)
+                self.sources.append(each)
+        self.reader = SampleReader(preprocess, n_originals=n_originals, exif_orientation=exif_orientation)
         if notes := left_out.notes():
             logger.warning("%s.", "; ".join(notes))
         self.batch_size = batch_size
@@ -129,10 +171,14 @@ class ImageSourcesDataModule(BytesDataModule):
 
     def read(self, index: int) -> Sample | Failure:
         """The source of a number as a sample, or why there is none."""
-        source = self.sources[index]
+        source, path = self.sources[index], self.names[index]
         try:
-            return self.reader.read(download(source) if _is_address(source) else source, source, -1, index)
+            if isinstance(source, str):
+                source = download(source) if _is_address(source) else source
+            elif not isinstance(source, bytes):
+                source = content_of(source)
+            return self.reader.read(source, path, -1, index)
         except DecodingError as error:
-            return failed(source, str(error))
+            return failed(path, str(error))
         except Exception as error:
-            return failed(source, f"cannot be read: {type(error).__name__}: {error}")
+            return failed(path, f"cannot be read: {type(error).__name__}: {error}")

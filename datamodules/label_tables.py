@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
-import csv
 import gzip
 import io
 import json
 import re
 import zlib
-from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple
+
+import numpy as np
+import pandas as pd
 
 from datamodules.errors import DataError
 from datamodules.images.formats import extension_of, image_extensions
@@ -82,33 +83,31 @@ def table_of(text: str, path: Path) -> tuple[list[tuple[str, str]], str]:
     """
     _refuse_json(text, path)
     try:
-        rows = _rows(text)
-    except csv.Error as error:
+        table = _without_comments(_split(text))
+    except pd.errors.ParserError as error:
         raise DataError(f"{path} (data.labels) cannot be read as a table: {error}.") from error
-    columns = _columns(rows[0])
-    width = len(rows[0])
+    first = _cells(table, 0)
+    columns, width = _columns(first), len(first)
     if columns is not None:
-        rows = rows[1:]
-        if not rows:
+        table = table.iloc[1:]
+        if table.empty:
             raise DataError(f"{path} (data.labels) has headings, and no line below them.")
     elif width == 2:
         columns = Columns(0, 1, "")
     else:
         raise DataError(
             f"{path} (data.labels) should be a table with the columns path and class, or of two columns "
-            f"without headings; its first line is {', '.join(rows[0])[:200]!r}."
+            f"without headings; its first line is {', '.join(first)[:200]!r}."
         )
-    found = []
-    for row in rows:
-        cells = row + [""] * (width - len(row))
-        image, label = cells[columns.path].strip(), cells[columns.label].strip()
-        if len(cells) != width or not image or not label:
-            raise DataError(
-                f"{path} (data.labels): the line {', '.join(row)[:200]!r} should have {width} cells, with a path and a "
-                "class. A name with a comma needs quotes round it."
-            )
-        found.append((image, label))
-    return found, columns.heading
+    images, labels = (table[k].str.strip() for k in (columns.path, columns.label))
+    is_wrong = (table["n"].to_numpy() > width) | (images == "").to_numpy() | (labels == "").to_numpy()
+    if is_wrong.any():
+        line = ", ".join(_cells(table, int(is_wrong.argmax())))
+        raise DataError(
+            f"{path} (data.labels): the line {line[:200]!r} should have {width} cells, with a path and a class. A name "
+            "with a comma needs quotes round it."
+        )
+    return list(zip(images, labels)), columns.heading
 
 
 def _refuse_json(text: str, path: Path) -> None:
@@ -125,46 +124,56 @@ def _refuse_json(text: str, path: Path) -> None:
         )
 
 
-def _rows(text: str) -> list[list[str]]:
-    """The cells of all lines but blank ones and comments, without empty cells that all lines end with."""
-    rows = _split(text)
-    sizes = Counter(len(row) for row in rows if not row[0].startswith("#"))
-    width = sizes.most_common(1)[0][0] if sizes else len(rows[0])
-    rows = [row for row in rows if not row[0].startswith("#") or len(row) == width]
-    if rows[0][0].startswith("#") and _columns([rows[0][0].lstrip("# "), *rows[0][1:]]) is not None:
-        rows[0] = [rows[0][0].lstrip("# "), *rows[0][1:]]
-    return rows
+def _with_sizes(table: pd.DataFrame) -> pd.DataFrame:
+    """The lines that are not blank, and as ``n`` how many cells each has without empty ones at its end."""
+    is_full = table.apply(lambda column: column.str.strip() != "").to_numpy()
+    sizes = np.where(is_full.any(1), table.shape[1] - is_full[:, ::-1].argmax(1), 0)
+    return table.assign(n=sizes)[sizes > 0]
 
 
-def _split(text: str) -> list[list[str]]:
+def _cells(table: pd.DataFrame, line: int) -> list[str]:
+    return table.iloc[line, : table["n"].iloc[line]].tolist()
+
+
+def _is_comment(table: pd.DataFrame) -> np.ndarray:
+    return table[0].str.startswith("#").to_numpy()
+
+
+def _without_comments(table: pd.DataFrame) -> pd.DataFrame:
+    """The lines but for comments, which begin with # and do not have the cells of the others."""
+    sizes, is_comment = table["n"].to_numpy(), _is_comment(table)
+    counts = np.bincount(sizes[~is_comment] if (~is_comment).any() else sizes[:1])
+    table = table[~is_comment | (sizes == counts.argmax())]
+    first = _cells(table, 0)
+    heading = first[0].lstrip("# ")
+    if first[0].startswith("#") and _columns([heading, *first[1:]]) is not None:
+        table = table.copy()
+        table.iloc[0, 0] = heading
+    return table
+
+
+def _split(text: str) -> pd.DataFrame:
     """The cells of each line that is not blank, by what divides them: of those that may, what gives columns."""
-    shaped: list[tuple[bool, bool, int, list[list[str]]]] = []
+    shaped: list[tuple[bool, bool, int, pd.DataFrame]] = []
     for delimiter in filter(text.__contains__, _DELIMITERS):
-        rows = [_trimmed(row) for row in csv.reader(io.StringIO(text, newline=""), delimiter=delimiter)]
-        rows = [row for row in rows if row]
-        data = [row for row in rows if not row[0].startswith("#")] or rows
-        if all(len(row) == 1 for row in data):
+        most = max(line.count(delimiter) for line in text.splitlines()) + 1
+        table = pd.read_csv(
+            io.StringIO(text, newline=""), sep=delimiter, header=None, names=range(most), dtype=str, na_filter=False
+        )
+        table = _with_sizes(table.fillna(""))
+        sizes = table["n"].to_numpy()
+        data = ~_is_comment(table) if not _is_comment(table).all() else np.ones(len(table), bool)
+        if (sizes[data] == 1).all():
             continue
-        has_headings = _columns(data[0]) is not None
-        shaped.append((not has_headings, len({len(row) for row in data}) > 1, len(shaped), rows))
+        has_headings = _columns(_cells(table[data], 0)) is not None
+        shaped.append((not has_headings, len(set(sizes[data].tolist())) > 1, len(shaped), table))
     if shaped:
-        return min(shaped)[-1]
+        return min(shaped, key=lambda each: each[:3])[-1]
     # Divided by spaces, of which the path may hold some itself, or the class.
     lines = [line.strip() for line in text.splitlines() if line.strip()]
     by_name = [_after_an_image(line) for line in lines]
-    if all(by_name):
-        return [row for row in by_name if row]
-    return [line.rsplit(maxsplit=1) for line in lines]
-
-
-def _trimmed(row: Sequence[str]) -> list[str]:
-    """A row without the empty cells at its end, which spreadsheets write; [] = it is blank."""
-    if row and row[-1].strip():
-        return list(row)
-    cells = list(row)
-    while cells and not cells[-1].strip():
-        cells.pop()
-    return cells
+    rows = by_name if all(by_name) else [line.rsplit(maxsplit=1) for line in lines]
+    return _with_sizes(pd.DataFrame(rows).fillna(""))
 
 
 def _after_an_image(line: str) -> list[str] | None:

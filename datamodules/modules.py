@@ -31,6 +31,7 @@ from datamodules.reader import Failure, Sample, SampleReader, collate
 from datamodules.source import ListingOptions, Source, each_name
 from datamodules.subset import Subset
 from datamodules.tar import TarSource
+from datamodules.text import Text, Texts
 from datamodules.walk import class_folders, hash_files, holds_images
 
 LISTING = "listing.arrow"
@@ -144,19 +145,19 @@ class ImageFolderDataModule(BytesDataModule):
 
     def __init__(
         self,
-        root: str,
-        boxes: str | None = None,
+        root: Text,
+        boxes: Text | None = None,
         batch_size: int = 32,
         num_workers: int | None = None,
-        class_names: Sequence[str] | None = None,
+        class_names: Texts | None = None,
         input_size: int = 224,
         resize_size: int | None = 256,
         n_originals: int = 0,
         min_crop: float = 0.5,
         interpolation: str = "bilinear",
-        labels: str | None = None,
-        synsets: str | None = None,
-        include: list[str] | str | None = None,
+        labels: Text | None = None,
+        synsets: Text | None = None,
+        include: Texts | None = None,
         limit_per_class: int | None = None,
         sample: int | None = None,
         seed: int = 0,

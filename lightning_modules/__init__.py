@@ -1,6 +1,6 @@
 """Networks and what is computed from them: explanations, their scores, attacks, images; and the runs that do so.
 
-Of ``datamodules`` only ``datamodules.batch`` is imported here, the contract.
+Of ``datamodules`` only ``datamodules.batch`` is imported below ``front``, the contract.
 """
 
 from lightning_modules.activation_maximization import ActivationMaximizationModule
@@ -14,6 +14,7 @@ from lightning_modules.attribution import AttributionModule
 from lightning_modules.classifier import ClassifierModule, PredictionModule
 from lightning_modules.errors import InputError
 from lightning_modules.evaluation import EvaluationModule
+from lightning_modules.front import attack_files, class_images, explain_files, predict_files, preprocess_files
 from lightning_modules.gradients.forward_pass import ForwardPass
 from lightning_modules.gradients.memory import keep_freed_memory
 from lightning_modules.gradients.needs import Needs
@@ -85,11 +86,16 @@ __all__ = [
     "WeightsError",
     "XGradCAM",
     "as_network",
+    "attack_files",
+    "class_images",
     "explain",
+    "explain_files",
     "fold_batch_norm",
     "keep_freed_memory",
     "load_network",
     "load_vgg16",
+    "predict_files",
+    "preprocess_files",
     "read_adversarial",
     "read_maps",
     "save_vgg16",

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, Unpack
@@ -112,7 +112,7 @@ class ActivationMaximizationModule(RunModule):
         n_fresh: int = 32,
         ablation: bool = False,
         n_figures: int = 16,
-        network: str | dict[str, Any] = "vgg16",
+        network: str | dict = "vgg16",
         judges: Sequence[str | dict] = (),  # not dict[str, Any]: a parser reads numbers in what may be anything
         **said: Unpack[Said],
     ) -> None:
@@ -138,6 +138,7 @@ class ActivationMaximizationModule(RunModule):
         self.fresh = RandomShift(fresh_shift)
         self.n_fresh = n_fresh
         self.judges = load_judges(judges, self.network)
+        self.listeners: list[Callable[[Sequence[str], Progress, int], None]] = []
 
     @property
     def schema(self) -> pa.Schema:
@@ -247,16 +248,15 @@ class ActivationMaximizationModule(RunModule):
                 outputs["figures"][wanted.members[member]] = figure
 
     def _watch(self, wanted: ImagePass, variant: str, files: Sequence[str]) -> Watch:
-        """What notes how the images of a pass grow, and tells the callbacks of it."""
+        """What notes how the images of a pass grow, and calls the listeners."""
         steps = self.recipes[VARIANTS[-1]].steps
         most = self.n_figures if variant == VARIANTS[-1] else 0
         growths = [Growth(steps) if int(wanted.batch["index"][i]) < most else None for i in wanted.members]
         names = [file.removesuffix(".png") for file in files]
 
         def tell(progress: Progress) -> None:
-            for callback in self.trainer.callbacks:  # type: ignore[attr-defined]
-                if hasattr(callback, "on_synthesis_step"):
-                    callback.on_synthesis_step(self.trainer, names, progress, steps)
+            for listener in self.listeners:
+                listener(names, progress, steps)
 
         return Watch(growths, tell)
 

@@ -51,7 +51,7 @@ class AttackFigures:
         k = 1 + self.eps.index(before["smallest_eps"]) if before["smallest_eps"] else len(self.eps)
         after, eps = self.rows[k * len(self.images[0]) + i], self.eps[k - 1]
         target = f"{'towards' if self.attack.targeted else 'away from'} {self.network.class_names[before['target']]}"
-        outcome = {None: "nothing to attack", True: "fooled", False: "not fooled"}[after["success"]]
+        outcome = outcome_of(before, after)
         label = f"label: {before['label_name']}   " if before["label_name"] else ""
         note = "   the gradient vanished" if before["vanished"] else ""
         path = torch.stack([images[i] for images in self.images])
@@ -91,4 +91,24 @@ class AttackFigures:
         first = int(leading[0].argmax())
         others = [next(k for k in logits.topk(2).indices.tolist() if k != first) for logits in leading[1:]]
         names = self.network.class_names
-        return {names[k]: probabilities[:, k].tolist() for k in dict.fromkeys([first, *others])}
+        # Two classes may have one name.
+        shown = {k: names[k] if names.count(names[k]) == 1 else f"{names[k]} ({k})" for k in (first, *others)}
+        return {name: probabilities[:, k].tolist() for k, name in shown.items()}
+
+
+def outcome_of(before: Mapping[str, Any], after: Mapping[str, Any]) -> str:
+    """What became of an image, from its rows: only one that was classified rightly, or is unlabelled, can be fooled.
+
+    Example:
+        >>> clean = {"top1": False, "prediction": 1}
+        >>> outcome_of(clean, {"success": None, "prediction": 2}), outcome_of(clean, {"success": None, "prediction": 1})
+        ('wrong before, prediction changed', 'wrong before, prediction unchanged')
+    """
+    change = "prediction changed" if after["prediction"] != before["prediction"] else "prediction unchanged"
+    if before["top1"] is False:
+        return f"wrong before, {change}"
+    if after["success"] is None:
+        return "nothing to attack"
+    if before["top1"] is None:
+        return change
+    return "fooled" if after["success"] else "not fooled"

@@ -13,6 +13,7 @@ from matplotlib.figure import Figure
 from torch import Tensor
 
 from datamodules.batch import Batch
+from datamodules.text import Text
 from lightning_modules.errors import InputError, check_objects
 from lightning_modules.evaluation import EvaluationModule
 from lightning_modules.figures.comparison import comparison_figure, curves_figure
@@ -24,8 +25,9 @@ from lightning_modules.methods.explain import explain, joined_needs
 from lightning_modules.methods.gradient import GuidedBackprop
 from lightning_modules.methods.maps import shows_something
 from lightning_modules.methods.smooth_grad import SmoothGrad
+from lightning_modules.methods.uninformed import UninformedMethod
 from lightning_modules.metrics.base import AttributionMetric, without_degenerate
-from lightning_modules.metrics.causal import AverageDrop
+from lightning_modules.metrics.causal import AverageDrop, InsertionDeletion
 from lightning_modules.metrics.localization import EnergyInBox, PointingGame
 from lightning_modules.metrics.randomization import SEEDS, WeightRandomization
 from lightning_modules.metrics.sparseness import Sparseness
@@ -62,9 +64,9 @@ class AttributionModule(EvaluationModule):
         weights: str = "IMAGENET1K_V1",
         methods: Sequence[AttributionMethod] | None = None,
         metrics: Sequence[AttributionMetric] | None = None,
-        target: str | int = "predicted",
+        target: Text | int = "predicted",
         n_figures: int = 16,
-        network: str | dict[str, Any] = "vgg16",
+        network: str | dict = "vgg16",
         save_maps: bool = False,
         compile: bool = False,
         **said: Unpack[Said],
@@ -138,7 +140,7 @@ class AttributionModule(EvaluationModule):
         kept = {name: halved(grid) for name, grid in maps.grids.items()} if self.save_maps else {}
         boxes = (batch["boxes"], batch["box_labels"], batch["n_boxes"]) if self.save_maps else None
         seen, explained, scores, kept, boxes = on_host(
-            (seen_in(forward_pass.logits, batch), forward_pass.target, scores, kept, boxes)
+            (seen_in(forward_pass.logits, batch, forward_pass.probabilities), forward_pass.target, scores, kept, boxes)
         )
         self.check_labels(seen.label)
         images = image_columns(seen, batch, self.network.class_names)
@@ -177,7 +179,8 @@ class AttributionModule(EvaluationModule):
         return batch["label"].clamp(0, len(self.network.class_names) - 1)
 
     def summarize(self, table: Rows) -> dict[str, Any]:
-        return {**summarize_attribution(table, self.better), "unranked": self.unranked}
+        uninformed = [name for name, method in self.methods.items() if isinstance(method, UninformedMethod)]
+        return {**summarize_attribution(table, self.better, uninformed), "unranked": self.unranked}
 
     def report(self, summary: dict[str, Any]) -> Report:
         report = report_attribution(summary, self.has_boxes, explains_predicted=self.target == "predicted")
@@ -190,6 +193,7 @@ class AttributionModule(EvaluationModule):
                 f"Methods are not ranked by {', '.join(self.unranked)}: whether more or less of it is better is not "
                 "known. A metric says it by lower_is_better."
             )
+        notes += [note for metric in self.metrics for note in metric.notes(self.methods)]
         return replace(report, notes=notes)
 
     def run_figures(self, summary: dict[str, Any], run: Path) -> Iterator[tuple[str, Figure]]:
@@ -214,7 +218,10 @@ class AttributionModule(EvaluationModule):
                 layers = randomization.layers_of(self.network)
                 yield name, curves_figure(curves, title, "randomized from the output down to", likeness, layers)
             else:
-                yield name, curves_figure(curves, title, "share of the pixels", "probability of the target")
+                side, metrics = self.network.input_size, [of for of in self.metrics if name in of.curves]
+                shares = [of.shares(side, side).tolist() for of in metrics if isinstance(of, InsertionDeletion)]
+                labels = "share of the pixels", "probability of the target"
+                yield name, curves_figure(curves, title, *labels, positions=shares[0] if shares else None)
 
 
 def _default_metrics(has_boxes: bool | None) -> list[AttributionMetric]:

@@ -201,7 +201,7 @@ class PredictionModule(pl.LightningModule):
         errors = errors_of_logits(logits)
         usable = [i for i, error in enumerate(errors) if error is None]
         return {
-            "probabilities": logits[usable].softmax(1),
+            "probabilities": self.network.probabilities(logits[usable]),
             "path": [batch["path"][i] for i in usable],
             "file_columns": [batch["file_columns"][i] for i in usable],
             "failed": [*((path, error) for path, error in zip(batch["path"], errors) if error), *batch["failed"]],

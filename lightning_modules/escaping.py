@@ -60,12 +60,14 @@ def in_markdown(text: str) -> str:
 
 
 def show_warnings_plainly() -> None:
-    """Lets warnings, which name files and classes, steer no terminal either."""
+    """Lets warnings, which name files and classes, steer no terminal either; what a user can mend is told in a line."""
     formatted = warnings.formatwarning
     if not getattr(formatted, "is_plain", False):
 
-        def plainly(*args: object, **options: object) -> str:
-            return plain_lines(formatted(*args, **options))  # type: ignore[arg-type]
+        def plainly(message: Warning | str, category: type[Warning], *where: object, **options: object) -> str:
+            if issubclass(category, UserWarning):  # of which a line of code says nothing
+                return f"warning: {plain(str(message))}\n"
+            return plain_lines(formatted(message, category, *where, **options))  # type: ignore[arg-type]
 
         plainly.is_plain = True  # type: ignore[attr-defined]
         warnings.formatwarning = plainly

@@ -164,7 +164,8 @@ class EvaluationModule(RunModule):
         figures = {i: figure for i, figure in outputs["figures"].items() if batch["path"][i] not in failed}
         outputs["figures"] = {start + i: figure for i, figure in figures.items()}
         outputs["rows"] += failed_rows(batch)
-        self.seconds_per_image = (time.monotonic() - began) / max(1, len(batch["image"]))
+        if n := len(batch["image"]):
+            self.seconds_per_image = max(1e-6, time.monotonic() - began) / n
         return outputs
 
     def outputs(self, forward_pass: ForwardPass, batch: Batch, columns: Mapping[str, Tensor]) -> Outputs:
@@ -172,7 +173,7 @@ class EvaluationModule(RunModule):
 
         An image of which the pass's logits are NaN or infinite is ``failed``: it has neither.
         """
-        seen, columns = on_host((seen_in(forward_pass.logits, batch), dict(columns)))
+        seen, columns = on_host((seen_in(forward_pass.logits, batch, forward_pass.probabilities), dict(columns)))
         self.check_labels(seen.label)
         images = image_columns(seen, batch, self.network.class_names)
         return {"rows": with_columns(images, columns), "figures": self.draw(forward_pass, batch, {}, images)}

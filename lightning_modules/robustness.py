@@ -13,21 +13,25 @@ from matplotlib.figure import Figure
 from torch import Tensor
 
 from datamodules.batch import Batch, pixels_of
+from datamodules.text import Text
 from lightning_modules.attack_figures import AttackFigures
 from lightning_modules.attacks.base import (
     Attack,
     Distances,
     Sweep,
+    check_attackable,
     distances_of,
     left_bounds,
     without_rounding,
 )
 from lightning_modules.attacks.budgets import parse_sweep
 from lightning_modules.attacks.fgsm import FGSM
+from lightning_modules.attacks.noise import random_steps
 from lightning_modules.attacks.targets import classes_of, parse_target
 from lightning_modules.errors import InputError, check_object, check_objects
 from lightning_modules.evaluation import EvaluationModule
 from lightning_modules.figures.robustness import accuracy_figure
+from lightning_modules.figures.saving import Drawing
 from lightning_modules.gradients.forward_pass import ForwardPass
 from lightning_modules.gradients.needs import Needs
 from lightning_modules.host import replaced, where_float64_is
@@ -35,6 +39,8 @@ from lightning_modules.judging import load_victims, show_to, tell_of
 from lightning_modules.methods.base import AttributionMethod
 from lightning_modules.methods.cam import GradCAM
 from lightning_modules.methods.explain import Explanation, explain, joined_needs
+from lightning_modules.methods.uninformed import OtherImage
+from lightning_modules.metrics.base import AttributionMetric, without_degenerate
 from lightning_modules.metrics.similarity import Ranking, rank_correlation, top_overlap
 from lightning_modules.networks.inputs import are_pixels, check_range
 from lightning_modules.networks.loading import load_network
@@ -52,12 +58,16 @@ from lightning_modules.results.report import Report
 from lightning_modules.results.rows.attacked import ATTACK_FIELDS, AtBudget, attacked_rows
 from lightning_modules.results.rows.images import IMAGE_FIELDS, Rows, seen_in
 from lightning_modules.results.rows.reading import on_host
+from lightning_modules.results.summaries.attacked_scores import score_column, with_scores, with_table_of_scores
 from lightning_modules.results.summaries.robustness import (
+    EMPTY,
+    OF_ANOTHER,
     RANK_CORRELATION,
     TOP_OVERLAP,
-    report_robustness,
+    UNDER_NOISE,
     summarize_robustness,
 )
+from lightning_modules.results.summaries.robustness_report import report_robustness
 from lightning_modules.results.summaries.transfer import ROUNDED_FIELDS, transfer_rates, with_transfer
 from lightning_modules.run_module import Outputs
 
@@ -69,13 +79,15 @@ class _Evaluated(NamedTuple):
     maps: dict[str, Tensor]
     is_lost: Tensor
     """Of which images the attack gave no pixels, bool ``(N,)``."""
+    scores: dict[str, Tensor]
+    """Those of the maps, ``(N,)`` for each column."""
 
 
 class RobustnessModule(EvaluationModule):
     """Attacks images under a sweep of budgets, and explains each before and after.
 
     For k budgets FGSM costs one forward and one backward pass, which the clean image's prediction and explanations
-    share, and k forwards.
+    share, and k forwards. What the maps are compared with costs as many again, and one for each method.
 
     Args:
         weights: What :func:`load_network` takes.
@@ -86,7 +98,8 @@ class RobustnessModule(EvaluationModule):
         target: The class to lead away from: label (the folder's) or predicted; or, if the attack is targeted, to lead
             to: least_likely, or the name or index of a class. null = label, or least_likely if targeted.
         methods: Attribution methods of which the maps before and after are compared, by name or import path. Both
-            explain the class that the clean image was given. null = GradCAM; [] = none.
+            explain the class that the clean image was given. Beside them stand the maps under random noise of the same
+            budgets, and those of another picture: the same image on its side. null = GradCAM; [] = none.
         n_figures: Images of which a figure is drawn: the first of each class in turn.
         victims: Other networks that are shown the attacked images, in 8 bits: does the attack transfer? Each is what
             model.network takes, or {network: ..., weights: ..., class_names: ..., name: ...}. They are asked for a
@@ -94,6 +107,8 @@ class RobustnessModule(EvaluationModule):
         rounded: Whether the network is asked once more what the attacked images are when they are rounded to 8 bits, as
             in a file; a forward pass more for each budget.
         save_adversarial: Whether the attacked images are kept, as pictures and exactly; rounded is then true.
+        metrics: Scores of the maps of the clean and of the attacked images, by name or import path, as
+            evaluate_attribution.py takes them.
         compile: Whether torch.compile makes code of the network when the first batch runs, for a GPU: on a CPU it is
             slower. Passes of which layers or the guided gradient are read (CAMs, GuidedBackprop) run as they are.
     """
@@ -105,13 +120,14 @@ class RobustnessModule(EvaluationModule):
         weights: str = "IMAGENET1K_V1",
         eps: Sequence[str | float] = ("1/255", "2/255", "4/255", "8/255"),
         attack: Attack | None = None,
-        target: str | int | None = None,
+        target: Text | int | None = None,
         methods: Sequence[AttributionMethod] | None = None,
         n_figures: int = 16,
-        network: str | dict[str, Any] = "vgg16",
+        network: str | dict = "vgg16",
         victims: Sequence[str | dict] = (),  # not dict[str, Any]: a parser reads numbers in what may be anything
         rounded: bool = False,
         save_adversarial: bool = False,
+        metrics: Sequence[AttributionMetric] = (),
         compile: bool = False,
         **said: Unpack[Said],
     ) -> None:
@@ -120,25 +136,35 @@ class RobustnessModule(EvaluationModule):
         sweep = parse_sweep(eps, attack.norm)
         methods = [GradCAM()] if methods is None else methods
         check_objects(AttributionMethod, "method", methods)
+        check_objects(AttributionMetric, "metric", metrics)
         if len({repr(method) for method in methods}) < len(methods):
             raise InputError(f"model.methods names a method twice: {', '.join(map(repr, methods))}.")
         super().__init__(load_network(network, weights, compile=compile, **said), n_figures)
+        check_attackable(self.network)
         self.attack = attack
         self.eps = sweep
         self.methods = {repr(method): method for method in methods}
         self.target = parse_target(target, attack, self.network.class_names)
         joined_needs(self.network, methods)  # refuses unknown layers before the first batch
+        self.metrics = list(metrics)
+        self.needs_of_metrics = joined_needs(self.network, metrics)
+        self.scores = [name for metric in metrics for name in metric.columns]
+        if len(set(self.scores)) < len(self.scores):
+            raise InputError(f"model.metrics names a score twice: {', '.join(self.scores)}.")
         self.rounded = rounded or save_adversarial
         self.save_adversarial = save_adversarial
         self.victims = load_victims(victims, self.network)
 
     @property
     def schema(self) -> pa.Schema:
-        """Columns of the rows: of the image, of the attack, of what else it fools, and two for each method."""
+        """Columns of the rows: of the image, of the attack, of what else it fools, and seven for each method."""
         fields = [*IMAGE_FIELDS, *ATTACK_FIELDS, *(ROUNDED_FIELDS if self.rounded else ())]
         fields += [field for victim in self.victims for field in victim.fields]
-        scores = [name + suffix for name in self.methods for suffix in (RANK_CORRELATION, TOP_OVERLAP)]
-        return pa.schema([*fields, *(pa.field(name, pa.float64()) for name in scores)])
+        for name in self.methods:
+            scores = [name + of + suffix for of in ("", UNDER_NOISE, OF_ANOTHER) for suffix in _SCORES]
+            scores += [score_column(name, score) for score in self.scores]
+            fields += [*(pa.field(score, pa.float64()) for score in scores), pa.field(name + EMPTY, pa.bool_())]
+        return pa.schema(fields)
 
     @property
     def helpers(self) -> dict[str, Network]:
@@ -164,9 +190,12 @@ class RobustnessModule(EvaluationModule):
         return list(range(len(self.network.class_names)))
 
     def passes(self) -> dict[str, int]:
-        n = len(self.eps)
-        of_methods = {name: (1 + n) * method.n_passes(self.network) for name, method in self.methods.items()}
-        return {"attacked images": n * (1 + self.rounded), repr(self.attack): n * self.attack.n_passes()} | of_methods
+        n, methods = len(self.eps), list(self.methods.values())
+        # Each method also explains the images under random noise, and the clean one on its side.
+        of_methods = {name: 1 + (2 + 2 * n) * method.n_passes(self.network) for name, method in self.methods.items()}
+        of_metrics = {repr(metric): (1 + n) * metric.n_passes(self.network, methods) for metric in self.metrics}
+        n_moved = n * (1 + self.rounded + bool(methods))
+        return {"moved images": n_moved, repr(self.attack): n * self.attack.n_passes(), **of_methods, **of_metrics}
 
     def bytes_kept(self) -> dict[str, int]:
         n_pixels = 3 * self.network.input_size**2
@@ -182,17 +211,22 @@ class RobustnessModule(EvaluationModule):
         # As passes and attacks have them, so that all are gone through in one order of the memory.
         images = without_rounding(batch["image"].contiguous(memory_format=torch.channels_last))
         batch = {**batch, "image": images}
-        clean, explained, target, (adversarial, vanished) = self._attack(batch)
+        clean, forward_pass, target, (adversarial, vanished) = self._attack(batch)
+        explained = forward_pass.target
         rankings = {name: Ranking(attribution) for name, attribution in clean.maps.items()}
         nothing = torch.zeros(len(images), device=images.device)
         evaluated, seen = [clean], [images]
-        measured = [self._measured(clean, batch, target, Distances(nothing, nothing, are_pixels(images)), {})]
+        still, floor = Distances(nothing, nothing, are_pixels(images)), self._of_another(forward_pass, rankings)
+        measured = [self._measured(clean, batch, target, still, floor)]
         moved = distances_of(self.attack, images, adversarial, self.eps)
         for attacked, distances in zip(adversarial, moved):
             after, attacked, at_budget = self._under(attacked, distances, batch, explained, target, rankings)
             evaluated.append(after)
             seen.append(attacked)
             measured.append(at_budget)
+        for noisy, at_budget in zip(random_steps(images, self.eps, self.attack.norm, batch["path"]), measured[1:]):
+            if self.methods:
+                at_budget.columns.update(_likeness(rankings, self._explain(batch, noisy, explained), UNDER_NOISE))
         # In float32 the probability of the attacked class is 1: its part of the loss's gradient is rounded away.
         saturated = clean.logits.softmax(1).gather(1, target[:, None])[:, 0] == 1
         of_images = {"target": target, "saturated": saturated, "vanished": vanished}
@@ -213,16 +247,17 @@ class RobustnessModule(EvaluationModule):
         failed = {row["path"] for row in rows if row["status"] == "failed"}
         logits, maps = [each.logits for each in evaluated], [each.maps for each in evaluated]
         drawn = AttackFigures(self.network, self.attack, self.eps, [images, *adversarial], logits, maps, rows)
-        figures = {
-            i: drawn.draw(i)
-            for i, original in enumerate(batch["original"])
-            if original is not None and batch["path"][i] not in failed
-        }
-        outputs: Outputs = {"rows": rows, "figures": figures}
+        originals, paths = batch["original"], batch["path"]
+        shown = [i for i, path in enumerate(paths) if originals[i] is not None and path not in failed]
+        outputs: Outputs = {"rows": rows, "figures": self.draw_attacked(drawn, shown)}
         if self.save_adversarial:
             outputs["pictures"] = pictures_of(batch["path"], self.eps, pictures[1:], failed)
             outputs["kept"] = {FOLDER: table_of_pixels(batch["path"], self.eps, pixels, failed)}
         return outputs
+
+    def draw_attacked(self, drawn: AttackFigures, shown: Sequence[int]) -> dict[int, Figure | Drawing]:
+        """What draws the figures of some images of a batch, by their numbers in it."""
+        return {i: drawn.draw(i) for i in shown}
 
     def _under(
         self,
@@ -246,12 +281,18 @@ class RobustnessModule(EvaluationModule):
         is_lost = distances.is_lost
         attacked = replaced(attacked, is_lost, batch["image"])
         distances = distances._replace(is_within=distances.is_within | is_lost)
-        maps = self._explain(batch, attacked, explained)
-        after = _Evaluated(maps.forward_pass.logits, dict(maps), is_lost)
-        at_budget = self._measured(after, batch, target, distances, _similarities(rankings, maps))
+        maps = self._explain(batch, attacked, explained, self.needs_of_metrics)
+        after = _Evaluated(maps.forward_pass.logits, dict(maps), is_lost, self._scores(maps, batch))
+        likeness = _likeness(rankings, maps, "", with_empty=True)
+        at_budget = self._measured(after, batch, target, distances, likeness)
         if self.rounded:
             self._add_rounded(at_budget, batch["image"], attacked, target)
         return after, attacked, at_budget
+
+    def _of_another(self, clean: ForwardPass, rankings: Mapping[str, Ranking]) -> dict[str, Tensor]:
+        """The columns of the clean images: how alike maps of different pictures are, and which show nothing."""
+        others = {name: OtherImage(method)(clean) for name, method in self.methods.items()}
+        return _likeness(rankings, others, OF_ANOTHER) | {name + EMPTY: ~of.usable for name, of in rankings.items()}
 
     def _add_rounded(self, at_budget: AtBudget, images: Tensor, attacked: Tensor, target: Tensor) -> None:
         """What the network says of the attacked images in 8 bits, and how far they are from the clean ones then."""
@@ -276,7 +317,7 @@ class RobustnessModule(EvaluationModule):
         probabilities = logits.softmax(1).gather(1, self._as_classes(label)[:, None])[:, 0]
         columns = {"probability_label": probabilities.where(label >= 0, torch.nan), "linf": linf, "l2": l2}
         is_target = after.logits.argmax(1) == target
-        columns |= similarities
+        columns |= {**similarities, **after.scores}
         return AtBudget(seen_in(after.logits, batch), after.is_lost, is_target, is_within, columns, {})
 
     def _check_bounds(self, images: Tensor, adversarial: Sequence[Tensor], is_within: Sequence[Tensor]) -> None:
@@ -296,15 +337,15 @@ class RobustnessModule(EvaluationModule):
         """The labels, another in place of each that is no class; of which is told when they are read."""
         return labels.clamp(0, len(self.network.class_names) - 1)
 
-    def _attack(self, batch: Batch) -> tuple[_Evaluated, Tensor, Tensor, Sweep]:
-        """The clean images' evaluation, the classes that maps explain, the classes attacked, and the sweep."""
+    def _attack(self, batch: Batch) -> tuple[_Evaluated, ForwardPass, Tensor, Sweep]:
+        """The clean images' evaluation and pass, the classes attacked, and the sweep."""
         # The attack differentiates the clean images' pass; those of the adversarial ones are only explained.
-        maps = self._explain(batch, batch["image"], needs=self.attack.needs(self.network))
+        maps = self._explain(batch, batch["image"], needs=self.attack.needs(self.network) | self.needs_of_metrics)
         target = classes_of(self.target, maps.forward_pass.logits, self._as_classes(batch["label"]))
         sweep = self.attack.sweep(maps.forward_pass, target, self.eps)
         none_lost = torch.zeros_like(target, dtype=torch.bool)
-        clean = _Evaluated(maps.forward_pass.logits, dict(maps), none_lost)
-        return clean, maps.forward_pass.target, target, sweep
+        clean = _Evaluated(maps.forward_pass.logits, dict(maps), none_lost, self._scores(maps, batch))
+        return clean, maps.forward_pass, target, sweep
 
     def _explain(
         self, batch: Batch, images: Tensor, target: Tensor | None = None, needs: Needs | None = None
@@ -312,11 +353,22 @@ class RobustnessModule(EvaluationModule):
         methods, keys = list(self.methods.values()), batch["path"]
         return explain(self.network, images, methods, target, keys=keys, needs=needs)
 
+    def _scores(self, maps: Explanation, batch: Batch) -> dict[str, Tensor]:
+        """The scores of the maps of a pass, ``(N,)`` for each column."""
+        columns: dict[str, Tensor] = {}
+        for name, method in self.methods.items():
+            for metric in self.metrics:
+                found = without_degenerate(metric.score(maps[name], maps.forward_pass, batch, method), maps[name])
+                columns |= {score_column(name, score): found[score] for score in metric.columns}
+        return columns
+
     def summarize(self, table: Rows) -> dict[str, Any]:
-        return with_transfer(summarize_robustness(table, self.eps), table)
+        summary = with_transfer(summarize_robustness(table, self.eps), table)
+        return with_scores(summary, table, list(self.methods), self.scores)
 
     def report(self, summary: dict[str, Any]) -> Report:
-        return report_robustness(summary, self._remedy())
+        report = report_robustness(summary, self._remedy(), type(self.attack).__name__, self.attack.caveat)
+        return with_table_of_scores(report, summary)
 
     def _remedy(self) -> str:
         """What would show how robust images are of which the network is too sure; empty where none is needed."""
@@ -338,11 +390,17 @@ class RobustnessModule(EvaluationModule):
         return self.network.class_names[self.target] if isinstance(self.target, int) else self.target
 
 
-def _similarities(before: Mapping[str, Ranking], after: Mapping[str, Tensor]) -> dict[str, Tensor]:
+_SCORES = {RANK_CORRELATION: rank_correlation, TOP_OVERLAP: top_overlap}
+
+
+def _likeness(
+    before: Mapping[str, Ranking], after: Mapping[str, Tensor], which: str, *, with_empty: bool = False
+) -> dict[str, Tensor]:
     """The columns of each method, ``(N,)``; NaN where a map ranks nothing."""
-    rankings = {name: Ranking(after[name]) for name in before}
-    return {
-        name + suffix: score(ranking, rankings[name])
-        for name, ranking in before.items()
-        for suffix, score in ((RANK_CORRELATION, rank_correlation), (TOP_OVERLAP, top_overlap))
-    }
+    columns: dict[str, Tensor] = {}
+    for name, ranking in before.items():
+        other = Ranking(after[name])
+        columns |= {name + which + suffix: score(ranking, other) for suffix, score in _SCORES.items()}
+        if with_empty:
+            columns[name + EMPTY] = ~other.usable
+    return columns

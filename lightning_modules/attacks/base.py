@@ -82,6 +82,12 @@ class Attack(NamedByOptions, ABC):
     targeted: bool = False
     """Whether the attack leads to the class ``target``, not away from it."""
 
+    follows_gradient: bool = False
+    """Whether the attack leaves an image as it is only where its gradient vanished."""
+
+    caveat: str = ""
+    """What does not follow where this attack fools nothing; a sentence for reports."""
+
     def needs(self, network: Network) -> Needs:
         """What :meth:`sweep` reads of the pass at the clean images; unless an attack says more, the pixels alone."""
         return Needs()
@@ -109,15 +115,15 @@ class Attack(NamedByOptions, ABC):
         """Attacks the images of a pass under each budget; a subclass may share work between them.
 
         It is to read nothing of them, since a GPU would be waited for, so it refuses no image: of one with pixels
-        outside [0, 1] it makes NaN. As it cannot look inside the attack, this one calls it vanished where no budget
-        moved the image at all.
+        outside [0, 1] it makes NaN. As it cannot look inside the attack, this one says that the gradient vanished
+        where no budget moved the image and the attack :attr:`follows_gradient`.
         """
         images = only_in_range(forward_pass.images.detach())
         with trusted(), float32_gradients(images.device):
             # Clones, of which an attack may make something else in place.
             adversarial = [self.of_pass(forward_pass, images.clone(), target, value).detach() for value in eps]
         still = [(image == images).all(_OF_IMAGE) for image in adversarial]
-        return Sweep(adversarial, torch.stack(still).all(0))
+        return Sweep(adversarial, torch.stack(still).all(0) & self.follows_gradient)
 
 
 def distances_of(
@@ -191,7 +197,8 @@ def checked(attack: Attack, network: Any, images: Any, target: Any, eps: Any) ->
         InputError: If something cannot be used; says what would be right.
     """
     check_network(network)
-    check_images(images, network.mean)
+    check_attackable(network)
+    check_images(images, network.mean, network.dtype)
     classes = target_classes(target, network.class_names, len(images))
     if classes is None:
         raise InputError("An attack needs a target: the classes to lead away from or, if it is targeted, to.")
@@ -200,6 +207,19 @@ def checked(attack: Attack, network: Any, images: Any, target: Any, eps: Any) ->
     classes = torch.as_tensor(classes).to(images.device).expand(len(images))
     # A clone, since autograd cannot keep a tensor that was made under inference mode.
     return network, without_rounding(images.detach()), classes.clone(), float(eps)
+
+
+def check_attackable(network: Network) -> None:
+    """Refuses a network of labels of which an image may have several: no attack here leads from or to such.
+
+    Raises:
+        InputError: If it is one.
+    """
+    if network.outputs == "independent":
+        raise InputError(
+            f"{network.name} has independent labels (model.outputs), and attacks lead from one class to another, by "
+            "the cross-entropy of a softmax. Attack a network of one class an image."
+        )
 
 
 def without_rounding(images: Tensor) -> Tensor:

@@ -62,6 +62,9 @@ class FGSM(Attack):
         4.0
     """
 
+    follows_gradient = True
+    caveat = "FGSM takes a single step; the many of PGD (--model.attack PGD) fool far more as a rule."
+
     def __init__(self, norm: Literal["inf", 2, 1] = "inf", targeted: bool = False, unsaturate: bool = False) -> None:
         check_norm(norm, ("inf", 2, 1))
         self.norm = norm

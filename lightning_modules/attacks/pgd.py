@@ -43,6 +43,8 @@ class PGD(SeededAttack):
         True
     """
 
+    follows_gradient = True
+
     def __init__(
         self,
         norm: Literal["inf", 2] = "inf",

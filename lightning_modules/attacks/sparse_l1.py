@@ -32,6 +32,7 @@ class SparseL1Descent(Attack):
     """
 
     norm = 1
+    follows_gradient = True
 
     def __init__(
         self, targeted: bool = False, n_steps: int = 20, relative_step: float = 0.1, sparsity: float = 99.0

@@ -19,8 +19,11 @@ class SPSA(SeededAttack):
     """SPSA: steps of Adam along a gradient that is estimated from the logits of noisy images alone; by cleverhans.
 
     No gradient of the network is taken. Where it fools a network that FGSM and PGD do not, the network hides its
-    gradients and only looks robust. It begins at a random point of the budget, and makes the margin between the class
-    and the strongest other one grow or shrink.
+    gradients and only looks robust. Where it fools nothing, nothing follows: a gradient that is estimated from few
+    samples hardly leads anywhere. The paper takes thousands of them a step.
+
+    It begins at a random point of the budget, and makes the margin between the class and the strongest other one grow
+    or shrink.
 
     A step costs a forward pass of ``2 * n_samples`` images and one more, for each image by itself and for every budget.
     cleverhans reads the loss after each step, so a GPU is waited for.
@@ -40,12 +43,20 @@ class SPSA(SeededAttack):
     Reference: Uesato et al., "Adversarial Risk and the Dangers of Evaluating Against Weak Attacks", ICML 2018.
     """
 
+    @property
+    def caveat(self) -> str:  # type: ignore[override]
+        return (
+            f"SPSA estimates its gradient from {2 * self.n_samples:,} noisy images a step (n_samples), in "
+            f"{self.n_steps:,} steps: that it fools few images, or none, says little while more of both fool more. "
+            "Its paper takes thousands of images a step."
+        )
+
     def __init__(
         self,
         norm: Literal["inf", 2] = "inf",
         targeted: bool = False,
-        n_steps: int = 20,
-        n_samples: int = 32,
+        n_steps: int = 100,
+        n_samples: int = 128,
         learning_rate: float = 0.01,
         delta: float = 0.01,
         seed: int = 0,

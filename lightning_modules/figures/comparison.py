@@ -37,7 +37,9 @@ def comparison_figure(methods: Mapping[str, Mapping[str, Any]], better: Mapping[
         for y, method in enumerate(names):
             score = methods[method]["scores"][scores[k]]
             if score["n"]:
-                error = [[score["mean"] - score["low"]], [score["high"] - score["mean"]]]
+                # Of one map there is no interval.
+                has_interval = score["low"] is not None
+                error = [[score["mean"] - score["low"]], [score["high"] - score["mean"]]] if has_interval else None
                 axis.errorbar(score["mean"], y, xerr=error, fmt=_marker(y), color=_color(y), capsize=3)
         direction = f"\n({better[scores[k]]} is better)" if scores[k] in better else ""
         axis.set_title(f"{scores[k].replace('_', ' ')}{direction}", fontsize=9)
@@ -77,24 +79,26 @@ def curves_figure(
     x_label: str,
     y_label: str,
     x: Sequence[str] | None = None,
+    positions: Sequence[float] | None = None,
 ) -> Figure:
     """A curve for each method.
 
     Args:
-        methods: Name -> values, at equal distances over [0, 1] or at the names ``x``.
+        methods: Name -> values, at ``positions`` or at the names ``x``.
         title: Shown above.
         x_label: Name of the horizontal axis.
         y_label: Name of the vertical axis.
         x: Names of the points, or None.
+        positions: Where the points lie. None = at equal distances, over [0, 1] if they have no names.
     """
     figure = Figure(figsize=(6.4, 4.2), dpi=110, layout="constrained")
     axes = figure.subplots()
     for k, (name, curve) in enumerate(methods.items()):
         values = np.array([np.nan if v is None else v for v in curve], dtype=float)
-        positions = np.linspace(0, 1, len(values)) if x is None else np.arange(len(values))
+        equal = np.linspace(0, 1, len(values)) if x is None else np.arange(len(values))
         marks = max(1, len(values) // 12)
         axes.plot(
-            positions,
+            equal if positions is None else positions,
             values,
             color=_color(k),
             marker=_marker(k),

@@ -124,7 +124,9 @@ def accuracy_figure(
         rates = [(row["eps"], at[where]) for row, at in zip(sweep, elsewhere) if at[where] is not None]
         words = in_legend(f"success {shorten(where)}")
         axes.plot(*zip((0.0, 0.0), *rates), "v:", color=COLORS[(k + 3) % len(COLORS)], label=words)
-    axes.set_title(f"{summary['n_images']:,} images, {summary['n_attacked']:,} attacked", fontsize=10)
+    whose = "classified rightly" if summary["clean_acc"] is not None else "attacked"
+    title = f"{summary['n_images']:,} images; success is over the {summary['n_attacked']:,} {whose}"
+    axes.set_title(title, fontsize=10)
     _finish(axes, written, (-0.02, 1.02))
     for k, name in enumerate(methods):
         for key, label, style in (

@@ -12,7 +12,7 @@ from torch import Tensor
 
 from lightning_modules.errors import InputError, described
 from lightning_modules.gradients.fitting import is_out_of_memory
-from lightning_modules.gradients.needs import Needs
+from lightning_modules.gradients.needs import Needs, check_gradient
 from lightning_modules.gradients.recording import recorded, with_labels
 from lightning_modules.gradients.rectifiers import RectifierRule, check_guided_rule, tell_guided_rule
 from lightning_modules.networks.enabled import gradients_enabled
@@ -74,12 +74,14 @@ class ForwardPass:
         keys: Sequence[str] | None = None,
     ) -> None:
         check_network(network)
-        check_images(images, network.mean)
+        check_images(images, network.mean, network.dtype)
         classes = target_classes(target, network.class_names, len(images))
         if training := [name or "the model" for name, part in network.module.named_modules() if part.training]:
             raise InputError(f"{training[0]} is in training mode, so the output is random; call model.eval() first.")
         if keys is not None and len(keys) != len(images):
             raise InputError(f"There are {len(keys)} keys for {len(images)} images.")
+        if needs is not None and needs.n_gradients:
+            check_gradient(network)
         if needs is not None and needs.n_gradients and REENTRANT in network.facts.nonlinearities.unknown:
             raise InputError(
                 f"{network.name} runs {REENTRANT}, of which PyTorch gives no gradient of the pixels: say "
@@ -144,8 +146,8 @@ class ForwardPass:
 
     @cached_property
     def probabilities(self) -> Tensor:
-        """Softmax of the logits, ``(N, n_classes)``."""
-        return self.logits.softmax(1)
+        """Softmax of the logits, ``(N, n_classes)``; of independent labels the sigmoids."""
+        return self.network.probabilities(self.logits)
 
     @cached_property
     def prediction(self) -> Tensor:
@@ -284,4 +286,6 @@ class ForwardPass:
 
 
 def _full_precision(tensor: Tensor) -> Tensor:
+    if tensor.is_quantized:
+        return tensor.dequantize()
     return tensor.float() if tensor.dtype in (torch.float16, torch.bfloat16) else tensor

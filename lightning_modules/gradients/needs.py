@@ -5,6 +5,9 @@ from __future__ import annotations
 from collections.abc import Set
 from dataclasses import dataclass
 
+from lightning_modules.errors import InputError
+from lightning_modules.networks.network import Network
+
 
 @dataclass(frozen=True)
 class Needs:
@@ -59,3 +62,20 @@ class Needs:
     def n_gradients(self) -> int:
         """How many backward passes that takes: one serves all layers. What a single one needs is freed on the way."""
         return bool(self.layer_gradients) + self.input_gradient + self.guided_gradient + self.loss_gradient
+
+
+def check_gradient(network: Network) -> None:
+    """Refuses a network whose logits have no gradient.
+
+    Raises:
+        InputError: If it has none; says why, and what explains it all the same.
+    """
+    if network.facts.has_gradient:
+        return
+    why = "somewhere its forward leaves PyTorch's autograd (no_grad, detach, NumPy, a network frozen for inference)"
+    if network.facts.quantized:
+        why = f"it is quantized (its layer {network.facts.quantized}), and whole numbers have no gradients"
+    raise InputError(
+        f"The logits of {network.name} have no gradient with respect to the pixels: {why}. Occlusion, RISE and "
+        "ScoreCAM need none."
+    )

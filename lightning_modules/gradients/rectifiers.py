@@ -14,6 +14,7 @@ from torch import Tensor
 from torch.utils.checkpoint import CheckpointError
 
 from lightning_modules.errors import InputError
+from lightning_modules.gradients.needs import check_gradient
 from lightning_modules.networks.network import Network
 from lightning_modules.networks.observed.nonlinearities import (
     Nonlinearities,
@@ -107,6 +108,7 @@ def check_guided_rule(network: Network) -> None:
     Raises:
         InputError: If it has activations, but no rectifier. A linear network is fine.
     """
+    check_gradient(network)
     found = network.facts.nonlinearities
     if found.others and not found.rectifiers:
         raise InputError(

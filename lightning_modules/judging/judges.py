@@ -140,7 +140,7 @@ class Judge:
         # One order for the rank and the prediction, also where logits are equal.
         order = logits[0].argsort(descending=True, stable=True)
         numbers = {
-            "probability": float(logits[0].softmax(0)[index]),
+            "probability": float(self.network.probabilities(logits)[0, index]),
             "rank": int((order == index).nonzero()) + 1,
             "prediction_name": self.network.class_names[int(order[0])],
         }
@@ -149,7 +149,7 @@ class Judge:
     @torch.no_grad()
     def logits(self, pictures: Sequence[np.ndarray]) -> torch.Tensor:
         """What the network gives of pictures, each uint8 ``(H, W, 3)``: float32 ``(N, n_classes)``, where it is."""
-        like = next(self.network.parameters())
+        like = self.network.mean
         images = torch.stack([self._prepared(pixels) for pixels in pictures]).to(like.device, like.dtype)
         with trusted(), torch.autocast(like.device.type, enabled=False):
             return self.network(images.contiguous(memory_format=torch.channels_last)).float()

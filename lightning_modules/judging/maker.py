@@ -55,7 +55,7 @@ def measured_by_maker(
     logits = respond(network, views, None).float()
     output = logits if objective.layer is None else respond(network, views, objective.layer).float()
     activation = objective(output, torch.full((len(views),), target, device=logits.device))
-    probabilities = logits.softmax(1)
+    probabilities = network.probabilities(logits)
     probability = probabilities[:, target] if objective.layer is None else None
     prediction = probabilities[0].argmax()
     return OfMaker(activation, probability, faults_of(logits), prediction, total_variation(image)[0])

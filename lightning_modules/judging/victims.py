@@ -52,7 +52,7 @@ class Victim(Judge):
         is_so = [((of.argmax(1) == classes) == targeted).tolist() for of in logits]
         columns = []
         for of_logits, fooled in zip(logits, is_so):
-            probability = of_logits.double().softmax(1).gather(1, classes[:, None])[:, 0]
+            probability = self.network.probabilities(of_logits.double()).gather(1, classes[:, None])[:, 0]
             values: dict[str, list[Any]] = {
                 "success": [None if nothing else is_fooled for nothing, is_fooled in zip(is_so[0], fooled)],
                 "probability": probability.tolist(),

@@ -10,7 +10,7 @@ from abc import ABC, abstractmethod
 from torch import Tensor
 
 from lightning_modules.gradients.forward_pass import ForwardPass
-from lightning_modules.gradients.needs import Needs
+from lightning_modules.gradients.needs import Needs, check_gradient
 from lightning_modules.methods.maps import Sign
 from lightning_modules.networks.network import Network
 from lightning_modules.options import NamedByOptions
@@ -48,6 +48,7 @@ class AttributionMethod(NamedByOptions, ABC):
         Raises:
             InputError: If the network has not what the method needs.
         """
+        check_gradient(network)
         return Needs(input_gradient=True)
 
     def n_passes(self, network: Network) -> int:

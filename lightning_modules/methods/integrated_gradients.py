@@ -10,7 +10,7 @@ from torch import Tensor
 
 from lightning_modules.errors import check_at_least_one, check_is_one_of
 from lightning_modules.gradients.forward_pass import ForwardPass
-from lightning_modules.gradients.needs import Needs
+from lightning_modules.gradients.needs import Needs, check_gradient
 from lightning_modules.host import where_float64_is
 from lightning_modules.methods.base import AttributionMethod
 from lightning_modules.methods.baselines import Baseline, baseline_images
@@ -69,6 +69,7 @@ class IntegratedGradients(AttributionMethod):
         self.seed = seed
 
     def needs(self, network: Network) -> Needs:
+        check_gradient(network)
         return Needs()  # it makes passes of its own, along the path
 
     def n_passes(self, network: Network) -> int:

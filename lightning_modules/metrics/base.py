@@ -58,6 +58,14 @@ class AttributionMetric(NamedByOptions, ABC):
         """How many images it shows ``network`` for the maps of one, of all methods, so that a run can say how long."""
         return 0
 
+    def notes(self, methods: Mapping[str, AttributionMethod]) -> list[str]:
+        """What a reader of the scores should know, in sentences below them.
+
+        Args:
+            methods: Those whose maps are scored, by their names.
+        """
+        return []
+
     @abstractmethod
     def score(
         self, attribution: Tensor, forward_pass: ForwardPass, batch: Batch, method: AttributionMethod

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 
 import numpy as np
 import torch
@@ -16,7 +16,7 @@ from lightning_modules.gradients.forward_pass import ForwardPass
 from lightning_modules.methods.base import AttributionMethod
 from lightning_modules.methods.maps import Sign, relative_magnitude
 from lightning_modules.metrics.base import AttributionMetric, without_degenerate
-from lightning_modules.metrics.order import check_sign, pixel_order
+from lightning_modules.metrics.order import check_sign, note_of_signs, pixel_order
 from lightning_modules.networks.inputs import trusted
 from lightning_modules.networks.network import Network
 
@@ -144,13 +144,20 @@ class InsertionDeletion(AttributionMetric):
         n_points = -(-(network.input_size**2) // (self.step or 8 * network.input_size)) + 1
         return 2 * n_points * len(methods)
 
+    def shares(self, height: int, width: int, device: torch.device | None = None) -> Tensor:
+        """Which share of the pixels of an image has changed at each point of its curves, ``(K,)``."""
+        return shares_of_pixels(height * width, self.step or 8 * width, device)
+
+    def notes(self, methods: Mapping[str, AttributionMethod]) -> list[str]:
+        return [note_of_signs(type(self).__name__, self.sign, methods)]
+
     def score(
         self, attribution: Tensor, forward_pass: ForwardPass, batch: Batch, method: AttributionMethod
     ) -> dict[str, Tensor]:
         images = forward_pass.images.detach()
         mean = forward_pass.network.mean_pixel
-        step = self.step or 8 * images.shape[3]
-        shares = shares_of_pixels(images.shape[2] * images.shape[3], step, images.device)
+        height, width = images.shape[2:]
+        step, shares = self.step or 8 * width, self.shares(height, width, images.device)
         place, tied, worth = pixel_order(attribution, forward_pass, method, self.sign, self.seed)
         scores = {"tied_pixels": tied}
         ends = {"insertion": (rise_blur(images, mean), images), "deletion": (images, mean.expand_as(images))}
@@ -200,6 +207,6 @@ def _predict(forward_pass: ForwardPass) -> Predict:
         with trusted(), torch.no_grad():
             logits = forward_pass.network(images.contiguous(memory_format=torch.channels_last))
         logits = logits.float() if logits.dtype in (torch.float16, torch.bfloat16) else logits
-        return logits.softmax(1).gather(1, target[:, None])[:, 0]
+        return forward_pass.network.probabilities(logits).gather(1, target[:, None])[:, 0]
 
     return predict

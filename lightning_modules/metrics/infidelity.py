@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from weakref import WeakKeyDictionary
 
 import torch
@@ -78,6 +78,12 @@ class Infidelity(AttributionMetric):
 
     def n_passes(self, network: Network, methods: Sequence[AttributionMethod]) -> int:
         return self.n_samples  # for all of them together
+
+    def notes(self, methods: Mapping[str, AttributionMethod]) -> list[str]:
+        return [
+            "Infidelity is in squared logits of this network: networks are not compared by it. What a map foretells of "
+            "the logit is infidelity_explained, beside infidelity_explained_null of the map with its pixels shuffled."
+        ]
 
     def score(
         self, attribution: Tensor, forward_pass: ForwardPass, batch: Batch, method: AttributionMethod

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import NamedTuple
 
 from torch import Tensor
@@ -23,6 +24,25 @@ def check_sign(sign: Sign | None) -> None:
     """
     if sign is not None:
         check_is_one_of(Sign, sign=sign)
+
+
+def note_of_signs(metric: str, sign: Sign | None, methods: Mapping[str, AttributionMethod]) -> str:
+    """A sentence on how each method's maps are read.
+
+    Example:
+        >>> from lightning_modules import GradCAM, Occlusion
+        >>> note_of_signs("ROAD", None, {"GradCAM": GradCAM(), "Occlusion": Occlusion()})
+        'ROAD reads maps as positive (GradCAM), signed (Occlusion); by its option sign all in one way.'
+        >>> note_of_signs("ROAD", "absolute", {"GradCAM": GradCAM()})
+        'ROAD reads maps as absolute (all methods).'
+    """
+    if sign is not None:
+        return f"{metric} reads maps as {sign} (all methods)."
+    by_sign: dict[str, list[str]] = {}
+    for name, method in methods.items():
+        by_sign.setdefault(method.sign, []).append(name)
+    read = ", ".join(f"{of} ({', '.join(names)})" for of, names in by_sign.items())
+    return f"{metric} reads maps as {read}; by its option sign all in one way."
 
 
 class PixelOrder(NamedTuple):

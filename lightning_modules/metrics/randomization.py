@@ -66,7 +66,8 @@ class WeightRandomization(AttributionMetric):
         f"randomization_{kind}{of}" for kind in ("correlation", "ssim") for of in ("", "_first", "_end", "_floor")
     )
     curves: tuple[str, ...] = ("randomization_correlation_curve", "randomization_ssim_curve")
-    neutral = ("randomization_correlation_floor", "randomization_ssim_floor")
+    # Methods are ranked by the means alone: the more scores, the less can be told by each.
+    neutral = tuple(name for name in columns if name.endswith(("_first", "_end", "_floor")))
     lower_is_better = (*columns, *curves, *SEEDS.values())
 
     def __init__(self, layers: Sequence[str] | None = None, seed: int = 0, n_seeds: int = 1) -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import torch
 from torch import Tensor
@@ -16,7 +16,7 @@ from lightning_modules.methods.maps import Sign
 from lightning_modules.methods.variants import at_variants, noise, random_numbers, shared_batches
 from lightning_modules.metrics.base import AttributionMetric, without_degenerate
 from lightning_modules.metrics.imputation import imputed
-from lightning_modules.metrics.order import check_sign, pixel_order
+from lightning_modules.metrics.order import check_sign, note_of_signs, pixel_order
 from lightning_modules.networks.network import Network
 
 PERCENTILES = (10, 20, 30, 40, 50, 60, 70, 80, 90)
@@ -78,6 +78,9 @@ class ROAD(AttributionMetric):
 
     def n_passes(self, network: Network, methods: Sequence[AttributionMethod]) -> int:
         return 2 * len(self.percentiles) * len(methods)
+
+    def notes(self, methods: Mapping[str, AttributionMethod]) -> list[str]:
+        return [note_of_signs(type(self).__name__, self.sign, methods)]
 
     def score(
         self, attribution: Tensor, forward_pass: ForwardPass, batch: Batch, method: AttributionMethod

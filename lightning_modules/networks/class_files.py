@@ -107,8 +107,6 @@ def _names(said: Any, where: str) -> list[str]:
         return names
     if all(ids) and len(set(ids)) == len(ids):
         names = [f"{name} ({wnid})" if names.count(name) > 1 else name for name, wnid in zip(names, ids, strict=True)]
-    if twice := _first_twice([unicodedata.normalize("NFC", name) for name in names]):
-        raise InputError(f"{where} holds {twice!r} twice; each output needs a name of its own.")
     return names
 
 

@@ -18,6 +18,7 @@ from lightning_modules.errors import InputError, described
 from lightning_modules.networks import compiling
 from lightning_modules.networks.built_in.efficientnet_lite0 import load_efficientnet_lite0
 from lightning_modules.networks.built_in.vgg16 import load_vgg16
+from lightning_modules.networks.enabled import gradients_enabled
 from lightning_modules.networks.libraries.torchvision_facts import (
     builder_of,
     named_entry,
@@ -45,8 +46,9 @@ NETWORK_HELP = (
 )
 
 
+@gradients_enabled()
 def load_network(
-    network: str | Mapping[str, Any] = "vgg16",
+    network: str | Mapping | Network = "vgg16",  # not of Any: a parser reads numbers in what may be anything
     weights: str | Path = "IMAGENET1K_V1",
     *,
     seed: int = 0,
@@ -63,7 +65,8 @@ def load_network(
     Args:
         network: ``"vgg16"`` (see :func:`load_vgg16`), ``"efficientnet_lite0"`` (see
             :func:`load_efficientnet_lite0`), or the import path of a class or function that makes a module, such as
-            ``"torchvision.models.resnet50"``; with arguments, ``{"class_path": ..., "init_args": {...}}``.
+            ``"torchvision.models.resnet50"``; with arguments, ``{"class_path": ..., "init_args": {...}}``. One that is
+            loaded stays as it is.
         weights: The name of torchvision's weights for the network, downloaded once, the hash checked each time;
             ``"random"``, as the network's code makes it from the seed; ``"own"``, the same said of a network whose code
             loads its weights itself; or the path of a file that holds a state dict, of which nothing is executed.
@@ -83,6 +86,8 @@ def load_network(
         >>> network.target_layer, network.class_names[281], network(torch.rand(1, 3, 64, 64)).shape
         ('layer4', 'tabby', torch.Size([1, 1000]))
     """
+    if isinstance(network, Network):
+        return network
     made = _uncompiled(network, weights, seed, said)
     if compile:
         made.compile(**compiling.OPTIONS)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
@@ -11,8 +12,10 @@ import torch
 from torch import Tensor, nn
 
 from datamodules.batch import INTERPOLATIONS, LONGEST_SIDE
+from datamodules.text import Names
 from lightning_modules.errors import InputError, check_object
 from lightning_modules.networks.class_files import read_class_names
+from lightning_modules.networks.enabled import gradients_enabled
 from lightning_modules.networks.libraries.presets import Preset
 from lightning_modules.networks.libraries.timm_facts import timm_preset
 from lightning_modules.networks.libraries.torchvision_facts import imagenet_class_names, torchvision_preset
@@ -36,11 +39,12 @@ class Said(TypedDict, total=False):
         resize_size: Length in pixels of an image's shorter side before the crop. null = no resampling where the image
             has the input size already. own = what the network says.
         interpolation: How images are resized: bilinear, bicubic, ...
-        outputs: What the module gives: logits, probabilities (their logarithm is taken), or binary (the one logit of
-            yes makes two). null = logits, unless they look like something else: that is refused.
+        outputs: What the module gives: logits, probabilities (their logarithm is taken), binary (the one logit of
+            yes makes two), or independent (the logits of labels of which an image may have several). null = logits,
+            unless they look like something else: that is refused.
     """
 
-    class_names: Any
+    class_names: Names | None
     mean: Sequence[float] | None
     std: Sequence[float] | None
     input_size: int | None
@@ -49,6 +53,7 @@ class Said(TypedDict, total=False):
     outputs: OutputKind | None
 
 
+@gradients_enabled()
 def as_network(
     module: ModuleT | Network[ModuleT],
     *,
@@ -73,7 +78,8 @@ def as_network(
 
     Args:
         module: Maps images to logits ``(N, n_classes)``. It is not changed, so it has to be in eval mode to be
-            explained. A network is returned as it is.
+            explained. A network is returned as it is. Of a module that was made under ``torch.inference_mode`` a copy
+            is taken.
         class_names: Name of each class, in order.
         mean: Mean of each channel, in [0, 1], that the module's images are normalized by. None = as its library says,
             else not normalized.
@@ -100,6 +106,10 @@ def as_network(
         return module
     if isinstance(inside, Network):
         raise InputError("This is a compiled network. Compile the module inside, or call network.compile() instead.")
+    if any(tensor.is_inference() for tensor in (*inside.parameters(), *inside.buffers())):
+        # Made under inference mode, of which autograd keeps nothing.
+        module = copy.deepcopy(module)
+        inside = uncompiled(module)
     name = name or type(inside).__name__
     preset = preset or torchvision_preset(inside) or timm_preset(inside)
     said = _Said(inside, preset)
@@ -115,9 +125,10 @@ def as_network(
     facts = replace(found.facts, oddities=found.facts.oddities + (preset.oddities if preset else ()))
     if target_layer is None and preset is not None:
         target_layer = next(iter([*facts.with_positions][::-1]), None)
+    n_classes = max(found.outputs.shape[1], 2 if kind in ("probabilities", "binary") else 1)
     return Network(
         module,
-        class_names=_names(said, class_names, max(found.outputs.shape[1], 2 if kind != "logits" else 1), name),
+        class_names=_names(said, class_names, n_classes, name),
         facts=facts,
         mean=mean,
         std=std,

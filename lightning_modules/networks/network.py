@@ -15,7 +15,7 @@ from lightning_modules.networks.inputs import check_images
 from lightning_modules.networks.libraries.torchvision_facts import IMAGENET_MEAN
 from lightning_modules.networks.observed.facts import Call, Facts, label_of, listed
 from lightning_modules.networks.observed.layouts import Layout
-from lightning_modules.networks.outputs import OutputKind, as_logits
+from lightning_modules.networks.outputs import OutputKind, as_logits, probabilities_of
 
 ModuleT = TypeVar("ModuleT", bound=nn.Module)
 
@@ -92,7 +92,7 @@ class Network(nn.Module, Generic[ModuleT]):
             InputError: If the network is in eval mode and these are no pixels in [0, 1], ``(N, 3, H, W)``.
         """
         if not self.training and not torch.compiler.is_compiling():
-            check_images(images, self.mean)
+            check_images(images, self.mean, self.dtype)
         if not self.is_compiled:
             return super().__call__(images)
         with running_compiled(images, self.name):
@@ -114,6 +114,10 @@ class Network(nn.Module, Generic[ModuleT]):
         """Whether :meth:`compile` was called. A copy of the network is not compiled."""
         return self._compiled_call_impl is not None
 
+    def probabilities(self, logits: Tensor) -> Tensor:
+        """The probabilities of logits ``(N, n_classes)``, see :func:`~.networks.outputs.probabilities_of`."""
+        return probabilities_of(logits, self.outputs)
+
     def uncompiled_logits(self, images: Tensor) -> Tensor:
         """The same past the compiled code, if there is any: its layers can then be looked at."""
         return as_logits(self.original(self.normalized(images)), self.outputs)
@@ -121,6 +125,12 @@ class Network(nn.Module, Generic[ModuleT]):
     def normalized(self, images: Tensor) -> Tensor:
         """What the module gets of pixels: a tensor of its own, which it may write to."""
         return (images - self.mean).div_(self.std)
+
+    @property
+    def dtype(self) -> torch.dtype | None:
+        """What it computes in; None = in that of the images, as a module without parameters does."""
+        has_own = next(self.module.parameters(), None) is not None or bool(self.facts.quantized)
+        return self.mean.dtype if has_own else None
 
     @property
     def original(self) -> nn.Module:
@@ -203,7 +213,7 @@ class Network(nn.Module, Generic[ModuleT]):
         """
         if isinstance(layer, list | tuple):
             raise InputError(f"{method} looks at one layer, and got {list(layer)}: LayerCAM joins the maps of several.")
-        layer = self.target_layer if layer is None else layer
+        layer = self.target_layer if layer is None or layer == "" else layer
         advice = (
             f"Name one by {{class_path: {method}, init_args: {{{option}: ...}}}}; layers with positions, the last "
             f"first: {listed(self.facts.with_positions)}."
@@ -221,8 +231,8 @@ class Network(nn.Module, Generic[ModuleT]):
             raise InputError(f"{method} needs a layer with positions, and {layer!r} of {self.name} has none. {advice}")
         if not call.is_read:
             raise InputError(
-                f"{method} of {layer!r} would be zero everywhere: of that layer {self.name} reads the class token "
-                f"alone. {advice}"
+                f"{method} of {layer!r} would be zero everywhere: the logits of {self.name} do not depend on its "
+                f"positions. {advice}"
             )
         return layer
 

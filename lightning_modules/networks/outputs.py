@@ -1,4 +1,4 @@
-"""What the numbers mean that a module gives: logits, probabilities, or the one logit of a yes or no."""
+"""What the numbers mean that a module gives: logits, probabilities, the one logit of a yes or no, or one a label."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from torch import Tensor
 
 from lightning_modules.errors import InputError, told_from
 
-OutputKind = Literal["logits", "probabilities", "binary"]
+OutputKind = Literal["logits", "probabilities", "binary", "independent"]
 
 _ENDS_IN_PROBABILITIES = {"SoftmaxBackward0": "softmax", "SigmoidBackward0": "sigmoid"}
 _CHANGES_NO_NUMBER = frozenset(
@@ -37,7 +37,8 @@ def as_logits(output: Tensor, kind: OutputKind) -> Tensor:
         output: ``(N, n)``.
         kind: ``logits`` stay. Of ``probabilities`` the logarithm is taken, whose softmax they are, if they sum to 1; a
             single one, of yes, makes those of no and yes. ``binary``, the one logit ``z`` of yes, makes ``-z/2`` and
-            ``z/2``, whose softmax is the sigmoid of ``z``.
+            ``z/2``, whose softmax is the sigmoid of ``z``. ``independent``, the logits of labels of which an image may
+            have several, stay; their probabilities are sigmoids.
 
     Example:
         >>> as_logits(torch.tensor([[0.25, 0.75]]), "probabilities").softmax(1)
@@ -53,6 +54,11 @@ def as_logits(output: Tensor, kind: OutputKind) -> Tensor:
         # A probability that was rounded to 0 would give an infinite logit.
         return output.clamp_min(torch.finfo(output.dtype).tiny).log()
     return output
+
+
+def probabilities_of(logits: Tensor, kind: OutputKind) -> Tensor:
+    """The probabilities of the classes: the softmax of logits ``(N, n_classes)``; of independent ones the sigmoids."""
+    return logits.sigmoid() if kind == "independent" else logits.softmax(1)
 
 
 def check_kind(kind: Any) -> None:
@@ -92,6 +98,9 @@ def check_shape(output: Any, name: str, n_images: int) -> Tensor:
     raise InputError(f"{wanted}, but gives {given}. Wrap it in a module whose forward returns the logits alone.")
 
 
+_LEAVE_OUT = "Leave the sigmoid out, so that it gives logits, and say model.outputs independent."
+
+
 def known_kind(outputs: Tensor, said: OutputKind | None, name: str, ends_in: str | None) -> OutputKind:
     """What the numbers mean, by what the user says and what they look like.
 
@@ -106,6 +115,7 @@ def known_kind(outputs: Tensor, said: OutputKind | None, name: str, ends_in: str
             what is said does not fit.
     """
     network, n = f"model.network: {name}", outputs.shape[1]
+    has_several = n > 1 and ends_in is not None and ends_in.startswith("a sigmoid")
     look_like_probabilities = bool(((outputs >= 0) & (outputs <= 1)).all())
     if said is None and n == 1 and ends_in is None:
         raise InputError(
@@ -117,6 +127,8 @@ def known_kind(outputs: Tensor, said: OutputKind | None, name: str, ends_in: str
         sum_to_one = n > 1 and look_like_probabilities and torch.allclose(sums, torch.ones_like(sums), atol=1e-3)
         if ends_in is None and not sum_to_one:
             return "logits"
+        if has_several:
+            raise InputError(f"{network} ends in {ends_in}: the probabilities of {n} labels of their own. {_LEAVE_OUT}")
         why = f"ends in {ends_in}" if ends_in else "gives rows that are at least 0 and sum to 1"
         raise InputError(
             f"{network} {why}: these are probabilities, and what is explained here are logits. Leave that end out, or "
@@ -125,6 +137,15 @@ def known_kind(outputs: Tensor, said: OutputKind | None, name: str, ends_in: str
     if said == "binary" and (n != 1 or ends_in):
         got = f"ends in {ends_in}: say model.outputs probabilities" if n == 1 else f"gives {n} numbers an image"
         raise InputError(f"model.outputs is binary, one logit an image, but {name} {got}.")
+    if said == "independent" and (n == 1 or ends_in):
+        remedy = "Say model.outputs binary" if n == 1 else "Leave that end out, so that it gives logits"
+        got = f"ends in {ends_in}" if ends_in else "gives one"
+        raise InputError(f"model.outputs is independent, the logits of several labels, but {name} {got}. {remedy}.")
+    if said == "probabilities" and has_several:
+        raise InputError(
+            f"model.outputs is probabilities, of which one class is true, but {name} ends in {ends_in}: {n} labels of "
+            f"their own, whose logarithms are no logits. {_LEAVE_OUT}"
+        )
     if said == "logits" and n == 1:
         raise InputError(f"model.outputs is logits, but {name} gives one number an image. Say model.outputs binary.")
     if said == "probabilities" and not look_like_probabilities:

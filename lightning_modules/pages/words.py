@@ -73,7 +73,18 @@ WORDS = {
     "eps": "How far a pixel may move, on a scale from 0 (black) to 1 (white). 1/255 is one step of an 8-bit image.",
     "top-1": "Share of images of which the most probable class is the right one.",
     "top-5": "Share of images of which the right class is among the five most probable ones.",
-    "success of the attack": "Share of images whose predicted class the attack changed as it wanted.",
+    "success of the attack": "Share of images whose predicted class the attack changed as it wanted, of those that the "
+    "network was right about (or all, if they are unlabelled), with its 95 % interval.",
+    "predictions changed": "Of how many of all images the predicted class changed, the right and the wrong ones.",
+    "maps of": "The method that made the maps.",
+    "images moved": "How alike a method's maps of the image and of the attacked image are: their rank correlation, and "
+    "how much of their strongest 15 % they have in common. Images that the attack left as they were do not count; a "
+    "map that became empty counts as 0.",
+    "prediction changed": "The same of those images of which the budget changed the predicted class.",
+    "prediction kept": "The same of the others.",
+    "under noise": "The same where the image moves as far, in a random direction: what is not the attack's doing.",
+    "other picture": "The same of two different pictures, for the same class: less than that says nothing.",
+    "maps that became empty": "How many maps show nothing any more.",
     "success in 8 bits": "The same once the attacked images are rounded to 8 bits, as files hold them.",
     "success on": "Share of the images that another network was right about, and that now fool it as well.",
     "L∞": "The largest change of any pixel, on average over the images.",
@@ -100,6 +111,7 @@ WORDS = {
     "seconds": "Time that an image took.",
     "n": "How many images, or maps, the numbers are of.",
     "of all images": "The mean over all images, ± how far the true mean may lie from it with 95 % confidence.",
+    "classified rightly": "The same without the images that the network was wrong about.",
     "maps scored": "How many maps have the score: some images lack what it takes, such as the box of an object.",
     "difference and 95 % interval": "How much more it is in the second run than in the one that it is compared with, "
     "on average over the pairs; in brackets, between what the true difference lies with 95 % confidence.",

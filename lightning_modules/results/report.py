@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from lightning_modules.options import plain_name
+from lightning_modules.results.scores import share_with_interval
 from lightning_modules.results.tables import Table, share
 
 RUN, SUMMARY, SCORES, CURVES, IMAGES = "1_whole_run", "2_summary", "3_scores", "4_curves", "5_images"
@@ -67,12 +68,17 @@ def describe_images(summary: Mapping[str, Any]) -> str:
     if summary["n_failed"]:
         line += f", of which {summary['n_failed']:,} failed (status and error in the rows)"
     if summary.get("top1") is not None:
-        line += f"; accuracy top-1 {summary['top1']:.1%}"
+        line += f"; accuracy top-1 {_accuracy(summary, 'top1')}"
         if (balanced := share(summary.get("balanced_acc"))) not in ("-", share(summary["top1"])):
             line += f" (mean over classes {balanced})"
     if summary.get("top5") is not None:
-        line += f", top-5 {summary['top5']:.1%}"
+        line += f", top-5 {_accuracy(summary, 'top5')}"
     return line
+
+
+def _accuracy(summary: Mapping[str, Any], name: str) -> str:
+    low, high = summary.get("intervals", {}).get(name, (None, None))
+    return share_with_interval({"mean": summary[name], "low": low, "high": high})
 
 
 def n_left_out(summary: Mapping[str, Any]) -> int:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import inspect
 import logging
 import os
 import shlex
@@ -11,7 +10,7 @@ import sys
 import threading
 import traceback
 import warnings
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from types import TracebackType
 from typing import Any
@@ -25,13 +24,21 @@ from pytorch_lightning.strategies import DDPStrategy
 from pytorch_lightning.utilities.exceptions import MisconfigurationException
 
 from datamodules.batch import DataError
+from datamodules.text import Text
 from lightning_modules.errors import InputError
 from lightning_modules.escaping import plain_lines, show_warnings_plainly
 from lightning_modules.gradients.memory import keep_freed_memory
 from lightning_modules.running import stopping
 from lightning_modules.running.folder.run_folder import RunError
+from lightning_modules.running.parsing.diagnosis import annotations_of, in_words_but_null
 from lightning_modules.running.parsing.parser import HelpfulParser
-from lightning_modules.running.starts import LONGEST_WAIT, TRAINER_REFUSES, refuse_what_leaves_no_run
+from lightning_modules.running.starts import (
+    LONGEST_WAIT,
+    TRAINER_REFUSES,
+    WITHOUT_EFFECT_IN_A_TEST,
+    refuse_what_has_no_effect,
+    refuse_what_leaves_no_run,
+)
 
 OURS = ("datamodules.", "lightning_modules.")
 
@@ -63,6 +70,9 @@ class RunCLI(LightningCLI):
         *("limit_test_batches", "enable_progress_bar"),
     )
     """Options of Lightning's Trainer that help shows."""
+
+    without_effect: Mapping[str, str] = WITHOUT_EFFECT_IN_A_TEST
+    """Options of it that would be ignored, and what to do instead."""
 
     usage = "%(prog)s --data.root ROOT --out OUT [options]"
 
@@ -98,12 +108,7 @@ class RunCLI(LightningCLI):
     def add_arguments_to_parser(self, parser: LightningArgumentParser) -> None:
         assert isinstance(parser, HelpfulParser)
         parser.trainer_options = self.trainer_options
-        parser.add_argument("--out", type=str, required=True, help="Folder for everything that the run leaves (RUN).")
-        # Lightning's annotation is int or float; which of them is tried first depends on what else was imported, since
-        # Python keeps one object for both orders. 1 is a batch, 1.0 all of them.
-        for action in parser._actions:
-            if action.dest.startswith("trainer.limit_") and action.dest.endswith("_batches"):
-                action._typehint = int | float | None  # type: ignore[attr-defined]
+        parser.add_argument("--out", type=Text, required=True, help="Folder for everything that the run leaves (RUN).")
 
     def parse_arguments(self, parser: LightningArgumentParser, args: Any) -> None:
         try:
@@ -122,11 +127,11 @@ class RunCLI(LightningCLI):
             if not isinstance(self.config.get(group), Namespace):
                 raise RunError(f"{group} is {self.config.get(group)!r}; it should be a group of options.")
         for group, kind in (("model", self._model_class), ("data", self._datamodule_class)):
-            for name, parameter in inspect.signature(kind).parameters.items():
-                options = self.config[group]
-                options = options.get("init_args", options)  # of data that may be of any class
-                if name in options and options[name] is None and "None" not in str(parameter.annotation):
-                    raise RunError(f"{group}.{name} is null; it should be {parameter.annotation}.")
+            options = self.config[group]
+            options = options.get("init_args", options)  # of data that may be of any class
+            for name, annotation in annotations_of(kind).items():
+                if name in options and options[name] is None and (wanted := in_words_but_null(annotation)):
+                    raise RunError(f"{group}.{name} is null; it should be {wanted}.")
 
     def _refuse_settings_of_a_moved_run(self) -> None:
         for file in self.config.get("config") or ():
@@ -148,6 +153,7 @@ class RunCLI(LightningCLI):
         return []
 
     def instantiate_trainer(self, **kwargs: Any) -> Trainer:
+        refuse_what_has_no_effect(self.config["trainer"], self.parser.get_defaults()["trainer"], self.without_effect)
         config = {**self._get(self.config_init, "trainer", default={}), **kwargs}
         logger = TensorBoardLogger(str(self.out), name="", version="tensorboard")
         config["logger"] = logger if config.get("logger") in (None, True) else config["logger"]
@@ -159,7 +165,7 @@ class RunCLI(LightningCLI):
             raise RunError(f"{self._of_trainer()}: {str(error) or type(error).__name__}") from error
         stopping.take_over(trainer.strategy.launcher)
         limit = next(name for name in self.trainer_options if name.startswith("limit_"))
-        refuse_what_leaves_no_run(trainer, f"--trainer.{limit} 1")
+        refuse_what_leaves_no_run(trainer, config.get("devices"), f"--trainer.{limit} 1")
         if isinstance(trainer.strategy, DDPStrategy) and isinstance(config.get("strategy"), str | None):
             # The first process waits for the last one's rows; half an hour, as it is by itself, may be too short.
             trainer.strategy._timeout = LONGEST_WAIT

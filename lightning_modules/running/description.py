@@ -29,6 +29,7 @@ from lightning_modules.networks.observed.facts import place, shown
 from lightning_modules.networks.observed.nonlinearities import in_words
 from lightning_modules.results.tables import Table
 from lightning_modules.running.cli import import_from_here
+from lightning_modules.running.parsing.help import explain_options
 from lightning_modules.running.parsing.parser import HelpfulParser
 
 METHODS: tuple[AttributionMethod, ...] = (
@@ -62,8 +63,7 @@ def run_description(*, description: str | None, args: list[str] | None = None) -
 def add_network_options(parser: HelpfulParser) -> None:
     """Adds the options of :func:`load_network`, under their own names."""
     parser.add_function_arguments(load_network, as_group=False, skip={"seed", "compile"})
-    for action in parser._actions:
-        action.help = {"weights": f"{WEIGHTS_HELP}.", "network": f"{NETWORK_HELP}."}.get(action.dest, action.help)
+    explain_options(parser, {"weights": f"{WEIGHTS_HELP}.", "network": f"{NETWORK_HELP}."})
 
 
 def network_of(options: Namespace) -> Network:

@@ -34,6 +34,7 @@ from lightning_modules.running.cli import RunCLI
 from lightning_modules.running.folder.provenance import device_names, git_commit, seeds, versions, weights_sha256
 from lightning_modules.running.folder.run_folder import RunError, RunFolder, write_text
 from lightning_modules.running.folder.writer import RunWriter
+from lightning_modules.running.parsing.help import explain_options
 from lightning_modules.running.progress import EvaluationProgress
 from lightning_modules.whole_files import naming
 
@@ -111,9 +112,7 @@ class EvaluationCLI(RunCLI):
             help="Files of the figures: png (110 pixels an inch), or pdf, vectors for print, beside each png.",
         )
         parser.set_defaults(self.defaults)
-        for action in parser._actions:
-            # The same for every module, so it does not stand in each one's docstring.
-            action.help = HELP.get(action.dest, action.help)
+        explain_options(parser, HELP)  # the same for every module, so it does not stand in each one's docstring
         of_model, of_data = (inspect.signature(each).parameters for each in self.classes)
         for name, known in KNOWN_BY_THE_MODEL.items():
             if name in of_data:

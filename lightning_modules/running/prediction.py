@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 
-import torch
 from pytorch_lightning import LightningDataModule, Trainer
 from rich.console import Console
 from rich.text import Text
@@ -12,9 +11,8 @@ from rich.text import Text
 from datamodules.batch import UPRIGHT, DataError
 from lightning_modules.classifier import Prediction, PredictionModule
 from lightning_modules.escaping import in_rich
-from lightning_modules.judging.named import note_of_named
+from lightning_modules.front import Predictions
 from lightning_modules.results.report import unturned_note
-from lightning_modules.results.tables import Table
 from lightning_modules.running.arithmetic import compute_to_float32
 from lightning_modules.running.description import add_network_options, network_of
 from lightning_modules.running.folder.run_folder import RunError
@@ -70,19 +68,21 @@ def run_prediction(
     except TRAINER_REFUSES as wrong:
         raise RunError(f"--accelerator {options.accelerator} does not fit: {wrong}") from wrong
     batches: list[Prediction] = trainer.predict(PredictionModule(network), data) or []  # type: ignore[assignment]
+    found = Predictions(network.class_names, options.top_k)
+    for batch in batches:
+        found.add(batch)
     console = Console()
-    if any(batch["path"] for batch in batches):
-        console.print(_table(batches, network.class_names, options.top_k).rich())
-    for note in _notes(batches, network.class_names):
+    if found.paths:
+        console.print(found.table.rich())
+    for note in [note for note in (found.note, *_notes(batches)) if note]:
         console.print(in_rich(note), highlight=False, soft_wrap=True)
-    failed = [failure for batch in batches for failure in batch["failed"]]
-    for path, error in failed:
+    for path, error in found.failed:
         console.print(Text("failed ", "red"), in_rich(f"{path}: {error}"), sep="", soft_wrap=True)
-    return 1 if failed else 0
+    return 1 if found.failed else 0
 
 
-def _notes(batches: Sequence[Prediction], class_names: Sequence[str]) -> list[str]:
-    """How many images are what they are named after, how many were not turned, and notes of files."""
+def _notes(batches: Sequence[Prediction]) -> list[str]:
+    """How many images were not turned, and notes of files."""
     n = sum(of["exif_orientation"] > UPRIGHT for batch in batches for of in batch["file_columns"])
     unturned = unturned_note(n, "--exif_orientation true")
     notes = [
@@ -91,19 +91,4 @@ def _notes(batches: Sequence[Prediction], class_names: Sequence[str]) -> list[st
         for path, of in zip(batch["path"], batch["file_columns"])
         if of["note"]
     ]
-    paths = [path for batch in batches for path in batch["path"]]
-    probabilities = torch.cat([torch.zeros(0, len(class_names)), *(b["probabilities"] for b in batches if b["path"])])
-    named = note_of_named(paths, probabilities, class_names)
-    return [note for note in (named, unturned, *notes) if note]
-
-
-def _table(batches: Sequence[Prediction], class_names: Sequence[str], top_k: int) -> Table:
-    rows = []
-    for batch in batches:
-        best = batch["probabilities"].topk(min(top_k, batch["probabilities"].shape[1]))
-        for path, indices, values in zip(batch["path"], best.indices.tolist(), best.values.tolist()):
-            rows += [
-                ["" if rank else path, class_names[index], str(index), f"{value:.1%}"]
-                for rank, (index, value) in enumerate(zip(indices, values))
-            ]
-    return Table(["image", "class", "index", "probability"], rows, n_left=4)
+    return [note for note in (unturned, *notes) if note]

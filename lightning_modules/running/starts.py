@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import os
 import sys
+from collections.abc import Mapping
 from datetime import timedelta
 from pathlib import Path
+from typing import Any
 
 from lightning_fabric.plugins.environments import LightningEnvironment
 from pytorch_lightning import Trainer
@@ -26,11 +28,47 @@ TRAINER_REFUSES = (TypeError, ValueError, RuntimeError, MemoryError, ImportError
 """What Lightning raises at options that do not fit."""
 
 
-def refuse_what_leaves_no_run(trainer: Trainer, first_look: str) -> None:
+A_PART = "take --trainer.limit_test_batches to compute a part of the images"
+WITHOUT_EFFECT_IN_A_TEST = {
+    **dict.fromkeys(("limit_train_batches", "limit_val_batches", "limit_predict_batches", "overfit_batches"), A_PART),
+    **dict.fromkeys(("max_epochs", "min_epochs", "max_steps", "min_steps"), A_PART),
+    "max_time": "start the run by the command timeout, at whose SIGTERM what is computed is written",
+    **dict.fromkeys(("val_check_interval", "check_val_every_n_epoch", "num_sanity_val_steps"), ""),
+    **dict.fromkeys(("accumulate_grad_batches", "gradient_clip_val", "gradient_clip_algorithm"), ""),
+    **dict.fromkeys(("detect_anomaly", "inference_mode", "use_distributed_sampler", "sync_batchnorm"), ""),
+    **dict.fromkeys(("log_every_n_steps", "enable_checkpointing", "enable_model_summary"), ""),
+    **dict.fromkeys(("enable_autolog_hparams", "reload_dataloaders_every_n_epochs", "default_root_dir"), ""),
+    "model_registry": "",
+}
+"""Options of Lightning's Trainer that its test loop, or ours in it, takes and ignores, and what to do instead."""
+
+WITHOUT_EFFECT_IN_TRAINING = dict.fromkeys(("limit_test_batches", "limit_predict_batches"), "")
+
+
+def refuse_what_has_no_effect(
+    given: Mapping[str, Any], usual: Mapping[str, Any], without_effect: Mapping[str, str]
+) -> None:
+    """Asks that no option is given that would be ignored.
+
+    Args:
+        given: The Trainer's options.
+        usual: Their defaults.
+        without_effect: Those that would be ignored, and what to do instead.
+
+    Raises:
+        RunError: If one of them is not its default.
+    """
+    for name, instead in without_effect.items():
+        if given.get(name) != usual.get(name):
+            raise RunError(f"--trainer.{name} {given.get(name)} has no effect here: {instead or 'leave it out'}.")
+
+
+def refuse_what_leaves_no_run(trainer: Trainer, devices: Any, first_look: str) -> None:
     """Asks that the run's rows, summary and figures come to be in this process.
 
     Args:
         trainer: Made of the user's options.
+        devices: As the user gave them.
         first_look: The option that computes little.
 
     Raises:
@@ -47,6 +85,9 @@ def refuse_what_leaves_no_run(trainer: Trainer, first_look: str) -> None:
             f"trainer.strategy {type(strategy).__name__}: here each device has the whole network and a share of the "
             "images. Use ddp, or auto."
         )
+    n_devices = len(devices) if isinstance(devices, list) else int(devices) if str(devices).isdecimal() else 1
+    if isinstance(strategy, SingleDeviceStrategy) and n_devices > 1:
+        raise RunError(f"trainer.devices {devices}: this strategy has one. Leave trainer.strategy out, or use ddp.")
     if trainer.fast_dev_run:  # type: ignore[attr-defined]
         raise RunError(f"trainer.fast_dev_run leaves nothing behind. For a first look take {first_look}.")
     n_cpus = len(os.sched_getaffinity(0))

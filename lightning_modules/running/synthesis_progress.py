@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import partial
 from typing import Any
 
 import pytorch_lightning as pl
@@ -31,6 +32,9 @@ class SynthesisProgress(pl.Callback):
         self.n_snapshots = n_snapshots
         self.shown: list[str] = []
         self.task: Any = None
+
+    def on_test_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        pl_module.listeners = [partial(self.on_synthesis_step, trainer)]  # type: ignore[assignment]
 
     def on_synthesis_step(self, trainer: pl.Trainer, names: Sequence[str], progress: Progress, steps: int) -> None:
         """Called by the module after each step of an optimization of ``names``, in order, of ``steps`` steps in all."""

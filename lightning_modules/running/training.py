@@ -20,6 +20,7 @@ from lightning_modules.running import stopping
 from lightning_modules.running.arithmetic import busy_cores_note
 from lightning_modules.running.cli import RunCLI, as_typed
 from lightning_modules.running.folder.run_folder import RunError, RunFolder
+from lightning_modules.running.starts import WITHOUT_EFFECT_IN_TRAINING
 from lightning_modules.whole_files import naming
 
 GOES_ON = "The same command goes on after the last epoch that was whole."
@@ -189,6 +190,7 @@ class TrainCLI(RunCLI):
         *("limit_train_batches", "limit_val_batches"),
         *(name for name in RunCLI.trainer_options if name != "limit_test_batches"),
     )
+    without_effect = WITHOUT_EFFECT_IN_TRAINING
 
     def add_arguments_to_parser(self, parser: LightningArgumentParser) -> None:
         super().add_arguments_to_parser(parser)

@@ -11,6 +11,7 @@ from typing import Any, Literal
 import torch
 from torch import Tensor
 
+from datamodules.text import Text
 from lightning_modules.errors import InputError
 from lightning_modules.networks.inputs import trusted
 from lightning_modules.networks.network import Network
@@ -95,7 +96,7 @@ class Channel(Objective):
         tensor([5.5000])
     """
 
-    def __init__(self, layer: str) -> None:
+    def __init__(self, layer: Text) -> None:
         self.layer = layer
 
     def __call__(self, output: Tensor, target: Tensor) -> Tensor:

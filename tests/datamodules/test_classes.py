@@ -62,6 +62,7 @@ def test_a_folder_is_named_never_numbered() -> None:
 
 
 PADDED = [f"{k:03d}" for k in range(1, 21)]
+LIZARD = "common iguana, iguana, Iguana iguana"
 KERAS = [name.replace(" ", "_") for name in IMAGENET]
 KERAS[134], KERAS[639] = "crane", "maillot"
 
@@ -82,6 +83,9 @@ KERAS[134], KERAS[639] = "crane", "maillot"
         ("caf\u00e9", ["tea", "cafe\u0301"], 1),
         ("n02012849", KERAS, 134),
         ("all", ["cat", "all"], 1),
+        *((synonym, ["tench, Tinca tinca", LIZARD], 1) for synonym in ("iguana", "common iguana", "Iguana_iguana")),
+        ("iguana", [LIZARD, "iguana"], 1),
+        ("2", ["a", "b", "2, 1"], 2),
         ("crane, bird", ["a:1", "crane, bird"], 1),
         (np.int64(1), ["cat", "dog"], 1),
     ],
@@ -103,6 +107,11 @@ def test_what_is_no_number_of_a_class(wanted: Any) -> None:
         ("cat", ["cat", "dog", "cat"], "class 0, called 'cat': 0; class 2, called 'cat': 2. Write what stands behind"),
         ("a_b c", ["a b_c", "a b c"], "class 0, called 'a b_c': 0 or a b_c; class 1"),
         ("caf\u00e9", ["caf\u00e9", "cafe\u0301"], "may be one of 2 classes"),
+        (
+            "iguana",
+            [LIZARD, "marine iguana, iguana"],
+            "class 0, called 'common iguana, .*: 0 or common iguana, iguana, ",
+        ),
         ("12", PADDED, "class 11, called '012': 012; class 12, called '013': 013"),
         ("1", ["1", "1"], "class 0, called '1': 0; class 1, called '1': give it another name"),
     ],
@@ -110,6 +119,13 @@ def test_what_is_no_number_of_a_class(wanted: Any) -> None:
 def test_what_fits_several_classes_is_refused(wanted: str, names: list[str], message: str) -> None:
     with pytest.raises(AmbiguousClassError, match=message):
         ClassTable(names).index(wanted)
+
+
+def test_a_folder_is_named_by_a_synonym() -> None:
+    table = ClassTable(["tench", LIZARD, "crane, bird", "crane, machine"])
+    assert table.of_folders(["tench", "common iguana", "bird"]) == [0, 1, 2]
+    with pytest.raises(DataError, match=r"'crane' may be one of 2 classes.*2 or crane, bird; class 3"):
+        table.of_folders(["crane"])
 
 
 def test_folders_of_twins() -> None:

@@ -323,11 +323,11 @@ class TestPacking:
 
     def test_what_a_killed_one_left_is_told(self, tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
         make_images(tmp_path / "images", "cat/a.png")
-        for name in (".out.999999999.part", ".outer.3.part", ".out.listing.part"):
+        for name in (".out.999999999.tmp", ".outer.3.tmp", ".out.listing.tmp"):
             (tmp_path / name).mkdir()
         pack_decoded(tmp_path / "images", tmp_path / "out", SMALL, num_workers=0)
         (said,) = caplog.messages
-        assert said.startswith(f"{tmp_path}/.out.999999999.part is being written, or was left behind by a process")
+        assert said.startswith(f"{tmp_path}/.out.999999999.tmp is being written, or was left behind by a process")
 
     def test_pixels_are_read_where_they_lie(self, folder: Path) -> None:
         """Not a byte is copied before an image is asked for, and they take few open files, however many there are."""

@@ -52,7 +52,7 @@ def test_nothing_is_left_after_an_error(tmp_path: Path, folder: bool) -> None:
 
 
 def test_what_a_killed_process_of_the_same_number_left_is_no_part(tmp_path: Path) -> None:
-    left = tmp_path / f".out.{os.getpid()}.part"
+    left = tmp_path / f".out.{os.getpid()}.tmp"
     left.mkdir()
     (left / "old").touch()
     with written_whole(tmp_path / "out") as aside:

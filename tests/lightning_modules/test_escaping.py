@@ -84,6 +84,8 @@ def test_a_warning_steers_nothing(capsys: pytest.CaptureFixture, monkeypatch: py
     monkeypatch.setattr(warnings, "formatwarning", warnings.formatwarning)
     for _ in range(2):  # what runs twice is the same
         show_warnings_plainly()
-    text = warnings.formatwarning("no \x1b[31mcat", UserWarning, "file.py", 3, "line")
-    assert "\x1b" not in text
-    assert "file.py:3: UserWarning: no  [31mcat\n" in text
+    # What a user can mend is a line, without that of the code, which would look like a crash.
+    text = warnings.formatwarning("no \x1b[31mcat:\nfound", UserWarning, "file.py", 3, "line")
+    assert text == "warning: no  [31mcat: found\n"
+    text = warnings.formatwarning("no \x1b[31mcat", FutureWarning, "file.py", 3, "line")
+    assert "file.py:3: FutureWarning: no  [31mcat\n" in text

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Callable
 from typing import Any
 
@@ -9,11 +10,13 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
-from torch import Tensor
+from torch import Tensor, nn
+from torch.ao import quantization
 
 from lightning_modules import (
     FGSM,
     PGD,
+    RISE,
     AttributionModule,
     ForwardPass,
     GradCAM,
@@ -21,8 +24,10 @@ from lightning_modules import (
     InputError,
     Network,
     Noise,
+    Occlusion,
     RobustnessModule,
     Saliency,
+    ScoreCAM,
     SmoothGrad,
     as_network,
     explain,
@@ -216,6 +221,35 @@ def test_no_class(network: Network, images: Tensor, target: Any, message: str) -
     for call in (explain, lambda *args: FGSM()(network, images, target, 0.1)):
         with pytest.raises(InputError, match=message):
             call(network, images, [GuidedBackprop()], target)
+
+
+@pytest.fixture(scope="module")
+def quantized() -> Network:
+    """A small network in whole numbers of 8 bits."""
+    body = nn.Sequential(nn.Conv2d(3, 4, 3, stride=2), nn.ReLU())
+    body.extend([nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(4, 3)])
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # PyTorch has a successor of it
+        module = quantization.QuantWrapper(body).eval()
+        module.qconfig = quantization.get_default_qconfig(torch.backends.quantized.engine)
+        prepared = quantization.prepare(module)
+        prepared(torch.rand(8, 3, 32, 32))
+        return as_network(quantization.convert(prepared), mean=MEAN, std=STD, input_size=32).freeze()
+
+
+@pytest.mark.parametrize("method", METHODS, ids=repr)
+def test_a_quantized_module(quantized: Network, images: Tensor, method: Any) -> None:
+    """It has no gradients; what asks for none explains it."""
+    method = ScoreCAM("module.1") if isinstance(method, ScoreCAM) else method
+    if isinstance(method, Occlusion | RISE | ScoreCAM):
+        maps = explain(quantized, images, [method])[repr(method)]
+        assert maps.isfinite().all()
+        assert maps.flatten(1).any(1).all()
+        return
+    with pytest.raises(InputError, match=r"no gradient .*: it is quantized \(its layer quant\).*\. Occlusion, RISE"):
+        method.needs(quantized)
+    with pytest.raises(InputError, match="it is quantized"):
+        FGSM()(quantized, images, torch.tensor([0, 1]), 0.1)
 
 
 def test_the_end_of_a_layers_name_will_do() -> None:

@@ -95,5 +95,6 @@ def test_metrics(metric: AttributionMetric) -> None:
 )
 def test_attacks(attack: Attack) -> None:
     options: dict[str, Any] = {"eps": [0.01, 0.02], "methods": [GradCAM(), SmoothGrad(2)], "rounded": True, **FRAGILE}
+    options["metrics"] = [AverageDrop()]
     module = RobustnessModule(attack=attack, **options)
     assert n_shown(module, 2) == 2 * (1 + sum(module.passes().values()))

@@ -14,12 +14,27 @@ from torch import Tensor, nn
 
 from datamodules import ShapesDataModule
 from datamodules.batch import with_pixels
-from lightning_modules import FGSM, PGD, Attack, ForwardPass, GradCAM, InputError, RobustnessModule, explain
+from lightning_modules import (
+    FGSM,
+    PGD,
+    SPSA,
+    Attack,
+    ForwardPass,
+    GradCAM,
+    InputError,
+    RobustnessModule,
+    Saliency,
+    explain,
+)
+from lightning_modules.attack_figures import outcome_of
 from lightning_modules.attacks.budgets import parse_sweep
-from lightning_modules.metrics import rank_correlation, top_overlap
+from lightning_modules.attacks.noise import Noise, random_steps
+from lightning_modules.metrics import AverageDrop, EnergyInBox, InsertionDeletion, rank_correlation, top_overlap
 from lightning_modules.results.rows.parts import part_name, read_rows, write_part
 from lightning_modules.results.rows.stored import StoredRows
+from lightning_modules.results.statistics import interval_of_mean
 from lightning_modules.results.summaries.robustness import summarize_robustness
+from lightning_modules.results.summaries.robustness_report import report_robustness
 
 EPS = ["1/255", "2/255", "4/255", "8/255"]
 
@@ -56,12 +71,51 @@ class Counter:
 @pytest.mark.parametrize("norm", ["inf", 2, 1])
 @pytest.mark.parametrize("methods", [[], [GradCAM()]], ids=["no methods", "GradCAM"])
 def test_one_gradient_serves_the_sweep(shapes: Path, norm: Any, methods: list[GradCAM]) -> None:
-    """1 forward + 1 backward + k forwards, explanations included: those of Grad-CAM end at its layer."""
+    """1 forward + 1 backward + k forwards, explanations included: those of Grad-CAM end at its layer.
+
+    What these are compared with costs k + 1 forwards more.
+    """
     module = RobustnessModule("shapes", EPS, FGSM(norm), methods=methods)
     counter = Counter(module.network.module)
     with torch.inference_mode():
         module.test_step(next(batches(shapes, 2)), 0)
-    assert (counter.forwards, counter.backwards) == (1 + len(EPS), 1)
+    n_compared = (1 + len(EPS)) * len(methods)
+    assert (counter.forwards, counter.backwards) == (1 + len(EPS) + n_compared, 1)
+
+
+def test_scores_of_the_maps_before_and_after(shapes: Path) -> None:
+    """Each is what the metric says of the same pass and map alone; the summary and the table have their means."""
+    methods, metrics = [GradCAM(), Saliency()], [AverageDrop(), EnergyInBox(), InsertionDeletion(step=4000)]
+    module = RobustnessModule("shapes", ["2/255"], methods=methods, metrics=metrics)
+    batch = next(batches(shapes, 4))
+    rows = frame(module, batch)
+    # In the order of the memory that the module gives them: pixels that are nearly equal change places otherwise.
+    images = batch["image"].contiguous(memory_format=torch.channels_last)
+    clean = ForwardPass(module.network, images)
+    for eps in (0.0, 2 / 255):
+        adversarial = FGSM()(module.network, images, batch["label"], eps)
+        maps = explain(module.network, adversarial, methods, clean.prediction, keys=batch["path"])
+        at = rows[rows["eps"] == eps].set_index("path").loc[batch["path"]]
+        for method in methods:
+            for metric in metrics:
+                found = metric.score(maps[repr(method)], maps.forward_pass, batch, method)
+                for name in metric.columns:
+                    # Of the attacked images some signs of tiny gradients may differ.
+                    close = {"rtol": 0.02, "atol": 5e-3} if eps else {"rtol": 1e-4, "atol": 1e-5}
+                    np.testing.assert_allclose(at[f"{method!r}.{name}"], found[name], **close)
+    assert not any("curve" in name for name in rows.columns)
+    summary = module.summarize(pa.Table.from_pandas(rows, module.schema))
+    scores = summary["clean_scores"]["GradCAM"], summary["sweep"][0]["scores"]["GradCAM"]
+    for of, eps in zip(scores, (0, 2 / 255)):
+        drop = rows.loc[rows["eps"] == eps, "GradCAM.average_drop"]
+        assert (of["average_drop"]["mean"], of["average_drop"]["n"]) == (pytest.approx(drop.mean()), 4)
+    report = module.report(summary)
+    assert report.scalars["3_scores/average_drop/Saliency/eps_2_255"] is not None
+    (table,) = [table for table in report.tables if "clean images" in table.title]
+    assert table.header[1:] == ["method", "eps 0", "eps 2/255"]
+    assert {tuple(row[:2]) for row in table.rows} >= {("energy_in_box", "GradCAM"), ("insertion", "Saliency")}
+    with pytest.raises(InputError, match=r"model\.metrics names a score twice"):
+        RobustnessModule("shapes", metrics=[EnergyInBox(), EnergyInBox()])
 
 
 def test_rows(shapes: Path) -> None:
@@ -290,6 +344,10 @@ def test_summary_by_hand(tmp_path: Path) -> None:
             row |= {"vanished": path == "c", "smallest_eps": 2 / 255 if path == "b" else None}
             if eps and path != "a":
                 row |= {"GradCAM.rank_correlation": 0.5 if path == "b" else 1.0, "GradCAM.top_overlap": 0.25}
+            if eps:
+                row |= {"GradCAM.noise.rank_correlation": 0.9, "GradCAM.noise.top_overlap": 0.8}
+            row |= {"GradCAM.empty": path == "a" and eps > 0}
+            row |= {} if eps else {"GradCAM.floor.rank_correlation": 0.125, "GradCAM.floor.top_overlap": 0.25}
             rows.append(row)
     write_part(tmp_path / part_name(0), rows[5:], schema)
     write_part(tmp_path / part_name(1), rows[:5], schema)
@@ -298,6 +356,7 @@ def test_summary_by_hand(tmp_path: Path) -> None:
     summary = summarize_robustness(table, parse_sweep(["1/255", "2/255"], "inf"))
     assert summarize_robustness(StoredRows(tmp_path), parse_sweep(["1/255", "2/255"], "inf")) == summary
     first, second = summary.pop("sweep")
+    intervals = {"top1": [0, 1, 1], "top5": [1, 1, 1]}
     assert summary == {
         "n_images": 4,
         "n_failed": 1,
@@ -307,6 +366,9 @@ def test_summary_by_hand(tmp_path: Path) -> None:
         "n_labelled": 3,
         "top1": pytest.approx(2 / 3),
         "top5": 1.0,
+        "intervals": {name: pytest.approx(interval_of_mean(of)) for name, of in intervals.items()},
+        "balanced_acc": pytest.approx(2 / 3),
+        "classes": [{"label": 0, "name": None, "n": 3, "top1": pytest.approx(2 / 3)}],
         "clean_acc": pytest.approx(2 / 3),
         "clean_acc_top5": 1.0,
         "n_attacked": 2,
@@ -314,7 +376,10 @@ def test_summary_by_hand(tmp_path: Path) -> None:
         "n_vanished": 1,
         # Half of the two withstand the sweep.
         "median_smallest_eps": None,
+        "floor": {"GradCAM": {"rank_correlation": 0.125, "top_overlap": 0.25}},
     }
+    intervals = {"robust_acc": [0, 1, 1], "robust_acc_top5": [1, 1, 1], "attack_success_rate": [0, 0]}
+    likeness = {"rank_correlation": pytest.approx(0.5), "top_overlap": pytest.approx(1 / 6), "n": 3}
     assert first == {
         "eps": 1 / 255,
         "written": "1/255",
@@ -323,10 +388,28 @@ def test_summary_by_hand(tmp_path: Path) -> None:
         "attack_success_rate": 0.0,
         "linf": pytest.approx(1 / 255),
         "l2": pytest.approx(10 / 255),
-        "methods": {"GradCAM": {"rank_correlation": 0.75, "top_overlap": 0.25, "n": 2}},
+        "n_changed": 0,
+        "n_unmoved": 0,
+        "intervals": {name: pytest.approx(interval_of_mean(of)) for name, of in intervals.items()},
+        "methods": {
+            "GradCAM": likeness
+            | {
+                # The map of "a" became empty.
+                "rank_correlation_interval": pytest.approx(interval_of_mean([0, 0.5, 1])),
+                "top_overlap_interval": pytest.approx(interval_of_mean([0, 0.25, 0.25])),
+                "changed": {"rank_correlation": None, "top_overlap": None, "n": 0},
+                "unchanged": likeness,
+                "noise": {"rank_correlation": pytest.approx(0.9), "top_overlap": pytest.approx(0.8)},
+                "n_empty": 1,
+            }
+        },
     }
     assert second["robust_acc"] == pytest.approx(1 / 3)
     assert second["attack_success_rate"] == 0.5
+    assert second["n_changed"] == 1
+    parts = second["methods"]["GradCAM"]
+    assert [parts[name]["rank_correlation"] for name in ("changed", "unchanged")] == [0.5, 0.5]
+    assert [parts[name]["n"] for name in ("changed", "unchanged")] == [1, 2]
     only_b = summarize_robustness(table.filter(pa.compute.equal(table["path"], "b")))
     assert only_b["median_smallest_eps"] == 2 / 255
 
@@ -339,3 +422,126 @@ def test_summary_of_failures_alone(tmp_path: Path) -> None:
     summary = module.summarize(read_rows(tmp_path))
     assert (summary["n_images"], summary["n_failed"], summary["clean_acc"], summary["sweep"]) == (1, 1, None, [])
     assert dict(module.run_figures(summary, tmp_path)).keys() == {"accuracy_over_eps"}
+
+
+class Searching(Attack):
+    """Moves an image as its pixels say: those that are brighter on the left than on the right it finds nothing for."""
+
+    caveat = "A search that finds nothing says nothing."
+
+    def __call__(self, network: nn.Module, images: Tensor, target: Tensor, eps: float) -> Tensor:
+        left, right = images.split(images.shape[3] // 2, 3)[:2]
+        finds = (left.mean((1, 2, 3)) > right.mean((1, 2, 3)))[:, None, None, None]
+        return torch.where(finds, (images + eps).clamp(0, 1), images)
+
+
+def test_images_that_a_search_leaves_alone_are_no_images_of_which_the_gradient_vanished(shapes: Path) -> None:
+    module = RobustnessModule("shapes", ["4/255"], Searching())
+    rows = pa.Table.from_pandas(frame(module, next(batches(shapes, 8))), module.schema, preserve_index=False)
+    summary = module.summarize(rows)
+    (at,) = summary["sweep"]
+    assert 0 < at["n_unmoved"] < 8
+    assert summary["n_vanished"] == 0
+    assert at["methods"]["GradCAM"]["n"] == 8 - at["n_unmoved"]
+    assert at["linf"] == pytest.approx(4 / 255, abs=1e-6)  # of those that were moved
+    notes = " ".join(module.report(summary).notes)
+    assert f"as its search found nothing: {at['n_unmoved']} with 4/255" in notes
+    assert "vanished" not in notes
+    assert "Accuracy under Searching is an upper bound" in notes
+    assert "A search that finds nothing says nothing." in notes
+
+
+def test_what_the_maps_are_compared_with(shapes: Path) -> None:
+    """Noise as long as the attack, by the image's path alone; and another picture, whose map is less alike."""
+    module = RobustnessModule("shapes", EPS[1:3])
+    batch = next(batches(shapes, 6))
+    rows = frame(module, batch)
+    attacked = rows[rows["eps"] > 0]
+    assert attacked["GradCAM.noise.rank_correlation"].mean() > attacked["GradCAM.rank_correlation"].mean()
+    clean = rows[rows["eps"] == 0]
+    assert clean["GradCAM.floor.rank_correlation"].mean() < attacked["GradCAM.noise.rank_correlation"].mean()
+    assert attacked["GradCAM.floor.rank_correlation"].isna().all()
+    alone = pd.concat([frame(module, one) for _, one in zip(range(2), batches(shapes, 1))])
+    both = rows[rows["path"].isin(alone["path"])]
+    for name in [name for name in rows if name.startswith("GradCAM.")]:
+        np.testing.assert_allclose(alone[name].astype(float), both[name].astype(float), atol=1e-3)
+
+
+@pytest.mark.parametrize("norm", ["inf", 2, 1])
+def test_noise_of_a_budget_is_as_long_as_the_attack(norm: Any) -> None:
+    images = torch.full((3, 3, 16, 16), 0.5)
+    made = list(random_steps(images, [0.01, 0.1], norm, ["a", "b", "c"]))
+    for eps, noisy in zip([0.01, 0.1], made):
+        lengths = torch.linalg.vector_norm((noisy - images).flatten(1), float(norm), 1)
+        np.testing.assert_allclose(lengths, eps, rtol=1e-4)
+    assert torch.equal(made[0][1:2], next(random_steps(images[1:2], [0.01], norm, ["b"])))
+    assert not torch.equal(made[0][0], made[0][1])
+
+
+def curve_rows(outcomes: dict[str, list[int | None]]) -> pa.Table:
+    """Rows of images of class 0, by their predictions under the budgets 0, 0.1, ...; None = unlabelled."""
+    schema, rows = RobustnessModule("shapes", [0.1], methods=[]).schema, []
+    for path, predictions in outcomes.items():
+        is_labelled = not path.startswith("unlabelled")
+        for k, prediction in enumerate(predictions):
+            row = {"path": path, "status": "ok", "label": 0 if is_labelled else -1, "prediction": prediction}
+            row |= {"top1": prediction == 0 if is_labelled else None, "eps": k / 10, "linf": k / 10, "l2": k / 10}
+            nothing = is_labelled and predictions[0] != 0
+            rows.append(row | {"success": None if nothing else prediction != 0, "vanished": False, "saturated": False})
+    return pa.Table.from_pylist([{name: row.get(name) for name in schema.names} for row in rows], schema)
+
+
+def test_who_was_fooled_with_less_is_fooled_with_more() -> None:
+    """The demo's curve rose from 4/255 to 8/255, as FGSM's line leads back over the boundary."""
+    predictions = {"back": [0, 1, 0, 0], "late": [0, 0, 0, 1], "never": [0, 0, 0, 0], "wrong": [1, 0, 0, 2]}
+    summary = summarize_robustness(curve_rows(predictions))
+    assert summary["clean_acc"] == 0.75
+    assert [at["robust_acc"] for at in summary["sweep"]] == [0.5, 0.5, 0.25]
+    # Of the three that it was right about; "wrong" changed as well, but was none to be fooled.
+    assert summary["n_attacked"] == 3
+    assert [at["attack_success_rate"] for at in summary["sweep"]] == pytest.approx([1 / 3, 1 / 3, 2 / 3])
+    assert [at["n_changed"] for at in summary["sweep"]] == [2, 2, 3]
+    assert summary["sweep"][2]["intervals"]["attack_success_rate"] == pytest.approx(interval_of_mean([0, 1, 1]))
+
+
+def test_the_report_names_the_attack_and_what_its_numbers_bound() -> None:
+    summary = summarize_robustness(curve_rows({"a": [0, 0], "b": [0, 1]}))
+    report = report_robustness(summary, "", "FGSM", FGSM.caveat)
+    assert report.tables[0].header == ["eps", "top-1 under FGSM", *report.tables[0].header[2:]]
+    assert report.tables[0].rows[1][1].startswith("50.0% [")
+    assert "over the 2 images that were classified rightly" in report.tables[0].title
+    assert any("upper bound" in note and "PGD" in note for note in report.notes)
+
+
+def test_unlabelled_images_have_no_accuracy_but_changes() -> None:
+    report = report_robustness(summarize_robustness(curve_rows({"unlabelled a": [3, 3], "unlabelled b": [0, 1]})))
+    (table,) = report.tables
+    assert list(table.header) == ["eps", "success of the attack", "predictions changed", "L∞", "L2"]
+    assert [row[2] for row in table.rows] == ["1"]  # and no row of the clean images, of which nothing stands
+
+
+@pytest.mark.parametrize(
+    ("attack", "words"),
+    [
+        (SPSA(n_steps=2, n_samples=3), "from 6 noisy images a step"),
+        (Noise(), "asks the network nothing"),
+        (FGSM(), "a single step"),
+    ],
+)
+def test_the_silence_of_a_weak_attack_is_told(attack: Attack, words: str) -> None:
+    assert words in attack.caveat
+
+
+@pytest.mark.parametrize(
+    ("before", "after", "outcome"),
+    [
+        ({"top1": True, "prediction": 0}, {"success": True, "prediction": 1}, "fooled"),
+        ({"top1": True, "prediction": 0}, {"success": False, "prediction": 0}, "not fooled"),
+        ({"top1": False, "prediction": 1}, {"success": True, "prediction": 2}, "wrong before, prediction changed"),
+        ({"top1": None, "prediction": 1}, {"success": True, "prediction": 2}, "prediction changed"),
+        ({"top1": None, "prediction": 1}, {"success": False, "prediction": 1}, "prediction unchanged"),
+        ({"top1": True, "prediction": 1}, {"success": None, "prediction": 1}, "nothing to attack"),
+    ],
+)
+def test_only_who_was_right_is_captioned_as_fooled(before: dict, after: dict, outcome: str) -> None:
+    assert outcome_of(before, after) == outcome

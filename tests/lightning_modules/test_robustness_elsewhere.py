@@ -150,9 +150,9 @@ def test_a_victim_that_lacks_a_class_is_refused_before_anything_is_computed() ->
     of.trainer = type("T", (), {"datamodule": None, "is_global_zero": True})()  # type: ignore[assignment]
     with pytest.raises(InputError, match=r"model\.victims: other has no class called 'cat', of which images may be"):
         of.on_test_start()
-    listing = type("L", (), {"is_counted": True, "labels": np.array([1, 0, 1])})()
+    source = type("S", (), {"labels": np.array([1, 0, 1])})()
     of = module(victims=[{**OTHER, **names}], target="label")
-    of.trainer = type("T", (), {"datamodule": type("D", (), {"listing": listing})(), "is_global_zero": True})()  # type: ignore[assignment]
+    of.trainer = type("T", (), {"datamodule": type("D", (), {"source": source})(), "is_global_zero": True})()  # type: ignore[assignment]
     with pytest.warns(UserWarning, match="is no second opinion"):  # weights of random networks are one seed's
         of.on_test_start()  # no image is labelled so
 

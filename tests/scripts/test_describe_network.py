@@ -61,6 +61,14 @@ def test_a_strangers(capsys: pytest.CaptureFixture[str]) -> None:
         assert words in text
 
 
+@pytest.mark.filterwarnings("ignore:.*does not say how its images")
+def test_a_network_that_reads_its_class_token_alone(capsys: pytest.CaptureFixture[str]) -> None:
+    text = described(capsys, "--network", f"{HERE}.ReadsTheClassToken", "--weights", "random")
+    usable = {words[1]: words[-2] for line in text.splitlines() if len(words := line.split()) > 4 and "blocks" in line}
+    assert (usable["blocks.0.drop@1"], usable["blocks.1.drop@1"]) == ("yes", "no")
+    assert "the last first: blocks.1.value" in text
+
+
 @pytest.mark.filterwarnings("ignore:.*(draws random numbers|does not say how its images)")
 def test_oddities(capsys: pytest.CaptureFixture[str]) -> None:
     text = described(capsys, "--network", f"{HERE}.DrawsInVain", "--weights", "own", "--input_size", 32)

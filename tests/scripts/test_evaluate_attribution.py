@@ -155,7 +155,9 @@ def test_a_run_goes_on_compiled_but_not_with_other_noise(
     noted = json.loads(inputs.read_text())
     assert noted.pop("random_numbers") == "SplitMix64"
     inputs.write_text(json.dumps(noted))
-    with pytest.raises(ValueError, match="run holds a run of other settings: random_numbers was not said, is now 'Spl"):
+    with pytest.raises(
+        ValueError, match="run holds a run of other settings: random_numbers was not given, is now 'Spl"
+    ):
         call(main, *options)
 
 

@@ -212,22 +212,31 @@ def test_a_configuration(
         pd.testing.assert_frame_equal(read_rows(photos_folder / again / "results").to_pandas(), rows)
 
 
-def test_ten_lines_of_python(shapes: Path) -> None:
-    (code,) = [code for code in EXECUTED if " explain(network" in code]
+def test_ten_lines_of_python(
+    shapes: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (code,) = [code for code in EXECUTED if " explain_files(network" in code]
     assert len(code.splitlines()) <= 10
-    photo = next((shapes / "val/cross").iterdir())
-    for written, typed in (("photos/cat.jpg", str(photo)), ("IMAGENET1K_V1", "shapes"), ("target=281", "target=3")):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "photos").mkdir()
+    for name, photo in zip(("cat", "dog"), sorted((shapes / "val/cross").iterdir()), strict=False):
+        (tmp_path / f"photos/{name}.jpg").write_bytes(photo.read_bytes())
+    small = ('"efficientnet_lite0"', 'weights="shapes"'), ('"ostrich", "monarch"', '"star", "ring"'), ("=128", "=4")
+    for written, typed in small:
         assert code.count(written) == 1
         code = code.replace(written, typed)
     names: dict[str, Any] = {}
     exec(code, names)
-    maps = names["maps"]
-    assert {name: tuple(attribution.shape) for name, attribution in maps.items()} == {
-        "GradCAM": (1, 1, 112, 112),
-        "GuidedBackprop": (1, 3, 112, 112),
-        "SmoothGrad": (1, 3, 112, 112),
+    assert "photos/cat.jpg" in capsys.readouterr().out
+    shapes_of = {name: tuple(maps.shape) for name, maps in names["explained"].maps.items()}
+    assert shapes_of == {
+        "GradCAM": (2, 1, 112, 112),
+        "GuidedBackprop": (2, 3, 112, 112),
+        "SmoothGrad(n_samples=5)": (2, 3, 112, 112),
     }
-    assert all(attribution.abs().max() > 0 for attribution in maps.values())
+    assert (tmp_path / "maps.png").stat().st_size > 10_000
+    assert names["attacked"]["4/255"].shape == (1, 3, 112, 112)
+    assert len(names["made"].images) == 2
 
 
 @pytest.mark.slow

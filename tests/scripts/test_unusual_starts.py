@@ -36,6 +36,19 @@ from tests.images import make_images
         (("limit_test_batches", 0.0), r"leaves no image"),
         (("fast_dev_run", "true"), r"fast_dev_run leaves nothing behind.*limit_test_batches 1"),
         (("barebones", "true"), "do not fit: .*barebones"),
+        (("strategy", "single_device", "devices", 2), r"trainer\.devices 2: this strategy has one\. Leave"),
+        (
+            ("max_time", "00:00:01:00"),
+            "has no effect here: start the run by the command timeout",
+        ),
+        (
+            ("max_epochs", 3),
+            r"max_epochs 3 has no effect here: take --trainer\.limit_test_batches to compute a",
+        ),
+        (("limit_val_batches", 3), "has no effect here: take --trainer.limit_test_batches"),
+        (("overfit_batches", 3), "has no effect here: take --trainer.limit_test_batches"),
+        (("gradient_clip_val", 0.5), "--trainer.gradient_clip_val 0.5 has no effect here: leave it out."),
+        (("enable_checkpointing", "true"), "--trainer.enable_checkpointing True has no effect here: leave it out."),
     ],
     ids=lambda value: "_".join(map(str, value)) if isinstance(value, tuple) else "",
 )

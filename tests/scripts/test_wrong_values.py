@@ -8,7 +8,6 @@ from contextlib import suppress
 from pathlib import Path
 
 import pytest
-from jsonargparse._link_arguments import ActionLink
 
 from lightning_modules.running import stopping
 from lightning_modules.running.cli import run_main
@@ -46,10 +45,11 @@ def options(script: str, args: list[str]) -> Iterator[str]:
     with pytest.MonkeyPatch.context() as patch, suppress(Parsing):
         patch.setattr(HelpfulParser, "parse_args", parse_args)
         importlib.import_module(script).main(args)
-    for action in found[0]._actions:
-        takes_a_value = action.option_strings and action.nargs is None and not isinstance(action, ActionLink)
-        if takes_a_value and not action.dest.startswith(("trainer", "print_config", "config")):
-            yield action.option_strings[0]
+    parser = found[0]
+    for name, option in parser.known.items():
+        takes_a_value = option.n_values == 1 and not option.is_positional and name not in parser.links
+        if takes_a_value and not name.startswith(("trainer", "config")):
+            yield f"--{name}"
 
 
 @pytest.mark.slow

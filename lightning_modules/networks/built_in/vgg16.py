@@ -13,6 +13,7 @@ from torchvision.models import VGG16_Weights
 from torchvision.models.vgg import cfgs, make_layers
 
 from lightning_modules.errors import InputError, check_at_least_one
+from lightning_modules.networks.enabled import gradients_enabled
 from lightning_modules.networks.libraries.presets import Preset
 from lightning_modules.networks.libraries.torchvision_facts import IMAGENET_MEAN, IMAGENET_STD, imagenet_class_names
 from lightning_modules.networks.making import Said, as_network
@@ -132,6 +133,7 @@ class VGG16(nn.Module):
         return self
 
 
+@gradients_enabled()
 def load_vgg16(weights: str | Path = "IMAGENET1K_V1", *, seed: int = 0, **said: Unpack[Said]) -> Network[VGG16]:
     """Loads a VGG16 that maps pixels in [0, 1] to logits, frozen, in eval mode and ``channels_last``.
 

@@ -20,7 +20,7 @@ class Call(NamedTuple):
     Attributes:
         shape: Shape of its output without the batch; None = no tensor of one entry an image.
         layout: How the output is read; None = not known.
-        is_read: Whether the logits depend on its positions, not on its other tokens alone.
+        is_read: Whether the logits depend on its positions: not on its other tokens alone, nor on nothing of it.
     """
 
     shape: tuple[int, ...] | None
@@ -38,6 +38,8 @@ class Facts:
         writes_to_input: Whether the module changes the tensor that it is given. It gets one of its own.
         oddities: What a person should know before believing the numbers, a sentence each.
         nonlinearities: The activations that an image meets on its way to the output.
+        has_gradient: Whether the logits have a gradient with respect to the pixels.
+        quantized: The first layer that gives whole numbers for a float's; empty = none does.
     """
 
     n_outputs: int
@@ -45,6 +47,8 @@ class Facts:
     writes_to_input: bool = False
     oddities: tuple[str, ...] = ()
     nonlinearities: Nonlinearities = field(default_factory=Nonlinearities)
+    has_gradient: bool = True
+    quantized: str = ""
 
     @cached_property
     def by_label(self) -> dict[str, Call]:
@@ -66,6 +70,7 @@ class Facts:
         return {
             "writes_to_input": self.writes_to_input,
             "oddities": list(self.oddities),
+            "has_gradient": self.has_gradient,
             "nonlinearities": asdict(self.nonlinearities),
             "layers": {label: shown(call) for label, call in self.by_label.items()},
         }

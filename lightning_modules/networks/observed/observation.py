@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections import Counter
+from collections.abc import Callable, Iterator, Mapping, Set
 from contextlib import contextmanager
 from contextvars import ContextVar
 from threading import Lock, RLock
@@ -16,6 +17,7 @@ from lightning_modules.networks.enabled import gradients_enabled
 from lightning_modules.networks.observed.facts import Call, Facts
 from lightning_modules.networks.observed.layouts import CHANNELS_FIRST, Layout, observed_layout, probe_images
 from lightning_modules.networks.observed.nonlinearities import Nonlinearities, nonlinearities_of
+from lightning_modules.networks.observed.operators import REENTRANT
 from lightning_modules.networks.outputs import check_shape, last_activation
 
 Look = Callable[[str, Any], Any]
@@ -105,18 +107,27 @@ def observe(
         with looked_at(layers, calls.look), torch.no_grad():
             together = check_shape(_output(module, given, name), name, len(images))
         with gradients_enabled():
-            alone, nonlinearities, unread = _alone(
-                module, normalized(images[:1]), calls.with_extra_tokens(), layers, name
-            )
-            ends_in = _end(alone, together, calls.probabilities)
+            seen = _alone(module, normalized(images[:1]), calls, name)
+            ends_in = _end(seen.output, together, calls.probabilities)
         with torch.no_grad():
             again = _output(module, normalized(images[:1]), name)
         draws = not torch.equal(torch.get_rng_state(), random)
-    oddities = _oddities(module, together[:1], alone.detach(), again, name)
+    oddities = _oddities(module, together[:1], seen.output.detach(), again, name)
     if draws:
         oddities += ["it draws random numbers, though its logits for an image were the same each time"]
-    found = {at: tuple(call._replace(is_read=at not in unread) for call in each) for at, each in calls.found.items()}
-    facts = Facts(together.shape[1], found, given._version != version, tuple(oddities), nonlinearities)
+    found = {
+        at: tuple(call._replace(is_read=(at, number) not in seen.unread) for number, call in enumerate(each))
+        for at, each in calls.found.items()
+    }
+    facts = Facts(
+        together.shape[1],
+        found,
+        given._version != version,
+        tuple(oddities),
+        seen.nonlinearities,
+        seen.has_gradient,
+        calls.quantized,
+    )
     return Observation(together.detach(), ends_in, facts)
 
 
@@ -128,9 +139,12 @@ class _Calls:
         self.found: dict[str, list[Call]] = {}
         self.probabilities: dict[str, Tensor] = {}
         self.last_by_kind: Layout | None = None
+        self.quantized = ""
 
     def look(self, name: str, output: Any) -> None:
         layer = self.layers[name]
+        if isinstance(output, Tensor) and output.is_quantized:
+            self.quantized, output = self.quantized or name, output.dequantize()
         shape = layout = None
         # Windows of an image, or tokens before the batch, are no entries of an image.
         if isinstance(output, Tensor) and output.ndim > 1 and len(output) == 5:
@@ -141,10 +155,10 @@ class _Calls:
         # Those that end last stand last.
         self.found[name] = [*self.found.pop(name, []), Call(shape, layout)]
 
-    def with_extra_tokens(self) -> list[str]:
-        """Layers that run once and give tokens of which some stand for no position."""
-        layouts = {name: calls[0].layout for name, calls in self.found.items() if len(calls) == 1}
-        return [name for name, layout in layouts.items() if layout is not None and layout.extra]
+    def with_positions(self) -> dict[tuple[str, int], Layout]:
+        """Layouts of calls that have positions, by the layer and the number of the call."""
+        calls = ((name, k, call.layout) for name, each in self.found.items() for k, call in enumerate(each))
+        return {(name, k): layout for name, k, layout in calls if layout is not None and layout.has_positions}
 
 
 def _output(module: nn.Module, images: Tensor, name: str) -> Any:
@@ -163,34 +177,57 @@ def _output(module: nn.Module, images: Tensor, name: str) -> Any:
         ) from error
 
 
-def _alone(
-    module: nn.Module, image: Tensor, with_extra_tokens: Sequence[str], layers: Mapping[str, nn.Module], name: str
-) -> tuple[Tensor, Nonlinearities, set[str]]:
-    """The output for one image, with its graph; the activations in it; the layers whose extra tokens alone are read.
+class _Alone(NamedTuple):
+    """What a module shows of a single image.
 
-    So the last block of a ViT: only its class token goes on, and a map of its positions would be black.
+    Attributes:
+        output: What it gives, with its graph.
+        nonlinearities: The activations in it.
+        has_gradient: Whether there is a gradient of the pixels.
+        unread: Calls of layers, by name and number, of whose positions nothing reaches the output: those in the last
+            block of a ViT, of which only the class token goes on. A map of them would be black.
     """
-    tokens: dict[str, Tensor] = {}
 
-    def keep(at: str, output: Any) -> None:
-        tokens[at] = output
+    output: Tensor
+    nonlinearities: Nonlinearities
+    has_gradient: bool
+    unread: Set[tuple[str, int]]
+
+
+def _alone(module: nn.Module, image: Tensor, calls: _Calls, name: str) -> _Alone:
+    outputs: dict[tuple[str, int], Tensor] = {}
+    layouts, counts = calls.with_positions(), Counter[str]()
+
+    def keep(at: str, output: Any) -> Tensor | None:
+        place = at, counts[at]
+        counts[at] += 1
+        if place not in layouts or not isinstance(output, Tensor) or not output.is_floating_point():
+            return None
+        if output.requires_grad:
+            outputs[place] = output
+            return None
+        # As in a pass, the graph begins here where it has not begun.
+        outputs[place] = output.detach().requires_grad_()
+        return outputs[place].clone()
 
     leaf = image.detach().clone().requires_grad_()
-    with looked_at({at: layers[at] for at in with_extra_tokens}, keep):
+    with looked_at({at: calls.layers[at] for at, _ in layouts}, keep):
         # Not the leaf itself, which a module must not write to.
         output: Tensor = check_shape(_output(module, leaf.clone(), name), name, 1)
     nonlinearities = nonlinearities_of(output, leaf)
-    if not tokens or not output.requires_grad:
-        return output, nonlinearities, set()
-    gradients = torch.autograd.grad(output.sum(), list(tokens.values()), retain_graph=True, allow_unused=True)
-    unread = {at for at, gradient in zip(tokens, gradients) if gradient is not None and _is_of_few(gradient)}
-    return output, nonlinearities, unread
-
-
-def _is_of_few(gradient: Tensor) -> bool:
-    """Whether most tokens, ``(1, T, C)``, get no gradient, while some do."""
-    reached = (gradient[0] != 0).any(1)
-    return bool(reached.any()) and int(reached.sum()) * 2 < len(reached)
+    if not output.requires_grad or REENTRANT in nonlinearities.unknown:
+        return _Alone(output, nonlinearities, output.requires_grad, set())
+    # Not the sum of the outputs, which is the same for all images where they are probabilities.
+    weights = torch.rand(output.shape, generator=torch.Generator().manual_seed(0), dtype=torch.float32).to(output)
+    try:
+        of_pixels, *gradients = torch.autograd.grad(
+            output, [leaf, *outputs.values()], weights, retain_graph=True, allow_unused=True
+        )
+    except RuntimeError:  # a layer's output is worked upon in place, which a pass that keeps it lets nobody do
+        return _Alone(output, nonlinearities, True, set())
+    read = {at for at, of in zip(outputs, gradients) if of is not None and layouts[at].maps(of).any()}
+    # Where none is read, an image of noise says nothing of them.
+    return _Alone(output, nonlinearities, of_pixels is not None, outputs.keys() - read if read else set())
 
 
 def _end(alone: Tensor, together: Tensor, probabilities: Mapping[str, Tensor]) -> str | None:

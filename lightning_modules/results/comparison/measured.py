@@ -15,6 +15,7 @@ from lightning_modules.attacks.budgets import format_eps
 from lightning_modules.errors import InputError
 from lightning_modules.results.rows.images import Rows
 from lightning_modules.results.rows.stored import KEYS, codes_of, numbers_of
+from lightning_modules.results.summaries.robustness import EMPTY, OF_ANOTHER, RANK_CORRELATION, TOP_OVERLAP, UNDER_NOISE
 from lightning_modules.results.summaries.verdicts import judges_in, verdict_columns
 
 KINDS = KEYS[1:]
@@ -73,6 +74,25 @@ class Measured:
     def paths(self) -> pd.Index:
         """Of all images, the failed ones too."""
         return self.images.index.append(self.failed)
+
+    @property
+    def methods(self) -> set[str]:
+        """Those of which there are rows or, of attacked images, columns."""
+        if self.kind == "method":
+            return {group for group in self.groups if group}
+        moved = [name for name in self.columns if name.endswith((RANK_CORRELATION, TOP_OVERLAP))]
+        return {name.rpartition(".")[0] for name in moved}
+
+    def renamed(self, methods: Mapping[str, str]) -> Measured:
+        """The same with other names for some methods."""
+
+        def column(name: str) -> str:
+            method, dot, score = name.rpartition(".")
+            return f"{methods.get(method, method)}{dot}{score}"
+
+        groups = {methods.get(key, key): frame.rename(columns=column) for key, frame in self.groups.items()}
+        n_degenerate = {methods.get(key, key): n for key, n in self.n_degenerate.items()}
+        return replace(self, groups=groups, n_degenerate=n_degenerate)
 
     def of_method(self, method: str, name: str, *, with_images: bool) -> Measured:
         """What was measured of one method's maps.
@@ -165,6 +185,8 @@ def _numbers(table: Rows) -> Iterator[tuple[str, bool, np.ndarray]]:
         if column.name not in (*KINDS, *NOT_COMPARED, *OF_THE_MAKING) and (
             is_flag or pa.types.is_floating(column.type)
         ):
+            if column.name.endswith(EMPTY) or any(f"{of}." in column.name for of in (UNDER_NOISE, OF_ANOTHER)):
+                continue  # what the likeness of an attacked image's maps is held against
             yield column.name, is_flag, numbers_of(table[column.name])
     for judge in judges_in(table.schema.names):
         ranks = numbers_of(table[verdict_columns(judge)["rank"]])

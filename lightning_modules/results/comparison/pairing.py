@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -41,7 +42,8 @@ class Pairs:
 def pairs_of(first: Measured, second: Measured, *, common: bool = False) -> Pairs:
     """Pairs the rows of two runs by the paths of their images, and by method, budget or variant.
 
-    Images that failed in one of them are left out, and told.
+    Methods of one class and the same options are paired also where they look at layers of other names, as those of two
+    networks must; the layers are told. Images that failed in one of them are left out, and told.
 
     Args:
         first: That the other is compared with.
@@ -53,6 +55,7 @@ def pairs_of(first: Measured, second: Measured, *, common: bool = False) -> Pair
             (unless ``common``), or they have nothing in common.
     """
     names = f"{first.name} and {second.name}"
+    first, second, of_layers = _paired_by_class(first, second)
     if first.kind != second.kind:
         raise InputError(
             f"{names} are runs of different evaluations: {_rows_of(first)}, {_rows_of(second)}. Compare like with like."
@@ -75,10 +78,52 @@ def pairs_of(first: Measured, second: Measured, *, common: bool = False) -> Pair
     of_first, of_second = (run.images.loc[paths] for run in (first, second))
     _refuse_other_labels(first, second, of_first, of_second)
     told = [f"Left out: {'; '.join(left_out)}."] if left_out else []
+    told += of_layers
     told += _failed(first, second)
     told += _other_classes(first, second) or _other_targets(of_first, of_second)
     told += [_nothing_shown(run) for run in (first, second) if run.n_degenerate]
     return Pairs(first, second, paths, groups, told)
+
+
+def _paired_by_class(first: Measured, second: Measured) -> tuple[Measured, Measured, list[str]]:
+    """Two runs in which methods that differ in their layers alone are called alike, and sentences that say so."""
+    own = [run.methods - other.methods for run, other in ((first, second), (second, first))]
+    groups: list[dict[str, list[str]]] = [{}, {}]
+    for of_class, names in zip(groups, own):
+        for name in sorted(names):
+            of_class.setdefault(_without_layers(name), []).append(name)
+    alike = [key for key in groups[0] if len(groups[0][key]) == len(groups[1].get(key, ())) == 1]
+    if not alike:
+        return first, second, []
+    pairs = [(key, groups[0][key][0], groups[1][key][0]) for key in alike]
+    taken = (first.methods - own[0]) | (second.methods - own[1])
+    called = {key: one if key in taken else key for key, one, _ in pairs}
+    sentences = [
+        f"{key} looks at other layers: {one} in {first.name} is paired with {other} in {second.name}."
+        for key, one, other in pairs
+    ]
+    return (
+        first.renamed({one: called[key] for key, one, _ in pairs}),
+        second.renamed({other: called[key] for key, _, other in pairs}),
+        sentences,
+    )
+
+
+def _without_layers(method: str) -> str:
+    """A method's name without its options ``layer`` and ``layers``; that of what is no such name as it is.
+
+    Example:
+        >>> _without_layers("ScoreCAM(layer='features.29', max_batch=8)"), _without_layers("GradCAM(layer='body.3')")
+        ('ScoreCAM(max_batch=8)', 'GradCAM')
+    """
+    try:
+        call = ast.parse(method, mode="eval").body
+    except SyntaxError:
+        return method
+    if not isinstance(call, ast.Call):
+        return method
+    call.keywords = [option for option in call.keywords if option.arg not in ("layer", "layers")]
+    return ast.unparse(call).removesuffix("()")
 
 
 WITH_NAMES = ("label_name",)

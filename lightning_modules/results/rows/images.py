@@ -64,10 +64,11 @@ class Seen(NamedTuple):
     fingerprint: Tensor
 
 
-def seen_in(logits: Tensor, batch: Batch) -> Seen:
+def seen_in(logits: Tensor, batch: Batch, probabilities: Tensor | None = None) -> Seen:
     """What rows say of logits ``(N, n_classes)`` and of the labels of their batch."""
     best = logits.topk(min(5, logits.shape[1])).indices
-    return Seen(batch["label"], best, logits.softmax(1).amax(1), faults_of(logits), fingerprints(batch["image"]))
+    probabilities = logits.softmax(1) if probabilities is None else probabilities
+    return Seen(batch["label"], best, probabilities.amax(1), faults_of(logits), fingerprints(batch["image"]))
 
 
 def fingerprints(images: Tensor) -> Tensor:

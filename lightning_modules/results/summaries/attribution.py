@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from typing import Any
 
 import numpy as np
@@ -12,11 +12,17 @@ from lightning_modules.metrics.localization import ClassDiscrimination, EnergyIn
 from lightning_modules.results.report import SCORES, Report, image_scalars, tag
 from lightning_modules.results.rows.images import Rows, units_of
 from lightning_modules.results.rows.stored import groups_of, numbers_of
-from lightning_modules.results.scores import mean_with_interval, summarize_score
+from lightning_modules.results.scores import mean_and_interval, mean_with_interval, summarize_score
 from lightning_modules.results.statistics import means_of_units
 from lightning_modules.results.summaries.curves import mean_curves
 from lightning_modules.results.summaries.images import summarize_images
-from lightning_modules.results.summaries.ranking import notes_of_ranking, place, summarize_ranking
+from lightning_modules.results.summaries.ranking import (
+    notes_of_ranking,
+    notes_of_unbeaten,
+    place,
+    summarize_ranking,
+    unbeaten,
+)
 from lightning_modules.results.summaries.sanity import sanity_notes, sanity_verdict
 from lightning_modules.results.tables import Table
 
@@ -33,6 +39,9 @@ BOXES_HINT = (
 MOST_COLUMNS = 6
 """Of more methods than that each has a row of the tables, as a terminal is not wide enough for so many columns."""
 
+RIGHT = ", classified rightly"
+"""After a score: it is of the images that were."""
+
 LEGEND = (
     "Each figure shows one image, with the classes that the network finds most probable. The dashed frame is what the "
     "network sees. Each further column is a method: above, its map alone; below, the map laid over the image. The "
@@ -41,20 +50,25 @@ LEGEND = (
 )
 
 
-def summarize_attribution(table: Rows, better: Mapping[str, str] | None = None) -> dict[str, Any]:
+def summarize_attribution(
+    table: Rows, better: Mapping[str, str] | None = None, uninformed: Collection[str] = ()
+) -> dict[str, Any]:
     """Counts of images, accuracy, and for each method its scores and mean curves.
 
     Of a score see :func:`~lightning_modules.results.scores.summarize_score`; its ``class_mean`` is over the classes of
-    the target, and ``n`` the number of maps that could be scored. ``n_degenerate`` counts the maps that are constant or
+    the target, ``n`` the number of maps that could be scored, and ``right`` the same of the images that were classified
+    rightly, of which label and prediction are the same class. ``n_degenerate`` counts the maps that are constant or
     not finite. ``failing_randomization`` names the methods whose maps hardly change when the network forgets what it
     has learnt, ``undecided_randomization`` those of which nobody can tell, see
     :func:`~lightning_modules.results.summaries.sanity.sanity_verdict`. ``ranking`` has for each score of which it is
     known whether more is better the places of the methods, see
-    :func:`~lightning_modules.results.summaries.ranking.summarize_ranking`, if there are several.
+    :func:`~lightning_modules.results.summaries.ranking.summarize_ranking`, if there are several; ``unbeaten`` the
+    methods that do not beat those in ``uninformed``.
 
     Args:
         table: The rows.
         better: Score -> ``higher`` or ``lower``; also of curves.
+        uninformed: Names of the methods that explain nothing.
     """
     better = better or {}
     ranking = {}
@@ -65,7 +79,7 @@ def summarize_attribution(table: Rows, better: Mapping[str, str] | None = None) 
     # One column after the other, so that one at a time lies in the memory.
     if places:
         images, n_ranked = units_of(table), sum(_is_ranked(table, name) for name in names if name in better)
-        is_degenerate, target = numbers_of(table["degenerate"]), numbers_of(table["target"])
+        is_degenerate, target, is_right = (numbers_of(table[name]) for name in ("degenerate", "target", "top1"))
     for method, of in places.items():
         methods[method]["n_degenerate"] = int(np.nansum(is_degenerate[of]))
     for name in names if places else ():
@@ -75,7 +89,10 @@ def summarize_attribution(table: Rows, better: Mapping[str, str] | None = None) 
             continue
         values = numbers_of(table[name])
         for method, of in places.items():
-            methods[method]["scores"][name] = summarize_score(values[of], target[of], images[of])
+            score = summarize_score(values[of], target[of], images[of])
+            right = np.where(is_right[of] == 1, values[of], np.nan)
+            score["right"] = {**mean_and_interval(right, images[of]), "n": int((~np.isnan(right)).sum())}
+            methods[method]["scores"][name] = score
         if name in better:
             means = {m: means_of_units(values[of], images[of], images.max() + 1) for m, of in places.items()}
             if (ranked := summarize_ranking(means, better[name], n_ranked)) is not None:
@@ -86,6 +103,8 @@ def summarize_attribution(table: Rows, better: Mapping[str, str] | None = None) 
         "methods": methods,
         "better": dict(better),
         "ranking": ranking,
+        "uninformed": list(uninformed),
+        "unbeaten": unbeaten(ranking, uninformed),
         "failing_randomization": [method for method, verdict in verdicts.items() if verdict == "fails"],
         "undecided_randomization": [method for method, verdict in verdicts.items() if verdict == "undecided"],
     }
@@ -107,26 +126,48 @@ def report_attribution(
         explains_predicted: Whether the class explained is the predicted one, not that of the folder.
     """
     methods = summary["methods"]
-    notes = [*_notes_of_unscored(summary, has_boxes, explains_predicted), *sanity_notes(methods)]
-    notes += notes_of_ranking(summary["ranking"])
+    notes = [
+        *_notes_of_unscored(summary, has_boxes, explains_predicted),
+        *sanity_notes(methods, summary.get("uninformed", ())),
+    ]
+    black = [name for name, of in methods.items() if of["n_degenerate"] and "CAM" in name and "rectify" not in name]
+    if black:
+        notes.append(
+            f"Maps of {', '.join(black)} that show nothing may be negative everywhere, which is cut off: init_args "
+            "{rectify: false} keeps it."
+        )
+    notes += [*notes_of_ranking(summary["ranking"]), *notes_of_unbeaten(summary.get("unbeaten", {}))]
     scalars = image_scalars(summary)
     for method, of_method in methods.items():
         scalars[tag(SCORES, "degenerate_maps", method)] = of_method["n_degenerate"]
         for name, score in of_method["scores"].items():
             scalars[tag(SCORES, name, method)] = score["mean"]
+    if summary.get("top1") not in (None, 1):
+        target = "predicted class" if explains_predicted else "class asked for"
+        notes.append(
+            f"Of images that were classified rightly, label and prediction are the same class: whichever is explained, "
+            f"their scores are the same. Of the others the maps explain the {target}; --model.target "
+            f"{'label' if explains_predicted else 'predicted'} explains another."
+        )
     return Report(scalars, summary, [_table(methods), *_ranking_tables(summary)] if methods else [], notes, LEGEND)
 
 
 def _table(methods: dict[str, Any]) -> Table:
-    """The methods' scores, each a mean over the maps that could be scored, with its 95 % interval."""
+    """The methods' scores, each a mean over the maps that could be scored, with its 95 % interval.
+
+    Where images were misclassified, the same stands below without them.
+    """
     rows = []
     for name in _scores(methods):
-        of_methods = [of_method["scores"][name] for of_method in methods.values()]
-        if not any(score["n"] for score in of_methods):
+        of_all = [of_method["scores"][name] for of_method in methods.values()]
+        of_right = [score.get("right", score) for score in of_all]
+        if not any(score["n"] for score in of_all):
             continue  # of which a note says why
-        counts = sorted({score["n"] for score in of_methods})
-        n = "-".join(f"{count:,}" for count in dict.fromkeys((counts[0], counts[-1])))
-        rows.append([name, *map(mean_with_interval, of_methods), n])
+        is_twofold = any(0 < right["n"] < score["n"] for right, score in zip(of_right, of_all))
+        for words, of_methods in (("", of_all), (RIGHT, of_right))[: 1 + is_twofold]:
+            counts = sorted({score["n"] for score in of_methods})
+            n = "-".join(f"{count:,}" for count in dict.fromkeys((counts[0], counts[-1])))
+            rows.append([name + words, *map(mean_with_interval, of_methods), n])
     degenerate = [of_method["n_degenerate"] for of_method in methods.values()]
     if any(degenerate):
         rows.append(["maps that show nothing", *map(str, degenerate), ""])
@@ -139,11 +180,17 @@ def _ranking_tables(summary: dict[str, Any]) -> list[Table]:
     if not ranking:
         return []
     rows = [
-        [name, ranked["better"], *(place(ranked["methods"][method]) for method in methods), f"{ranked['n']:,}"]
+        [name, ranked["better"], *(place(ranked["methods"][method]) for method in methods), _n_ranked(ranked)]
         for name, ranked in ranking.items()
     ]
     title = "Places: 2-4 = from second to fourth; with 95 % over all pairs of methods and all scores, no more is known"
     return [_readable(Table(["score", "better", *methods, "images ranked"], rows, title), len(methods))]
+
+
+def _n_ranked(ranked: Mapping[str, Any]) -> str:
+    """How many images the places are of; and of how many, where some methods lack the score of an image."""
+    n, dropped = ranked["n"], ranked.get("n_dropped", 0)
+    return f"{n:,} of {n + dropped:,}" if dropped else f"{n:,}"
 
 
 def _readable(table: Table, n_methods: int) -> Table:

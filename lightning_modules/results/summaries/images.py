@@ -10,14 +10,16 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from datamodules.batch import UPRIGHT
-from lightning_modules.results.rows.images import Rows
+from lightning_modules.results.rows.images import Rows, units_of
 from lightning_modules.results.rows.stored import codes_of, numbers_of
+from lightning_modules.results.scores import mean_and_interval
 
 
 def summarize_images(table: Rows) -> dict[str, Any]:
     """Counts of images and accuracy, from rows of which an image may have several.
 
-    ``top1`` and ``top5`` are shares of the labelled images that did not fail, None where there is nothing to tell;
+    ``top1`` and ``top5`` are shares of the labelled images that did not fail, None where there is nothing to tell, and
+    ``intervals`` has their 95 % intervals;
     ``classes`` has ``top1`` of each class that has images, and their number, and ``balanced_acc`` is the mean of these.
     ``n_unturned`` counts those that ask by their EXIF orientation to be turned, and were not; ``file_notes`` those of
     which something is seen otherwise than in a viewer, by what it is.
@@ -41,7 +43,10 @@ def summarize_images(table: Rows) -> dict[str, Any]:
     classes = _accuracy_of_classes(*map(of_good, ("label", "label_name", "top1")))
     summary |= {name: pc.mean(of_good(name)).as_py() for name in ("top1", "top5")}
     balanced = float(np.mean([each["top1"] for each in classes])) if classes else None
-    return summary | {"balanced_acc": balanced, "classes": classes}
+    units = units_of(table)[is_first.to_numpy(zero_copy_only=False)][is_good.to_numpy()]
+    ends = {name: mean_and_interval(numbers_of(of_good(name)), units) for name in ("top1", "top5")}
+    intervals = {name: [of["low"], of["high"]] for name, of in ends.items()}
+    return summary | {"intervals": intervals, "balanced_acc": balanced, "classes": classes}
 
 
 def _accuracy_of_classes(label: pa.ChunkedArray, name: pa.ChunkedArray, top1: pa.ChunkedArray) -> list[dict[str, Any]]:

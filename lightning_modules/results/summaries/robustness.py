@@ -2,41 +2,83 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 import numpy as np
 import pyarrow.compute as pc
 
 from lightning_modules.attacks.budgets import format_eps
-from lightning_modules.results.report import SCORES, SUMMARY, Report, image_scalars, tag
-from lightning_modules.results.rows.images import Rows
+from lightning_modules.results.rows.images import Rows, units_of
 from lightning_modules.results.rows.stored import codes_of, numbers_of
-from lightning_modules.results.scores import mean_or_none
+from lightning_modules.results.scores import mean_and_interval, mean_or_none
 from lightning_modules.results.summaries.images import summarize_images
-from lightning_modules.results.summaries.transfer import notes_of_victims, transfer_rates
-from lightning_modules.results.tables import Table, number, share
 
-RANK_CORRELATION = ".rank_correlation"
-TOP_OVERLAP = ".top_overlap"
-"""After a method's name: the columns of how far its map moved."""
+LIKENESS = ("rank_correlation", "top_overlap")
+RANK_CORRELATION, TOP_OVERLAP = (f".{name}" for name in LIKENESS)
+"""After a method's name: the columns of how alike its maps of the image and of the attacked one are."""
 
-LEGEND = (
-    "Each figure shows one image: as it is, what the attack adds to it (made stronger, so that it can be seen), and "
-    "the attacked image, each with the class that the network finds most probable. The curves show how the "
-    "probabilities change while the attack grows. The maps at the right show where the network looks before and after "
-    "the attack."
-)
+UNDER_NOISE, OF_ANOTHER, EMPTY = ".noise", ".floor", ".empty"
+"""After a method's name: before the former, of the image under noise of the same budget and of another image, in place
+of the attacked one; and whether the map of the row's own image shows nothing."""
+
+
+class Sweep:
+    """Columns of a run's rows as tables: a row for each image that did not fail, a column for each budget, 0 first.
+
+    Attributes:
+        eps: The budgets above 0 that have rows.
+        units: The image that each row is of, as :func:`~lightning_modules.results.rows.images.units_of` has it.
+    """
+
+    def __init__(self, table: Rows) -> None:
+        self._table = table
+        self._good = np.flatnonzero(pc.equal(table["status"], "ok").fill_null(False).to_numpy())
+        eps = numbers_of(table["eps"])[self._good]
+        self.eps = [float(value) for value in np.unique(eps[eps > 0])]
+        self._column = np.searchsorted([0.0, *self.eps], eps)
+        paths, self._row = np.unique(codes_of(table["path"])[0][self._good], return_inverse=True)
+        self.units = np.zeros(len(paths), np.int64)
+        self.units[self._row] = units_of(table)[self._good]
+
+    def __getitem__(self, name: str) -> np.ndarray:
+        """Float64 ``(n_images, 1 + k)``; NaN where there is nothing."""
+        found = np.full((len(self.units), 1 + len(self.eps)), np.nan)
+        found[self._row, self._column] = numbers_of(self._table[name])[self._good]
+        return found
+
+    def ever(self, name: str) -> np.ndarray:
+        """What is true at the budget or was at a smaller one, ``(n_images, 1 + k)``; NaN where nobody knows."""
+        values = self[name]
+        return np.where(np.fmax.accumulate(values, axis=1) == 1, 1, values)
+
+    def still(self, name: str) -> np.ndarray:
+        """What is true at the budget and was at each smaller one, and of the clean image; likewise."""
+        values = self[name]
+        return np.where(np.fmin.accumulate(values, axis=1) == 0, 0, values)
+
+    def rate(self, values: np.ndarray) -> dict[str, Any]:
+        """``mean``, ``low``, ``high`` over the images of a column ``(n_images,)`` of which it is known, and ``n``."""
+        return mean_and_interval(values, self.units) | {"n": int((~np.isnan(values)).sum())}
 
 
 def summarize_robustness(table: Rows, budgets: Sequence[float] = ()) -> dict[str, Any]:
     """Summary of the rows of a run, an image and budget each (0 = clean).
 
+    An image counts as fooled from the smallest budget on at which it was, so no curve of accuracy rises: an adversary
+    of a larger budget may use a smaller one.
+
     ``clean_acc`` and each ``robust_acc`` are shares of the labelled images. ``attack_success_rate`` and
     ``median_smallest_eps`` are over the ``n_attacked`` images that were classified rightly (all, where they are
-    unlabelled) and could be fooled; the median is None where half of them or more withstand the whole sweep. The
-    similarities of a method are means over the ``n`` images of which neither map is empty. ``written`` says a budget
-    as it was typed.
+    unlabelled) and could be fooled; the median is None where half of them or more withstand the whole sweep.
+    ``n_changed`` counts the images, of all, of which the predicted class changed. ``intervals`` has the 95 % intervals
+    of the shares of its name. ``written`` says a budget as it was typed.
+
+    ``n_unmoved`` images were handed back as they were under a budget: they are left out of the means of distances and
+    of likeness. ``methods`` has for each method the likeness of its maps before and after: of all images (``n``), of
+    those whose prediction the budget ``changed`` and of those where it did not (``unchanged``), and under ``noise`` of
+    the same budget; and ``n_empty`` maps that became empty, of which the likeness counts as 0. ``floor`` is that of
+    maps of different images.
 
     Args:
         table: The rows.
@@ -44,119 +86,80 @@ def summarize_robustness(table: Rows, budgets: Sequence[float] = ()) -> dict[str
     """
     written = {float(eps): format_eps(eps) for eps in budgets}
     images = summarize_images(table)
-    path, eps = codes_of(table["path"])[0], numbers_of(table["eps"])
-    is_good = pc.equal(table["status"], "ok").to_numpy()
-    is_clean = is_good & (eps == 0)
-    success = numbers_of(table["success"])
+    of = Sweep(table)
+    sweep: list[dict[str, Any]] = [{"eps": eps, "written": written.get(eps, format_eps(eps))} for eps in of.eps]
+    top1 = of.still("top1")
+    success = of.ever("success")
     # Unlabelled images have no top1; nobody knows that they are wrong.
-    rightly = np.unique(path[is_clean & (numbers_of(table["top1"]) != 0) & ~np.isnan(success)])
-    is_attacked = is_good & np.isin(path, rightly)
-    places = {float(value): np.flatnonzero(is_good & (eps == value)) for value in np.unique(eps[is_good & (eps > 0)])}
-    sweep: list[dict[str, Any]] = [
-        {"eps": value, "written": written.get(value, format_eps(value)), "methods": {}} for value in places
-    ]
-
-    # One column after the other, so that one at a time lies in the memory.
-    for column, name in (("robust_acc", "top1"), ("robust_acc_top5", "top5"), ("linf", "linf"), ("l2", "l2")):
-        values = numbers_of(table[name])
-        for of_budget, of in zip(sweep, places.values()):
-            of_budget[column] = mean_or_none(values[of])
-    for of_budget, of in zip(sweep, places.values()):
-        of_budget["attack_success_rate"] = mean_or_none(success[of[is_attacked[of]]])
-    for method in [
-        name.removesuffix(RANK_CORRELATION) for name in table.schema.names if name.endswith(RANK_CORRELATION)
-    ]:
-        correlation, overlap = (numbers_of(table[method + suffix]) for suffix in (RANK_CORRELATION, TOP_OVERLAP))
-        for of_budget, of in zip(sweep, places.values()):
-            of_budget["methods"][method] = {
-                "rank_correlation": mean_or_none(correlation[of]),
-                "top_overlap": mean_or_none(overlap[of]),
-                "n": int((~np.isnan(correlation[of])).sum()),
-            }
+    is_attacked = ~np.isnan(success[:, 0]) & (top1[:, 0] != 0)
+    success[~is_attacked] = np.nan
+    shares = {"robust_acc": top1, "robust_acc_top5": of.still("top5"), "attack_success_rate": success}
+    for k, at in enumerate(sweep, start=1):
+        rates = {name: of.rate(values[:, k]) for name, values in shares.items()}
+        at |= {name: rate["mean"] for name, rate in rates.items()}
+        at["intervals"] = {name: [rate["low"], rate["high"]] for name, rate in rates.items()}
+    predictions = of["prediction"]
+    changes = (predictions != predictions[:, :1]) & ~np.isnan(predictions)
+    for k, n in enumerate(np.maximum.accumulate(changes, axis=1).sum(0)[1:].tolist()):
+        sweep[k]["n_changed"] = n
+    linf = of["linf"]
+    is_moved = ~(linf[:, 1:] == 0)
+    for name in ("linf", "l2"):
+        values = of[name]
+        for k, at in enumerate(sweep):
+            at[name] = mean_or_none(values[is_moved[:, k], 1 + k])
+    for k, at in enumerate(sweep):
+        at["n_unmoved"], at["methods"] = int((~is_moved[:, k]).sum()), {}
+    floor = {}
+    for method in methods_in(table.schema.names):
+        found, floor[method] = _likeness(of, method, is_moved, changes[:, 1:])
+        for at, likeness in zip(sweep, found):
+            at["methods"][method] = likeness
+    vanished = of["vanished"][:, 0] == 1
     return {
         **images,
         "clean_acc": images["top1"],
         "clean_acc_top5": images["top5"],
-        "n_attacked": len(rightly),
-        "n_saturated": int(np.nansum(numbers_of(table["saturated"])[is_clean])),
-        "n_vanished": int(np.nansum(numbers_of(table["vanished"])[is_clean])),
-        "median_smallest_eps": _median_smallest(numbers_of(table["smallest_eps"])[is_attacked & is_clean]),
+        "n_attacked": int(is_attacked.sum()),
+        "n_saturated": int(np.nansum(of["saturated"][:, 0])),
+        "n_vanished": int(vanished.sum()),
+        "median_smallest_eps": _median_smallest(of["smallest_eps"][is_attacked, 0]),
+        "floor": floor,
         "sweep": sweep,
     }
 
 
-def report_robustness(summary: dict[str, Any], remedy: str = "") -> Report:
-    """The report of a summary: accuracy, success and similarities under each budget.
+def methods_in(columns: Iterable[str]) -> list[str]:
+    """The methods that have columns among these.
 
-    Args:
-        summary: See :func:`summarize_robustness`.
-        remedy: What would show how robust the images are of which the network is too sure; a sentence.
+    Example:
+        >>> methods_in(["path", "GradCAM.rank_correlation", "GradCAM.noise.rank_correlation", "GradCAM.empty"])
+        ['GradCAM']
     """
-    sweep = summary["sweep"]
-    names = ("median_smallest_eps", "n_saturated", "n_vanished")
-    scalars = image_scalars(summary) | {f"{SUMMARY}/{name}": summary[name] for name in names}
-    for row in sweep:
-        numbers: dict[tuple[str, ...], float | None] = {
-            (name,): row[name] for name in ("robust_acc", "robust_acc_top5", "attack_success_rate")
-        }
-        numbers |= {("attack_success_rate", where): rate for where, rate in transfer_rates(row).items()}
-        for method, moved in row["methods"].items():
-            numbers |= {(name, method): moved[name] for name in ("rank_correlation", "top_overlap")}
-        scalars |= {tag(SCORES, *parts, f"eps {row['written']}"): value for parts, value in numbers.items()}
-    if sweep:
-        scalars[f"{SUMMARY}/robust_acc_at_the_largest_eps"] = sweep[-1]["robust_acc"]
-    return Report(scalars, summary, [_table(summary)], _notes(summary, remedy), LEGEND)
+    return [name.removesuffix(EMPTY) for name in columns if name.endswith(EMPTY)]
 
 
-def _table(summary: dict[str, Any]) -> Table:
-    """Accuracy under attack, success, and how far explanations moved, for each budget."""
-    methods = list(summary["sweep"][0]["methods"]) if summary["sweep"] else []
-    header = ["eps", "top-1", "top-5", "success of the attack"]
-    header += [f"success {where}" for where in transfer_rates(summary["sweep"][0] if summary["sweep"] else {})]
-    header += ["L∞", "L2"]
-    header += [f"{name}: {what}" for name in methods for what in ("rank correlation", "top 15 % in common")]
-    clean = ["0", *map(share, (summary["clean_acc"], summary["clean_acc_top5"]))]
-    rows = [clean + [""] * (len(header) - len(clean))]
-    for row in summary["sweep"]:
-        shares = [share(row[name]) for name in ("robust_acc", "robust_acc_top5", "attack_success_rate")]
-        moved = [
-            f"{number(m['rank_correlation'])} (of {m['n']:,})"
-            if name == "rank_correlation"
-            else share(m["top_overlap"])
-            for m in row["methods"].values()
-            for name in ("rank_correlation", "top_overlap")
-        ]
-        distances = [_distance(row["linf"], ".4f"), _distance(row["l2"], ".3f")]
-        elsewhere = map(share, transfer_rates(row).values())
-        rows.append([row["written"], *shares, *elsewhere, *distances, *moved])
-    title = f"Robustness; success is over the {summary['n_attacked']:,} images that could be fooled"
-    return Table(header, rows, title)
-
-
-def _distance(value: float | None, form: str) -> str:
-    """A number, or a dash; a small one with as many digits as it takes."""
-    return number(value, ".2g" if value is not None and 0 < value < 0.001 else form)
-
-
-def _notes(summary: dict[str, Any], remedy: str) -> list[str]:
-    """How small a budget fools an image; how many images only look robust, and what to do about it."""
-    median = summary["median_smallest_eps"]
-    written = {row["eps"]: row["written"] for row in summary["sweep"]}
-    # Of an even number of images the median may lie between two budgets.
-    said = "above the sweep" if median is None else written.get(median) or format_eps(median)
-    notes = [f"Median smallest eps that fools an image: {said}"]
-    if not summary["n_attacked"]:
-        notes = ["There was no image to fool: none was classified rightly, or none could be computed."]
-    if summary["n_saturated"]:
-        notes.append(
-            f"The network is so sure of {summary['n_saturated']:,} images that float32 rounds their probability to 1. "
-            f"{remedy}".rstrip()
-        )
-    if summary["n_vanished"]:
-        notes.append(
-            f"The gradient of {summary['n_vanished']:,} images vanished, so the attack left them as they were."
-        )
-    return notes + notes_of_victims(summary["sweep"])
+def _likeness(
+    of: Sweep, method: str, is_moved: np.ndarray, is_changed: np.ndarray
+) -> tuple[list[dict[str, Any]], dict[str, Any]]:
+    """How alike a method's maps are under each budget, and those of different images."""
+    # Where the clean image's map shows nothing, there is nothing that could move.
+    shows_nothing = of[method + EMPTY][:, :1] == 1
+    found: list[dict[str, Any]] = [{} for _ in of.eps]
+    for name in LIKENESS:
+        values, noise = (of[f"{method}{which}.{name}"][:, 1:] for which in ("", UNDER_NOISE))
+        has_died = np.isnan(values) & ~shows_nothing
+        values = np.where(is_moved, np.where(has_died, 0, values), np.nan)
+        noise = np.where(np.isnan(noise) & ~shows_nothing, 0, noise)
+        for k, likeness in enumerate(found):
+            rate = of.rate(values[:, k])
+            likeness |= {name: rate["mean"], "n": rate["n"], f"{name}_interval": [rate["low"], rate["high"]]}
+            for which, are in (("changed", is_changed[:, k]), ("unchanged", ~is_changed[:, k])):
+                part = likeness.setdefault(which, {})
+                part |= {name: mean_or_none(values[are, k]), "n": int((~np.isnan(values[are, k])).sum())}
+            likeness.setdefault("noise", {})[name] = mean_or_none(noise[:, k])
+            likeness["n_empty"] = int((has_died & is_moved)[:, k].sum())
+    return found, {name: mean_or_none(of[f"{method}{OF_ANOTHER}.{name}"][:, 0]) for name in LIKENESS}
 
 
 def _median_smallest(smallest: np.ndarray) -> float | None:

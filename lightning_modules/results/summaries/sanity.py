@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from typing import Any, Literal
 
 from lightning_modules.errors import told_from
@@ -49,8 +49,14 @@ def _of_step(of_method: Mapping[str, Any], name: str) -> Verdict | None:
     return "passes" if passes else "undecided"
 
 
-def sanity_notes(methods: Mapping[str, Any]) -> Iterator[str]:
-    """A sentence on each method that was checked, and what the numbers are held against."""
+def sanity_notes(methods: Mapping[str, Any], uninformed: Collection[str] = ()) -> Iterator[str]:
+    """A sentence on each method that was checked, and what the numbers are held against.
+
+    Args:
+        methods: Name -> its part of a summary.
+        uninformed: Those that explain nothing, and so need no check.
+    """
+    methods = {name: of_method for name, of_method in methods.items() if name not in uninformed}
     words = {"fails": "fails the sanity check", "undecided": "is left undecided by the sanity check"}
     words["passes"] = "passes the sanity check"
     for method, of_method in methods.items():

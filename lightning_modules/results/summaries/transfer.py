@@ -7,10 +7,9 @@ from typing import Any
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.compute as pc
 
 from lightning_modules.results.rows.images import Rows
-from lightning_modules.results.rows.stored import codes_of, numbers_of
+from lightning_modules.results.summaries.robustness import Sweep
 
 VICTIM = ("success", "probability", "prediction_name")
 """What a victim says of an attacked image: whether it is fooled, the probability of the class that is attacked, and the
@@ -46,30 +45,31 @@ def with_transfer(summary: dict[str, Any], rows: Rows) -> dict[str, Any]:
     """The summary of a robustness run with, for each budget, what else its images fool, where rows tell it.
 
     ``success_rate_rounded`` is over the same images as ``attack_success_rate``. Of each victim ``success_rate`` is over
-    the ``n`` images that it was right about when they were clean (unlabelled ones: all) and could be fooled.
+    the ``n`` images that it was right about when they were clean (unlabelled ones: all) and could be fooled. Each has
+    its 95 % interval, and counts an image from the smallest budget on at which it was fooled.
 
     Args:
         summary: See :func:`~lightning_modules.results.summaries.robustness.summarize_robustness`.
         rows: Those of the run.
     """
-    names = rows.schema.names
-    victims = victims_in(names)
-    if "success_rounded" not in names and not victims:
+    victims = victims_in(rows.schema.names)
+    if "success_rounded" not in rows.schema.names and not victims:
         return summary
-    eps, path = numbers_of(rows["eps"]), codes_of(rows["path"])[0]
-    is_good = pc.equal(rows["status"], "ok").to_numpy()
-    # Where the network itself was wrong from the start, nothing was to be fooled.
-    is_of_wrong = np.isin(path, path[is_good & (eps == 0) & (numbers_of(rows["top1"]) == 0)])
-    places = [is_good & (eps == at["eps"]) for at in summary["sweep"]]
-    sweep = [dict(at) for at in summary["sweep"]]
-    if "success_rounded" in names:
-        success = numbers_of(rows["success_rounded"])
-        for at, is_here in zip(sweep, places):
-            at["success_rate_rounded"] = _rate(success[is_here & ~is_of_wrong])["success_rate"]
+    of = Sweep(rows)
+    sweep = [{**at, "intervals": dict(at["intervals"])} for at in summary["sweep"]]
+    if "success_rounded" in rows.schema.names:
+        # Where the network itself was wrong from the start, nothing was to be fooled.
+        success = np.where((of["top1"][:, 0] == 0)[:, None], np.nan, of.ever("success_rounded"))
+        for k, at in enumerate(sweep, start=1):
+            rate = of.rate(success[:, k])
+            at["success_rate_rounded"] = rate["mean"]
+            at["intervals"]["success_rate_rounded"] = [rate["low"], rate["high"]]
     for victim in victims:
-        success = numbers_of(rows[victim_columns(victim)["success"]])
-        for at, is_here in zip(sweep, places):
-            at.setdefault("victims", {})[victim] = _rate(success[is_here])
+        success = of.ever(victim_columns(victim)["success"])
+        for k, at in enumerate(sweep, start=1):
+            rate = of.rate(success[:, k])
+            rate["success_rate"] = rate.pop("mean")
+            at.setdefault("victims", {})[victim] = rate
     return {**summary, "sweep": sweep}
 
 
@@ -84,14 +84,17 @@ def transfer_rates(at_budget: Mapping[str, Any]) -> dict[str, float | None]:
     return rates | {f"on {victim}": of["success_rate"] for victim, of in at_budget.get("victims", {}).items()}
 
 
+def transfer_intervals(at_budget: Mapping[str, Any]) -> dict[str, dict[str, float | None]]:
+    """The ``low`` and ``high`` ends of the 95 % intervals of :func:`transfer_rates`, by the same words."""
+    low, high = at_budget.get("intervals", {}).get("success_rate_rounded", (None, None))
+    victims = at_budget.get("victims", {}).items()
+    ends = {f"on {victim}": {end: of.get(end) for end in ("low", "high")} for victim, of in victims}
+    return {"in 8 bits": {"low": low, "high": high}} | ends
+
+
 def notes_of_victims(sweep: Sequence[Mapping[str, Any]]) -> list[str]:
     """Over how many images each victim's success is."""
     return [
         f"Of the clean images {victim} was right about {of['n']:,}; its success is over those."
         for victim, of in (sweep[0].get("victims", {}) if sweep else {}).items()
     ]
-
-
-def _rate(success: np.ndarray) -> dict[str, Any]:
-    asked = success[~np.isnan(success)]
-    return {"success_rate": float(asked.mean()) if len(asked) else None, "n": len(asked)}

@@ -5,8 +5,10 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from typing import Any
 
+import numpy as np
 import pandas as pd
 
+from lightning_modules.results.scores import mean_and_interval, share_with_interval
 from lightning_modules.results.tables import Table, number, share
 
 VERDICT = ("probability", "rank", "prediction_name")
@@ -39,7 +41,8 @@ def summarize_verdicts(rows: pd.DataFrame, n_classes: Mapping[str, int]) -> dict
     """Of each judge: of how many images (``n``) it was asked, how many it names rightly first, or among its first five.
 
     ``top1`` and ``top5`` are the shares, None where it was asked of none; and so is all about the first five of a judge
-    that has no more than five classes.
+    that has no more than five classes. ``intervals`` has the 95 % intervals of the shares and of the mean
+    ``probability``.
 
     Args:
         rows: The good rows; those of channels have no verdict.
@@ -54,7 +57,11 @@ def summarize_verdicts(rows: pd.DataFrame, n_classes: Mapping[str, int]) -> dict
         of_judge: dict[str, Any] = {"n": n}
         for k, count in counts.items():
             of_judge |= {f"n_top{k}": count, f"top{k}": count / n if n and count is not None else None}
-        summary[judge] = of_judge | {"probability": float(asked[columns["probability"]].mean()) if n else None}
+        probability = asked[columns["probability"]]
+        of_judge["probability"] = float(probability.mean()) if n else None
+        values = {"top1": ranks <= 1, "top5": (ranks <= 5)[: n if n_of_judge > 5 else 0], "probability": probability}
+        found = {name: mean_and_interval(of.to_numpy(np.float64)) for name, of in values.items()}
+        summary[judge] = of_judge | {"intervals": {name: [of["low"], of["high"]] for name, of in found.items()}}
     return summary
 
 
@@ -67,7 +74,7 @@ def table_of_verdicts(variants: Mapping[str, Mapping[str, Any]]) -> list[Table]:
     """
     rows = [
         [
-            *(judge, variant, str(of["n"]), share(of["top1"]), share(of["top5"]), number(of["probability"], ".4f")),
+            *(judge, variant, str(of["n"]), _share(of, "top1"), _share(of, "top5"), number(of["probability"], ".4f")),
             share(_mean(numbers, "clipped")),
             *(number(_mean(numbers, name), form) for name, form in (("steps", ".0f"), ("cpu_seconds", ".1f"))),
         ]
@@ -76,6 +83,11 @@ def table_of_verdicts(variants: Mapping[str, Mapping[str, Any]]) -> list[Table]:
     ]
     header = ["named by", "variant", "n", "first", "in its top five", "mean probability", "clipped", "steps"]
     return [Table([*header, "CPU s an image"], rows, n_left=2)] if rows else []
+
+
+def _share(of_judge: Mapping[str, Any], name: str) -> str:
+    low, high = of_judge.get("intervals", {}).get(name, (None, None))
+    return share_with_interval({"mean": of_judge[name], "low": low, "high": high})
 
 
 def _mean(numbers: Mapping[str, Any], column: str) -> float | None:

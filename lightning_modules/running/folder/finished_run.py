@@ -33,6 +33,7 @@ class FinishedRun:
         inputs: What it was of: hashes of the weights, the images and the boxes.
         better: Score -> whether ``higher`` or ``lower`` is better, where the run says it.
         told: What it said at its end.
+        network: What is known of its network, as far as the summary says it.
     """
 
     path: Path
@@ -41,6 +42,7 @@ class FinishedRun:
     inputs: Mapping[str, Any]
     better: Mapping[str, str]
     told: Told
+    network: Mapping[str, Any]
 
     def picture(self, path: str) -> np.ndarray | None:
         """The figure of an image, uint8 ``(H, W, 3)``; None where there is none, or several may be it."""
@@ -99,6 +101,7 @@ def read_finished_run(path: Path, name: str) -> FinishedRun:
         json.loads((path / "inputs.json").read_text()),
         summary.get("better", {}),
         Told.load(path),
+        of_network,
     )
 
 
@@ -134,6 +137,9 @@ def other_settings(first: FinishedRun, second: FinishedRun) -> list[str]:
     for name, one, other in differences_of(first.settings, second.settings):
         if name.startswith(("model.", "data.", "trainer.precision")) and name != "model.n_figures":
             found.append(f"{name} is {_brief(one)} and {_brief(other)}")
+    layers = [run.network.get("target_layer") for run in (first, second)]
+    if layers[0] != layers[1]:
+        found.append(f"CAMs look by default at the layer {layers[0]} and {layers[1]}")
     hashes = [run.inputs.get("data", {}).get("boxes_sha256") for run in (first, second)]
     if hashes[0] != hashes[1]:
         found.append("the boxes are not the same")

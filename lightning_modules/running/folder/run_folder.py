@@ -148,9 +148,8 @@ class RunFolder:
         """Deletes what a killed run was about to write, aside."""
         if not self.is_run():
             return
-        for path in [*(self.path / f".{name}.tmp" for name in FILES), *self.path.glob(".listing.arrow.*.part")]:
-            path.unlink(missing_ok=True)
-        for path in [path for folder in FOLDERS for path in (self.path / folder).rglob(".*.tmp")]:
+        aside = [path for name in FILES for path in self.path.glob(f".{name}.*.tmp")]
+        for path in aside + [path for folder in FOLDERS for path in (self.path / folder).rglob(".*.tmp")]:
             path.unlink()
         for folder in KEPT:
             remove_unfinished_parts(self.path, folder)

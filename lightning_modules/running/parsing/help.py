@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from argparse import SUPPRESS, Action, ArgumentParser
-from collections.abc import Collection, Iterator
+from collections.abc import Collection, Iterator, Mapping
 from contextlib import contextmanager
 
 TRAINER = "Where and how it runs (Lightning's Trainer; its other options work too, see its documentation)"
@@ -33,6 +33,12 @@ def arranged(parser: ArgumentParser, trainer_options: Collection[str]) -> Iterat
             action.help = text
         for group, title in before[1]:
             group.title = title
+
+
+def explain_options(parser: ArgumentParser, texts: Mapping[str, str]) -> None:
+    """Gives options other texts of help, by their names."""
+    for action in parser._actions:
+        action.help = texts.get(action.dest, action.help)
 
 
 def _is_of_trainer(action: Action) -> bool:

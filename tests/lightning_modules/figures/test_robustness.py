@@ -154,6 +154,6 @@ def test_accuracy_of_unlabelled_images_and_of_none() -> None:
     assert len(figure.axes) == 1
     nothing = {"clean_acc": None, "clean_acc_top5": None, "n_images": 1, "n_attacked": 0, "sweep": []}
     figure = accuracy_figure(nothing, "FGSM")
-    assert figure.axes[0].get_title() == "1 images, 0 attacked"
+    assert figure.axes[0].get_title() == "1 images; success is over the 0 attacked"
     assert [list(line.get_xdata()) for line in figure.axes[0].lines] == [[0]]
     assert pixels_of(figure).std() > 0

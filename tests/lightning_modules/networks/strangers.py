@@ -141,3 +141,54 @@ class RunsTwice(nn.Module):
     def forward(self, images: Tensor) -> Tensor:
         x = self.relu(self.second(self.relu(self.first(images))))
         return self.head(x.mean((2, 3)))
+
+
+class _Block(nn.Module):
+    """A block of a ViT whose one dropout runs twice, as Hugging Face's do."""
+
+    def __init__(self, width: int) -> None:
+        super().__init__()
+        self.before, self.after = nn.LayerNorm(width), nn.LayerNorm(width)
+        self.query, self.value = nn.Linear(width, width), nn.Linear(width, width)
+        self.mlp = nn.Sequential(nn.Linear(width, 2 * width), nn.GELU(), nn.Linear(2 * width, width))
+        self.drop = nn.Dropout(0.1)
+
+    def forward(self, tokens: Tensor) -> Tensor:
+        x = self.before(tokens)
+        shares = (self.query(x) @ x.transpose(1, 2)).softmax(2)
+        tokens = tokens + self.drop(shares @ self.value(x))
+        return tokens + self.drop(self.mlp(self.after(tokens)))
+
+
+class ReadsTheClassToken(nn.Module):
+    """A ViT of which the class token alone reaches the logits."""
+
+    class_names = ("ape", "bee", "cat")
+    input_size = 32
+
+    def __init__(self, width: int = 8) -> None:
+        super().__init__()
+        self.patches = nn.Conv2d(3, width, 8, stride=8)
+        self.token = nn.Parameter(torch.randn(1, 1, width))
+        self.blocks = nn.Sequential(_Block(width), _Block(width))
+        self.norm, self.head = nn.LayerNorm(width), nn.Linear(width, 3)
+
+    def forward(self, images: Tensor) -> Tensor:
+        tokens = self.patches(images).flatten(2).transpose(1, 2)
+        tokens = self.blocks(torch.cat([self.token.expand(len(images), -1, -1), tokens], 1))
+        return self.head(self.norm(tokens)[:, 0])
+
+
+class HasIdleBranches(Small):
+    """Two branches that reach nothing: one is thrown away, one is multiplied by 0; and one that PyTorch loses."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.thrown, self.muted, self.lost = (nn.Conv2d(6, 6, 3, padding=1) for _ in range(3))
+
+    def forward(self, images: Tensor) -> Tensor:
+        x = self.body(images)
+        self.thrown(x)
+        with torch.no_grad():
+            lost = self.lost(x)
+        return self.head((x + 0 * self.muted(x) + lost).mean((2, 3)))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from pathlib import Path
 from typing import Any
 
@@ -11,12 +12,24 @@ import timm
 import torch
 import torchvision
 from PIL import Image
-from torch import nn
+from pytorch_lightning import LightningModule, Trainer
+from torch import Tensor, nn
+from torch.utils.data import DataLoader
 from torchvision import models
 from torchvision.transforms import v2
 
 from datamodules.preprocess import Preprocess
-from lightning_modules import InputError, Network, as_network, load_network
+from lightning_modules import (
+    GradCAM,
+    GuidedBackprop,
+    InputError,
+    Network,
+    Saliency,
+    SmoothGrad,
+    as_network,
+    explain,
+    load_network,
+)
 from tests.lightning_modules.networks.strangers import Small
 
 HERE = "tests.lightning_modules.networks"
@@ -196,3 +209,43 @@ def test_predictions_of_photos_are_torchvisions(
         found = network(torch.stack([prepare(image) for image in images]))
     assert torch.equal(found.argmax(1), expected.argmax(1))
     torch.testing.assert_close(found, expected, rtol=1e-3, atol=1e-3)
+
+
+class Stranger(LightningModule):
+    """Makes networks within Lightning's loops."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.model = Small().eval()
+        self.maps: list[Tensor] = []
+
+    def test_step(self, images: Tensor) -> None:
+        torch.manual_seed(0)
+        inside = as_network(Small().eval(), input_size=32, target_layer="body")
+        for network in (as_network(self.model, input_size=32, target_layer="body"), inside):
+            self.maps += explain(network, images, [GradCAM(), GuidedBackprop(), SmoothGrad(2)], 0).values()
+        loaded = load_network({"class_path": f"{Small.__module__}.Small"}, "random", **OWN)
+        self.maps += explain(loaded, images, [Saliency()], 0).values()
+
+    def predict_step(self, images: Tensor) -> list[Tensor]:
+        self.test_step(images)
+        return self.maps
+
+
+OWN: Any = {"input_size": 32, "mean": (0.5,) * 3, "std": (0.5,) * 3}
+
+
+@pytest.mark.parametrize("inference_mode", [True, False])
+@pytest.mark.parametrize("loop", ["test", "predict"])
+def test_within_lightnings_loops(loop: str, inference_mode: bool) -> None:
+    """Where Lightning lets no gradient be, and of a module that was made there."""
+    module, images = Stranger(), torch.rand(1, 3, 32, 32)
+    quiet: Any = {"logger": False, "enable_progress_bar": False, "enable_model_summary": False}
+    trainer = Trainer(accelerator="cpu", enable_checkpointing=False, inference_mode=inference_mode, **quiet)
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", message=".*does not have many workers")
+        getattr(trainer, loop)(module, DataLoader([images[0]]))  # type: ignore[arg-type]
+    within, module.maps = module.maps, []
+    module.test_step(images)
+    for found, expected in zip(within, module.maps, strict=True):
+        assert torch.equal(found, expected)

@@ -8,7 +8,20 @@ import pytest
 import torch
 from torch import nn
 
-from lightning_modules import FGSM, GradCAM, InputError, RobustnessModule, Saliency, as_network, explain, load_network
+from lightning_modules import (
+    FGSM,
+    AttributionModule,
+    GradCAM,
+    InputError,
+    Noise,
+    RobustnessModule,
+    Saliency,
+    as_network,
+    explain,
+    load_network,
+)
+from lightning_modules.metrics import AverageDrop
+from tests.lightning_modules.fragile import batch_of, dim_images
 from tests.lightning_modules.networks import strangers
 from tests.lightning_modules.networks.strangers import (
     EndsInFunction,
@@ -36,7 +49,10 @@ def _seeded() -> None:
         (EndsInSoftmax(), r"EndsInSoftmax ends in a softmax \(its layer end\).*model.outputs probabilities"),
         (EndsInFunction(), "EndsInFunction ends in a softmax: these are probabilities"),
         (ReadsASoftmax(), "ReadsASoftmax gives rows that are at least 0 and sum to 1"),
-        (EndsInSigmoid(), "EndsInSigmoid ends in a sigmoid"),
+        (
+            EndsInSigmoid(),
+            "ends in a sigmoid: the probabilities of 4 labels .*Leave the sigmoid out.*outputs independent",
+        ),
         (EndsInSigmoid(1), "EndsInSigmoid ends in a sigmoid"),
         (nn.Sequential(Small(), nn.Softmax(1), nn.Flatten()), r"ends in a softmax \(its layer 1\)"),
         (Small(1), "Small gives one number an image.*model.outputs binary, which makes two"),
@@ -107,7 +123,14 @@ def test_a_probability_of_zero_has_a_finite_logit() -> None:
         (Small(), "binary", "binary, one logit an image, but Small gives 4 numbers"),
         (EndsInSigmoid(1), "binary", "ends in a sigmoid: say model.outputs probabilities"),
         (Small(1), "logits", "logits, but Small gives one number an image"),
-        (Small(), "softmax", "should be one of logits, probabilities, binary, got 'softmax'"),
+        (Small(), "softmax", "should be one of logits, probabilities, binary, independent, got 'softmax'"),
+        (
+            EndsInSigmoid(),
+            "probabilities",
+            "4 labels of their own, whose logarithms are no logits.*outputs independent",
+        ),
+        (EndsInSigmoid(), "independent", "ends in a sigmoid. Leave that end out"),
+        (Small(1), "independent", "gives one. Say model.outputs binary"),
     ],
 )
 def test_what_is_said_has_to_fit(module: nn.Module, outputs: Any, message: str) -> None:
@@ -132,3 +155,24 @@ def test_binary_in_an_attack() -> None:
     one = {"class_path": f"{strangers.__name__}.Small", "init_args": {"n_outputs": 1}}
     module = RobustnessModule("random", network=one, methods=[GradCAM("body")], attack=FGSM(), outputs="binary", **said)
     assert len(module.network.class_names) == 2
+
+
+def test_independent_labels() -> None:
+    """Logits are explained as they are, probabilities are sigmoids, and an attack has nowhere to lead."""
+    module = Small().eval()
+    network, plain = as_network(module, **SIZE, outputs="independent"), as_network(module, **SIZE)
+    maps = explain(network, IMAGES, [Saliency()], 2)
+    assert torch.equal(maps["Saliency"], explain(plain, IMAGES, [Saliency()], 2)["Saliency"])
+    torch.testing.assert_close(maps.forward_pass.probabilities, module(IMAGES).sigmoid())
+    for attack in (FGSM(), Noise()):
+        with pytest.raises(InputError, match="Small has independent labels"):
+            attack(network, IMAGES, torch.zeros(len(IMAGES), dtype=torch.long), 0.1)
+    options: Any = {"network": f"{Small.__module__}.Small", "weights": "random", "mean": (0.5,) * 3, "std": (0.5,) * 3}
+    options |= {"outputs": "independent", "input_size": 32}
+    with pytest.raises(InputError, match="Small has independent labels"):
+        RobustnessModule(**options, methods=[])
+    evaluation = AttributionModule(**options, methods=[Saliency()], metrics=[AverageDrop()])
+    batch: Any = batch_of(dim_images(2)) | {"original": [None] * 2}
+    rows = evaluation.test_step(batch, 0)["rows"]
+    sigmoids = evaluation.network(batch["image"]).sigmoid()
+    assert [row["probability"] for row in rows] == pytest.approx(sigmoids.amax(1).tolist())

@@ -22,7 +22,7 @@ from lightning_modules.metrics import (
 from lightning_modules.pages.words import explained_words
 from lightning_modules.results.report import Report
 from lightning_modules.results.summaries.attribution import report_attribution
-from lightning_modules.results.summaries.robustness import report_robustness
+from lightning_modules.results.summaries.robustness_report import report_robustness
 from lightning_modules.results.summaries.synthesis import NUMBERS, report_synthesis, table_of_images
 from lightning_modules.results.summaries.verdicts import verdict_columns
 from lightning_modules.results.tables import Table

@@ -9,14 +9,26 @@ import torch
 from torch import nn
 from torchvision import models
 
-from lightning_modules import GradCAM, GuidedBackprop, InputError, Network, Saliency, as_network, explain
+from lightning_modules import (
+    ForwardPass,
+    GradCAM,
+    GuidedBackprop,
+    InputError,
+    Needs,
+    Network,
+    Saliency,
+    as_network,
+    explain,
+)
 from lightning_modules.networks.observed.layouts import observed_layout, probe_images
 from lightning_modules.synthesis import Channel
 from lightning_modules.synthesis.objectives import respond
 from tests.lightning_modules.networks.strangers import (
     DrawsInVain,
     DropsAlways,
+    HasIdleBranches,
     NormalizesByTheBatch,
+    ReadsTheClassToken,
     RunsTwice,
     SaysSizesAsLists,
     Small,
@@ -199,7 +211,7 @@ class TestLayouts:
         torch.testing.assert_close(found, swin.module.features[:2](images)[:, :, :, 7].mean((1, 2)))
 
     def test_a_layer_of_which_the_class_token_alone_is_read(self, vit: Network) -> None:
-        with pytest.raises(InputError, match=r"would be zero everywhere: .* reads the class token alone"):
+        with pytest.raises(InputError, match=r"would be zero everywhere: .* do not depend on its positions"):
             explain(vit, torch.rand(1, 3, 64, 64), [GradCAM("encoder_layer_2")])
 
     @pytest.mark.parametrize("layer", ["encoder_layer_0.self_attention", "heads.head"])
@@ -229,3 +241,32 @@ class TestLayouts:
         tokens = probe_images(64).unfold(2, 8, 8).unfold(3, 8, 8).flatten(4).permute(0, 2, 3, 1, 4).reshape(5, 64, -1)
         attention = (tokens @ tokens.transpose(1, 2)).softmax(2)[:, None].repeat(1, 3, 1, 1)
         assert observed_layout(nn.Softmax(2), attention) is None
+
+
+@pytest.mark.parametrize(
+    ("kind", "idle"),
+    [
+        (
+            ReadsTheClassToken,
+            {"blocks.1.query", "blocks.1.after", "blocks.1.mlp", "blocks.1.drop@1", "blocks.1", "blocks", "norm"}
+            | {f"blocks.1.mlp.{k}" for k in range(3)},
+        ),
+        (HasIdleBranches, {"thrown", "muted", "lost"}),
+    ],
+)
+def test_no_layer_is_offered_of_which_every_map_is_black(kind: type[nn.Module], idle: set[str]) -> None:
+    """Whichever call of it: a dropout runs twice in a block, and the class token alone goes on from the last one."""
+    network = as_network(kind().eval(), input_size=32)
+    offered, images = network.layers_with_positions, torch.rand(2, 3, 32, 32)
+    labels = {label for label, call in network.facts.by_label.items() if call.layout and call.layout.has_positions}
+    assert labels - offered.keys() == idle
+    needs, found = Needs(layer_gradients=labels), dict.fromkeys(labels, False)
+    for target in range(len(network.class_names)):
+        forward_pass = ForwardPass(network, images, target, needs=needs)
+        for label in labels:
+            maps = network.layout(label).maps(forward_pass.layer_gradient(label))
+            found[label] |= bool(maps.flatten(1).any(1).all())
+    assert {label for label, is_read in found.items() if is_read} == offered.keys()
+    with pytest.raises(InputError, match=r"would be zero everywhere: the logits of .* do not depend") as error:
+        explain(network, images, [GradCAM(sorted(idle)[0])])
+    assert not [label for label in idle if f" {label} " in str(error.value).partition("the last first")[2]]

@@ -246,3 +246,45 @@ def test_rows_in_a_folder_are_measured_as_those_in_the_memory(tmp_path: Path) ->
         assert run.images["target"].to_dict() == {"a": 3, "b": 2, "c": 1, "d": 0}
         assert (list(run.failed), run.n_degenerate, run.flags) == (["e"], {"B": 4}, {"top1"})
     pd.testing.assert_frame_equal(stored.images, whole.images)
+
+
+LAYERS = ("GradCAM(layer='features.29')", "GradCAM(layer='layer4')")
+
+
+def test_methods_that_look_at_layers_of_other_names_are_paired_by_their_class() -> None:
+    """Two networks have no layer in common; what differs in other options is another method."""
+    first, second = (
+        run_of(rows_of({"x": {layer: k, "IG": 0.5, f"SmoothGrad(n_samples={k})": 0.1}}), name)
+        for k, (layer, name) in enumerate(zip(LAYERS, "ab"))
+    )
+    with pytest.raises(InputError, match=r"1 method only in a: SmoothGrad\(n_samples=0\); 1 method only in b: "):
+        pairs_of(first, second)
+    pairs = pairs_of(first, second, common=True)
+    assert list(pairs.groups) == ["", "GradCAM", "IG"]
+    assert [values.tolist() for values in pairs.values("GradCAM", "insertion")] == [[0.0], [1.0]]
+    assert f"GradCAM looks at other layers: {LAYERS[0]} in a is paired with {LAYERS[1]} in b." in pairs.told
+    assert not any("Left out" in told and "GradCAM" in told for told in pairs.told)
+    # Of several layers in one run nobody knows which is meant.
+    both = run_of(rows_of({"x": dict.fromkeys(LAYERS, 0.2)}), "both")
+    other = run_of(rows_of({"x": {"GradCAM(layer='body.3')": 0.2}}), "other")
+    with pytest.raises(InputError, match="2 methods only in both"):
+        pairs_of(both, other)
+    # The layer by default has no name: it stays as the rows have it where the other run has it too.
+    default = run_of(rows_of({"x": {"GradCAM": 0.2, LAYERS[0]: 0.4}}), "default")
+    third = run_of(rows_of({"x": {"GradCAM": 0.1, LAYERS[1]: 0.3}}), "third")
+    assert list(pairs_of(default, third).groups) == ["", "GradCAM", LAYERS[0]]
+
+
+def test_methods_of_attacked_images_are_paired_by_their_class_too() -> None:
+    first, second = (
+        run_of(
+            [
+                {"path": "x", "status": "ok", "eps": eps, "success": True, f"{layer}.rank_correlation": k + eps}
+                for eps in (0.0, 0.5)
+            ],
+            name,
+        )
+        for k, (layer, name) in enumerate(zip(LAYERS, "ab"))
+    )
+    pairs = pairs_of(first, second)
+    assert [values.tolist() for values in pairs.values("0.5", "GradCAM.rank_correlation")] == [[0.5], [1.5]]

@@ -8,6 +8,7 @@ import pytest
 
 from lightning_modules.results.rows.parts import part_name, write_part
 from lightning_modules.results.rows.stored import StoredRows, groups_of, numbers_of
+from lightning_modules.results.statistics import interval_of_mean
 from lightning_modules.results.summaries.images import summarize_images
 
 SCHEMA = pa.schema(
@@ -84,6 +85,7 @@ def test_images_are_counted_as_pandas_counts_them(folder: Path) -> None:
         "n_labelled": (good["label"] >= 0).sum(),
         "top1": good["top1"].dropna().mean(),
         "top5": None,
+        "intervals": {"top1": [*interval_of_mean(good["top1"].dropna())], "top5": [None, None]},
         "balanced_acc": pytest.approx(of_classes.mean().mean()),
         "classes": [dict(zip(("label", "name", "n", "top1"), each)) for each in means],
     }

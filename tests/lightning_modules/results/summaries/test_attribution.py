@@ -52,7 +52,8 @@ def test_scores_of_each_method(module: AttributionModule) -> None:
     assert (energy["low"], energy["high"]) == interval_of_mean([0.2, 0.4, 0.9])
     assert of_saliency["n_degenerate"] == 1
     missing = of_saliency["scores"]["randomization_ssim"]
-    assert missing == {"mean": None, "low": None, "high": None, "class_mean": None, "n": 0}
+    nothing = {"mean": None, "low": None, "high": None}
+    assert missing == {**nothing, "class_mean": None, "n": 0, "right": {**nothing, "n": 0}}
     assert of_saliency["curves"]["randomization_correlation_curve"] == pytest.approx([0.9, 0.8])
     assert of_saliency["curves"]["randomization_ssim_curve"] is None
     assert summary["failing_randomization"] == []  # of three images nobody can say
@@ -80,16 +81,12 @@ def test_methods_are_ranked_by_each_score(module: AttributionModule) -> None:
     assert {name: (of["better"], of["n"]) for name, of in summary["ranking"].items()} == {
         "energy_in_box": ("higher", 3),
         "randomization_correlation": ("lower", 2),
-        FIRST: ("lower", 3),
-        END: ("lower", 3),
     }
     _, places = report_attribution(summary).tables
     assert places.header == ["score", "better", "GradCAM", "Saliency", "images ranked"]
     assert places.rows == [
         ["energy_in_box", "higher", "1-2", "1-2", "3"],
         ["randomization_correlation", "lower", "1-2", "1-2", "2"],
-        [FIRST, "lower", "1-2", "1-2", "3"],
-        [END, "lower", "1-2", "1-2", "3"],
     ]
     assert any(
         "Too few images to rank methods by energy_in_box (3 images)" in note
@@ -146,14 +143,33 @@ def test_an_image_under_two_paths_is_one(module: AttributionModule) -> None:
     assert summary["ranking"]["energy_in_box"]["n"] == 2
 
 
+def test_misclassified_images_are_in_and_out(module: AttributionModule) -> None:
+    """Of those that were classified rightly label and prediction are one class, whichever is explained."""
+    rows = [
+        {"path": path, "status": "ok", "label": 0, "method": "GradCAM", "energy_in_box": energy, "degenerate": False}
+        | {"top1": path != "wrong", "target": 0}
+        for path, energy in (("a", 0.5), ("b", 0.75), ("wrong", 0.1))
+    ]
+    rows = pa.Table.from_pylist([{name: row.get(name) for name in module.schema.names} for row in rows], module.schema)
+    summary = module.summarize(rows)
+    energy = summary["methods"]["GradCAM"]["scores"]["energy_in_box"]
+    assert (energy["mean"], energy["right"]["mean"]) == pytest.approx((0.45, 0.625))
+    assert (energy["n"], energy["right"]["n"]) == (3, 2)
+    assert (energy["right"]["low"], energy["right"]["high"]) == interval_of_mean([0.5, 0.75])
+    report = report_attribution(summary, explains_predicted=True)
+    assert [row[0] for row in report.tables[0].rows] == ["energy_in_box", "energy_in_box, classified rightly"]
+    assert [row[-1] for row in report.tables[0].rows] == ["3", "2"]
+    assert any("--model.target label explains another" in note for note in report.notes)
+
+
 def test_figures_of_the_run(module: AttributionModule, tmp_path: Path) -> None:
     figures = dict(module.run_figures(module.summarize(table(module)), tmp_path))
     assert list(figures) == ["scores", "ranking", "randomization_correlation_curve"]
     titles = [axes.get_title() for axes in figures["scores"].axes if axes.get_visible()]
-    checked = ["", " first", " end"]
     assert titles == [
         "energy in box\n(higher is better)",
-        *(f"randomization correlation{step}\n(lower is better)" for step in checked),
+        "randomization correlation\n(lower is better)",
+        *("randomization correlation first", "randomization correlation end"),
     ]
     (axes,) = figures["randomization_correlation_curve"].axes
     assert [label.get_text() for label in axes.get_xticklabels()] == ["classifier.6", "features.28"]

@@ -8,6 +8,7 @@ import pytest
 
 from lightning_modules.results.report import Report
 from lightning_modules.results.rows.parts import part_name, read_rows, write_part
+from lightning_modules.results.statistics import interval_of_mean
 from lightning_modules.results.summaries.images import summarize_images
 from tests.lightning_modules.results.made_rows import SCHEMA, failed, rows
 
@@ -38,6 +39,10 @@ def test_summary_of_images(tmp_path: Path) -> None:
         "n_labelled": 3,
         "top1": pytest.approx(2 / 3),
         "top5": 1.0,
+        "intervals": {
+            "top1": pytest.approx(interval_of_mean([1, 1, 0])),
+            "top5": pytest.approx(interval_of_mean([1, 1, 1])),
+        },
         "balanced_acc": 0.5,
         "classes": [
             {"label": 0, "name": "cat", "n": 2, "top1": 1.0},

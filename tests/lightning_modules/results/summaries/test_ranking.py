@@ -3,7 +3,13 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from lightning_modules.results.summaries.ranking import notes_of_ranking, place, summarize_ranking
+from lightning_modules.results.summaries.ranking import (
+    notes_of_ranking,
+    notes_of_unbeaten,
+    place,
+    summarize_ranking,
+    unbeaten,
+)
 
 
 def scores_of(n: int, seed: int = 0) -> dict[str, np.ndarray]:
@@ -32,8 +38,10 @@ def test_only_images_that_all_have_count() -> None:
     scores = scores_of(30)
     scores["a"][:10] = np.nan
     ranked = summarize_ranking(scores, "higher")
-    assert ranked == summarize_ranking({name: of[10:] for name, of in scores.items()}, "higher")
-    assert ranked["n"] == 20
+    assert ranked is not None
+    assert (ranked.pop("n"), ranked.pop("n_dropped")) == (20, 10)
+    alone = summarize_ranking({name: of[10:] for name, of in scores.items()}, "higher")
+    assert alone == ranked | {"n": 20, "n_dropped": 0}
     scores["b"][10:] = np.nan
     assert summarize_ranking(scores, "higher") is None
     assert summarize_ranking({"a": scores["a"]}, "higher") is None
@@ -47,3 +55,24 @@ def test_too_few_images_are_reported(n: int, n_scores: int, is_too_few: bool) ->
     ranked = summarize_ranking(apart, "higher", n_scores)
     assert (ranked["methods"]["b"]["worst_place"] == 2) is is_too_few
     assert bool(notes_of_ranking({f"score {k}": ranked for k in range(n_scores)})) is is_too_few
+
+
+@pytest.mark.parametrize("better", ["higher", "lower"])
+def test_who_does_not_beat_a_map_that_explains_nothing(better: str) -> None:
+    """One method is better than it on all 40 images, one on 26 of them, one is worse."""
+    sign = 1 if better == "higher" else -1
+    noise = np.random.default_rng(0).normal(size=(3, 40)) / 10
+    scores = {"Random": sign * noise[0], "good": sign * (noise[0] + 1), "bad": sign * (noise[0] - 1)}
+    scores["as good"] = sign * (noise[0] + np.where(np.arange(40) < 21, 1, -1) * abs(noise[1]))
+    scores["EdgeFilter"] = sign * (noise[0] + 2)
+    ranking = {"insertion": summarize_ranking(scores, better)}
+    found = unbeaten(ranking, ["Random", "EdgeFilter"])["insertion"]
+    assert {name: sorted(methods) for name, methods in found.items()} == {
+        "Random": ["as good", "bad"],
+        "EdgeFilter": ["as good", "bad", "good"],
+    }
+    (note,) = notes_of_unbeaten({"insertion": found})
+    assert note.startswith("insertion: bad, as good are not known to beat Random; good, bad, as good not EdgeFilter, ")
+    assert unbeaten(ranking, []) == {}
+    two = summarize_ranking({name: scores[name] for name in ("Random", "good")}, better)
+    assert unbeaten({"insertion": two}, ["Random"]) == {}

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from lightning_modules.attacks.budgets import format_eps, parse_sweep
-from lightning_modules.results.summaries.robustness import report_robustness
+from lightning_modules.results.summaries.robustness_report import report_robustness
 
 COUNTS = ("n_images", "n_failed", "n_labelled", "n_saturated", "n_vanished")
 MEANS = ("top1", "top5", "clean_acc", "clean_acc_top5", "median_smallest_eps")

@@ -3,6 +3,7 @@ from __future__ import annotations
 import pyarrow as pa
 import pytest
 
+from lightning_modules.results.statistics import interval_of_mean
 from lightning_modules.results.summaries.synthesis import (
     label_of_variant,
     report_synthesis,
@@ -36,6 +37,10 @@ def test_shares_of_what_was_judged() -> None:
     assert both["a"] == {
         "n": 3, "n_top1": 1, "top1": pytest.approx(1 / 3), "n_top5": 2, "top5": pytest.approx(2 / 3),
         "probability": pytest.approx((1 + 1 / 5 + 1 / 6) / 3),
+        "intervals": {
+            "top1": pytest.approx(interval_of_mean([1, 0, 0])), "top5": pytest.approx(interval_of_mean([1, 1, 0])),
+            "probability": pytest.approx(interval_of_mean([1, 1 / 5, 1 / 6])),
+        },
     }  # fmt: skip
     assert (neither["a"]["n_top1"], neither["a"]["n_top5"]) == (0, 1)
     assert (both["b"]["n_top1"], both["b"]["n_top5"], both["b"]["top5"]) == (1, None, None)  # it has no more classes
@@ -44,6 +49,7 @@ def test_shares_of_what_was_judged() -> None:
 
 def test_only_channels() -> None:
     of_judge = summary([row(3, None)])["variants"]["both"]["judges"]["a"]
+    assert of_judge.pop("intervals") == {name: [None, None] for name in ("top1", "top5", "probability")}
     assert of_judge == {"n": 0, "n_top1": 0, "top1": None, "n_top5": 0, "top5": None, "probability": None}
     assert note_of_verdict("a", of_judge, had_part=False) == "a judged nothing: no image of a class was made."
 
@@ -57,7 +63,7 @@ def test_the_report() -> None:
     assert report.scalars["3_scores/judge.a.top5/neither"] == 1
     assert report.scalars["3_scores/judge.b.top5/both"] is None
     table = report.tables[1]
-    assert [row[:5] for row in table.rows[2:]] == [
+    assert [[cell.split(" ")[0] for cell in row[:5]] for row in table.rows[2:]] == [
         ["a", "both", "3", "33.3%", "66.7%"],
         ["b", "both", "3", "33.3%", "-"],
     ]

@@ -7,7 +7,6 @@ from pathlib import Path
 import pytest
 import yaml
 
-from datamodules.writing import written_whole as written_whole_by_data
 from lightning_modules.running.folder.run_folder import FORMAT, LEFT, RunError, RunFolder
 from lightning_modules.whole_files import written_whole
 
@@ -35,8 +34,7 @@ def files(run: Path) -> set[Path]:
 @pytest.mark.parametrize("name", WRITTEN)
 def test_what_a_killed_run_was_about_to_write_is_deleted(run: Path, name: str) -> None:
     before = files(run)
-    write = written_whole_by_data if name == "listing.arrow" else written_whole
-    block = write(run / name)  # which does not end, as if it were killed
+    block = written_whole(run / name)  # which does not end, as if it were killed
     aside = block.__enter__()
     aside.write_text("half")
     assert files(run) == before | {aside}

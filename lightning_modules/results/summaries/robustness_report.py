@@ -1,0 +1,137 @@
+"""From the summary of a robustness run to its report."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from lightning_modules.attacks.budgets import format_eps
+from lightning_modules.results.report import SCORES, SUMMARY, Report, image_scalars, tag
+from lightning_modules.results.scores import share_with_interval
+from lightning_modules.results.summaries.robustness import LIKENESS
+from lightning_modules.results.summaries.transfer import notes_of_victims, transfer_intervals, transfer_rates
+from lightning_modules.results.tables import Table, number, share
+
+LEGEND = (
+    "Each figure shows one image: as it is, what the attack adds to it (made stronger, so that it can be seen), and "
+    "the attacked image, each with the class that the network finds most probable. The curves show how the "
+    "probabilities change while the attack grows. The maps at the right show where the network looks before and after "
+    "the attack."
+)
+
+
+def report_robustness(summary: dict[str, Any], remedy: str = "", attack: str = "attack", caveat: str = "") -> Report:
+    """The report of a summary: accuracy, success and likeness of maps under each budget.
+
+    Args:
+        summary: See :func:`~lightning_modules.results.summaries.robustness.summarize_robustness`.
+        remedy: What would show how robust the images are of which the network is too sure; a sentence.
+        attack: Its name, for the headers.
+        caveat: What does not follow from this attack; a sentence.
+    """
+    sweep = summary["sweep"]
+    names = ("median_smallest_eps", "n_saturated", "n_vanished")
+    scalars = image_scalars(summary) | {f"{SUMMARY}/{name}": summary[name] for name in names}
+    for row in sweep:
+        numbers: dict[tuple[str, ...], float | None] = {
+            (name,): row[name] for name in ("robust_acc", "robust_acc_top5", "attack_success_rate")
+        }
+        numbers |= {("attack_success_rate", where): rate for where, rate in transfer_rates(row).items()}
+        for method, moved in row["methods"].items():
+            numbers |= {(name, method): moved[name] for name in LIKENESS}
+        scalars |= {tag(SCORES, *parts, f"eps {row['written']}"): value for parts, value in numbers.items()}
+    if sweep:
+        scalars[f"{SUMMARY}/robust_acc_at_the_largest_eps"] = sweep[-1]["robust_acc"]
+    tables = [_table(summary, attack), *_tables_of_maps(summary, attack)]
+    return Report(scalars, summary, tables, _notes(summary, remedy, attack, caveat), LEGEND)
+
+
+def _table(summary: dict[str, Any], attack: str) -> Table:
+    """Accuracy under attack and success, for each budget, with 95 % intervals; no column in which nothing stands."""
+    sweep = summary["sweep"]
+    columns: dict[str, list[str]] = {"eps": ["0", *(row["written"] for row in sweep)]}
+    for name, key in (("top-1", ""), ("top-5", "_top5")):
+        if summary[f"clean_acc{key}"] is not None:
+            clean = _interval(summary, f"clean_acc{key}", summary.get("intervals", {}).get(f"top{5 if key else 1}"))
+            under = [_interval(row, f"robust_acc{key}") for row in sweep]
+            columns[f"{name} under {attack}"] = [clean, *under]
+    columns["success of the attack"] = ["", *(_interval(row, "attack_success_rate") for row in sweep)]
+    columns["predictions changed"] = ["", *(f"{row.get('n_changed', 0):,}" for row in sweep)]
+    for where in transfer_rates(sweep[0]) if sweep else ():
+        cells = [
+            share_with_interval({"mean": transfer_rates(row)[where], **transfer_intervals(row)[where]}) for row in sweep
+        ]
+        columns[f"success {where}"] = ["", *cells]
+    columns["L∞"] = ["", *(_distance(row["linf"], ".4f") for row in sweep)]
+    columns["L2"] = ["", *(_distance(row["l2"], ".3f") for row in sweep)]
+    which = "images that were classified rightly" if summary["clean_acc"] is not None else "images"
+    title = f"Robustness; success is over the {summary['n_attacked']:,} {which} and could be fooled, changes over all"
+    return Table(list(columns), list(zip(*columns.values())), title)
+
+
+def _interval(row: Mapping[str, Any], name: str, interval: Sequence[float | None] | None = None) -> str:
+    low, high = interval or row.get("intervals", {}).get(name, (None, None))
+    return share_with_interval({"mean": row[name], "low": low, "high": high})
+
+
+def _tables_of_maps(summary: dict[str, Any], attack: str) -> list[Table]:
+    """How alike maps of the same class are before and after; a row for each method and budget."""
+    sweep = summary["sweep"]
+    rows = []
+    for method in sweep[0]["methods"] if sweep else ():
+        for k, row in enumerate(sweep):
+            of = row["methods"][method]
+            parts = [of.get(which, {}) for which in ("changed", "unchanged", "noise")]
+            floor = summary.get("floor", {}).get(method, {})
+            cells = [_likeness(part) for part in (of, *parts, floor)]
+            cells[1:3] = [f"{cell} (of {part.get('n', 0):,})" for cell, part in zip(cells[1:3], parts)]
+            rows.append(["" if k else method, row["written"], *cells, str(of.get("n_empty", 0)), f"{of['n']:,}"])
+    header = ["maps of", "eps", "images moved", "prediction changed", "prediction kept", "under noise", "other picture"]
+    title = f"Maps before and after {attack}: rank correlation, and top 15 % in common"
+    return [Table([*header, "maps that became empty", "n"], rows, title, n_left=2)] if rows else []
+
+
+def _likeness(of: Mapping[str, Any]) -> str:
+    if of.get("rank_correlation") is None:
+        return "-"
+    return f"{number(of['rank_correlation'])}, {share(of['top_overlap'])}"
+
+
+def _distance(value: float | None, form: str) -> str:
+    """A number, or a dash; a small one with as many digits as it takes."""
+    return number(value, ".2g" if value is not None and 0 < value < 0.001 else form)
+
+
+def _notes(summary: dict[str, Any], remedy: str, attack: str, caveat: str) -> list[str]:
+    """How small a budget fools an image; what the numbers bound; how many images only look robust, and the remedy."""
+    median = summary["median_smallest_eps"]
+    written = {row["eps"]: row["written"] for row in summary["sweep"]}
+    # Of an even number of images the median may lie between two budgets.
+    said = "above the sweep" if median is None else written.get(median) or format_eps(median)
+    notes = [f"Median smallest eps that fools an image: {said}"]
+    if not summary["n_attacked"]:
+        notes = ["There was no image to fool: none was classified rightly, or none could be computed."]
+    notes.append(
+        f"Accuracy under {attack} is an upper bound of robust accuracy: another attack may fool more. An image counts "
+        f"as fooled from the smallest budget on at which it was. {caveat}".rstrip()
+    )
+    if summary["n_saturated"]:
+        notes.append(
+            f"The network is so sure of {summary['n_saturated']:,} images that float32 rounds their probability to 1. "
+            f"{remedy}".rstrip()
+        )
+    if summary["n_vanished"]:
+        notes.append(
+            f"The gradient of {summary['n_vanished']:,} images vanished, so the attack left them as they were."
+        )
+    unmoved = [
+        f"{n:,} with {row['written']}"
+        for row in summary["sweep"]
+        if (n := row.get("n_unmoved", 0) - summary["n_vanished"]) > 0
+    ]
+    if unmoved:
+        notes.append(
+            f"Images that the attack handed back as they were, as its search found nothing: {', '.join(unmoved)}. "
+            "Distances and maps before and after are of the others."
+        )
+    return notes + notes_of_victims(summary["sweep"])
