@@ -40,6 +40,7 @@ from lightning_modules.methods.base import AttributionMethod
 from lightning_modules.methods.cam import GradCAM
 from lightning_modules.methods.explain import Explanation, explain, joined_needs
 from lightning_modules.methods.uninformed import OtherImage
+from lightning_modules.metrics.base import AttributionMetric, without_degenerate
 from lightning_modules.metrics.similarity import Ranking, rank_correlation, top_overlap
 from lightning_modules.networks.inputs import are_pixels, check_range
 from lightning_modules.networks.loading import load_network
@@ -57,6 +58,7 @@ from lightning_modules.results.report import Report
 from lightning_modules.results.rows.attacked import ATTACK_FIELDS, AtBudget, attacked_rows
 from lightning_modules.results.rows.images import IMAGE_FIELDS, Rows, seen_in
 from lightning_modules.results.rows.reading import on_host
+from lightning_modules.results.summaries.attacked_scores import score_column, with_scores, with_table_of_scores
 from lightning_modules.results.summaries.robustness import (
     EMPTY,
     OF_ANOTHER,
@@ -77,6 +79,8 @@ class _Evaluated(NamedTuple):
     maps: dict[str, Tensor]
     is_lost: Tensor
     """Of which images the attack gave no pixels, bool ``(N,)``."""
+    scores: dict[str, Tensor]
+    """Those of the maps, ``(N,)`` for each column."""
 
 
 class RobustnessModule(EvaluationModule):
@@ -103,6 +107,8 @@ class RobustnessModule(EvaluationModule):
         rounded: Whether the network is asked once more what the attacked images are when they are rounded to 8 bits, as
             in a file; a forward pass more for each budget.
         save_adversarial: Whether the attacked images are kept, as pictures and exactly; rounded is then true.
+        metrics: Scores of the maps of the clean and of the attacked images, by name or import path, as
+            evaluate_attribution.py takes them.
         compile: Whether torch.compile makes code of the network when the first batch runs, for a GPU: on a CPU it is
             slower. Passes of which layers or the guided gradient are read (CAMs, GuidedBackprop) run as they are.
     """
@@ -121,6 +127,7 @@ class RobustnessModule(EvaluationModule):
         victims: Sequence[str | dict] = (),  # not dict[str, Any]: a parser reads numbers in what may be anything
         rounded: bool = False,
         save_adversarial: bool = False,
+        metrics: Sequence[AttributionMetric] = (),
         compile: bool = False,
         **said: Unpack[Said],
     ) -> None:
@@ -129,6 +136,7 @@ class RobustnessModule(EvaluationModule):
         sweep = parse_sweep(eps, attack.norm)
         methods = [GradCAM()] if methods is None else methods
         check_objects(AttributionMethod, "method", methods)
+        check_objects(AttributionMetric, "metric", metrics)
         if len({repr(method) for method in methods}) < len(methods):
             raise InputError(f"model.methods names a method twice: {', '.join(map(repr, methods))}.")
         super().__init__(load_network(network, weights, compile=compile, **said), n_figures)
@@ -138,6 +146,11 @@ class RobustnessModule(EvaluationModule):
         self.methods = {repr(method): method for method in methods}
         self.target = parse_target(target, attack, self.network.class_names)
         joined_needs(self.network, methods)  # refuses unknown layers before the first batch
+        self.metrics = list(metrics)
+        self.needs_of_metrics = joined_needs(self.network, metrics)
+        self.scores = [name for metric in metrics for name in metric.columns]
+        if len(set(self.scores)) < len(self.scores):
+            raise InputError(f"model.metrics names a score twice: {', '.join(self.scores)}.")
         self.rounded = rounded or save_adversarial
         self.save_adversarial = save_adversarial
         self.victims = load_victims(victims, self.network)
@@ -149,6 +162,7 @@ class RobustnessModule(EvaluationModule):
         fields += [field for victim in self.victims for field in victim.fields]
         for name in self.methods:
             scores = [name + of + suffix for of in ("", UNDER_NOISE, OF_ANOTHER) for suffix in _SCORES]
+            scores += [score_column(name, score) for score in self.scores]
             fields += [*(pa.field(score, pa.float64()) for score in scores), pa.field(name + EMPTY, pa.bool_())]
         return pa.schema(fields)
 
@@ -259,8 +273,8 @@ class RobustnessModule(EvaluationModule):
         is_lost = distances.is_lost
         attacked = replaced(attacked, is_lost, batch["image"])
         distances = distances._replace(is_within=distances.is_within | is_lost)
-        maps = self._explain(batch, attacked, explained)
-        after = _Evaluated(maps.forward_pass.logits, dict(maps), is_lost)
+        maps = self._explain(batch, attacked, explained, self.needs_of_metrics)
+        after = _Evaluated(maps.forward_pass.logits, dict(maps), is_lost, self._scores(maps, batch))
         likeness = _likeness(rankings, maps, "", with_empty=True)
         at_budget = self._measured(after, batch, target, distances, likeness)
         if self.rounded:
@@ -295,7 +309,7 @@ class RobustnessModule(EvaluationModule):
         probabilities = logits.softmax(1).gather(1, self._as_classes(label)[:, None])[:, 0]
         columns = {"probability_label": probabilities.where(label >= 0, torch.nan), "linf": linf, "l2": l2}
         is_target = after.logits.argmax(1) == target
-        columns |= similarities
+        columns |= {**similarities, **after.scores}
         return AtBudget(seen_in(after.logits, batch), after.is_lost, is_target, is_within, columns, {})
 
     def _check_bounds(self, images: Tensor, adversarial: Sequence[Tensor], is_within: Sequence[Tensor]) -> None:
@@ -318,11 +332,11 @@ class RobustnessModule(EvaluationModule):
     def _attack(self, batch: Batch) -> tuple[_Evaluated, ForwardPass, Tensor, Sweep]:
         """The clean images' evaluation and pass, the classes attacked, and the sweep."""
         # The attack differentiates the clean images' pass; those of the adversarial ones are only explained.
-        maps = self._explain(batch, batch["image"], needs=self.attack.needs(self.network))
+        maps = self._explain(batch, batch["image"], needs=self.attack.needs(self.network) | self.needs_of_metrics)
         target = classes_of(self.target, maps.forward_pass.logits, self._as_classes(batch["label"]))
         sweep = self.attack.sweep(maps.forward_pass, target, self.eps)
         none_lost = torch.zeros_like(target, dtype=torch.bool)
-        clean = _Evaluated(maps.forward_pass.logits, dict(maps), none_lost)
+        clean = _Evaluated(maps.forward_pass.logits, dict(maps), none_lost, self._scores(maps, batch))
         return clean, maps.forward_pass, target, sweep
 
     def _explain(
@@ -331,11 +345,22 @@ class RobustnessModule(EvaluationModule):
         methods, keys = list(self.methods.values()), batch["path"]
         return explain(self.network, images, methods, target, keys=keys, needs=needs)
 
+    def _scores(self, maps: Explanation, batch: Batch) -> dict[str, Tensor]:
+        """The scores of the maps of a pass, ``(N,)`` for each column."""
+        columns: dict[str, Tensor] = {}
+        for name, method in self.methods.items():
+            for metric in self.metrics:
+                found = without_degenerate(metric.score(maps[name], maps.forward_pass, batch, method), maps[name])
+                columns |= {score_column(name, score): found[score] for score in metric.columns}
+        return columns
+
     def summarize(self, table: Rows) -> dict[str, Any]:
-        return with_transfer(summarize_robustness(table, self.eps), table)
+        summary = with_transfer(summarize_robustness(table, self.eps), table)
+        return with_scores(summary, table, list(self.methods), self.scores)
 
     def report(self, summary: dict[str, Any]) -> Report:
-        return report_robustness(summary, self._remedy(), type(self.attack).__name__, self.attack.caveat)
+        report = report_robustness(summary, self._remedy(), type(self.attack).__name__, self.attack.caveat)
+        return with_table_of_scores(report, summary)
 
     def _remedy(self) -> str:
         """What would show how robust images are of which the network is too sure; empty where none is needed."""

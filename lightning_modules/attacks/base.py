@@ -194,7 +194,7 @@ def checked(attack: Attack, network: Any, images: Any, target: Any, eps: Any) ->
     """
     check_network(network)
     check_attackable(network)
-    check_images(images, network.mean)
+    check_images(images, network.mean, network.dtype)
     classes = target_classes(target, network.class_names, len(images))
     if classes is None:
         raise InputError("An attack needs a target: the classes to lead away from or, if it is targeted, to.")

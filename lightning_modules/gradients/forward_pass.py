@@ -74,7 +74,7 @@ class ForwardPass:
         keys: Sequence[str] | None = None,
     ) -> None:
         check_network(network)
-        check_images(images, network.mean)
+        check_images(images, network.mean, network.dtype)
         classes = target_classes(target, network.class_names, len(images))
         if training := [name or "the model" for name, part in network.module.named_modules() if part.training]:
             raise InputError(f"{training[0]} is in training mode, so the output is random; call model.eval() first.")

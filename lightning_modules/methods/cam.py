@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+import warnings
 from abc import abstractmethod
+from collections.abc import Sequence
+from copy import copy
 
+import torch
 from torch import Tensor
 from torch.nn import functional as F
 
@@ -13,6 +17,7 @@ from lightning_modules.gradients.forward_pass import ForwardPass
 from lightning_modules.gradients.needs import Needs, check_gradient
 from lightning_modules.gradients.rectifiers import check_guided_rule
 from lightning_modules.methods.base import AttributionMethod
+from lightning_modules.methods.maps import Sign
 from lightning_modules.networks.network import Network
 
 
@@ -23,12 +28,16 @@ class ClassActivationMap(AttributionMethod):
         layer: Name of the layer to look at, of any layout of channels and positions, Swin's and ViT's tokens too;
             ``layer@2`` names one of several calls, counted from 0. null = the network's own target layer, features.29
             in VGG16.
+        rectify: Whether what is negative is cut off, as in the papers. Where all of it is, the map is then black.
     """
 
-    sign = "positive"
+    sign: Sign = "positive"
+    rectify = True
 
-    def __init__(self, layer: Text | None = None) -> None:
+    def __init__(self, layer: Text | None = None, rectify: bool = True) -> None:
         self.layer = layer
+        self.rectify = rectify
+        self.sign = sign_of(rectify)
 
     def needs(self, network: Network) -> Needs:
         check_gradient(network)
@@ -38,15 +47,49 @@ class ClassActivationMap(AttributionMethod):
         return on_pixels(self.grid(forward_pass, self.layer), forward_pass)
 
     def grid(self, forward_pass: ForwardPass, layer: str | None) -> Tensor:
-        """The map on the positions of a layer, ``(N, 1, h, w)``, at least 0."""
+        """The map on the positions of a layer, ``(N, 1, h, w)``; rectified, it is at least 0."""
         layout = forward_pass.network.layout(forward_pass.label(layer))
         gradient = layout.maps(forward_pass.layer_gradient(layer))
-        return self.weighted(channel_maps(forward_pass, layer), gradient).sum(1, keepdim=True).relu()
+        total = self.weighted(channel_maps(forward_pass, layer), gradient).sum(1, keepdim=True)
+        return total.relu() if self.rectify else total
 
     @staticmethod
     @abstractmethod
     def weighted(activation: Tensor, gradient: Tensor) -> Tensor:
         """The activations as they are added up, ``(N, C, h, w)``, as both arguments."""
+
+
+def sign_of(rectify: bool) -> Sign:
+    """What a pixel of a class activation map is worth."""
+    return "positive" if rectify else "signed"
+
+
+def warn_of_black(methods: Sequence[AttributionMethod], maps: Sequence[Tensor], forward_pass: ForwardPass) -> None:
+    """Warns of class activation maps that are black since all that is added up is negative; reads once whether any is.
+
+    Args:
+        methods: The methods.
+        maps: The maps of each, ``(N, C, H, W)``.
+        forward_pass: What they explain.
+    """
+    cams = [
+        (of, map_) for of, map_ in zip(methods, maps, strict=True) if isinstance(of, ClassActivationMap) and of.rectify
+    ]
+    if not cams or not len(forward_pass.images):
+        return
+    is_black = torch.stack([(map_ == 0).flatten(1).all(1) for _, map_ in cams]).tolist()
+    for (method, _), black in zip(cams, is_black, strict=True):
+        if not any(black):
+            continue
+        signed = copy(method)
+        signed.rectify = False
+        negative = (signed(forward_pass) < 0).flatten(1).any(1).tolist()
+        if n := sum(map(all, zip(black, negative, strict=True))):
+            warnings.warn(
+                f"{n} of {len(black)} maps of {method!r} are black: what it adds up is nowhere above 0. "
+                f"{type(method).__name__}(rectify=False) keeps the sign.",
+                stacklevel=3,
+            )
 
 
 def channel_maps(forward_pass: ForwardPass, layer: str | None) -> Tensor:
@@ -104,13 +147,15 @@ class GuidedGradCAM(AttributionMethod):
 
     Args:
         layer: Name of the layer Grad-CAM looks at. null = the network's own target layer, features.29 in VGG16.
+        rectify: Whether what is negative in Grad-CAM's map is cut off, as in the paper.
 
     Reference: Selvaraju et al., "Grad-CAM: Visual Explanations from Deep Networks via Gradient-based Localization",
     ICCV 2017.
     """
 
-    def __init__(self, layer: Text | None = None) -> None:
+    def __init__(self, layer: Text | None = None, rectify: bool = True) -> None:
         self.layer = layer
+        self.rectify = rectify
 
     def needs(self, network: Network) -> Needs:
         check_guided_rule(network)
@@ -118,4 +163,4 @@ class GuidedGradCAM(AttributionMethod):
         return Needs(layer_gradients={layer}, guided_gradient=True)
 
     def __call__(self, forward_pass: ForwardPass) -> Tensor:
-        return GradCAM(self.layer)(forward_pass) * forward_pass.guided_gradient()
+        return GradCAM(self.layer, self.rectify)(forward_pass) * forward_pass.guided_gradient()

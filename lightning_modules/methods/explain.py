@@ -14,8 +14,8 @@ from lightning_modules.gradients.forward_pass import ForwardPass
 from lightning_modules.gradients.needs import Needs
 from lightning_modules.gradients.rectifiers import check_guided_rule
 from lightning_modules.methods.base import AttributionMethod
-from lightning_modules.methods.cam import map_and_grid
-from lightning_modules.networks.inputs import Target, trusted
+from lightning_modules.methods.cam import map_and_grid, warn_of_black
+from lightning_modules.networks.inputs import Target, is_trusted, trusted
 from lightning_modules.networks.network import Network, check_network
 
 
@@ -78,6 +78,8 @@ def explain(
         for name, method in zip(names, methods, strict=True):
             explanation[name], explanation.grids[name] = map_and_grid(method, explanation.forward_pass)
             _check_map(name, explanation[name], images)
+    if not is_trusted():
+        warn_of_black(methods, list(explanation.values()), explanation.forward_pass)
     return explanation
 
 

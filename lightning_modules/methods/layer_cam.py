@@ -12,7 +12,7 @@ from datamodules.text import Texts
 from lightning_modules.errors import InputError
 from lightning_modules.gradients.forward_pass import ForwardPass
 from lightning_modules.gradients.needs import Needs, check_gradient
-from lightning_modules.methods.cam import ClassActivationMap, on_pixels
+from lightning_modules.methods.cam import ClassActivationMap, on_pixels, sign_of
 from lightning_modules.networks.network import Network
 
 GAMMA = 2.0
@@ -35,18 +35,23 @@ class LayerCAM(ClassActivationMap):
     Args:
         layers: Name of a layer, as for GradCAM, or of several, which are fused. null = the network's own target layer,
             features.29 in VGG16.
+        rectify: Whether what is negative is cut off, as in the paper; of several layers it always is.
 
     Raises:
-        InputError: If there is no layer in the list.
+        InputError: If there is no layer in the list, or several are not to be rectified.
 
     Reference: Jiang et al., "LayerCAM: Exploring Hierarchical Class Activation Maps for Localization", IEEE
     Transactions on Image Processing 2021.
     """
 
-    def __init__(self, layers: Texts | None = None) -> None:
+    def __init__(self, layers: Texts | None = None, rectify: bool = True) -> None:
+        self.rectify = rectify
+        self.sign = sign_of(rectify)
         self.layers = layers if layers is None or isinstance(layers, str) else list(layers)
         if self.layers == []:
             raise InputError("LayerCAM.layers is empty: name a layer, or give null for the network's own.")
+        if not rectify and len(self._each()) > 1:
+            raise InputError("LayerCAM joins maps by what is greatest there: of several layers, rectify must be true.")
 
     def needs(self, network: Network) -> Needs:
         check_gradient(network)

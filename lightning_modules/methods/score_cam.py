@@ -9,7 +9,8 @@ from lightning_modules.errors import check_at_least_one
 from lightning_modules.gradients.forward_pass import ForwardPass
 from lightning_modules.gradients.needs import Needs
 from lightning_modules.methods.base import AttributionMethod
-from lightning_modules.methods.cam import channel_maps, on_pixels
+from lightning_modules.methods.cam import channel_maps, on_pixels, sign_of
+from lightning_modules.methods.maps import Sign
 from lightning_modules.methods.variants import at_variants, shared_batches
 from lightning_modules.networks.network import Network
 
@@ -29,6 +30,7 @@ class ScoreCAM(AttributionMethod):
     Args:
         layer: Name of the layer to look at, as for GradCAM. null = the network's own target layer.
         max_batch: Most masked images in one pass. null = as many as the batch has, at least 32.
+        rectify: Whether what is negative is cut off, as in the paper. Activations of ReLUs leave nothing negative.
 
     Raises:
         InputError: If ``max_batch`` is below 1.
@@ -37,11 +39,13 @@ class ScoreCAM(AttributionMethod):
     workshops 2020.
     """
 
-    sign = "positive"
+    sign: Sign = "positive"
 
-    def __init__(self, layer: Text | None = None, max_batch: int | None = None) -> None:
+    def __init__(self, layer: Text | None = None, max_batch: int | None = None, rectify: bool = True) -> None:
         check_at_least_one(max_batch=max_batch)
         self.layer = layer
+        self.rectify = rectify
+        self.sign = sign_of(rectify)
         self.max_batch = max_batch
 
     def needs(self, network: Network) -> Needs:
@@ -58,4 +62,5 @@ class ScoreCAM(AttributionMethod):
             logits = at_variants(forward_pass, mean + masks * (images[part] - mean), part).target_logit
             scores[part, channels] = logits.unflatten(0, masks.shape[:2]).T.to(scores.dtype)
         weights = scores.softmax(1)[:, :, None, None]
-        return on_pixels((weights * activation).sum(1, keepdim=True).relu(), forward_pass)
+        total = (weights * activation).sum(1, keepdim=True)
+        return on_pixels(total.relu() if self.rectify else total, forward_pass)

@@ -1,4 +1,4 @@
-"""Scores of attribution maps: pure functions, and torchmetrics classes over them.
+"""Scores of attribution maps: pure functions, and small classes over them.
 
 Scores never draw or write; they read the forward pass that the maps explain.
 """

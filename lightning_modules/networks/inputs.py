@@ -40,12 +40,13 @@ def is_trusted() -> bool:
     return _trusted.get()
 
 
-def check_images(images: Any, mean: Tensor) -> None:
+def check_images(images: Any, mean: Tensor, dtype: torch.dtype | None) -> None:
     """Refuses what are no pixels in [0, 1], ``(N, 3, H, W)``, of a network's device and precision.
 
     Args:
         images: What somebody gave.
-        mean: Of the network, ``(3, 1, 1)``: it lies where the network does, and has its precision.
+        mean: Of the network, ``(3, 1, 1)``: it lies where the network does.
+        dtype: What the network computes in; None = in that of the images.
 
     Raises:
         InputError: If they are something else; says how to make them.
@@ -64,11 +65,11 @@ def check_images(images: Any, mean: Tensor) -> None:
         raise InputError(
             f"The network lies on {mean.device}, the images on {images.device}: images.to('{mean.device}')."
         )
-    if images.dtype != mean.dtype and not torch.is_autocast_enabled(images.device.type):
-        wider = " make the network of module.float(), or" if mean.dtype in (torch.float16, torch.bfloat16) else ""
+    if dtype not in (None, images.dtype) and not torch.is_autocast_enabled(images.device.type):
+        wider = " make the network of module.float(), or" if dtype in (torch.float16, torch.bfloat16) else ""
         raise InputError(
-            f"The network computes in {_name(mean.dtype)}, and images are {_name(images.dtype)}:{wider} give "
-            f"images.to({mean.dtype})."
+            f"The network computes in {_name(dtype)}, and images are {_name(images.dtype)}:{wider} give "
+            f"images.to({dtype})."
         )
     if not is_trusted():
         check_range(images)
@@ -89,7 +90,7 @@ def check_range(images: Tensor) -> None:
     if not some.isfinite().all():
         raise InputError(f"images should be pixels in [0, 1], but NaN or infinite are some of number {which}.")
     least, greatest = float(some.min()), float(some.max())
-    if least < -ROUNDING and greatest - least < 10:
+    if least < -0.2 and greatest - least < 10:
         remedy = (
             "If they are normalized, leave that out: the network normalizes by itself, and images * network.std + "
             "network.mean undoes it (what it subtracts is said by as_network(module, mean=..., std=...))"
@@ -186,5 +187,5 @@ def _other_shape(shape: tuple[int, ...]) -> str:
     return ""
 
 
-def _name(dtype: torch.dtype) -> str:
+def _name(dtype: torch.dtype | None) -> str:
     return str(dtype).removeprefix("torch.")

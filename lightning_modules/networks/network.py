@@ -92,7 +92,7 @@ class Network(nn.Module, Generic[ModuleT]):
             InputError: If the network is in eval mode and these are no pixels in [0, 1], ``(N, 3, H, W)``.
         """
         if not self.training and not torch.compiler.is_compiling():
-            check_images(images, self.mean)
+            check_images(images, self.mean, self.dtype)
         if not self.is_compiled:
             return super().__call__(images)
         with running_compiled(images, self.name):
@@ -125,6 +125,12 @@ class Network(nn.Module, Generic[ModuleT]):
     def normalized(self, images: Tensor) -> Tensor:
         """What the module gets of pixels: a tensor of its own, which it may write to."""
         return (images - self.mean).div_(self.std)
+
+    @property
+    def dtype(self) -> torch.dtype | None:
+        """What it computes in; None = in that of the images, as a module without parameters does."""
+        has_own = next(self.module.parameters(), None) is not None or bool(self.facts.quantized)
+        return self.mean.dtype if has_own else None
 
     @property
     def original(self) -> nn.Module:

@@ -14,11 +14,22 @@ from torch import Tensor, nn
 
 from datamodules import ShapesDataModule
 from datamodules.batch import with_pixels
-from lightning_modules import FGSM, PGD, SPSA, Attack, ForwardPass, GradCAM, InputError, RobustnessModule, explain
+from lightning_modules import (
+    FGSM,
+    PGD,
+    SPSA,
+    Attack,
+    ForwardPass,
+    GradCAM,
+    InputError,
+    RobustnessModule,
+    Saliency,
+    explain,
+)
 from lightning_modules.attack_figures import outcome_of
 from lightning_modules.attacks.budgets import parse_sweep
 from lightning_modules.attacks.noise import Noise, random_steps
-from lightning_modules.metrics import rank_correlation, top_overlap
+from lightning_modules.metrics import AverageDrop, EnergyInBox, InsertionDeletion, rank_correlation, top_overlap
 from lightning_modules.results.rows.parts import part_name, read_rows, write_part
 from lightning_modules.results.rows.stored import StoredRows
 from lightning_modules.results.statistics import interval_of_mean
@@ -70,6 +81,41 @@ def test_one_gradient_serves_the_sweep(shapes: Path, norm: Any, methods: list[Gr
         module.test_step(next(batches(shapes, 2)), 0)
     n_compared = (1 + len(EPS)) * len(methods)
     assert (counter.forwards, counter.backwards) == (1 + len(EPS) + n_compared, 1)
+
+
+def test_scores_of_the_maps_before_and_after(shapes: Path) -> None:
+    """Each is what the metric says of the same pass and map alone; the summary and the table have their means."""
+    methods, metrics = [GradCAM(), Saliency()], [AverageDrop(), EnergyInBox(), InsertionDeletion(step=4000)]
+    module = RobustnessModule("shapes", ["2/255"], methods=methods, metrics=metrics)
+    batch = next(batches(shapes, 4))
+    rows = frame(module, batch)
+    # In the order of the memory that the module gives them: pixels that are nearly equal change places otherwise.
+    images = batch["image"].contiguous(memory_format=torch.channels_last)
+    clean = ForwardPass(module.network, images)
+    for eps in (0.0, 2 / 255):
+        adversarial = FGSM()(module.network, images, batch["label"], eps)
+        maps = explain(module.network, adversarial, methods, clean.prediction, keys=batch["path"])
+        at = rows[rows["eps"] == eps].set_index("path").loc[batch["path"]]
+        for method in methods:
+            for metric in metrics:
+                found = metric.score(maps[repr(method)], maps.forward_pass, batch, method)
+                for name in metric.columns:
+                    # Of the attacked images some signs of tiny gradients may differ.
+                    close = {"rtol": 0.02, "atol": 5e-3} if eps else {"rtol": 1e-4, "atol": 1e-5}
+                    np.testing.assert_allclose(at[f"{method!r}.{name}"], found[name], **close)
+    assert not any("curve" in name for name in rows.columns)
+    summary = module.summarize(pa.Table.from_pandas(rows, module.schema))
+    scores = summary["clean_scores"]["GradCAM"], summary["sweep"][0]["scores"]["GradCAM"]
+    for of, eps in zip(scores, (0, 2 / 255)):
+        drop = rows.loc[rows["eps"] == eps, "GradCAM.average_drop"]
+        assert (of["average_drop"]["mean"], of["average_drop"]["n"]) == (pytest.approx(drop.mean()), 4)
+    report = module.report(summary)
+    assert report.scalars["3_scores/average_drop/Saliency/eps_2_255"] is not None
+    (table,) = [table for table in report.tables if "clean images" in table.title]
+    assert table.header[1:] == ["method", "eps 0", "eps 2/255"]
+    assert {tuple(row[:2]) for row in table.rows} >= {("energy_in_box", "GradCAM"), ("insertion", "Saliency")}
+    with pytest.raises(InputError, match=r"model\.metrics names a score twice"):
+        RobustnessModule("shapes", metrics=[EnergyInBox(), EnergyInBox()])
 
 
 def test_rows(shapes: Path) -> None:

@@ -130,6 +130,12 @@ def report_attribution(
         *_notes_of_unscored(summary, has_boxes, explains_predicted),
         *sanity_notes(methods, summary.get("uninformed", ())),
     ]
+    black = [name for name, of in methods.items() if of["n_degenerate"] and "CAM" in name and "rectify" not in name]
+    if black:
+        notes.append(
+            f"Maps of {', '.join(black)} that show nothing may be negative everywhere, which is cut off: init_args "
+            "{rectify: false} keeps it."
+        )
     notes += [*notes_of_ranking(summary["ranking"]), *notes_of_unbeaten(summary.get("unbeaten", {}))]
     scalars = image_scalars(summary)
     for method, of_method in methods.items():

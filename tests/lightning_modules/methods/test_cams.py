@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Sequence
 from typing import Any
 
@@ -21,6 +22,7 @@ from lightning_modules import (
     InputError,
     LayerCAM,
     Network,
+    ScoreCAM,
     XGradCAM,
     as_network,
     explain,
@@ -130,7 +132,7 @@ class TestSeveralLayers:
             LayerCAM(["features.7", "features.77"]).needs(network)
 
 
-def test_a_layer_that_the_logits_do_not_depend_on_is_black() -> None:
+def test_a_layer_that_the_logits_do_not_depend_on_is_refused() -> None:
     class TwoWays(nn.Module):
         def __init__(self) -> None:
             super().__init__()
@@ -141,6 +143,38 @@ def test_a_layer_that_the_logits_do_not_depend_on_is_black() -> None:
             return self.used(x).relu().mean((2, 3))
 
     two_ways = as_network(TwoWays().eval(), input_size=16)
-    layers = explain(two_ways, torch.rand(1, 3, 16, 16), [LayerCAM("used"), LayerCAM("unused")], 0)
-    assert layers["LayerCAM(layers='used')"].any()
-    assert not layers["LayerCAM(layers='unused')"].any()
+    assert explain(two_ways, torch.rand(1, 3, 16, 16), [LayerCAM("used")], 0)["LayerCAM(layers='used')"].any()
+    with pytest.raises(InputError, match="LayerCAM of 'unused' would be zero everywhere"):
+        explain(two_ways, torch.rand(1, 3, 16, 16), [LayerCAM("unused")], 0)
+
+
+@pytest.mark.parametrize("cam", [GradCAM, GradCAMPlusPlus, XGradCAM, HiResCAM, LayerCAM, ScoreCAM, GuidedGradCAM])
+def test_what_is_not_rectified_keeps_its_sign(cam: Any) -> None:
+    """Rectified, it is the map of before."""
+    network, images = as_network(TinyNet(), input_size=4), torch.rand(2, 3, 4, 4, dtype=torch.float64)
+    options = {} if cam in (GuidedGradCAM, ScoreCAM) else {"sign": "signed"}
+    signed = cam(rectify=False)
+    assert repr(signed) == f"{cam.__name__}(rectify=False)"
+    assert all(getattr(signed, name) == value for name, value in options.items())
+    for target in range(3):
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            maps = explain(network, images, [cam(), signed], target)
+        rectified, whole = maps.values()
+        if cam is GuidedGradCAM:
+            assert torch.equal(rectified[whole == rectified], whole[whole == rectified])
+        else:
+            torch.testing.assert_close(rectified, whole.relu())
+
+
+def test_a_black_map_is_told_with_the_option() -> None:
+    net = TinyNet()
+    with torch.no_grad():
+        net.readout.weight[0] = -net.readout.weight[0].abs()
+    network, images = as_network(net, input_size=4), torch.rand(2, 3, 4, 4, dtype=torch.float64)
+    with pytest.warns(UserWarning, match=r"2 of 2 maps of GradCAM are black.* GradCAM\(rectify=False\) keeps"):
+        black = explain(network, images, [GradCAM()], 0)["GradCAM"]
+    assert not black.any()
+    assert (explain(network, images, [GradCAM(rectify=False)], 0)["GradCAM(rectify=False)"] < 0).any()
+    with pytest.raises(InputError, match="of several layers, rectify must be true"):
+        LayerCAM(["features.0", "features.1"], rectify=False)

@@ -9,6 +9,7 @@ from torch import Tensor, nn
 
 from lightning_modules import GradCAM, InputError, Network, Saliency, as_network
 from lightning_modules.metrics import Infidelity
+from lightning_modules.networks.inputs import trusted
 from tests.lightning_modules.metrics.small import KEYS, small_pass
 from tests.references import full_pass, noise_of_keys
 
@@ -17,6 +18,7 @@ BATCH: dict = {}
 
 @pytest.mark.parametrize("normalize", [True, False])
 @pytest.mark.parametrize("channels", [1, 3])
+@trusted()  # Captum leaves [0, 1]
 def test_against_captum(channels: int, normalize: bool) -> None:
     seen = small_pass()
     maps = seen.input_gradient() if channels == 3 else GradCAM()(seen)

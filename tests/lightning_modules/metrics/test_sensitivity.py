@@ -17,6 +17,7 @@ from lightning_modules import (
     explain,
 )
 from lightning_modules.metrics import SensitivityMax
+from lightning_modules.networks.inputs import trusted
 from tests.lightning_modules.metrics.small import KEYS, small_pass
 from tests.references import full_pass, noise_of_keys
 
@@ -24,6 +25,7 @@ BATCH: dict = {}
 
 
 @pytest.mark.parametrize("method", [Saliency(), GradCAM(), SmoothGrad(3)], ids=repr)
+@trusted()  # Captum leaves [0, 1]
 def test_against_captum(method: AttributionMethod) -> None:
     """The noise of a method is that of the image, for all of its copies."""
     seen, metric = small_pass(), SensitivityMax(n_samples=4, radius=0.05, max_batch=3, seed=7)
