@@ -105,16 +105,15 @@ class Results:
         return f"{type(self).__name__} of {len(self):,} images{failed}"
 
     def _pictures(self) -> Iterator[bytes]:
-        """The first few, as PNG."""
+        """The first few, as JPEG."""
         for i in sorted(self.drawings)[:SHOWN]:
             file = io.BytesIO()
-            self.figure(i).savefig(file, format="png", dpi=72)
+            self.figure(i).savefig(file, format="jpeg", dpi=80, pil_kwargs={"quality": 85})
             yield file.getvalue()
 
     def _repr_html_(self) -> str:
-        style = 'style="max-width: 100%"'
-        images = [base64.b64encode(png).decode() for png in self._pictures()]
-        parts = [f'<img {style} src="data:image/png;base64,{image}">' for image in images]
+        images = [base64.b64encode(content).decode() for content in self._pictures()]
+        parts = [f'<img style="max-width: 100%" src="data:image/jpeg;base64,{image}">' for image in images]
         more = f"<p>{len(images)} of {len(self.drawings):,} figures: .figure(i) is the i-th.</p>"
         return "".join(parts) + more * (len(images) < len(self.drawings)) + self._failures()
 
@@ -235,7 +234,7 @@ class ClassImages(Results):
     def _pictures(self) -> Iterator[bytes]:
         for pixels in self.images[:12]:
             file = io.BytesIO()
-            Image.fromarray(pixels).save(file, "PNG")
+            Image.fromarray(pixels).save(file, "JPEG", quality=90)
             yield file.getvalue()
 
 

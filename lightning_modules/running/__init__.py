@@ -3,7 +3,7 @@
 Nothing here computes a number.
 """
 
-from lightning_modules.running.cli import RunCLI, import_from_here, run_main, show_errors_plainly
+from lightning_modules.running.cli import RunCLI, import_from_here, run_main
 from lightning_modules.running.comparison import run_comparison
 from lightning_modules.running.demonstration import demonstrate
 from lightning_modules.running.description import run_description
@@ -31,5 +31,4 @@ __all__ = [
     "run_prediction",
     "run_report",
     "run_training",
-    "show_errors_plainly",
 ]

@@ -5,14 +5,12 @@ from __future__ import annotations
 import logging
 import os
 import shlex
-import signal
 import sys
 import threading
 import traceback
 import warnings
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from types import TracebackType
 from typing import Any
 
 from jsonargparse import Namespace
@@ -39,8 +37,6 @@ from lightning_modules.running.starts import (
     refuse_what_has_no_effect,
     refuse_what_leaves_no_run,
 )
-
-OURS = ("datamodules.", "lightning_modules.")
 
 
 class ProgressBar(RichProgressBar):
@@ -254,21 +250,6 @@ def run_main(main: Callable[[], int | None]) -> None:
     finally:
         stopping.finish()
     sys.exit(code)
-
-
-def show_errors_plainly() -> None:
-    """Lets a script that has no ``main`` end in a sentence, with the exit codes of :func:`run_main`."""
-
-    def show(kind: type[BaseException], error: BaseException, trace: TracebackType | None) -> None:
-        is_stop, is_ours = isinstance(error, KeyboardInterrupt), kind.__module__.startswith(OURS)
-        if not (is_stop or is_ours or isinstance(error, OSError)):
-            return sys.__excepthook__(kind, error, trace)
-        sys.stdout.flush()
-        told = "stopped by SIGINT." if is_stop else f"error: {plain_lines(str(error))}"
-        print(told, file=sys.stderr, flush=True)
-        os._exit(128 + signal.SIGINT if is_stop else 2)
-
-    sys.excepthook = show
 
 
 def leave_errors_of_the_disk_to_the_main_thread(args: threading.ExceptHookArgs) -> None:

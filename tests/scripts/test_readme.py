@@ -91,8 +91,10 @@ class TestPages:
         assert set(PAGES[1:]) <= linked
 
     def test_every_script_stands_in_the_table(self) -> None:
-        told = re.findall(r"^\| `(\w+\.py)", MAIN.read_text(), re.MULTILINE)
-        assert sorted(told) == sorted(path.name for path in (ROOT / "scripts").glob("[!_]*.py"))
+        told = re.findall(r"^\| `(\w+\.(?:py|ipynb))", MAIN.read_text(), re.MULTILINE)
+        assert sorted(told) == sorted(
+            path.name for path in (ROOT / "scripts").iterdir() if re.fullmatch(r"[a-z]\w*\.(py|ipynb)", path.name)
+        )
 
 
 def anchor(heading: str) -> str:
