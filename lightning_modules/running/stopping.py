@@ -43,6 +43,9 @@ FIRST_PROCESS = "VGG_LENS_FIRST_PROCESS"
 """The variable by which processes that Lightning starts know the number of the one that started them."""
 
 _ending = threading.Lock()
+"""Held, and never given back, by the thread that ends the process."""
+
+_is_over = threading.Event()
 _launched: list[subprocess.Popen[bytes]] = []
 """The other processes of the run that this one has started."""
 
@@ -73,6 +76,7 @@ def listen() -> None:
     """From now on, a signal and the end of another process of the run end this one."""
     if threading.current_thread() is not threading.main_thread():
         return
+    _is_over.clear()
     first = os.environ.get(FIRST_PROCESS) if _rank() else None
     os.environ[FIRST_PROCESS] = first or str(os.getpid())
     reading, writing = os.pipe()
@@ -145,6 +149,9 @@ def end(reason: str, code: int, *, speaks: bool | None = None, says_outlook: boo
     """
     if not _ending.acquire(blocking=False):  # another thread is at it
         threading.Event().wait()
+    if _is_over.is_set():
+        _ending.release()
+        threading.Event().wait()
     stderr, outlook = _muted(), ""
     try:
         for process in _launched:
@@ -170,7 +177,8 @@ def end_with_companions(reason: str, code: int) -> NoReturn:
 
 def finish() -> None:
     """The run has ended by itself: no signal ends it any more; where one is at it, this waits."""
-    _ending.acquire()
+    with _ending:
+        _is_over.set()
 
 
 def _rank() -> int:

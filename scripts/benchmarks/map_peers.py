@@ -13,6 +13,7 @@ from torch import Tensor, nn
 
 from benchmarks.setting import LAYER
 from lightning_modules import Network
+from lightning_modules.networks.inputs import trusted
 
 
 def captum_maps(network: Network, images: Tensor, target: Tensor, product: bool = False) -> tuple[Tensor, ...]:
@@ -47,7 +48,8 @@ def captum_smooth_grad(network: Network, images: Tensor, target: Tensor, n_sampl
 
     inputs, sigma = images.clone().requires_grad_(), noise_level * float(images.max() - images.min())
     options: dict[str, Any] = {"nt_type": "smoothgrad", "nt_samples": n_samples, "stdevs": sigma}
-    return NoiseTunnel(Saliency(network)).attribute(inputs, target=target, abs=False, **options).detach()
+    with trusted():  # noise leads beyond [0, 1]
+        return NoiseTunnel(Saliency(network)).attribute(inputs, target=target, abs=False, **options).detach()
 
 
 def captum_input_x_gradient(network: Network, images: Tensor, target: Tensor) -> Tensor:

@@ -88,7 +88,7 @@ def test_interrupted_and_continued(whole: Path, tmp_path: Path) -> None:
     assert len(read_rows(out / "results")) == 5
     other = run(out, "--data.classes", "[0]")
     assert other.returncode == 2
-    assert "data.classes was [0, 1, 2, 3, 4], is now [0]" in other.stderr
+    assert "data.classes was ['0', '1', '2', '3', '4'], is now ['0']" in other.stderr
 
 
 JUDGE = "{network: vgg16, weights: shapes, input_size: 64, name: other}"

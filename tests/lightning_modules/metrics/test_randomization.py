@@ -127,7 +127,8 @@ class TestMetric:
     ) -> None:
         metric, method = WeightRandomization(), Saliency()
         expected = metric.score(method(small), small, BATCH, method)
-        double = full_pass(load_network(NETWORK, "random").double(), small.images.detach().double(), small.target)
+        network, images = load_network(NETWORK, "random").double(), small.images.detach().double()
+        double = full_pass(network, images, small.target, keys=small.keys)
         with double_by_default():
             found = metric.score(method(double), double, BATCH, method)
         for name in expected:

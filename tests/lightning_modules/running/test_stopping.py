@@ -150,6 +150,15 @@ class TestEnd:
 
         assert ended(run, tmp_path) == (0, "")
 
+    def test_runs_one_after_the_other_in_one_process(self, tmp_path: Path) -> None:
+        def run() -> None:
+            stopping.finish()
+            stopping.finish()
+            stopping.listen()
+            signal_and(wait)
+
+        assert ended(run, tmp_path) == (143, "stopped by SIGTERM.\n")
+
     def test_with_the_process_that_started_it(self, tmp_path: Path) -> None:
         """Also where that one has ended before this one listens."""
 
