@@ -147,12 +147,13 @@ def test_an_image_that_a_victim_cannot_judge_fails() -> None:
 def test_a_victim_that_lacks_a_class_is_refused_before_anything_is_computed() -> None:
     names = {"class_names": ["ape", "bee", "cow"]}
     of = module(victims=[{**OTHER, **names}])
-    of.trainer = type("T", (), {"datamodule": None, "is_global_zero": True})()  # type: ignore[assignment]
+    of.trainer = type("T", (), {"datamodule": None, "is_global_zero": True, "callbacks": []})()  # type: ignore[assignment]
     with pytest.raises(InputError, match=r"model\.victims: other has no class called 'cat', of which images may be"):
         of.on_test_start()
     source = type("S", (), {"labels": np.array([1, 0, 1])})()
     of = module(victims=[{**OTHER, **names}], target="label")
-    of.trainer = type("T", (), {"datamodule": type("D", (), {"source": source})(), "is_global_zero": True})()  # type: ignore[assignment]
+    trainer = {"datamodule": type("D", (), {"source": source})(), "is_global_zero": True, "callbacks": []}
+    of.trainer = type("T", (), trainer)()
     with pytest.warns(UserWarning, match="is no second opinion"):  # weights of random networks are one seed's
         of.on_test_start()  # no image is labelled so
 
