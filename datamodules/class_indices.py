@@ -49,10 +49,8 @@ class ClassIndexDataModule(pl.LightningDataModule):
             beside what is made of it.
         n_exemplars: How many of them, 1 to 12.
         num_workers: Threads that read the photos; 0 = the main one. null = the CPUs, at most 8.
-        input_size: Height and width in pixels of what the network sees of a photo.
-        resize_size: Length in pixels of a photo's shorter side before the centre crop. null = that of the crop.
-        interpolation: How photos are resized: nearest, bilinear, bicubic, box, hamming or lanczos.
         exif_orientation: Whether photos are turned as their EXIF orientation asks.
+        **preprocessing: What the network sees of an image, see :class:`~datamodules.preprocess.Preprocess`.
 
     Attributes:
         photos: The photos of ``exemplars``; None = there are none.
@@ -76,10 +74,8 @@ class ClassIndexDataModule(pl.LightningDataModule):
         exemplars: Text | None = None,
         n_exemplars: int = 6,
         num_workers: int | None = None,
-        input_size: int = 224,
-        resize_size: int | None = 256,
-        interpolation: str = "bilinear",
         exif_orientation: bool = False,
+        **preprocessing: Any,
     ) -> None:
         super().__init__()
         for name, value in (("n_images", n_images), ("batch_size", batch_size)):
@@ -89,11 +85,10 @@ class ClassIndexDataModule(pl.LightningDataModule):
             raise DataError(f"data.n_exemplars must be 1 to 12, got {n_exemplars}.")
         if num_workers is not None and num_workers < 0:
             raise DataError(f"data.num_workers must be at least 0, got {num_workers}.")
-        preprocess = Preprocess(resize_size, input_size, interpolation)
         self.photos = (
             None
             if exemplars is None
-            else PhotoFolder(exemplars, "data.exemplars", preprocess, num_workers, exif_orientation)
+            else PhotoFolder(exemplars, "data.exemplars", Preprocess(**preprocessing), num_workers, exif_orientation)
         )
         self.n_exemplars = n_exemplars
         units = parse_units(classes, class_names, channels, layer)

@@ -119,14 +119,11 @@ class ImageSourcesDataModule(BytesDataModule):
         sources: Where the images are, or they themselves, see :data:`ImageSource`.
         batch_size: Images in a batch.
         num_workers: Threads that read images; 0 = the main one.
-        input_size: Height and width in pixels of what the model sees.
-        resize_size: Length in pixels of the shorter side before the centre crop. None = that of the crop, so that
-            images of ``input_size`` are used as they are.
-        interpolation: How images are resized: nearest, bilinear, bicubic, box, hamming or lanczos.
         exif_orientation: Whether images are turned as their EXIF orientation asks.
         n_originals: For the first so many images, the batch carries the original pixels too.
         is_relative: Whether images are called as in a run: by their paths below the folder that is named, others by the
             names of their files; where two would be called the same, the second by its whole path.
+        **preprocessing: What the network sees of an image, see :class:`~datamodules.preprocess.Preprocess`.
 
     Example:
         >>> data = ImageSourcesDataModule(["no_such_file.jpg"], num_workers=0)
@@ -139,15 +136,12 @@ class ImageSourcesDataModule(BytesDataModule):
         sources: Sequence[ImageSource],
         batch_size: int = 16,
         num_workers: int = 0,
-        input_size: int = 224,
-        resize_size: int | None = 256,
-        interpolation: str = "bilinear",
         exif_orientation: bool = False,
         n_originals: int = 0,
         is_relative: bool = False,
+        **preprocessing: Any,
     ) -> None:
         super().__init__()
-        preprocess = Preprocess(resize_size, input_size, interpolation)
         left_out = LeftOut()
         self.sources: list[Any] = []
         self.names: list[str] = []
@@ -159,6 +153,7 @@ class ImageSourcesDataModule(BytesDataModule):
                 short = os.path.relpath(name, root) if root else os.path.basename(name) if is_relative else name
                 self.names.append(name if short in self.names else short)
                 self.sources.append(each)
+        preprocess = Preprocess(**preprocessing)
         self.reader = SampleReader(preprocess, n_originals=n_originals, exif_orientation=exif_orientation)
         if notes := left_out.notes():
             logger.warning("%s.", "; ".join(notes))

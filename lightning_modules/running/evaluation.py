@@ -23,6 +23,7 @@ from lightning_modules.escaping import plain, plain_lines
 from lightning_modules.figures.saving import FigureFormat
 from lightning_modules.networks.built_in.vgg16 import WEIGHTS_HELP
 from lightning_modules.networks.loading import NETWORK_HELP
+from lightning_modules.networks.options import PREPROCESSING
 from lightning_modules.pages.runs import page_of_run
 from lightning_modules.pages.told import Told
 from lightning_modules.random_numbers import GENERATOR
@@ -252,23 +253,15 @@ class RunGuard(Callback):
         self.devices = device_names(trainer.strategy.root_device)
 
 
-# What a model says of its network; help shows these names.
+# Options of data modules that the network sets; help shows the names of these functions.
 
 
-def class_names(model: RunModule) -> list[str]:
-    return model.network.class_names
+def _network_option(name: str) -> Callable[[Any], Any]:
+    def option(model: RunModule) -> Any:
+        return model.network.options[name]
 
-
-def input_size(model: RunModule) -> int:
-    return model.network.input_size
-
-
-def resize_size(model: RunModule) -> int | None:
-    return model.network.resize_size
-
-
-def interpolation(model: RunModule) -> str:
-    return model.network.interpolation
+    option.__name__ = name
+    return option
 
 
 def channels(model: RunModule) -> dict[str, int]:
@@ -282,6 +275,8 @@ def layer(model: Any) -> str | None:
 HELP = {"model.weights": f"{WEIGHTS_HELP}.", "model.network": f"{NETWORK_HELP}."}
 
 KNOWN_BY_THE_MODEL: dict[str, Callable[[Any], Any]] = {
-    known.__name__: known for known in (class_names, input_size, resize_size, interpolation, channels, layer)
+    **{name: _network_option(name) for name in ("class_names", *PREPROCESSING)},
+    "channels": channels,
+    "layer": layer,
 }
 """Options of data modules that are not asked for."""

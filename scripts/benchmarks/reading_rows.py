@@ -79,8 +79,7 @@ def decoded_images(setting: Setting, rounds: int) -> list[Result]:
 
 
 def _preprocess(setting: Setting) -> Preprocess:
-    network = setting.network
-    return Preprocess(network.resize_size, network.input_size, network.interpolation)
+    return Preprocess(**setting.network.preprocessing)
 
 
 @contextmanager
@@ -119,9 +118,7 @@ def _source(root: Path, sees: Preprocess, class_names: Sequence[str], n_workers:
         batch_size=BATCH,
         num_workers=n_workers,
         class_names=class_names,
-        input_size=sees.input_size,
-        resize_size=sees.resize_size,
-        interpolation=sees.interpolation,
+        **vars(sees),
     )
     data.setup("test")
     return data
