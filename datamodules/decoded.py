@@ -5,10 +5,10 @@ from __future__ import annotations
 import hashlib
 import io
 import json
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from functools import cached_property
 from pathlib import Path
-from typing import Any, NamedTuple, Self
+from typing import Any, Self
 
 import numpy as np
 import pyarrow as pa
@@ -17,13 +17,14 @@ import pyarrow.parquet as pq
 import torch
 from PIL import Image
 
-from datamodules.batch import FILE_COLUMNS, Original
+from datamodules.batch import Original
 from datamodules.boxes import BoxesInView, boxes_in_view, find_annotation
 from datamodules.errors import DataError
-from datamodules.labelling import ClassFolders, label_images
+from datamodules.folder import top_folders
+from datamodules.labelling import label_images
 from datamodules.preprocess import Preprocess
 from datamodules.reader import Failure, PreparedImage, Sample, SampleReader
-from datamodules.source import ListingOptions, Paths, Source, require_classes
+from datamodules.source import ListingOptions, Source, chunked, require_classes
 from datamodules.walk import holds_images
 
 IMAGES, TABLE = "images.npy", "images.parquet"
@@ -32,23 +33,14 @@ IMAGES, TABLE = "images.npy", "images.parquet"
 EARLIER = ".decoded.arrow"
 """How files of an earlier version end."""
 
-_ROWS = 10_000
-
 _SCHEMA = pa.schema(
     [
         ("path", pa.string()),
         ("error", pa.string()),  # of an image that could not be read: why; null = it could be
         ("class", pa.string()),  # where its folder does not give it; "" = it is unlabelled
-        ("width", pa.int32()),
-        ("height", pa.int32()),
-        ("orientation", pa.int8()),
-        ("is_turned", pa.bool_()),
-        *((f"file_{name}", kind) for name, kind in FILE_COLUMNS.items()),
-        ("boxes", pa.list_(pa.list_(pa.float32(), 4))),
         ("box_names", pa.list_(pa.string())),  # null = there is no annotation
-        ("box_error", pa.string()),
+        ("facts", pa.string()),  # what else a PreparedImage holds, as JSON
         ("original", pa.binary()),  # PNG
-        ("view", pa.list_(pa.float64())),
     ]
 )
 
@@ -71,58 +63,55 @@ def _in_words(how: dict[str, Any]) -> str:
     )
 
 
-class Packed(NamedTuple):
-    """An image to be written.
+def write_decoded(
+    folder: Path,
+    images: Iterable[tuple[PreparedImage | Failure, str | None, Sequence[str] | None]],
+    n: int,
+    how: dict[str, Any],
+) -> None:
+    """Writes N images.
 
-    Attributes:
-        image: What is seen of it, or why it could not be read.
-        class_: Its class, where its folder does not give it; "" = it is unlabelled.
-        box_names: What its boxes are named after, also if it could not be read; None = it has no annotation.
+    Args:
+        folder: Where to.
+        images: What is seen of each, or why it could not be read; its class, where its folder does not give it, "" = it
+            is unlabelled; what its boxes are named after, None = it has no annotation.
+        n: How many.
+        how: How they were prepared, see :func:`how_prepared`.
     """
-
-    image: PreparedImage | Failure
-    class_: str | None
-    box_names: Iterable[str] | None
-
-
-def write_decoded(folder: Path, images: Iterator[Packed], n: int, how: dict[str, Any]) -> None:
-    """Writes N images; how they were prepared stands beside them."""
     size = how["input_size"]
     pixels = np.lib.format.open_memmap(folder / IMAGES, "w+", np.uint8, (n, 3, size, size))
     sha256 = hashlib.sha256()
-    with pq.ParquetWriter(folder / TABLE, _SCHEMA) as writer:
-        rows: list[dict[str, Any]] = []
-        for k, packed in enumerate(images):
-            if "failed" not in packed.image:
-                pixels[k] = packed.image["image"].numpy()
+
+    def rows() -> Iterator[dict[str, Any]]:
+        for k, (image, class_, names) in enumerate(images):
+            if "failed" not in image:
+                pixels[k] = image["image"].numpy()
                 sha256.update(pixels[k].data)
-            rows.append(_row(packed))
-            sha256.update(json.dumps({**rows[-1], "original": None}).encode())
-            if len(rows) == _ROWS or k == n - 1:
-                writer.write_table(pa.Table.from_pylist(rows, _SCHEMA))
-                rows = []
+            row = {**_row(image), "class": class_, "box_names": names}
+            sha256.update(json.dumps({**row, "original": None}).encode())
+            yield row
+
+    with pq.ParquetWriter(folder / TABLE, _SCHEMA) as writer:
+        for some in chunked(rows()):
+            writer.write_table(pa.Table.from_pylist(some, _SCHEMA))
         writer.add_key_value_metadata({"decoded": json.dumps({"how": how, "n": n, "sha256": sha256.hexdigest()})})
     pixels.flush()
 
 
-def _row(packed: Packed) -> dict[str, Any]:
-    image = packed.image
-    row: dict[str, Any] = {"class": packed.class_}
-    row["box_names"] = None if packed.box_names is None else list(packed.box_names)
+def _row(image: PreparedImage | Failure) -> dict[str, Any]:
     if "failed" in image:
-        row["path"], row["error"] = image["failed"]
-        return row
-    row |= {name: image[name] for name in ("path", "orientation", "is_turned")}
-    row |= {f"file_{name}": value for name, value in image["file_columns"].items()}
-    row["width"], row["height"] = image["size"]
+        return dict(zip(("path", "error"), image["failed"]))
+    row: dict[str, Any] = {"path": image["path"]}
+    facts: dict[str, Any] = {name: image[name] for name in ("size", "orientation", "is_turned", "file_columns")}
     boxes, original = image["boxes"], image["original"]
     if boxes is not None:
-        row["boxes"], row["box_error"] = boxes.boxes.tolist(), boxes.error
+        facts |= {"boxes": boxes.boxes.tolist(), "box_error": boxes.error}
     if original is not None:
+        facts["view"] = original.view
         with io.BytesIO() as file:
             Image.fromarray(original.pixels).save(file, "PNG", compress_level=1)
-            row["original"], row["view"] = file.getvalue(), list(original.view)
-    return row
+            row["original"] = file.getvalue()
+    return {**row, "facts": json.dumps(facts)}
 
 
 class DecodedSource(Source):
@@ -145,21 +134,11 @@ class DecodedSource(Source):
                 "python scripts/pack_shards.py --decoded --data.root FOLDER --network NETWORK --out OUT"
             )
         table, facts = _opened(root)
-        paths = table["path"].combine_chunks()
-        binary = paths.cast(pa.large_string()).cast(pa.large_binary())
-        folders = pc.replace_substring_regex(paths, pattern="(?s)/.*", replacement="")
-        folders = pc.if_else(pc.match_substring(paths, "/"), folders, None).dictionary_encode()
-        labelled = label_images(
-            root,
-            options,
-            Paths(binary),
-            ClassFolders(folders.dictionary.to_pylist(), folders.indices.fill_null(-1).to_numpy()),
-            table["class"].combine_chunks(),
-            lambda i: table["box_names"][i].as_py(),
-        )
-        has_boxes = bool(pc.any(table["box_names"].is_valid()).as_py())
-        facts = {"root": str(root), "has_boxes": has_boxes, **facts}
-        return cls.make(binary, labelled.labels, facts, labelled.notes, row=np.arange(len(table)))
+        paths = table["path"].combine_chunks().cast(pa.large_string()).cast(pa.large_binary())
+        texts, box_names = table["class"].combine_chunks(), table["box_names"]
+        labelled = label_images(root, options, paths, top_folders(paths), texts, lambda i: box_names[i].as_py())
+        facts |= {"root": str(root), "has_boxes": bool(pc.any(box_names.is_valid()).as_py())}
+        return cls.make(paths, labelled.labels, facts, labelled.notes, row=np.arange(len(table)))
 
     @property
     def may_have_boxes(self) -> bool:
@@ -204,24 +183,24 @@ class DecodedSource(Source):
 
         if (error := value("error")) is not None:
             return {"failed": (value("path"), error)}
-        boxes = None
-        if (names := value("box_names")) is not None:
-            corners = torch.tensor(value("boxes"), dtype=torch.float32).reshape(-1, 4)
-            boxes = BoxesInView(corners, tuple(names), value("box_error"))
-        original = None
-        if with_original and (content := value("original")) is not None:
-            with Image.open(io.BytesIO(content)) as image:
-                original = Original(np.array(image), tuple(value("view")))
+        facts = json.loads(value("facts"))
+        boxes = original = None
+        if "boxes" in facts:
+            corners = torch.tensor(facts["boxes"], dtype=torch.float32).reshape(-1, 4)
+            boxes = BoxesInView(corners, tuple(value("box_names")), facts["box_error"])
+        if with_original and "view" in facts:
+            with Image.open(io.BytesIO(value("original"))) as image:
+                original = Original(np.array(image), tuple(facts["view"]))
         elif with_original:
             size = float(self.facts["how"]["input_size"])
             original = Original(pixels[row].permute(1, 2, 0).numpy().copy(), (0.0, 0.0, size, size))
         return {
             "image": pixels[row],
             "path": value("path"),
-            "size": (value("width"), value("height")),
-            "orientation": value("orientation"),
-            "is_turned": value("is_turned"),
-            "file_columns": {name: value(f"file_{name}") for name in FILE_COLUMNS},
+            "size": tuple(facts["size"]),
+            "orientation": facts["orientation"],
+            "is_turned": facts["is_turned"],
+            "file_columns": facts["file_columns"],
             "boxes": boxes,
             "original": original,
         }

@@ -22,7 +22,6 @@ from datamodules.loader import ThreadedLoader
 from datamodules.modules import BytesDataModule
 from datamodules.preprocess import Preprocess
 from datamodules.reader import Failure, Sample, SampleReader, collate, failed
-from datamodules.source import each_name
 from datamodules.walk import LeftOut, images_below
 
 logger = logging.getLogger(__name__)
@@ -50,17 +49,14 @@ def expand_sources(sources: Sequence[ImageSource], left_out: LeftOut | None = No
     left_out = LeftOut() if left_out is None else left_out
     expanded: list[Any] = []
     for source in sources:
-        if not isinstance(source, str | os.PathLike):
+        source = os.fspath(source) if isinstance(source, os.PathLike) else source
+        if not isinstance(source, str) or not os.path.isdir(source):  # "" is no folder; to Path it is the current one
             expanded.append(source)
             continue
-        source = os.fspath(source)
-        if _is_address(source) or not os.path.isdir(source):  # "" is no folder; to Path it is the current one
-            expanded.append(source)
-            continue
-        found = images_below(Path(source), "", left_out)
+        found = images_below(Path(source), left_out)
         if not len(found):
             raise DataError(f"The folder {source} holds no images{left_out.as_clause()}.")
-        expanded += [os.path.join(source, os.fsdecode(name)) for name in each_name(found)]
+        expanded += [os.path.join(source, os.fsdecode(name)) for name in found.to_pylist()]
     return expanded
 
 
@@ -85,8 +81,6 @@ def download(address: str, max_bytes: int = MAX_BYTES, timeout: float = TIMEOUT)
                     raise DecodingError(f"took longer than {timeout:g} seconds")
     except DecodingError:
         raise
-    except (requests.Timeout, urllib3.exceptions.TimeoutError) as error:
-        raise DecodingError(f"took longer than {timeout:g} seconds") from error
     except (requests.RequestException, urllib3.exceptions.HTTPError, ValueError) as error:
         raise DecodingError(f"cannot be fetched: {error}") from error
     return bytes(content)
@@ -106,10 +100,6 @@ def content_of(image: Image.Image | np.ndarray) -> bytes:
     kept = ("1", "L", "LA", "P", "RGB", "RGBA", "I;16")
     (image if image.mode in kept else image.convert("RGB")).save(file, "PNG", compress_level=0)
     return file.getvalue()
-
-
-def _is_address(source: str) -> bool:
-    return source.lower().startswith(("http://", "https://"))
 
 
 class ImageSourcesDataModule(BytesDataModule):
@@ -173,9 +163,9 @@ class ImageSourcesDataModule(BytesDataModule):
         """The source of a number as a sample, or why there is none."""
         source, path = self.sources[index], self.names[index]
         try:
-            if isinstance(source, str):
-                source = download(source) if _is_address(source) else source
-            elif not isinstance(source, bytes):
+            if isinstance(source, str) and source.lower().startswith(("http://", "https://")):
+                source = download(source)
+            elif not isinstance(source, str | bytes):
                 source = content_of(source)
             return self.reader.read(source, path, -1, index)
         except DecodingError as error:

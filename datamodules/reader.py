@@ -121,13 +121,14 @@ class SampleReader:
         """What a network sees of an image, whatever its classes are; see :meth:`read`."""
         try:
             decoded = read_image(source, self.exif_orientation, path)
+            levels = self.preprocess.levels(decoded.image)
         except DecodingError as error:
             return failed(path, str(error))
         image = decoded.image
         file = Path(f"{path}.xml") if annotation is not None else find_annotation(self.boxes, path)
         how = image.size, decoded.orientation, decoded.is_turned
         return {
-            "image": self.preprocess.levels(image),
+            "image": levels,
             "path": printable(path),
             "size": image.size,
             "orientation": decoded.orientation,

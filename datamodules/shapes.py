@@ -7,6 +7,7 @@ import math
 import shutil
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from PIL import Image, ImageDraw
@@ -153,9 +154,7 @@ class ShapesDataModule(ImageFolderDataModule):
         n_pairs: Images with two objects, each filed twice.
         seed: Seed of the generator.
         split: What testing reads: ``val`` or ``pairs``.
-        batch_size: Images in a batch, on each device.
-        num_workers: Processes that decode images, for each device. null = the CPUs divided by the devices, at most 8.
-        n_originals: For the first so many images the batch carries the original pixels, for figures.
+        **reading: ``batch_size``, ``num_workers`` and ``n_originals``, as of any folder.
     """
 
     def __init__(
@@ -166,20 +165,11 @@ class ShapesDataModule(ImageFolderDataModule):
         n_pairs: int = 200,
         seed: int = 0,
         split: str = "val",
-        batch_size: int = 32,
-        num_workers: int | None = None,
-        n_originals: int = 0,
+        **reading: Any,
     ) -> None:
-        super().__init__(
-            root,
-            batch_size=batch_size,
-            num_workers=num_workers,
-            class_names=SHAPE_NAMES,
-            input_size=INPUT_SIZE,
-            resize_size=RESIZE_SIZE,
-            n_originals=n_originals,
-            min_crop=0.85,  # smaller crops might leave the object out
-        )
+        sizes = {"input_size": INPUT_SIZE, "resize_size": RESIZE_SIZE}
+        # Smaller crops might leave the object out.
+        super().__init__(root, class_names=SHAPE_NAMES, min_crop=0.85, **sizes, **reading)
         if split not in ("val", "pairs"):
             raise DataError(f"data.split must be val or pairs, got {split!r}.")
         self.test_root, self.boxes = self.root / split, self.root / "annotations" / split

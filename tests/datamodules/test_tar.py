@@ -11,12 +11,13 @@ import pytest
 import torch
 from PIL import Image
 
-from datamodules import DataError, ImageFolderDataModule, pack_folder, tar
+from datamodules import DataError, ImageFolderDataModule, pack_folder, tar_index
 from datamodules.batch import boxes_of
 from datamodules.boxes import Annotation, write_annotation
 from datamodules.imagenet import imagenet_class_names
 from datamodules.source import ListingOptions, Source
-from datamodules.tar import INDEX, TarSource
+from datamodules.tar import TarSource
+from datamodules.tar_index import INDEX
 from tests.datamodules.trainers import fake_trainer
 from tests.images import make_images
 
@@ -121,9 +122,9 @@ def test_figures_are_of_the_same_images_however_they_are_shared(folder: Path, wo
 def read_headers(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     """The shards whose headers are read from now on."""
     read: list[str] = []
-    index_shard = tar.index_shard
+    index_shard = tar_index.index_shard
     monkeypatch.setattr(
-        tar, "index_shard", lambda shard, *args: read.append(os.path.basename(shard)) or index_shard(shard, *args)
+        tar_index, "index_shard", lambda shard: read.append(os.path.basename(shard)) or index_shard(shard)
     )
     return read
 
@@ -266,7 +267,7 @@ class TestDamage:
             (3 * 1024 + 100, 2, "x.tar: .*truncated header at byte 3,072"),
             (3 * 1024 + 512, 2, "unexpected end of data"),
             (3 * 1024 + 600, 2, "unexpected end of data"),
-            (3 * 1024, 2, "no end of the archive"),
+            (3 * 1024, 2, "empty header at byte 3,072"),
         ],
     )
     @pytest.mark.parametrize("world", [1, 2])
@@ -292,7 +293,7 @@ class TestDamage:
         content = bytearray(shard.read_bytes())
         content[3 * 1024 : 3 * 1024 + 512] = bytes(512)
         shard.write_bytes(content)
-        self.check(shard, 2, "something follows the end of the archive")
+        self.check(shard, 2, "end of file header at byte 3,072")
 
     def test_deleted_after_the_listing(self, folder: Path, tmp_path: Path) -> None:
         pack_folder(folder / "images", tmp_path / "shards", images_per_shard=5)
