@@ -115,13 +115,16 @@ class BoxesInView(NamedTuple):
 
     Attributes:
         boxes: Left, top, right, bottom in pixels of what the network sees, float32 ``(K, 4)``.
-        names: What the annotation calls the K objects; where their boxes cannot be used there are names alone.
+        names: What the annotation calls the K objects, also where their boxes cannot be used; None = there is none.
         error: What is wrong with the annotation; None = nothing.
     """
 
     boxes: Tensor
-    names: tuple[str, ...] = ()
-    error: str | None = None
+    names: tuple[str, ...] | None
+    error: str | None
+
+
+NO_BOXES = BoxesInView(torch.zeros(0, 4), None, None)
 
 
 def boxes_in_view(

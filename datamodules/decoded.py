@@ -18,12 +18,12 @@ import torch
 from PIL import Image
 
 from datamodules.batch import Original
-from datamodules.boxes import BoxesInView, boxes_in_view, find_annotation
+from datamodules.boxes import boxes_in_view, find_annotation
 from datamodules.errors import DataError
 from datamodules.folder import top_folders
 from datamodules.labelling import label_images
 from datamodules.preprocess import Preprocess
-from datamodules.reader import Failure, PreparedImage, Sample, SampleReader
+from datamodules.reader import NO_LABELS, Failure, Sample, SampleReader
 from datamodules.source import ListingOptions, Source, chunked, require_classes
 from datamodules.walk import holds_images
 
@@ -39,8 +39,9 @@ _SCHEMA = pa.schema(
         ("error", pa.string()),  # of an image that could not be read: why; null = it could be
         ("class", pa.string()),  # where its folder does not give it; "" = it is unlabelled
         ("box_names", pa.list_(pa.string())),  # null = there is no annotation
-        ("facts", pa.string()),  # what else a PreparedImage holds, as JSON
+        ("facts", pa.string()),  # what else a Sample holds, as JSON
         ("original", pa.binary()),  # PNG
+        ("view", pa.list_(pa.float64())),
     ]
 )
 
@@ -65,7 +66,7 @@ def _in_words(how: dict[str, Any]) -> str:
 
 def write_decoded(
     folder: Path,
-    images: Iterable[tuple[PreparedImage | Failure, str | None, Sequence[str] | None]],
+    images: Iterable[tuple[Sample | Failure, str | None, Sequence[str] | None]],
     n: int,
     how: dict[str, Any],
 ) -> None:
@@ -98,20 +99,20 @@ def write_decoded(
     pixels.flush()
 
 
-def _row(image: PreparedImage | Failure) -> dict[str, Any]:
+def _row(image: Sample | Failure) -> dict[str, Any]:
     if "failed" in image:
         return dict(zip(("path", "error"), image["failed"]))
-    row: dict[str, Any] = {"path": image["path"]}
-    facts: dict[str, Any] = {name: image[name] for name in ("size", "orientation", "is_turned", "file_columns")}
-    boxes, original = image["boxes"], image["original"]
-    if boxes is not None:
-        facts |= {"boxes": boxes.boxes.tolist(), "box_error": boxes.error}
+    original = image["original"]
+    facts: dict[str, Any] = {
+        name: image[name] for name in ("size", "orientation", "is_turned", "file_columns", "box_error")
+    }
+    facts["boxes"] = image["boxes"].tolist()
+    row: dict[str, Any] = {"path": image["path"], "facts": json.dumps(facts)}
     if original is not None:
-        facts["view"] = original.view
         with io.BytesIO() as file:
             Image.fromarray(original.pixels).save(file, "PNG", compress_level=1)
-            row["original"] = file.getvalue()
-    return {**row, "facts": json.dumps(facts)}
+            row |= {"original": file.getvalue(), "view": original.view}
+    return row
 
 
 class DecodedSource(Source):
@@ -165,16 +166,17 @@ class DecodedSource(Source):
         return pixels, {name: table[name].combine_chunks() for name in table.column_names}
 
     def read_one(self, i: int, reader: SampleReader) -> Sample | Failure:
-        prepared = self.prepared(i, with_original=i < reader.n_originals)
-        if "failed" in prepared:
-            return prepared
-        if prepared["boxes"] is None and (file := find_annotation(reader.boxes, prepared["path"])) is not None:
-            how = prepared["size"], prepared["orientation"], prepared["is_turned"]
-            prepared["boxes"] = boxes_in_view(reader.preprocess, file, None, *how)
-        return reader.sample(prepared, int(self.labels[i]), i)
+        sample = self.prepared(i, with_original=i < reader.n_originals)
+        if "failed" in sample:
+            return sample
+        if sample["box_names"] is None and (file := find_annotation(reader.boxes, sample["path"])) is not None:
+            how = sample["size"], sample["orientation"], sample["is_turned"]
+            boxes, names, error = boxes_in_view(reader.preprocess, file, None, *how)
+            sample = {**sample, "boxes": boxes, "box_names": names, "box_error": error}
+        return reader.labelled(sample, int(self.labels[i]))
 
-    def prepared(self, i: int, with_original: bool) -> PreparedImage | Failure:
-        """The i-th image as it was packed."""
+    def prepared(self, i: int, with_original: bool) -> Sample | Failure:
+        """The i-th image as it was packed, of which nothing is labelled."""
         pixels, columns = self._content
         row = self.columns["row"][i].as_py()
 
@@ -184,24 +186,23 @@ class DecodedSource(Source):
         if (error := value("error")) is not None:
             return {"failed": (value("path"), error)}
         facts = json.loads(value("facts"))
-        boxes = original = None
-        if "boxes" in facts:
-            corners = torch.tensor(facts["boxes"], dtype=torch.float32).reshape(-1, 4)
-            boxes = BoxesInView(corners, tuple(value("box_names")), facts["box_error"])
-        if with_original and "view" in facts:
-            with Image.open(io.BytesIO(value("original"))) as image:
-                original = Original(np.array(image), tuple(facts["view"]))
+        original = None
+        if with_original and (content := value("original")) is not None:
+            with Image.open(io.BytesIO(content)) as image:
+                original = Original(np.array(image), tuple(value("view")))
         elif with_original:
             size = float(self.facts["how"]["input_size"])
             original = Original(pixels[row].permute(1, 2, 0).numpy().copy(), (0.0, 0.0, size, size))
         return {
+            **facts,
             "image": pixels[row],
             "path": value("path"),
+            "label": -1,
+            "index": i,
+            "boxes": torch.tensor(facts["boxes"], dtype=torch.float32).reshape(-1, 4),
+            "box_names": value("box_names"),
+            "box_labels": NO_LABELS,
             "size": tuple(facts["size"]),
-            "orientation": facts["orientation"],
-            "is_turned": facts["is_turned"],
-            "file_columns": facts["file_columns"],
-            "boxes": boxes,
             "original": original,
         }
 

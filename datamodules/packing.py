@@ -18,7 +18,7 @@ from datamodules.images.formats import extension_by_content, image_extensions
 from datamodules.labels import LabelFile
 from datamodules.loader import ThreadedLoader, default_workers
 from datamodules.preprocess import Preprocess
-from datamodules.reader import Failure, PreparedImage, SampleReader
+from datamodules.reader import Failure, Sample, SampleReader
 from datamodules.source import names_of
 from datamodules.tar_index import write_index
 from datamodules.writing import unfinished, written_whole
@@ -118,13 +118,10 @@ def pack_decoded(
     _refuse_small_disk(out, n, 3 * preprocess.input_size**2)
     reader = SampleReader(preprocess, boxes, (), ORIGINALS, exif_orientation)
 
-    def packed(number: int) -> tuple[PreparedImage | Failure, str | None, Sequence[str] | None]:
+    def packed(number: int) -> tuple[Sample | Failure, str | None, Sequence[str] | None]:
         path = source.path(number)
         image = reader.prepare(source.root / path, path, number)
-        if "failed" in image:
-            names = names_of_boxes(find_annotation(boxes, path))
-        else:
-            names = None if image["boxes"] is None else image["boxes"].names
+        names = names_of_boxes(find_annotation(boxes, path)) if "failed" in image else image["box_names"]
         return image, classes.get(printable(path)), names
 
     workers = default_workers() if num_workers is None else num_workers

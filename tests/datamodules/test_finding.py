@@ -137,11 +137,6 @@ def test_images_beside_their_annotations(tmp_path: Path) -> None:
     assert list_folder(tmp_path, NAMES).notes == ("1 files are no images: .xml",)
 
 
-def test_images_directly_and_under_images(tmp_path: Path) -> None:
-    make_images(tmp_path, "cat/a.png", "dog/images/b.png", "dog/images/c.png")
-    assert listed(tmp_path, NAMES) == {"cat/a.png": 0, "dog/images/b.png": 1, "dog/images/c.png": 1}
-
-
 def test_a_root_one_too_high(tmp_path: Path) -> None:
     make_images(tmp_path, "val/cat/a.png", "train/cat/b.png")
     with pytest.raises(DataError, match=r"2 of 2 class folders match no class.*train holds class folders \(cat\): is"):

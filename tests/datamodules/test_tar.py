@@ -14,7 +14,6 @@ from PIL import Image
 from datamodules import DataError, ImageFolderDataModule, pack_folder, tar_index
 from datamodules.batch import boxes_of
 from datamodules.boxes import Annotation, write_annotation
-from datamodules.imagenet import imagenet_class_names
 from datamodules.source import ListingOptions, Source
 from datamodules.tar import TarSource
 from datamodules.tar_index import INDEX
@@ -202,11 +201,6 @@ class TestForeignShards:
         labels = {path: sample[1].item() for path, sample in found.items()}
         assert labels == {"0.png": 1, "1.PNG": 0, "2.png": -1, "dog/3.jpg": 0, "dog/4.jpg": 1}
 
-    def test_wnids(self, tmp_path: Path) -> None:
-        files = [("n02123045/a.JPEG", png()), ("b.JPEG", png()), ("b.cls", b"n01440764")]
-        found = samples(write_tar(tmp_path / "x.tar", files), class_names=imagenet_class_names())
-        assert {path: sample[1].item() for path, sample in found.items()} == {"n02123045/a.JPEG": 281, "b.JPEG": 0}
-
     def test_bad_samples_fail_and_the_rest_goes_on(self, tmp_path: Path) -> None:
         files = [("a.png", png()), ("b.txt", b""), ("c.png", png()), ("c.jpg", png()), ("d.png", png())]
         files += [("d.cls", b"2"), ("e.png", b"x"), ("f.png", png()), ("f.png", png()), ("mouse/g.png", png())]
@@ -329,10 +323,6 @@ class TestUnusable:
     def test_missing_shards(self, folder: Path) -> None:
         with pytest.raises(DataError, match=r"2 of 5 shards of .* do not exist: .*00003.tar, .*00004.tar"):
             samples(folder / "shards/{00000..00004}.tar")
-
-    def test_class_names_are_needed(self, folder: Path) -> None:
-        with pytest.raises(DataError, match="class_names have to be known"):
-            samples(folder / "shards", class_names=None)
 
     @pytest.mark.parametrize("name", ["x.tar.gz", "x.tgz", "x.tar"])
     def test_compressed_as_a_whole(self, tmp_path: Path, name: str) -> None:
