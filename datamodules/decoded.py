@@ -46,21 +46,12 @@ _SCHEMA = pa.schema(
 )
 
 
-def how_prepared(preprocess: Preprocess, exif_orientation: bool) -> dict[str, Any]:
-    """What decides the pixels of an image beside its file."""
-    return {
-        "resize_size": preprocess.short_side,
-        "input_size": preprocess.input_size,
-        "interpolation": preprocess.interpolation,
-        "exif_orientation": exif_orientation,
-    }
-
-
-def _in_words(how: dict[str, Any]) -> str:
-    turned = "turned as EXIF asks" if how["exif_orientation"] else "as they lie"
+def how_prepared(preprocess: Preprocess, exif_orientation: bool) -> str:
+    """What decides the pixels of an image beside its file, in words."""
+    size = preprocess.input_size
     return (
-        f"{turned}, {how['interpolation']} to a shorter side of {how['resize_size']}, cropped to {how['input_size']} × "
-        f"{how['input_size']}"
+        f"{'turned as EXIF asks' if exif_orientation else 'as they lie'}, {preprocess.interpolation} to a shorter side "
+        f"of {preprocess.short_side}, cropped to {size} × {size}"
     )
 
 
@@ -68,7 +59,8 @@ def write_decoded(
     folder: Path,
     images: Iterable[tuple[Sample | Failure, str | None, Sequence[str] | None]],
     n: int,
-    how: dict[str, Any],
+    size: int,
+    how: str,
 ) -> None:
     """Writes N images.
 
@@ -77,9 +69,9 @@ def write_decoded(
         images: What is seen of each, or why it could not be read; its class, where its folder does not give it, "" = it
             is unlabelled; what its boxes are named after, None = it has no annotation.
         n: How many.
+        size: Height and width of what is seen.
         how: How they were prepared, see :func:`how_prepared`.
     """
-    size = how["input_size"]
     pixels = np.lib.format.open_memmap(folder / IMAGES, "w+", np.uint8, (n, 3, size, size))
     sha256 = hashlib.sha256()
 
@@ -95,7 +87,8 @@ def write_decoded(
     with pq.ParquetWriter(folder / TABLE, _SCHEMA) as writer:
         for some in chunked(rows()):
             writer.write_table(pa.Table.from_pylist(some, _SCHEMA))
-        writer.add_key_value_metadata({"decoded": json.dumps({"how": how, "n": n, "sha256": sha256.hexdigest()})})
+        facts = {"how": how, "shape": pixels.shape, "sha256": sha256.hexdigest()}
+        writer.add_key_value_metadata({"decoded": json.dumps(facts)})
     pixels.flush()
 
 
@@ -146,11 +139,11 @@ class DecodedSource(Source):
         return self.facts["has_boxes"]
 
     def check(self, reader: SampleReader) -> None:
-        wanted, packed = how_prepared(reader.preprocess, reader.exif_orientation), self.facts["how"]
-        if wanted != packed:
+        wanted = how_prepared(reader.preprocess, reader.exif_orientation)
+        if wanted != self.facts["how"]:
             raise DataError(
-                f"{self.facts['root']} holds images {_in_words(packed)}, and the network is to see them "
-                f"{_in_words(wanted)}: pack them for it (pack_shards.py --decoded), or read the original images."
+                f"{self.facts['root']} holds images {self.facts['how']}, and the network is to see them {wanted}: pack "
+                "them for it (pack_shards.py --decoded), or read the original images."
             )
 
     def content_fingerprint(self) -> dict[str, Any]:
@@ -191,10 +184,9 @@ class DecodedSource(Source):
             with Image.open(io.BytesIO(content)) as image:
                 original = Original(np.array(image), tuple(value("view")))
         elif with_original:
-            size = float(self.facts["how"]["input_size"])
+            size = float(pixels.shape[-1])
             original = Original(pixels[row].permute(1, 2, 0).numpy().copy(), (0.0, 0.0, size, size))
         return {
-            **facts,
             "image": pixels[row],
             "path": value("path"),
             "label": -1,
@@ -202,7 +194,11 @@ class DecodedSource(Source):
             "boxes": torch.tensor(facts["boxes"], dtype=torch.float32).reshape(-1, 4),
             "box_names": value("box_names"),
             "box_labels": NO_LABELS,
+            "box_error": facts["box_error"],
             "size": tuple(facts["size"]),
+            "orientation": facts["orientation"],
+            "is_turned": facts["is_turned"],
+            "file_columns": facts["file_columns"],
             "original": original,
         }
 
@@ -216,10 +212,9 @@ def _opened(root: Path) -> tuple[pa.Table, dict[str, Any]]:
     try:
         table = pq.read_table(root / TABLE)
         facts = json.loads(pq.read_metadata(root / TABLE).metadata[b"decoded"])
-        shape = np.load(root / IMAGES, mmap_mode="r").shape
-        size = facts["how"]["input_size"]
-        if shape != (facts["n"], 3, size, size) or len(table) != facts["n"]:
-            raise ValueError(f"{len(table)} rows, and an array of {shape}")
+        pixels = np.load(root / IMAGES, mmap_mode="r")
+        if [*pixels.shape] != facts["shape"] or len(table) != len(pixels):
+            raise ValueError(f"{len(table)} rows, and an array of {pixels.shape}")
         table.select(_SCHEMA.names)
     except (OSError, pa.ArrowException, TypeError, LookupError, ValueError, EOFError) as error:
         raise DataError(f"{root} holds no decoded images, or not all of them: pack them again. ({error})") from error

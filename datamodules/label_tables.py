@@ -100,7 +100,7 @@ def _checked(
 
 def _of_kaggle(path: Path, table: pa.Table) -> pa.Table:
     """With the classes of cells such as ``n03995372 85 1 499 272 n03995372 131 0 499 254``."""
-    classes = []
+    classes: list[str] = []
     for row in table.to_pylist():
         wnids = set(row["class"].split()[::5])
         if len(wnids) != 1:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
+from functools import partial
 from pathlib import Path
 from typing import NamedTuple
 
@@ -65,7 +66,11 @@ def label_images(
             folders = pc.if_else(texts.is_null(), folders, None)
         labels, errors = _labels_of(folders, lambda names: _by_folder(root, names, table, is_lenient, notes))
         if texts is not None and table is not None:
-            by_text, wrong = _labels_of(texts, lambda texts: [_by_text(text.strip(), table) for text in texts])
+            look_up = partial(index_written, table=table)
+            by_text, wrong = _labels_of(
+                pc.utf8_trim_whitespace(texts),
+                lambda texts: [_class_or_error("its .cls", text, look_up) if text else -1 for text in texts],
+            )
             labels, errors = np.where(texts.is_valid(), by_text, labels), errors | wrong
     if errors and (not is_lenient or len(errors) == len(labels)):
         first = min(errors)
@@ -141,11 +146,7 @@ def _by_folder(
         return labels
     if not is_lenient or not any(map(table.is_named, names)):
         return table.of_folders(names)
-    known = [table.named(name) for name in names]
-    return [
-        f"its folder is {name!r}, which is no class of the network" if label is None else label
-        for name, label in zip(names, known)
-    ]
+    return [_class_or_error("its folder", name, table.named) for name in names]
 
 
 def are_indices(names: Sequence[str], table: ClassTable) -> bool:
@@ -159,14 +160,15 @@ def sort_folders(names: Sequence[str]) -> list[str]:
     return sorted(names, key=lambda name: (int(name) if are_numbers else 0, name))
 
 
-def _by_text(text: str, table: ClassTable) -> int | str:
-    """The class of a text that lies with an image, -1 = it is empty; or what is wrong with it."""
+def _class_or_error(what: str, text: str, look_up: Callable[[str], int | None]) -> int | str:
+    """The class of a text that lies with an image, or what is wrong with it."""
     try:
-        return index_written(text, table) if text else -1
+        label = look_up(text)
     except UnknownClassError:
-        return f"its .cls is {text!r}, which is no class of the network"
+        label = None
     except AmbiguousClassError as error:
-        return f"its .cls: {error}"
+        return f"{what}: {error}"
+    return f"{what} is {text!r}, which is no class of the network" if label is None else label
 
 
 def _only(classes: set[int]) -> int:

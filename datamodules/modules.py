@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import pytorch_lightning as pl
 import torch
@@ -29,7 +29,7 @@ from datamodules.source import ListingOptions, Source
 from datamodules.subset import Subset
 from datamodules.tar import TarSource
 from datamodules.text import Text, Texts
-from datamodules.training import RandomCrops, list_for_training, train_class_names, training_loader
+from datamodules.training import RandomCrops, TrainingImages, list_for_training, train_class_names
 
 LISTING = "listing.arrow"
 """File of RUN that holds the list of images."""
@@ -271,8 +271,16 @@ class ImageFolderDataModule(BytesDataModule):
         return default_workers(self.trainer.num_devices if self.trainer else 1)
 
     def _training_loader(self, source: Source, preprocess: Preprocess, **options: Any) -> DataLoader[Sample | Failure]:
-        reader = SampleReader(preprocess, exif_orientation=self.exif_orientation)
-        return training_loader(source, reader, self.batch_size, self._n_workers(), **options)
+        n_workers = self._n_workers()
+        return DataLoader(
+            TrainingImages(source, SampleReader(preprocess, exif_orientation=self.exif_orientation)),
+            self.batch_size,
+            num_workers=n_workers,
+            persistent_workers=n_workers > 0,
+            pin_memory=torch.cuda.is_available(),
+            collate_fn=cast(Any, collate),
+            **options,
+        )
 
     def _refuse_packed(self) -> None:
         for place in (self.root, self.root / "train", self.root / "val"):

@@ -115,7 +115,12 @@ def pack_decoded(
     """
     source, out, boxes, classes = _listed(root, out, boxes, labels)
     n = len(source)
-    _refuse_small_disk(out, n, 3 * preprocess.input_size**2)
+    n_bytes, there = 3 * preprocess.input_size**2, next(folder for folder in out.absolute().parents if folder.exists())
+    if n * n_bytes > (free := shutil.disk_usage(there).free):
+        raise DataError(
+            f"{n:,} images of {n_bytes:,} bytes take {n * n_bytes / 1e9:,.1f} GB, and {there} has {free / 1e9:,.1f} GB "
+            "left."
+        )
     reader = SampleReader(preprocess, boxes, (), ORIGINALS, exif_orientation)
 
     def packed(number: int) -> tuple[Sample | Failure, str | None, Sequence[str] | None]:
@@ -129,17 +134,9 @@ def pack_decoded(
     images = zip((image for batch in batches for image in batch), track(range(n)))
     with written_whole(out) as aside:
         aside.mkdir()
-        write_decoded(aside, (image for image, _ in images), n, how_prepared(preprocess, exif_orientation))
+        how = how_prepared(preprocess, exif_orientation)
+        write_decoded(aside, (image for image, _ in images), n, preprocess.input_size, how)
     return n
-
-
-def _refuse_small_disk(out: Path, n: int, n_bytes: int) -> None:
-    there = next(folder for folder in out.absolute().parents if folder.exists())
-    needed, free = n * n_bytes, shutil.disk_usage(there).free
-    if needed > free:
-        raise DataError(
-            f"{n:,} images of {n_bytes:,} bytes take {needed / 1e9:,.1f} GB, and {there} has {free / 1e9:,.1f} GB left."
-        )
 
 
 def _listed(

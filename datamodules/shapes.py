@@ -167,9 +167,10 @@ class ShapesDataModule(ImageFolderDataModule):
         split: str = "val",
         **reading: Any,
     ) -> None:
-        sizes = {"input_size": INPUT_SIZE, "resize_size": RESIZE_SIZE}
         # Smaller crops might leave the object out.
-        super().__init__(root, class_names=SHAPE_NAMES, min_crop=0.85, **sizes, **reading)
+        super().__init__(
+            root, class_names=SHAPE_NAMES, input_size=INPUT_SIZE, resize_size=RESIZE_SIZE, min_crop=0.85, **reading
+        )
         if split not in ("val", "pairs"):
             raise DataError(f"data.split must be val or pairs, got {split!r}.")
         self.test_root, self.boxes = self.root / split, self.root / "annotations" / split

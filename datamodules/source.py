@@ -279,10 +279,10 @@ def first_batches(n: int, batch_size: int, limit: float) -> int:
 
 def round_the_classes(groups: np.ndarray) -> np.ndarray:
     """The order that takes the first of each group, then the second of each, and so on."""
-    by_group = np.argsort(groups, kind="stable")
-    _, sizes = np.unique(groups, return_counts=True)
-    place = np.empty(len(groups), np.int64)
-    place[by_group] = np.concatenate([np.arange(n) for n in sizes])
+    groups = groups.astype(np.int32)
+    by_group = np.argsort(groups, kind="stable").astype(np.int32)
+    place = np.empty(len(groups), np.int32)
+    place[by_group] = np.concatenate([np.arange(n, dtype=np.int32) for n in np.unique(groups, return_counts=True)[1]])
     return np.lexsort((groups, place))
 
 

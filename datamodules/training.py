@@ -5,19 +5,17 @@ from __future__ import annotations
 import hashlib
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, cast
 
 import numpy as np
-import torch
 from PIL import Image
 from torch import Tensor
-from torch.utils.data import DataLoader, Dataset
+from torch.utils.data import Dataset
 from torchvision.transforms import v2
 
 from datamodules.errors import DataError
 from datamodules.folder import FolderSource
 from datamodules.preprocess import Preprocess
-from datamodules.reader import Failure, Sample, SampleReader, collate
+from datamodules.reader import Failure, Sample, SampleReader
 from datamodules.source import ListingOptions, Source
 from datamodules.walk import class_folders, holds_images
 
@@ -95,18 +93,3 @@ def _listed(root: Path, options: ListingOptions) -> Source:
     source = FolderSource.open(root, options)
     source.log_notes(root)
     return source
-
-
-def training_loader(
-    source: Source, reader: SampleReader, batch_size: int, n_workers: int, **options: Any
-) -> DataLoader[Sample | Failure]:
-    """Batches that processes read."""
-    return DataLoader(
-        TrainingImages(source, reader),
-        batch_size,
-        num_workers=n_workers,
-        persistent_workers=n_workers > 0,
-        pin_memory=torch.cuda.is_available(),
-        collate_fn=cast(Any, collate),
-        **options,
-    )

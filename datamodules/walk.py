@@ -70,7 +70,7 @@ def images_below(root: Path, left_out: LeftOut) -> pa.Array:
     Raises:
         DataError: If a folder cannot be read.
     """
-    chunks = [pa.array(names, pa.large_binary()) for names in chunked(_each(root, left_out))]
+    chunks = (pa.array(names, pa.large_binary()) for names in chunked(_each(root, left_out)))
     return pa.concat_arrays([pa.array([], pa.large_binary()), *chunks]).sort()
 
 

@@ -21,7 +21,6 @@ from datamodules import (
     list_folder,
     pack_folder,
 )
-from datamodules.image_sources import expand_sources
 from datamodules.imagenet import imagenet_class_names
 from datamodules.images.formats import openable
 from datamodules.subset import Subset
@@ -116,7 +115,7 @@ def test_what_becomes_of_them(tree: Path) -> None:
 
 
 def test_prediction_lists_the_same(tree: Path, caplog: pytest.LogCaptureFixture) -> None:
-    found = {path.removeprefix(f"{tree}/") for path in expand_sources([str(tree)])}
+    found = {path.removeprefix(f"{tree}/") for path in ImageSourcesDataModule([tree]).sources}
     assert found == listed(tree, NAMES).keys()
     with caplog.at_level(logging.WARNING):
         ImageSourcesDataModule([str(tree)])
@@ -161,7 +160,7 @@ def test_links_to_and_fro(tmp_path: Path) -> None:
     found = listed(tmp_path, names)
     assert len(found) == 81
     assert found["c1/a.png"] == 1
-    assert found.keys() == {path.removeprefix(f"{tmp_path}/") for path in expand_sources([str(tmp_path)])}
+    assert found.keys() == {path.removeprefix(f"{tmp_path}/") for path in ImageSourcesDataModule([tmp_path]).sources}
     above, again = list_folder(tmp_path, names).notes
     assert above.startswith("324 links to a folder above")
     assert again.startswith("252 links to a folder listed already")
