@@ -37,7 +37,8 @@ class LabelFile:
             line, the k-th of which is number k.
 
     Attributes:
-        table: Columns ``image`` and ``class``, as the file writes them; an image that it names twice once.
+        entries: Paths of the images that it names, each once, as all systems write them.
+        classes: Their classes, as the file writes them.
 
     Raises:
         DataError: If the file cannot be read or understood, says two things of an image, or ``synsets`` is missing, or
@@ -62,12 +63,12 @@ class LabelFile:
             else:
                 table, self._heading = read_table(path, head, lines)
         keys, _ = _keys(table["image"].combine_chunks())
-        if (twice := _contradiction(keys, table["class"])) is not None:
+        if (twice := _contradiction(keys, table["class"].combine_chunks())) is not None:
             first, second = (table["class"][k].as_py() for k in twice)
             image = table["image"][twice[1]].as_py()
             raise DataError(f"{path} (data.labels) says both {first!r} and {second!r} of {image}.")
         is_first = pc.equal(pc.index_in(keys, keys), np.arange(len(keys)))
-        self.table, self._entries = table.filter(is_first).combine_chunks(), keys.filter(is_first)
+        self.entries, self.classes = keys.filter(is_first), table["class"].combine_chunks().filter(is_first)
 
     def match(self, names: pa.Array) -> tuple[pa.Array, list[str]]:
         """What the file says of images.
@@ -83,11 +84,10 @@ class LabelFile:
             DataError: If it says nothing of any of the images, or an entry may be meant for several of them.
         """
         found = self._matched(names)
-        used = np.bincount(found.drop_null().to_numpy(), minlength=len(self.table))
-        entries = self.table["image"]
+        used = np.bincount(found.drop_null().to_numpy(), minlength=len(self.entries))
         if not used.any():
             raise DataError(
-                f"{self.path} (data.labels) names none of the {len(names):,} images. It names {_some(entries)}; "
+                f"{self.path} (data.labels) names none of the {len(names):,} images. It names {_some(self.entries)}; "
                 f"the images are {_some(names)}."
             )
         if (used > 1).any():
@@ -95,35 +95,33 @@ class LabelFile:
             both = _some(names.filter(pc.equal(found, entry)))
             raise DataError(
                 f"{(used > 1).sum()} entries of {self.path} (data.labels) may be meant for several images: "
-                f"{entries[entry]} for {both}. Write their paths as they are below the folder of images."
+                f"{self.entries[entry]} for {both}. Write their paths as they are below the folder of images."
             )
         notes = [*self._notes]
         if n_absent := int((used == 0).sum()):
-            absent = _some(entries.filter(pa.array(used == 0)))
+            absent = _some(self.entries.filter(pa.array(used == 0)))
             notes.append(f"{self.path} names {n_absent:,} images that are not there: {absent}")
         if found.null_count:
             unsaid = _some(names.filter(found.is_null()))
             notes.append(f"{self.path} says nothing of {found.null_count:,} images: {unsaid}")
-        return self.table["class"].combine_chunks().take(found), notes
+        return self.classes.take(found), notes
 
     def _matched(self, names: pa.Array) -> pa.Array:
         """The number of the entry for each image; of both paths one ends with the other, the longer such end first."""
         wholes, stems = _keys(names)
         found = pa.nulls(len(names), pa.int32())
-        for n in sorted(_depths(self._entries), reverse=True):
+        for n in sorted(_depths(self.entries), reverse=True):
             if found.null_count:
-                ends = (pc.index_in(_last(keys, n), self._entries) for keys in (wholes, stems))
+                ends = (pc.index_in(_last(keys, n), self.entries) for keys in (wholes, stems))
                 found = pc.coalesce(found, *ends)
         for n in _depths(wholes) if found.null_count else []:
-            ends = _last(self._entries, n)
+            ends = _last(self.entries, n)
             more = pc.coalesce(pc.index_in(wholes, ends), pc.index_in(stems, ends))
             taken = pc.is_in(ends, ends.take(more.filter(found.is_null()).drop_null()))
-            entries, known = self.table.filter(taken), ends.filter(taken)
-            if (several := _contradiction(known, entries["class"])) is not None:
-                said = [f"{entries['image'][k]} {entries['class'][k].as_py()!r}" for k in several]
-                raise DataError(
-                    f"{self.path} (data.labels) says several things of {known[several[0]]}: {', '.join(said)}."
-                )
+            entries, classes, known = (each.filter(taken) for each in (self.entries, self.classes, ends))
+            if (several := _contradiction(known, classes)) is not None:
+                said = ", ".join(f"{entries[k]} {classes[k].as_py()!r}" for k in several)
+                raise DataError(f"{self.path} (data.labels) says several things of {known[several[0]]}: {said}.")
             found = pc.coalesce(found, more)
         return found
 
@@ -134,17 +132,17 @@ class LabelFile:
             DataError: If the file names classes that the network does not have, or are several of its classes.
         """
         known: dict[str, int] = {}
-        wrong: dict[str, str] = {}
+        wrong: dict[str, UnknownClassError] = {}
         for text in texts:
             try:
                 known[text] = index_written(text, table)
             except AmbiguousClassError as error:
                 raise DataError(f"{self.path} (data.labels): {error}") from error
             except UnknownClassError as error:
-                wrong[text] = f"Did you mean one of: {', '.join(error.near)}?"
+                wrong[text] = error
         if wrong:
-            first = min(wrong)
-            advice = "Indices count from 0." if str(len(table)) in wrong else wrong[first]
+            near = f"Did you mean one of: {', '.join(wrong[min(wrong)].near)}?"
+            advice = "Indices count from 0." if str(len(table)) in wrong else near
             column = f", in its column {self._heading}," if self._heading else ""
             raise DataError(
                 f"{self.path} (data.labels) names{column} {len(wrong)} classes that the network does not have: "
@@ -243,13 +241,13 @@ def _last(keys: pa.Array, n: int) -> pa.Array:
     return keys
 
 
-def _contradiction(keys: pa.Array, classes: pa.ChunkedArray) -> tuple[int, int] | None:
+def _contradiction(keys: pa.Array, classes: pa.Array) -> tuple[int, int] | None:
     """The numbers of two entries that have the same key and different classes."""
     first = pc.index_in(keys, keys)
-    differ = np.flatnonzero(pc.not_equal(classes, classes.take(first)).to_numpy())
+    differ = np.flatnonzero(pc.not_equal(classes, classes.take(first)))
     return (first[differ[0]].as_py(), int(differ[0])) if len(differ) else None
 
 
-def _some(texts: pa.Array | pa.ChunkedArray) -> str:
+def _some(texts: pa.Array) -> str:
     """The first of the texts, and dots if there are more."""
     return some(texts.slice(0, 4).to_pylist())

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import glob
 import hashlib
 import os
 import shutil
@@ -204,12 +205,9 @@ class ImageFolderDataModule(BytesDataModule):
         """What tells the images to be tested, and the files of their boxes, from others: counts and hashes of names."""
         found = self._list().fingerprint()
         if self.boxes is not None:
-            top = os.fsencode(self.boxes)
-            files = (
-                os.path.join(folder, name) for folder, _, names in os.walk(top, followlinks=True) for name in names
-            )
-            boxes = sorted(os.path.relpath(file, top) for file in files if file.lower().endswith(b".xml"))
-            found["n_boxes"], found["boxes_sha256"] = len(boxes), hashlib.sha256(b"\0".join(boxes)).hexdigest()
+            boxes = os.fsencode("\0".join(sorted(glob.glob("**/*.xml", root_dir=self.boxes, recursive=True))))
+            found["n_boxes"] = boxes.count(b"\0") + bool(boxes)
+            found["boxes_sha256"] = hashlib.sha256(boxes).hexdigest()
         return found
 
     def _list(self) -> Source:

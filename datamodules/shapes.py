@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import math
-import shutil
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -220,14 +219,9 @@ def _write_image(root: Path, split: str, index: int, rng: np.random.Generator) -
         names = [SHAPE_NAMES[index % len(SHAPE_NAMES)]]
         image, annotation = _one_object(names[0], rng)
     stem = f"{'_'.join(names)}_{index:05d}"
-    files = []
     for name in names:
         picture, boxes = root / split / name / f"{stem}.JPEG", root / "annotations" / split / name / f"{stem}.xml"
         for file in (picture, boxes):
             file.parent.mkdir(parents=True, exist_ok=True)
-        files.append((picture, boxes))
-    image.save(files[0][0], quality=95)
-    write_annotation(files[0][1], annotation)
-    for picture, boxes in files[1:]:
-        shutil.copyfile(files[0][0], picture)
-        shutil.copyfile(files[0][1], boxes)
+        image.save(picture, quality=95)
+        write_annotation(boxes, annotation)

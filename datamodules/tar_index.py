@@ -17,7 +17,7 @@ from rich.console import Console
 from rich.progress import track
 
 from datamodules.errors import DataError, printable
-from datamodules.images.formats import extension_by_content, image_extensions, is_raw, remedy
+from datamodules.images.formats import image_extensions, is_raw, remedy
 from datamodules.source import chunked
 from datamodules.walk import is_of_the_system
 
@@ -116,11 +116,10 @@ def index_shard(shard: str) -> pa.Table:
 
 
 class _Member(NamedTuple):
-    """A file in a shard: the key of its sample, what it is in that, and its whole name if it has no extension."""
+    """A file in a shard: the key of its sample, what it is in that, and its header."""
 
     key: str
     suffix: str
-    whole_name: str
     header: tarfile.TarInfo
 
 
@@ -146,15 +145,12 @@ def _members(file: BinaryIO) -> Iterator[_Member]:
             raise tarfile.ReadError("unexpected end of data")
         name = header.name.removeprefix("./")
         folder, slash, base = name.rpartition("/")
-        stem, dot, suffix = base.partition(".")
-        if not dot and header.isreg():
-            # An image by its content alone is one here too, under its own name.
-            suffix = extension_by_content(_content(header, file)).removeprefix(".")
+        stem, _, suffix = base.partition(".")
         # Hidden files and those of a system, files without extension, and WebDataset's own are no part of a sample.
         is_none = not (stem and suffix) or any(map(is_of_the_system, name.split("/")))
         is_own = name.startswith("__") and name.split("/")[0].endswith("__")
         if not is_none and not is_own and (header.isreg() or header.issym() or header.islnk()):
-            yield _Member(folder + slash + stem, suffix, "" if dot else name, header)
+            yield _Member(folder + slash + stem, suffix, header)
 
 
 def _row(members: Sequence[_Member], file: BinaryIO) -> dict[str, Any]:
@@ -166,7 +162,6 @@ def _row(members: Sequence[_Member], file: BinaryIO) -> dict[str, Any]:
     if len(images) == 1:
         path += f".{images[0]}"
         row |= {"offset": named[images[0]].offset_data, "size": named[images[0]].size}
-    path = next((member.whole_name for member in members if member.whole_name), path)
     row["path"] = _content(named["path"], file) if "path" in named else os.fsencode(path)
     if "cls" in named and named["cls"].isreg():
         row["class"] = printable(_content(named["cls"], file))

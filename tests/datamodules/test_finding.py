@@ -290,16 +290,6 @@ def test_shards_are_chosen_from_as_a_folder(tmp_path: Path) -> None:
         assert read(tmp_path / "shards", **options) == read(tmp_path / "images", **options)
 
 
-def test_shards_of_others_with_images_without_an_extension(tmp_path: Path) -> None:
-    make_images(tmp_path, "a.png")
-    (tmp_path / "text").write_text("text")
-    with tarfile.open(tmp_path / "0.tar", "w") as tar:
-        tar.add(tmp_path / "a.png", "cat/a")
-        tar.add(tmp_path / "text", "LICENSE")
-        tar.add(tmp_path / "a.png", "dog/b.png")
-    assert read(tmp_path / "0.tar") == {"cat/a": 0, "dog/b.png": 1}
-
-
 def test_what_systems_leave_is_in_no_shard(tmp_path: Path) -> None:
     make_images(tmp_path, "a.png")
     with tarfile.open(tmp_path / "0.tar", "w") as tar:

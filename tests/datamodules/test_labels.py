@@ -73,7 +73,8 @@ def test_as_spreadsheets_and_archives_have_it(tmp_path: Path, how: str) -> None:
     text = "path\tclass\r\na.jpg\ttench\r\n"
     content = gzip.compress(text.encode()) if how == "gzip" else ("\ufeff" * (how[-1] == "e") + text).encode(how)
     (tmp_path / "labels.csv").write_bytes(content)
-    assert LabelFile(tmp_path / "labels.csv").table.to_pylist() == [{"image": "a.jpg", "class": "tench"}]
+    labels = LabelFile(tmp_path / "labels.csv")
+    assert (labels.entries.to_pylist(), labels.classes.to_pylist()) == (["a.jpg"], ["tench"])
 
 
 def test_a_class_with_a_comma_between_semicolons(tmp_path: Path) -> None:

@@ -9,6 +9,7 @@ from PIL import ExifTags, Image
 
 from datamodules import DataError, ImageFolderDataModule, modules
 from datamodules.boxes import Annotation, write_annotation
+from datamodules.loader import Marks
 from tests.datamodules.trainers import fake_trainer
 from tests.images import make_images
 
@@ -246,6 +247,23 @@ class TestListingOnce:
         now.prepare_data()
         now.setup("test")
         assert len(now.source) == now.n_listed == 2
+
+    @pytest.mark.parametrize("is_in_order", [False, True])
+    def test_only_what_was_read_when_a_process_died_is_tried(
+        self, tmp_path: Path, is_in_order: bool, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        make_images(tmp_path / "images", *(f"cat/{k}.png" for k in range(7)))
+        tried: list[int] = []
+        monkeypatch.setattr(modules, "lethal", lambda read, numbers: tried.extend(numbers) or {5: "deadly"})
+        Marks(tmp_path / "run/reading/1", 2, int).numbers[:] = 5, 3  # of which 3 has its rows
+        if is_in_order:  # a signal ended the run
+            self.module(tmp_path, rank=1).end_early()
+        data = self.module(tmp_path, rank=0, world=1)
+        data.prepare_data()
+        data.setup("test")
+        failures = [failure for batch in data.test_dataloader() for failure in batch["failed"]]
+        assert (tried, failures) == (([], []) if is_in_order else ([5], [("cat/5.png", "deadly")]))
+        assert not (tmp_path / "run/reading").exists()
 
     @pytest.mark.parametrize(("limit", "n_left"), [(1, [2, 1]), (2, [4, 2]), (0.5, [2, 1]), (1.0, [4, 2])])
     def test_a_limit_counts_what_is_done(self, tmp_path: Path, limit: float, n_left: list[int]) -> None:

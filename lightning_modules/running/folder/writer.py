@@ -76,8 +76,8 @@ class RunWriter(pl.Callback):
         data: EvaluationData = trainer.datamodule  # type: ignore[attr-defined]
 
         def save_early() -> None:
-            data.end_early()
             self._save()
+            data.end_early()
 
         stopping.save_at_the_end(save_early, lambda: self._outlook(pl_module.n_in_hand))
 
