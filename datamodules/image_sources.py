@@ -121,7 +121,7 @@ class ImageSourcesDataModule(BytesDataModule):
         self.sources: list[Any] = []
         self.names: list[str] = []
         for source in sources:
-            each = os.fspath(source) if isinstance(source, os.PathLike) else source
+            each: Any = os.fspath(source) if isinstance(source, os.PathLike) else source
             is_folder = isinstance(each, str) and os.path.isdir(each)  # "" is none; to Path it is the current one
             for found in _images_in(each, left_out) if is_folder else [each]:
                 name = found if isinstance(found, str) else f"image {len(self.sources)}"
