@@ -107,7 +107,7 @@ def find_exemplars(
         n_unturned += sum(of["exif_orientation"] > UPRIGHT for of in batch["file_columns"])
         notes += [(path, of["note"]) for path, of in zip(batch["path"], batch["file_columns"]) if of["note"]]
         if batch["path"]:
-            parts = results_of_parts(partial(_values, network, wanted), batch, told=True)
+            parts = results_of_parts(partial(_values, network, wanted), batch, has_warned=True)
             values = torch.cat([part for _, part in parts]).T
             bad = (~values.isfinite()).any(0).tolist()
             failed += [(path, "a unit's value is not finite") for path, is_bad in zip(batch["path"], bad) if is_bad]

@@ -99,7 +99,7 @@ def output_kind(outputs: Tensor, given: OutputKind | None, name: str, ends_in: s
     sigmoid_remedy = "Remove the sigmoid, so that it gives logits, and set model.outputs independent"
     end = f"ends in {ends_in}" if ends_in else f"gives {n} numbers an image" if n > 1 else "gives one number an image"
     least, greatest = (told_from(float(value), 0, 1) for value in (outputs.min(), outputs.max()))
-    refused = {
+    refused: dict[OutputKind | None, list[tuple[Any, str]]] = {
         None: [
             (
                 n == 1 and not ends_in,

@@ -115,8 +115,9 @@ class EvaluationCLI(RunCLI):
         parser.set_defaults(self.defaults)
         explain_options(parser, HELP)  # the same for every module, so it does not stand in each one's docstring
         of_model, of_data = (inspect.signature(each).parameters for each in self.classes)
+        prepared = PREPROCESSING if "preprocessing" in of_data else ()  # the data module's **preprocessing
         for name, known in KNOWN_BY_THE_MODEL.items():
-            if name in of_data:
+            if name in of_data or name in prepared:
                 parser.link_arguments("model", f"data.{name}", known, apply_on="instantiate")
         if "n_originals" in of_data and "n_figures" in of_model:
             parser.link_arguments("model.n_figures", "data.n_originals")

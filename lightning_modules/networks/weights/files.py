@@ -94,19 +94,17 @@ def read_weights(path: Path) -> Mapping[str, Any]:
         WeightsError: If it is something else, or is damaged; says what it is.
     """
     try:
-        if what := _what_else(path):
-            raise WeightsError(f"{path} is not a file of weights: it is {what}.")
-        with path.open("rb") as file:
-            if file.read(9)[8:] == b"{":
-                return load_file(path)
-            file.seek(0)
-            # What PyTorch warns of is checked, or is of no concern.
-            with warnings.catch_warnings(action="ignore"):
-                content = torch.load(file, map_location="cpu", weights_only=True)
-    except WeightsError:
-        raise
+        what, is_safetensors = _what_else(path), _head(path)[8:9] == b"{"
     except OSError as error:
         raise WeightsError(f"{path} cannot be read: {error.strerror}.") from error
+    if what:
+        raise WeightsError(f"{path} is not a file of weights: it is {what}.")
+    try:
+        if is_safetensors:
+            return load_file(path)
+        # Of the open file: PyTorch goes by its name otherwise. What it warns of is checked, or is of no concern.
+        with warnings.catch_warnings(action="ignore"), path.open("rb") as file:
+            content = torch.load(file, map_location="cpu", weights_only=True)
     except pickle.UnpicklingError as error:
         try:
             names = some_of(sorted(torch.serialization.get_unsafe_globals_in_checkpoint(path)), 3)
@@ -130,15 +128,29 @@ def _what_else(path: Path) -> str | None:
     if path.is_dir():
         inside = sorted(file for file in path.iterdir() if file.name.endswith(SUFFIXES))
         return "a folder; name the file itself" + (f", such as {inside[0]}" if inside else "")
-    with path.open("rb") as file:
-        head = file.read(1024)
-    if zipfile.is_zipfile(path) and any("/code/" in name for name in zipfile.ZipFile(path).namelist()):
+    head = _head(path)
+    if _is_torchscript(path):
         return (
             "a TorchScript archive, which holds code; save its weights alone: "
             f"torch.save(torch.jit.load('{path.name}').state_dict(), 'new.pth')"
         )
     found = (what for pattern, what in _OTHERS_BY_FIRST_BYTES if re.match(pattern, head, re.DOTALL))
     return next(found, _OTHER_LIBRARIES if path.suffix in _OTHERS_BY_SUFFIX else None)
+
+
+def _is_torchscript(path: Path) -> bool:
+    try:
+        with zipfile.ZipFile(path) as archive:
+            return any("/code/" in name for name in archive.namelist())
+    except Exception:  # no archive, or a damaged one, which raises whatever its bytes provoke
+        return False
+
+
+def _head(path: Path) -> bytes:
+    if path.is_dir():
+        return b""
+    with path.open("rb") as file:
+        return file.read(1024)
 
 
 def first_line(error: Exception) -> str:

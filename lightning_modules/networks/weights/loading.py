@@ -99,7 +99,8 @@ def load(state: StateDict, module: nn.Module, what: str, advice: str) -> list[st
     for name, tensor in tensors.items():
         if isinstance(expected.get(name), nn.Parameter) and not tensor.is_floating_point():
             raise WeightsError(f"{state.path} holds {name} as {tensor.dtype}, which is no weight: it may be quantized.")
-    masks = [name for name, tensor in expected.items() if isinstance(tensor, Tensor) and not _is_finite(tensor)]
+    buffers = {name: tensor for name, tensor in module.named_buffers() if not _is_finite(tensor)}
+    masks = {name: tensor.clone() for name, tensor in buffers.items()}
     with torch.no_grad():
         for parameter in module.parameters():
             if parameter.is_floating_point() and not is_lazy(parameter):
@@ -159,7 +160,11 @@ def _load_by_own_code(module: nn.Module, tensors: OrderedDict[str, Any], expecte
     try:
         with warnings.catch_warnings():
             warnings.filterwarnings("ignore", message=".*copying from a non-meta parameter")
-            module.load_state_dict(tensors, strict=False)
+            try:
+                module.load_state_dict(tensors, strict=False)
+            except ValueError:  # MNASNet asks for the versions of layers, which plain dicts do not keep
+                setattr(tensors, "_metadata", getattr(module.state_dict(), "_metadata", None))  # noqa: B010
+                module.load_state_dict(tensors, strict=False)
     except Exception as failure:  # a module's own code raises what it likes
         lines = str(failure).splitlines()
         error = lines[1].strip() if len(lines) > 1 and "in loading state_dict" in lines[0] else first_line(failure)
@@ -217,9 +222,8 @@ def _spelled(state: StateDict, expected: Mapping[str, Any]) -> tuple[OrderedDict
                 "dict that the network itself gives."
             )
         tensors[new] = state.tensors[name]
-    # PyTorch keeps the versions of layers in this attribute, which some layers ask for.
-    versions = None if prefix or inside else getattr(state.tensors, "_metadata", None)
-    setattr(tensors, "_metadata", versions or getattr(expected, "_metadata", None))  # noqa: B010
+    if not prefix and not inside and (versions := getattr(state.tensors, "_metadata", None)):
+        setattr(tensors, "_metadata", versions)  # noqa: B010
     removed = {part for name in names for part in name.split(".")[:-1]} & _WRAPPERS if inside else set()
     notes = [f"the prefix {prefix} was removed from its names"] if prefix else []
     notes += [f"{part}. was removed from within its names" for part in sorted(removed) if f"{part}." not in prefix]
@@ -262,21 +266,21 @@ def _is_no_weight(name: str, taken: Collection[str], unbuilt: Collection[str]) -
     return bool(is_average or _NO_WEIGHTS.search(first.lower()) or first in _AUXILIARY & set(unbuilt))
 
 
-def _check_values(path: Path, given: Mapping[str, Any], module: nn.Module, masks: Collection[str]) -> None:
+def _check_values(path: Path, given: Mapping[str, Any], module: nn.Module, masks: Mapping[str, Tensor]) -> None:
     """Refuses what is not finite, was not set, or was set twice.
 
     Args:
         path: The file.
         given: Its tensors under the module's names.
         module: The module after loading.
-        masks: Names of buffers that are not finite by intention, as masks of attention are.
+        masks: The buffers that were not finite before, as masks of attention are.
 
     Raises:
         WeightsError: If there are such; names them.
     """
     now = {**dict(module.named_parameters(remove_duplicate=False)), **module.state_dict(keep_vars=True)}
     now = {name: tensor.detach() for name, tensor in now.items() if isinstance(tensor, Tensor) and not is_lazy(tensor)}
-    broken = [name for name in now if name not in masks and not _is_finite(now[name])]
+    broken = [name for name, tensor in now.items() if not _is_finite(tensor) and not _same(masks.get(name), tensor)]
     if unset := [name for name in broken if name not in given]:
         raise WeightsError(f"{path} leaves {some_of(unset)} of the network without values.")
     if broken:

@@ -134,6 +134,8 @@ def test_buffers(tmp_path: Path) -> None:
     source, target = Masked(), Masked()
     assert notes_of(tmp_path / "x.pth", source.state_dict(), target) == []
     assert same(source, target)
+    with pytest.raises(WeightsError, match="NaN or infinite weights in mask"):
+        notes_of(tmp_path / "x.pth", source.state_dict() | {"mask": torch.tensor([0.0, torch.nan])}, Masked())
 
 
 def test_one_name_of_a_tensor_of_two_is_enough(tmp_path: Path) -> None:
