@@ -11,9 +11,9 @@ from typing import Any, NamedTuple
 
 import yaml
 from jsonargparse import Namespace
-from rich.console import Console
+from jsonargparse.typing import NonNegativeInt
 
-from lightning_modules.escaping import plain, plain_lines
+from lightning_modules.escaping import plain
 from lightning_modules.figures.differences import differences_figure, pictures_below_each_other
 from lightning_modules.figures.saving import name_of_one_image, save_figure
 from lightning_modules.pages.runs import page_of_run
@@ -30,7 +30,7 @@ from lightning_modules.results.comparison.differences import (
 from lightning_modules.results.comparison.measured import FLAGS, Measured
 from lightning_modules.results.comparison.pairing import Pairs, pairs_of
 from lightning_modules.results.report import Report, describe_images, flat_settings
-from lightning_modules.running.cli import as_typed
+from lightning_modules.running.cli import as_typed, print_tables
 from lightning_modules.running.folder.board import Board
 from lightning_modules.running.folder.finished_run import (
     FinishedRun,
@@ -78,8 +78,6 @@ def run_comparison(*, description: str | None, args: list[str] | None = None) ->
     """
     parser = _parser(description or "")
     options = parser.parse_args(args)
-    if options.n_images < 0:
-        raise RunError(f"--n_images must be at least 0, got {options.n_images}.")
     compared = _compare(options)
     summary = summarize_comparisons([each.pairs for each in compared])
     details = [table for each in compared for table in table_of_changed(each.pairs, each.score, each.changed)]
@@ -110,7 +108,7 @@ def _parser(description: str) -> HelpfulParser:
         help="Compare the images, methods, budgets and scores that both have; what is left out is told.",
     )
     parser.add_argument("--score", type=str, help="Score by which images are ranked. null = the first number.")
-    parser.add_argument("--n_images", type=int, default=8, help="Images to show that changed most.")
+    parser.add_argument("--n_images", type=NonNegativeInt, default=8, help="Images to show that changed most.")
     parser.add_argument("--out", type=str, help="Folder for figures, TensorBoard, summary and page. null = none.")
     parser.add_argument("--overwrite", action="store_true", help="Delete what an earlier run left in OUT first.")
     return parser
@@ -239,12 +237,7 @@ def _title(score: str, better: Mapping[str, str]) -> str:
 
 
 def _show(report: Report, out: Path | None) -> None:
-    console = Console()
-    console = console if console.is_terminal else Console(width=max(140, console.width))
-    for table in report.all_tables:
-        console.print(table.rich())
-    for note in report.notes:
-        print(plain_lines(note))
+    print_tables(report.all_tables, report.notes)
     print(describe_images(report.summary))
     if out is not None:
         print(plain(f"Summary, figures: {out}"))

@@ -272,7 +272,7 @@ def test_options_that_follow_from_others(call: Callable, tmp_path: Path, capsys:
     ):
         with pytest.raises(SystemExit, match="2"):
             call(evaluate_attribution.main, "--data.root", ".", "--out", "run", *options)
-        assert "--data.n_originals follows from --model.n_figures: give that." in capsys.readouterr().err
+        assert "--data.n_originals follows from --model.n_figures: leave it out." in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(
