@@ -24,8 +24,8 @@ from lightning_modules.running.parsing.parser import HelpfulParser
 
 def explaining_methods() -> list[AttributionMethod]:
     """Ours that look at the network, each with its usual options."""
-    found = [cls for cls in public_classes(AttributionMethod).values() if not issubclass(cls, UninformedMethod)]
-    return [cls() for cls in found]
+    found: dict[str, type[Any]] = public_classes(AttributionMethod)
+    return [cls() for cls in found.values() if not issubclass(cls, UninformedMethod)]
 
 
 def run_description(*, description: str | None, args: list[str] | None = None) -> int:

@@ -92,7 +92,11 @@ def _refuse_other_pixels(ours: Iterable[Tensor], theirs: Iterable[Tensor]) -> No
 
 
 def _loader(root: Path, sees: Preprocess, n_workers: int) -> Callable[[], Iterable[Any]]:
-    how = {"input_size": sees.input_size, "resize_size": sees.resize_size, "interpolation": sees.interpolation}
+    how: dict[str, Any] = {
+        "input_size": sees.input_size,
+        "resize_size": sees.resize_size,
+        "interpolation": sees.interpolation,
+    }
     data = ImageFolderDataModule(str(root), batch_size=BATCH, num_workers=n_workers, **how)
     data.setup("test")
     return data.test_dataloader

@@ -117,10 +117,14 @@ class HelpfulParser(LightningArgumentParser):
         shown = {f"trainer.{name}" for name in self.trainer_options}
         hidden = {action.dest for action in self._actions if action.dest.startswith("trainer.")} - shown
         self.explain(dict.fromkeys(hidden, SUPPRESS))
-        for group in [*self._action_groups]:
-            if any(action.dest.startswith("trainer.") for action in group._group_actions):
-                group.title = TRAINER
-                self._action_groups.append(self._action_groups.pop(self._action_groups.index(group)))
+        of_trainer = [
+            group
+            for group in self._action_groups
+            if any(action.dest.startswith("trainer.") for action in group._group_actions)
+        ]
+        for group in of_trainer:
+            group.title = TRAINER
+        self._action_groups = sorted(self._action_groups, key=of_trainer.__contains__)
         return super().format_help(*args)
 
     def error(self, message: str, ex: Exception | None = None) -> NoReturn:
