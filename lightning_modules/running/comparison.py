@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
@@ -13,11 +12,8 @@ import yaml
 from jsonargparse import Namespace
 from jsonargparse.typing import NonNegativeInt
 
-from lightning_modules.escaping import plain
 from lightning_modules.figures.differences import differences_figure, pictures_below_each_other
 from lightning_modules.figures.saving import name_of_one_image, save_figure
-from lightning_modules.pages.runs import page_of_run
-from lightning_modules.pages.told import Told
 from lightning_modules.results.comparison.differences import (
     EVERY,
     Changed,
@@ -29,17 +25,18 @@ from lightning_modules.results.comparison.differences import (
 )
 from lightning_modules.results.comparison.measured import FLAGS, Measured
 from lightning_modules.results.comparison.pairing import Pairs, pairs_of
-from lightning_modules.results.report import Report, describe_images, flat_settings
-from lightning_modules.running.cli import as_typed, print_tables
+from lightning_modules.results.report import Report, flat_settings
+from lightning_modules.running.cli import as_typed
 from lightning_modules.running.folder.board import Board
 from lightning_modules.running.folder.finished_run import (
     FinishedRun,
+    leave_what_was_found,
     other_settings,
     read_finished_run,
     refuse_other_measures,
+    show_what_was_found,
 )
-from lightning_modules.running.folder.provenance import git_commit, versions
-from lightning_modules.running.folder.run_folder import RunError, RunFolder, write_text
+from lightning_modules.running.folder.run_folder import RunError, RunFolder
 from lightning_modules.running.parsing.parser import HelpfulParser
 
 
@@ -88,7 +85,7 @@ def run_comparison(*, description: str | None, args: list[str] | None = None) ->
     if out is not None:
         command = as_typed(["python", sys.argv[0], *(sys.argv[1:] if args is None else args)])
         _write(RunFolder(out), compared, report, command, options, parser, description or "")
-    _show(report, out)
+    show_what_was_found(report, [], "Summary, figures", out)
     return 0
 
 
@@ -188,15 +185,13 @@ def _write(
         folder.begin_session(command)
         out = folder.path
         _save_figures(compared, report.summary, out)
-        produced_by = {"git_commit": git_commit(), "versions": versions(), "runs": [str(run.resolve()) for run in runs]}
-        write_text(out / "summary.json", json.dumps({**report.summary, "produced_by": produced_by}, indent=2) + "\n")
-        Told.by(report, [], description).save(out)
         board = Board(out / "tensorboard", out / "figures")
         board.show_figures()
         board.show_report(report, command, flat_settings(yaml.safe_load(settings)))
         board.close()
-        page_of_run(out, [command]).write(out / "index.html")
         folder.end_session()
+        produced_by = {"runs": [str(run.resolve()) for run in runs]}
+        leave_what_was_found(folder, report, [], produced_by, description, page=True)
     finally:
         folder.unlock()
 
@@ -234,12 +229,3 @@ def _title(score: str, better: Mapping[str, str]) -> str:
     name = FLAGS.get(score, score.replace("_", " "))
     known = {"top1": "higher", "top5": "higher", **better}
     return f"{name}\n({known[score]} is better)" if score in known else name
-
-
-def _show(report: Report, out: Path | None) -> None:
-    print_tables(report.all_tables, report.notes)
-    print(describe_images(report.summary))
-    if out is not None:
-        print(plain(f"Summary, figures: {out}"))
-        print(plain(f"Look at it: tensorboard --logdir {out}"))
-        print(plain(f"Hand it on: {out / 'index.html'}"))

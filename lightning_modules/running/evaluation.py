@@ -19,20 +19,18 @@ from pytorch_lightning.cli import LightningArgumentParser
 from pytorch_lightning.utilities.rank_zero import rank_zero_info
 
 from datamodules.batch import EvaluationData
-from lightning_modules.escaping import plain
 from lightning_modules.figures.saving import FigureFormat
 from lightning_modules.networks.built_in.vgg16 import WEIGHTS_HELP
 from lightning_modules.networks.loading import NETWORK_HELP
-from lightning_modules.pages.runs import page_of_run
-from lightning_modules.pages.told import Told
 from lightning_modules.random_numbers import GENERATOR
-from lightning_modules.results.report import describe_images, flat_settings, n_left_out
+from lightning_modules.results.report import flat_settings, n_left_out
 from lightning_modules.results.rows.parts import done_paths, refuse_other_columns
 from lightning_modules.run_module import RunModule
 from lightning_modules.running.arithmetic import arithmetic, busy_cores_note, compute_to_float32
-from lightning_modules.running.cli import RunCLI, print_tables
-from lightning_modules.running.folder.provenance import git_commit, seeds, versions, weights_sha256
-from lightning_modules.running.folder.run_folder import RunError, write_text
+from lightning_modules.running.cli import RunCLI
+from lightning_modules.running.folder.finished_run import leave_what_was_found, show_what_was_found
+from lightning_modules.running.folder.provenance import seeds, weights_sha256
+from lightning_modules.running.folder.run_folder import RunError
 from lightning_modules.running.folder.writer import RunWriter
 from lightning_modules.running.parsing.parser import HelpfulParser
 from lightning_modules.running.progress import RunProgress
@@ -189,39 +187,20 @@ class EvaluationCLI(RunCLI):
             **({"notes": list(notes)} if (notes := getattr(self.datamodule, "notes", ())) else {}),
             **self.model.facts(self.out),
             "seeds": {"data": self.config.get("data.seed"), **seeds(self.model)},
-            "git_commit": git_commit(),
-            "versions": versions(),
             "devices": self.writer.devices,
             "threads": torch.get_num_threads(),
             "arithmetic": arithmetic(self.trainer.precision, self.model.network.is_compiled),
             "sessions": run.n_sessions(),
             "wall_time_s": round(run.wall_time(), 3),
         }
-        whole = {**summary, "produced_by": produced_by}
-        # The list of all classes is long, and comes last for those who read the file.
-        whole = dict(sorted(whole.items(), key=lambda item: item[0] == "classes"))
-        write_text(self.out / "summary.json", json.dumps(whole, indent=2) + "\n")
-        report = self.model.report(summary)
-        Told.by(report, self.model.details(self.out), self.description).save(self.out)
-        # A page that is there already is kept true.
-        if self.config["report"] or self.page.exists():
-            page_of_run(self.out, run.commands()).write(self.page)
+        report, details = self.model.report(summary), self.model.details(self.out)
+        leave_what_was_found(run, report, details, produced_by, self.description, self.config["report"])
         return summary
 
-    @property
-    def page(self) -> Path:
-        return self.out / "index.html"
-
     def show(self, summary: dict[str, Any]) -> None:
-        """Prints the tables, what stands out, how many images there were, and where to look."""
-        report = self.model.report(summary)
-        print_tables([*self.model.details(self.out), *report.all_tables], report.all_notes)
-        made = "Images, rows" if (self.out / "images").is_dir() else "Rows"
-        out = plain(str(self.out))
-        print(f"{describe_images(summary)}\n{made}, summary, figures: {out}")
-        print(f"Look at it: tensorboard --logdir {out}")
-        if self.page.exists():
-            print(plain(f"Hand it on: {self.page}"))
+        """Prints what came out, and where to look."""
+        what = ("Images, rows" if (self.out / "images").is_dir() else "Rows") + ", summary, figures"
+        show_what_was_found(self.model.report(summary), self.model.details(self.out), what, self.out)
 
 
 HELP = {"model.weights": f"{WEIGHTS_HELP}.", "model.network": f"{NETWORK_HELP}."}

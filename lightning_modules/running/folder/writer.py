@@ -88,12 +88,6 @@ class RunWriter(pl.Callback):
         if trainer.is_global_zero:
             pl_module.prepare_run(self.run)
 
-    def on_test_batch_start(
-        self, trainer: pl.Trainer, pl_module: pl.LightningModule, batch: Any, batch_idx: int, dataloader_idx: int = 0
-    ) -> None:
-        assert isinstance(pl_module, RunModule)
-        pl_module.n_in_hand = len(batch["path"])
-
     def on_test_batch_end(
         self,
         trainer: pl.Trainer,
