@@ -19,14 +19,12 @@ from pytorch_lightning.cli import LightningArgumentParser, LightningCLI
 from pytorch_lightning.loggers import TensorBoardLogger
 from pytorch_lightning.strategies import DDPStrategy, StrategyRegistry
 from pytorch_lightning.utilities.exceptions import MisconfigurationException
-from rich.console import Console
 
 from datamodules.batch import DataError
 from datamodules.text import Text
 from lightning_modules.errors import InputError
 from lightning_modules.escaping import plain_lines, show_warnings_plainly
 from lightning_modules.gradients.memory import keep_freed_memory
-from lightning_modules.results.tables import Table
 from lightning_modules.running import stopping
 from lightning_modules.running.folder.run_folder import RunError
 from lightning_modules.running.parsing.parser import HelpfulParser
@@ -187,16 +185,6 @@ def as_typed(words: Sequence[str]) -> str:
             --top_k 1
     """
     return "".join(f" \\\n    {word}" if word[:2] == "--" else f" {word}" for word in map(shlex.quote, words)).lstrip()
-
-
-def print_tables(tables: Sequence[Table], notes: Sequence[str]) -> None:
-    """Prints what came out: wide enough for a file, where the output is no terminal."""
-    console = Console()
-    console = console if console.is_terminal else Console(width=max(140, console.width))
-    for table in tables:
-        console.print(table.rich())
-    for note in notes:
-        print(plain_lines(note))
 
 
 def run_main(main: Callable[[], int | None]) -> None:

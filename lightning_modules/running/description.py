@@ -16,8 +16,8 @@ from lightning_modules.networks.making import Said
 from lightning_modules.networks.network import Network
 from lightning_modules.networks.observed.facts import place, shown
 from lightning_modules.networks.observed.nonlinearities import in_words
-from lightning_modules.results.tables import Table
-from lightning_modules.running.cli import import_from_here, print_tables
+from lightning_modules.results.tables import Table, print_tables
+from lightning_modules.running.cli import import_from_here
 from lightning_modules.running.parsing.diagnosis import public_classes
 from lightning_modules.running.parsing.parser import HelpfulParser
 

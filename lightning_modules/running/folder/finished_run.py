@@ -19,8 +19,7 @@ from lightning_modules.results.comparison.measured import Measured, measured
 from lightning_modules.results.report import Report, describe_images
 from lightning_modules.results.rows.parts import columns_of_rows
 from lightning_modules.results.rows.stored import StoredRows, parts_of
-from lightning_modules.results.tables import Table
-from lightning_modules.running.cli import print_tables
+from lightning_modules.results.tables import Table, print_tables
 from lightning_modules.running.folder.provenance import git_commit, versions
 from lightning_modules.running.folder.run_folder import RunError, RunFolder, differences_of, write_text
 from lightning_modules.running.parsing.parser import HelpfulParser
