@@ -36,7 +36,7 @@ class RunProgress(pl.Callback):
     def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
         self.clock = clock
         self.n_images: int | None = None
-        self.n_done = self.n_before = self.n_passes = 0
+        self.n_done = self.n_of_batch = self.n_passes = 0
         self.task: Any = None
         self.hook: Any = None
 
@@ -61,13 +61,9 @@ class RunProgress(pl.Callback):
             # A function, not a method: a copy of the network, as metrics make, counts here too.
             self.hook = pl_module.network.original.register_forward_pre_hook(count)
 
-    def on_test_batch_start(
-        self, trainer: pl.Trainer, pl_module: pl.LightningModule, batch: Any, batch_idx: int, dataloader_idx: int = 0
-    ) -> None:
-        self.n_before = self.n_done
-
     def on_part_end(self, trainer: pl.Trainer, outputs: Outputs, batch: Any, n_images: int) -> None:
         """Called by the module when ``n_images`` of a batch have their rows, unless they are the last."""
+        self.n_of_batch += n_images
         self._finish(trainer, self.n_done + n_images)
 
     def on_test_batch_end(
@@ -79,7 +75,9 @@ class RunProgress(pl.Callback):
         batch_idx: int,
         dataloader_idx: int = 0,
     ) -> None:
-        self._finish(trainer, self.n_before + len(batch["path"]) + len(batch.get("failed", ())))
+        n_left = len(batch["path"]) + len(batch.get("failed", ())) - self.n_of_batch
+        self.n_of_batch = 0
+        self._finish(trainer, self.n_done + n_left)
 
     def _finish(self, trainer: pl.Trainer, n_done: int) -> None:
         if self.n_passes and n_done > self.n_done:  # what a method says of its passes may not be exact

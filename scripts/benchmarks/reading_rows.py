@@ -58,14 +58,14 @@ def reading(setting: Setting, rounds: int) -> list[Result]:
                 photo.with_stem(f"{photo.stem} {copy}").hardlink_to(photo)
         photos = TorchvisionFolder(folder, sees)
         for n in WORKERS:
-            ours, theirs = _loader(folder, sees, n), DataLoader(photos, BATCH, num_workers=n)
+            ours, theirs = _loader(folder, setting, n), DataLoader(photos, BATCH, num_workers=n)
             _refuse_other_pixels((batch["image"] for batch in ours()), theirs)
             peer = f"a DataLoader with {n} workers"
             times = _in_turns({OURS: ours, peer: partial(iter, theirs)}, rounds, time.perf_counter)
             work = f"reading a photo of 500 × 375 with {n} workers"
             results += compare("reading", work, times, [Goal(peer, at_most=1.0)], EQUAL, "µs")
         pack_decoded(folder, Path(root, "decoded"), sees)
-        loaders = {OURS: _loader(Path(root, "decoded"), sees, 0), JPEGS: _loader(folder, sees, 0)}
+        loaders = {OURS: _loader(Path(root, "decoded"), setting, 0), JPEGS: _loader(folder, setting, 0)}
         _refuse_other_pixels(*((batch["image"] for batch in loader()) for loader in loaders.values()))
         times = {**_in_turns(loaders, rounds, time.process_time), ENOUGH: [100.0]}
     work = f"reading a decoded image of {sees.input_size} × {sees.input_size}, processor time"
@@ -91,12 +91,9 @@ def _refuse_other_pixels(ours: Iterable[Tensor], theirs: Iterable[Tensor]) -> No
             raise AssertionError("The contenders read other pixels.")
 
 
-def _loader(root: Path, sees: Preprocess, n_workers: int) -> Callable[[], Iterable[Any]]:
-    how: dict[str, Any] = {
-        "input_size": sees.input_size,
-        "resize_size": sees.resize_size,
-        "interpolation": sees.interpolation,
-    }
+def _loader(root: Path, setting: Setting, n_workers: int) -> Callable[[], Iterable[Any]]:
+    known = ("class_names", "input_size", "resize_size", "interpolation")
+    how: dict[str, Any] = {name: getattr(setting.network, name) for name in known}
     data = ImageFolderDataModule(str(root), batch_size=BATCH, num_workers=n_workers, **how)
     data.setup("test")
     return data.test_dataloader

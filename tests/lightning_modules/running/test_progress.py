@@ -35,7 +35,6 @@ class Run:
         )
         self.progress = RunProgress(lambda: self.now)
         self.progress.on_test_start(self.trainer, self.module)
-        self.progress.on_test_batch_start(self.trainer, self.module, batch(20), 0)
 
     def show(self, n_images: int, seconds: float, n_in_hand: int = 1) -> None:
         """Shows the network images, after so many seconds, while some are being computed."""
