@@ -90,7 +90,7 @@ def _by_file(
     notes += found
     known = texts.unique().drop_null().to_pylist()
     table = ClassTable(sorted(known)) if table is None else table
-    indices = dict(zip(known, file.indices(known, table)))
+    indices = file.indices(known, table)
     labels, _ = _labels_of(texts, lambda texts: [indices[text] for text in texts])
     # Numbers that are no names may count from 1, or have an order of their own.
     if numbers := [text for text in known if text[0].isdigit() and not table.is_named(text)]:
