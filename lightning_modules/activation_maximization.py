@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import replace
 from pathlib import Path
 from typing import Any, Unpack
 
@@ -14,20 +13,20 @@ from matplotlib.figure import Figure
 
 from datamodules.batch import Photos, UnitBatch
 from lightning_modules.errors import InputError
+from lightning_modules.evaluation import EvaluationModule, Outputs
 from lightning_modules.exemplars import read_exemplars, read_facts, settle_exemplars
 from lightning_modules.figures.exemplars import exemplar_sheets
 from lightning_modules.figures.synthesis import Growth, run_sheets
 from lightning_modules.figures.variants import variants_figure
 from lightning_modules.gradients.fitting import is_out_of_memory
+from lightning_modules.host import on_host
 from lightning_modules.image_pass import ImagePass, Watch, passes
 from lightning_modules.judging import judged_image, load_judges, measured_image, tell_of
 from lightning_modules.networks.loading import load_network
 from lightning_modules.networks.making import Said
 from lightning_modules.networks.network import Network
 from lightning_modules.results.report import Report
-from lightning_modules.results.rows.images import Rows
-from lightning_modules.results.rows.parts import read_rows
-from lightning_modules.results.rows.reading import on_host
+from lightning_modules.results.storage import Rows, read_rows
 from lightning_modules.results.summaries.synthesis import (
     COLUMNS,
     label_of_variant,
@@ -38,7 +37,6 @@ from lightning_modules.results.summaries.synthesis import (
 )
 from lightning_modules.results.summaries.verdicts import first_of, verdicts
 from lightning_modules.results.tables import Table
-from lightning_modules.run_module import Outputs, RunModule
 from lightning_modules.synthesis import (
     L2,
     VARIANTS,
@@ -62,7 +60,7 @@ FIRST_SAID = " Below: what {} names first, and the rank and probability that it 
 """In the title of all variants."""
 
 
-class ActivationMaximizationModule(RunModule):
+class ActivationMaximizationModule(EvaluationModule):
     """Optimizes an image for each unit of a batch, to the end, in one test step.
 
     An image follows from the settings, its unit and its seed alone: hundreds of steps amplify a difference of one
@@ -186,15 +184,16 @@ class ActivationMaximizationModule(RunModule):
             units = list(dict.fromkeys(unit for unit, _ in data.items))
             settle_exemplars(self.network, units, self._objective_of, photos, data.n_exemplars, run / "exemplars")
 
-    def test_step(self, batch: UnitBatch, batch_idx: int) -> Outputs:
+    def test_step(self, batch: UnitBatch, batch_idx: int) -> Outputs:  # type: ignore[override]
         """Optimizes the images of a batch; those of each pass are handed over, but for the last."""
         batch = on_host(batch)  # where it is, unless a data module of somebody else's lets it be moved
         *early, last = passes(batch, self._objective_of, self.images_per_pass)
         for images in early if self.part_listeners else []:
-            self.hand_over(self._outputs_of([images]), batch, len(images.members))
-        return self._outputs_of([last] if self.part_listeners else [*early, last])
+            self.hand_over(self.evaluate([images]), batch, len(images.members))
+        return self.evaluate([last] if self.part_listeners else [*early, last])
 
-    def _outputs_of(self, parts: Sequence[ImagePass]) -> Outputs:
+    def evaluate(self, parts: Sequence[ImagePass]) -> Outputs:  # type: ignore[override]
+        """The rows, images and figures of units that share forward passes."""
         outputs: Outputs = {"rows": [], "images": {}, "figures": {}}
         self.n_in_hand = sum(len(images.members) for images in parts)
         for images in parts:
@@ -274,9 +273,9 @@ class ActivationMaximizationModule(RunModule):
         return summarize_synthesis(table, judges)
 
     def report(self, summary: dict[str, Any]) -> Report:
-        report, n = report_synthesis(summary), torch.get_num_threads()
-        notes = [*report.notes, f"The processor worked with {n} thread{'s' * (n > 1)} (OMP_NUM_THREADS)."]
-        return replace(report, notes=[*notes, self.legend] if len(self.recipes) > 1 else notes)
+        n = torch.get_num_threads()
+        notes = [f"The processor worked with {n} thread{'s' * (n > 1)} (OMP_NUM_THREADS)."]
+        return report_synthesis(summary, [*notes, self.legend] if len(self.recipes) > 1 else notes)
 
     def details(self, run: Path) -> list[Table]:
         rows = read_rows(run / "results").to_pylist()

@@ -15,8 +15,8 @@ from lightning_modules.attacks.base import Attack
 from lightning_modules.attacks.budgets import format_eps
 from lightning_modules.figures.robustness import Panel, robustness_figure
 from lightning_modules.figures.saving import Drawing
+from lightning_modules.host import on_host
 from lightning_modules.networks.network import Network
-from lightning_modules.results.rows.reading import on_host
 from lightning_modules.results.summaries.robustness import RANK_CORRELATION, TOP_OVERLAP
 
 STEPS_ALONG = 25

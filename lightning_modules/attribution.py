@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import replace
 from pathlib import Path
 from typing import Any, Unpack
 
@@ -15,10 +14,11 @@ from torch import Tensor
 from datamodules.batch import Batch
 from datamodules.text import Text
 from lightning_modules.errors import InputError, check_objects
-from lightning_modules.evaluation import EvaluationModule
+from lightning_modules.evaluation import EvaluationModule, Outputs
 from lightning_modules.figures.comparison import comparison_figure, curves_figure
 from lightning_modules.figures.ranking import ranking_figure
 from lightning_modules.gradients.forward_pass import ForwardPass
+from lightning_modules.host import on_host
 from lightning_modules.methods.base import AttributionMethod
 from lightning_modules.methods.cam import GradCAM, GuidedGradCAM
 from lightning_modules.methods.explain import explain, joined_needs
@@ -34,12 +34,11 @@ from lightning_modules.metrics.sparseness import Sparseness
 from lightning_modules.networks.class_names import find_target
 from lightning_modules.networks.loading import load_network
 from lightning_modules.networks.making import Said
-from lightning_modules.results.kept.maps import FOLDER, OPTION, bytes_of_maps, halved, table_of_maps
+from lightning_modules.results.maps import FOLDER, OPTION, bytes_of_maps, halved, table_of_maps
 from lightning_modules.results.report import Report
-from lightning_modules.results.rows.images import IMAGE_FIELDS, Rows, image_columns, seen_in, with_columns
-from lightning_modules.results.rows.reading import on_host
+from lightning_modules.results.rows import IMAGE_FIELDS, image_columns, seen_in, with_columns
+from lightning_modules.results.storage import Rows
 from lightning_modules.results.summaries.attribution import report_attribution, summarize_attribution
-from lightning_modules.run_module import Outputs
 
 
 class AttributionModule(EvaluationModule):
@@ -151,7 +150,7 @@ class AttributionModule(EvaluationModule):
         if boxes is not None:
             good = [i for i, row in enumerate(images) if row["status"] == "ok"]
             height, width = batch["image"].shape[2:]
-            outputs["kept"] = {FOLDER: table_of_maps(good, batch["path"], explained, boxes, kept, (height, width))}
+            outputs["arrays"] = {FOLDER: table_of_maps(good, batch["path"], explained, boxes, kept, (height, width))}
         return outputs
 
     def bytes_kept(self) -> dict[str, int]:
@@ -183,8 +182,7 @@ class AttributionModule(EvaluationModule):
         return {**summarize_attribution(table, self.better, uninformed), "unranked": self.unranked}
 
     def report(self, summary: dict[str, Any]) -> Report:
-        report = report_attribution(summary, self.has_boxes, explains_predicted=self.target == "predicted")
-        notes = list(report.notes)
+        notes = []
         if self.has_default_metrics and self.has_boxes is False:
             named, of_boxes = (" and ".join(map(repr, of)) for of in (self.metrics, _default_metrics(True)))
             notes.append(f"There are no boxes, so the scores are {named}. With --data.boxes they are {of_boxes}.")
@@ -194,7 +192,8 @@ class AttributionModule(EvaluationModule):
                 "known. A metric says it by lower_is_better."
             )
         notes += [note for metric in self.metrics for note in metric.notes(self.methods)]
-        return replace(report, notes=notes)
+        explains_predicted = self.target == "predicted"
+        return report_attribution(summary, self.has_boxes, explains_predicted=explains_predicted, further_notes=notes)
 
     def run_figures(self, summary: dict[str, Any], run: Path) -> Iterator[tuple[str, Figure]]:
         """The methods' scores side by side, and their curves."""

@@ -16,13 +16,12 @@ from PIL import Image
 from torch import Tensor
 
 from datamodules.batch import UPRIGHT, Batch, Photos, pixels_of
+from datamodules.writing import written_whole
 from lightning_modules.gradients.fitting import results_of_parts
 from lightning_modules.networks.network import Network
 from lightning_modules.results.report import unturned_note
-from lightning_modules.results.rows.images import Row
-from lightning_modules.results.rows.parts import write_part
+from lightning_modules.results.storage import Row, write_part
 from lightning_modules.synthesis import Channel, Objective, responses
-from lightning_modules.whole_files import written_whole
 
 SCHEMA = pa.schema(
     [
@@ -181,8 +180,8 @@ def settle_exemplars(
             f"{'; ...' if facts['n_failed'] > 3 else ''}.",
             stacklevel=2,
         )
-    if note := unturned_note(facts["n_unturned"], "--data.exif_orientation true"):
-        warnings.warn(f"Of the photos of data.exemplars, {note}", stacklevel=2)
+    if n := facts["n_unturned"]:
+        warnings.warn(f"Of the photos of data.exemplars, {unturned_note(n)}", stacklevel=2)
     for path, note in facts["notes"][:3]:
         warnings.warn(f"The photo {path} of data.exemplars: {note}.", stacklevel=2)
 

@@ -9,9 +9,9 @@ from torch import Tensor
 
 from datamodules.batch import UnitBatch
 from lightning_modules.figures.synthesis import Growth
-from lightning_modules.options import plain_name
-from lightning_modules.results.rows.images import Row
+from lightning_modules.results.storage import Row
 from lightning_modules.synthesis import Objective, Progress
+from lightning_modules.text import plain_name
 
 
 @dataclass(frozen=True)

@@ -29,12 +29,12 @@ from lightning_modules.attacks.fgsm import FGSM
 from lightning_modules.attacks.noise import random_steps
 from lightning_modules.attacks.targets import classes_of, parse_target
 from lightning_modules.errors import InputError, check_object, check_objects
-from lightning_modules.evaluation import EvaluationModule
+from lightning_modules.evaluation import EvaluationModule, Outputs
 from lightning_modules.figures.robustness import accuracy_figure
 from lightning_modules.figures.saving import Drawing
 from lightning_modules.gradients.forward_pass import ForwardPass
 from lightning_modules.gradients.needs import Needs
-from lightning_modules.host import replaced, where_float64_is
+from lightning_modules.host import on_host, replaced, where_float64_is
 from lightning_modules.judging import load_victims, show_to, tell_of
 from lightning_modules.methods.base import AttributionMethod
 from lightning_modules.methods.cam import GradCAM
@@ -46,7 +46,7 @@ from lightning_modules.networks.inputs import are_pixels, check_range
 from lightning_modules.networks.loading import load_network
 from lightning_modules.networks.making import Said
 from lightning_modules.networks.network import Network
-from lightning_modules.results.kept.images import (
+from lightning_modules.results.adversarial import (
     FOLDER,
     OPTION,
     bytes_of_image,
@@ -54,10 +54,10 @@ from lightning_modules.results.kept.images import (
     pictures_of,
     table_of_pixels,
 )
+from lightning_modules.results.attacked_rows import ATTACK_FIELDS, AtBudget, attacked_rows
 from lightning_modules.results.report import Report
-from lightning_modules.results.rows.attacked import ATTACK_FIELDS, AtBudget, attacked_rows
-from lightning_modules.results.rows.images import IMAGE_FIELDS, Rows, seen_in
-from lightning_modules.results.rows.reading import on_host
+from lightning_modules.results.rows import IMAGE_FIELDS, seen_in
+from lightning_modules.results.storage import Rows
 from lightning_modules.results.summaries.attacked_scores import score_column, with_scores, with_table_of_scores
 from lightning_modules.results.summaries.robustness import (
     EMPTY,
@@ -69,7 +69,6 @@ from lightning_modules.results.summaries.robustness import (
 )
 from lightning_modules.results.summaries.robustness_report import report_robustness
 from lightning_modules.results.summaries.transfer import ROUNDED_FIELDS, transfer_rates, with_transfer
-from lightning_modules.run_module import Outputs
 
 
 class _Evaluated(NamedTuple):
@@ -252,7 +251,7 @@ class RobustnessModule(EvaluationModule):
         outputs: Outputs = {"rows": rows, "figures": self.draw_attacked(drawn, shown)}
         if self.save_adversarial:
             outputs["pictures"] = pictures_of(batch["path"], self.eps, pictures[1:], failed)
-            outputs["kept"] = {FOLDER: table_of_pixels(batch["path"], self.eps, pixels, failed)}
+            outputs["arrays"] = {FOLDER: table_of_pixels(batch["path"], self.eps, pixels, failed)}
         return outputs
 
     def draw_attacked(self, drawn: AttackFigures, shown: Sequence[int]) -> dict[int, Figure | Drawing]:

@@ -11,8 +11,7 @@ from lightning_modules.attacks.base import CLIP_MAX, CLIP_MIN
 from lightning_modules.attacks.cleverhans_adapter import noised, steepest_direction
 from lightning_modules.attacks.seeded import SeededAttack
 from lightning_modules.networks.network import Network
-from lightning_modules.options import seed_from
-from lightning_modules.random_numbers import RandomNumbers
+from lightning_modules.random_numbers import RandomNumbers, seed_from
 
 
 class Noise(SeededAttack):

@@ -14,7 +14,7 @@ from matplotlib.figure import Figure
 from matplotlib.font_manager import FontProperties, findfont, fontManager, get_font
 from matplotlib.text import Text
 
-from lightning_modules.escaping import plain_lines
+from lightning_modules.text import plain_lines
 
 LAST_LATIN = "\u024f"
 """Up to this letter matplotlib's own font has all, so that nothing has to be looked up."""

@@ -13,7 +13,7 @@ from matplotlib.figure import Figure
 from lightning_modules.figures.mosaic import Cell, mosaic
 from lightning_modules.figures.saving import pixels_of
 from lightning_modules.figures.style import brief
-from lightning_modules.options import plain_name
+from lightning_modules.text import plain_name
 
 FEW = 8
 """So many images of a layer have their places among those of classes, where they are larger."""

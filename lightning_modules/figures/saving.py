@@ -13,9 +13,9 @@ import numpy as np
 from matplotlib.figure import Figure
 from PIL import Image
 
+from datamodules.writing import written_whole
 from lightning_modules.figures.fonts import use_fonts_with_all_letters
-from lightning_modules.options import plain_name
-from lightning_modules.whole_files import written_whole
+from lightning_modules.text import plain_name
 
 FigureFormat = Literal["png", "pdf"]
 

@@ -18,10 +18,10 @@ from rich.console import Console
 from rich.text import Text
 from torch import Tensor
 
-from lightning_modules.escaping import plain
 from lightning_modules.figures.fonts import use_fonts_with_all_letters
 from lightning_modules.gradients.scaling import scaled_near_one
 from lightning_modules.methods.maps import magnitude
+from lightning_modules.text import plain
 
 # Okabe and Ito's colours, which colour-blind readers can tell apart, with markers for print in grey.
 COLORS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9", "#000000")

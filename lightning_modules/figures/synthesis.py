@@ -17,9 +17,9 @@ from torch import Tensor
 from lightning_modules.figures.layers import layer_sheets, layers_with_sheets
 from lightning_modules.figures.saving import Drawing, pixels_of
 from lightning_modules.figures.style import COLORS, heading, plain_text, shorten, with_its_end, wrap
-from lightning_modules.options import plain_name
 from lightning_modules.synthesis.maximization import VARIANTS, Progress
 from lightning_modules.synthesis.regularizers import total_variation
+from lightning_modules.text import plain_name
 
 ACTIVATION_COLOR, VARIATION_COLOR = COLORS[:2]
 N_SNAPSHOTS = 7

@@ -13,7 +13,7 @@ from lightning_modules.gradients.forward_pass import ForwardPass
 from lightning_modules.gradients.needs import Needs, check_gradient
 from lightning_modules.methods.maps import Sign
 from lightning_modules.networks.network import Network
-from lightning_modules.options import NamedByOptions
+from lightning_modules.text import NamedByOptions
 
 
 class AttributionMethod(NamedByOptions, ABC):

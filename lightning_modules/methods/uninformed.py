@@ -21,7 +21,7 @@ from lightning_modules.methods.cam import GradCAM
 from lightning_modules.methods.maps import Sign
 from lightning_modules.methods.variants import random_numbers
 from lightning_modules.networks.network import Network
-from lightning_modules.options import seed_from
+from lightning_modules.random_numbers import seed_from
 
 
 class UninformedMethod(AttributionMethod):

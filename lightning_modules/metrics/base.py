@@ -21,7 +21,7 @@ from lightning_modules.gradients.needs import Needs
 from lightning_modules.methods.base import AttributionMethod
 from lightning_modules.methods.maps import shows_something
 from lightning_modules.networks.network import Network
-from lightning_modules.options import NamedByOptions
+from lightning_modules.text import NamedByOptions
 
 
 class AttributionMetric(NamedByOptions, ABC):

@@ -16,8 +16,7 @@ from lightning_modules.methods.base import AttributionMethod
 from lightning_modules.methods.variants import at_variants, noise, random_numbers, shared_batches
 from lightning_modules.metrics.base import AttributionMetric, without_degenerate
 from lightning_modules.networks.network import Network
-from lightning_modules.options import seed_from
-from lightning_modules.random_numbers import RandomNumbers
+from lightning_modules.random_numbers import RandomNumbers, seed_from
 
 
 class Infidelity(AttributionMetric):

@@ -8,7 +8,6 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-import pandas as pd
 import pyarrow as pa
 import pyarrow.compute as pc
 import yaml
@@ -16,10 +15,8 @@ import yaml
 from lightning_modules.figures.saving import is_of_one_image
 from lightning_modules.pages.page import Page, Section
 from lightning_modules.pages.pictures import Album, in_words
-from lightning_modules.pages.told import Told
-from lightning_modules.results.rows.images import Row
-from lightning_modules.results.rows.parts import columns_of_rows, read_rows
-from lightning_modules.results.rows.stored import StoredRows
+from lightning_modules.results.report import Report
+from lightning_modules.results.storage import Row, columns_of_rows, read_columns, read_rows
 from lightning_modules.results.tables import Table
 
 MOST_FIGURES, MOST_IMAGES, MOST_PANELS, MOST_FAILURES, MOST_ROWS = 12, 48, 16, 20, 100
@@ -30,7 +27,6 @@ SHEET = "contact_sheet"
 """How the figures begin that show on one sheet the images that a run made."""
 
 FAILED = ["failed", "why"]
-NO_ERRORS = pd.DataFrame({"path": [], "error": []}, dtype=object)
 
 
 def page_of_run(run: Path, commands: Sequence[str]) -> Page:
@@ -53,7 +49,7 @@ def section_of_run(run: Path, commands: Sequence[str], title: str = "", about: s
         title: A few words; by default the folder's name.
         about: What is to be seen; by default what the script does.
     """
-    told, summary = Told.load(run), json.loads((run / "summary.json").read_text())
+    report, summary = Report.load(run), json.loads((run / "summary.json").read_text())
     settings = (run / "config.yaml").read_text()
     album, left_out = Album(MOST_BYTES), []
     paths = sorted((run / "figures").glob("[!.]*.png"))
@@ -69,19 +65,18 @@ def section_of_run(run: Path, commands: Sequence[str], title: str = "", about: s
         found[name] = album.embed(files, most, caption)
         if len(found[name]) < len(files):
             left_out.append(f"Of {len(files):,} {name}, {len(found[name]):,} are shown. All lie in {files[0].parent}.")
-    tables = [_bounded(table, run, left_out) for table in told.tables if list(table.header) != FAILED]
+    tables = [
+        _bounded(table, run, left_out) for table in (*report.tables, *report.details) if list(table.header) != FAILED
+    ]
     figures, images, panels = found.values()
     return Section(
         title or run.resolve().name,
-        about or told.about,
+        about or report.about,
         commands,
-        counts=told.counts,
-        notes=told.notes,
-        tables=tables,
+        report=dataclasses.replace(report, tables=tables),
         figures=figures,
         images=images,
         panels=panels,
-        legend=told.legend,
         failures=failures_of(run, summary),
         left_out=left_out + album.unread,
         facts=facts(summary, yaml.safe_load(settings)),
@@ -129,15 +124,9 @@ def failures_of(run: Path, summary: Mapping[str, Any]) -> list[Table]:
     """The first images that failed or of which the boxes are wrong, and why; none, where there is nothing to tell."""
     if not summary.get("n_failed") and not summary.get("n_box_errors"):
         return []
-    rows = StoredRows(run / "results")
-    if not {"path", "status", "error"} <= set(rows.schema.names):
-        return []
-    told = [
-        batch.filter(pc.or_kleene(pc.equal(batch["status"], "failed"), pc.is_valid(batch["error"])))
-        for batch in rows.select(["path", "error", "status"]).to_batches()
-    ]
-    frames = [batch.to_pandas().astype(object) for batch in told if len(batch)]
-    errors = pd.concat(frames).sort_values("path", kind="stable").drop_duplicates("path") if frames else NO_ERRORS
+    has_error = (pc.field("status") == "failed") | pc.field("error").is_valid()
+    errors = read_columns(run / "results", ["path", "error"], has_error).to_pandas()
+    errors = errors.sort_values("path", kind="stable").drop_duplicates("path")
     title = f"The first {MOST_FAILURES} of {len(errors):,}; the rows have all" if len(errors) > MOST_FAILURES else ""
     first = errors[["path", "error"]].head(MOST_FAILURES).fillna("").to_numpy().tolist()
     return [Table(FAILED, first, title, n_left=2)]

@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 from rich.table import Column
 from rich.table import Table as RichTable
 
-from lightning_modules.escaping import in_markdown, in_rich
+from lightning_modules.text import in_markdown, in_rich
 
 NOTHING = ("", "-")
 """Cells in which nothing stands."""

@@ -11,13 +11,10 @@ from typing import Any, NamedTuple
 
 import yaml
 from jsonargparse import Namespace
-from rich.console import Console
 
-from lightning_modules.escaping import plain, plain_lines
 from lightning_modules.figures.differences import differences_figure, pictures_below_each_other
 from lightning_modules.figures.saving import name_of_one_image, save_figure
 from lightning_modules.pages.runs import page_of_run
-from lightning_modules.pages.told import Told
 from lightning_modules.results.comparison.differences import (
     EVERY,
     Changed,
@@ -29,7 +26,7 @@ from lightning_modules.results.comparison.differences import (
 )
 from lightning_modules.results.comparison.measured import FLAGS, Measured
 from lightning_modules.results.comparison.pairing import Pairs, pairs_of
-from lightning_modules.results.report import Report, describe_images, flat_settings
+from lightning_modules.results.report import Report, first_paragraph, flat_settings
 from lightning_modules.running.cli import as_typed
 from lightning_modules.running.folder.board import Board
 from lightning_modules.running.folder.finished_run import (
@@ -41,6 +38,7 @@ from lightning_modules.running.folder.finished_run import (
 from lightning_modules.running.folder.provenance import git_commit, versions
 from lightning_modules.running.folder.run_folder import RunError, RunFolder, write_text
 from lightning_modules.running.parsing.parser import HelpfulParser
+from lightning_modules.text import plain
 
 
 class Compared(NamedTuple):
@@ -83,13 +81,12 @@ def run_comparison(*, description: str | None, args: list[str] | None = None) ->
     compared = _compare(options)
     summary = summarize_comparisons([each.pairs for each in compared])
     details = [table for each in compared for table in table_of_changed(each.pairs, each.score, each.changed)]
-    report = report_comparisons(summary, details, compared[0].first.told.legend)
-    missing = _missing_figures(compared)
-    report = replace(report, notes=[*report.notes, *missing])
+    report = report_comparisons(summary, details, compared[0].first.report.legend, _missing_figures(compared))
+    report = replace(report, about=first_paragraph(description or ""))
     out = None if options.out is None else Path(options.out).expanduser()
     if out is not None:
         command = as_typed(["python", sys.argv[0], *(sys.argv[1:] if args is None else args)])
-        _write(RunFolder(out), compared, report, command, options, parser, description or "")
+        _write(RunFolder(out), compared, summary, report, command, options, parser)
     _show(report, out)
     return 0
 
@@ -168,11 +165,11 @@ def _missing_figures(compared: Sequence[Compared]) -> list[str]:
 def _write(
     folder: RunFolder,
     compared: Sequence[Compared],
+    summary: Mapping[str, Any],
     report: Report,
     command: str,
     options: Namespace,
     parser: HelpfulParser,
-    description: str,
 ) -> None:
     """Leaves what came out as a RUN: summary, figures, TensorBoard, page."""
     runs = [compared[0].first.path, *(each.second.path for each in compared)]
@@ -189,10 +186,10 @@ def _write(
         folder.settle("config.yaml", settings, fixed=False)
         folder.begin_session(command)
         out = folder.path
-        _save_figures(compared, report.summary, out)
+        _save_figures(compared, summary, out)
         produced_by = {"git_commit": git_commit(), "versions": versions(), "runs": [str(run.resolve()) for run in runs]}
-        write_text(out / "summary.json", json.dumps({**report.summary, "produced_by": produced_by}, indent=2) + "\n")
-        Told.by(report, [], description).save(out)
+        write_text(out / "summary.json", json.dumps({**summary, "produced_by": produced_by}, indent=2) + "\n")
+        report.save(out)
         board = Board(out / "tensorboard", out / "figures")
         board.show_figures()
         board.show_report(report, command, flat_settings(yaml.safe_load(settings)))
@@ -239,13 +236,7 @@ def _title(score: str, better: Mapping[str, str]) -> str:
 
 
 def _show(report: Report, out: Path | None) -> None:
-    console = Console()
-    console = console if console.is_terminal else Console(width=max(140, console.width))
-    for table in report.all_tables:
-        console.print(table.rich())
-    for note in report.notes:
-        print(plain_lines(note))
-    print(describe_images(report.summary))
+    report.show(least_width=140)
     if out is not None:
         print(plain(f"Summary, figures: {out}"))
         print(plain(f"Look at it: tensorboard --logdir {out}"))

@@ -9,7 +9,6 @@ from jsonargparse import Namespace
 from rich.console import Console
 
 from lightning_modules.errors import InputError
-from lightning_modules.escaping import in_rich
 from lightning_modules.methods.base import AttributionMethod
 from lightning_modules.methods.cam import GradCAM, GuidedGradCAM
 from lightning_modules.methods.cam_weights import GradCAMPlusPlus, HiResCAM, XGradCAM
@@ -31,6 +30,7 @@ from lightning_modules.results.tables import Table
 from lightning_modules.running.cli import import_from_here
 from lightning_modules.running.parsing.help import explain_options
 from lightning_modules.running.parsing.parser import HelpfulParser
+from lightning_modules.text import in_rich
 
 METHODS: tuple[AttributionMethod, ...] = (
     *(GradCAM(), GradCAMPlusPlus(), XGradCAM(), HiResCAM(), LayerCAM()),

@@ -6,6 +6,7 @@ import inspect
 import json
 import os
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -16,19 +17,17 @@ from pytorch_lightning import LightningDataModule, LightningModule, Trainer
 from pytorch_lightning.callbacks import Callback
 from pytorch_lightning.cli import LightningArgumentParser
 from pytorch_lightning.utilities.rank_zero import rank_zero_info
-from rich.console import Console
 
 from datamodules.batch import EvaluationData
-from lightning_modules.escaping import plain, plain_lines
+from datamodules.writing import naming
+from lightning_modules.evaluation import EvaluationModule
 from lightning_modules.figures.saving import FigureFormat
 from lightning_modules.networks.built_in.vgg16 import WEIGHTS_HELP
 from lightning_modules.networks.loading import NETWORK_HELP
 from lightning_modules.pages.runs import page_of_run
-from lightning_modules.pages.told import Told
 from lightning_modules.random_numbers import GENERATOR
-from lightning_modules.results.report import describe_images, flat_settings, n_left_out
-from lightning_modules.results.rows.parts import done_paths, refuse_other_columns
-from lightning_modules.run_module import RunModule
+from lightning_modules.results.report import first_paragraph, flat_settings, n_left_out
+from lightning_modules.results.storage import done_paths, refuse_other_columns
 from lightning_modules.running.arithmetic import arithmetic, busy_cores_note, compute_to_float32
 from lightning_modules.running.cli import RunCLI
 from lightning_modules.running.folder.provenance import device_names, git_commit, seeds, versions, weights_sha256
@@ -36,11 +35,11 @@ from lightning_modules.running.folder.run_folder import RunError, RunFolder, wri
 from lightning_modules.running.folder.writer import RunWriter
 from lightning_modules.running.parsing.help import explain_options
 from lightning_modules.running.progress import EvaluationProgress
-from lightning_modules.whole_files import naming
+from lightning_modules.text import plain
 
 
 def run_evaluation(
-    model_class: type[RunModule],
+    model_class: type[EvaluationModule],
     data_class: type[LightningDataModule],
     *,
     description: str | None,
@@ -63,10 +62,9 @@ def run_evaluation(
         model_class, data_class, description=description or "", args=args, extra=callbacks, defaults=defaults or {}
     )
     summary = cli.evaluate()
-    if summary is not None:
-        cli.show(summary)
     if summary is None:  # not the first process
         return 0
+    cli.show()
     return int(summary["n_failed"] > 0 and (cli.config["strict"] or summary["n_failed"] == summary["n_images"]))
 
 
@@ -75,7 +73,7 @@ class EvaluationCLI(RunCLI):
 
     def __init__(
         self,
-        model_class: type[RunModule],
+        model_class: type[EvaluationModule],
         data_class: type[LightningDataModule],
         *,
         description: str,
@@ -211,8 +209,7 @@ class EvaluationCLI(RunCLI):
         # The list of all classes is long, and comes last for those who read the file.
         whole = dict(sorted(whole.items(), key=lambda item: item[0] == "classes"))
         write_text(self.out / "summary.json", json.dumps(whole, indent=2) + "\n")
-        report = self.model.report(summary)
-        Told.by(report, self.model.details(self.out), self.description).save(self.out)
+        replace(self.writer.report, about=first_paragraph(self.description)).save(self.out)
         # A page that is there already is kept true.
         if self.config["report"] or self.page.exists():
             page_of_run(self.out, run.commands()).write(self.page)
@@ -222,18 +219,12 @@ class EvaluationCLI(RunCLI):
     def page(self) -> Path:
         return self.out / "index.html"
 
-    def show(self, summary: dict[str, Any]) -> None:
+    def show(self) -> None:
         """Prints the tables, what stands out, how many images there were, and where to look."""
-        console = Console()
-        console = console if console.is_terminal else Console(width=max(120, console.width))
-        report = self.model.report(summary)
-        for table in [*self.model.details(self.out), *report.all_tables]:
-            console.print(table.rich())
-        for note in report.all_notes:
-            print(plain_lines(note))
+        self.writer.report.show()
         made = "Images, rows" if (self.out / "images").is_dir() else "Rows"
         out = plain(str(self.out))
-        print(f"{describe_images(summary)}\n{made}, summary, figures: {out}")
+        print(f"{made}, summary, figures: {out}")
         print(f"Look at it: tensorboard --logdir {out}")
         if self.page.exists():
             print(plain(f"Hand it on: {self.page}"))
@@ -255,23 +246,23 @@ class RunGuard(Callback):
 # What a model says of its network; help shows these names.
 
 
-def class_names(model: RunModule) -> list[str]:
+def class_names(model: EvaluationModule) -> list[str]:
     return model.network.class_names
 
 
-def input_size(model: RunModule) -> int:
+def input_size(model: EvaluationModule) -> int:
     return model.network.input_size
 
 
-def resize_size(model: RunModule) -> int | None:
+def resize_size(model: EvaluationModule) -> int | None:
     return model.network.resize_size
 
 
-def interpolation(model: RunModule) -> str:
+def interpolation(model: EvaluationModule) -> str:
     return model.network.interpolation
 
 
-def channels(model: RunModule) -> dict[str, int]:
+def channels(model: EvaluationModule) -> dict[str, int]:
     return model.network.layer_channels
 
 

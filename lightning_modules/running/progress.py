@@ -10,7 +10,7 @@ import pytorch_lightning as pl
 from pytorch_lightning.callbacks import RichProgressBar
 from torch import nn
 
-from lightning_modules.run_module import Outputs, RunModule
+from lightning_modules.evaluation import EvaluationModule, Outputs
 
 MANY_PASSES = 100
 """Of an image: its passes are counted for the reader from here on."""
@@ -37,7 +37,7 @@ class EvaluationProgress(pl.Callback):
         self.hook: Any = None
 
     def on_test_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        assert isinstance(pl_module, RunModule)
+        assert isinstance(pl_module, EvaluationModule)
         n_left = pl_module.n_to_compute()
         if n_left is None or trainer.progress_bar_callback is None or not trainer.is_global_zero:
             return
@@ -87,7 +87,7 @@ class EvaluationProgress(pl.Callback):
         bar, module, now = trainer.progress_bar_callback, trainer.lightning_module, self.clock()
         if self.n_images is None or not (isinstance(bar, RichProgressBar) and bar.progress):
             return
-        n_in_hand = module.n_in_hand if isinstance(module, RunModule) else 0
+        n_in_hand = module.n_in_hand if isinstance(module, EvaluationModule) else 0
         if bar.progress.console.is_terminal:
             if self.n_passes and now < self.next_look:
                 return

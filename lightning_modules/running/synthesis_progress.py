@@ -10,10 +10,10 @@ import pytorch_lightning as pl
 from pytorch_lightning.callbacks import RichProgressBar
 from pytorch_lightning.loggers import TensorBoardLogger
 
-from lightning_modules.escaping import in_rich_markup
+from lightning_modules.evaluation import EvaluationModule
 from lightning_modules.results.report import CURVES, tag
-from lightning_modules.run_module import RunModule
 from lightning_modules.synthesis import Progress, total_variation
+from lightning_modules.text import in_rich_markup
 
 
 class SynthesisProgress(pl.Callback):
@@ -62,7 +62,7 @@ class SynthesisProgress(pl.Callback):
         snapshot = progress.step == steps or progress.step % max(self.curve_every, steps // self.n_snapshots) == 0
         variation = total_variation(progress.images)
         module = trainer.lightning_module
-        most = module.n_figures if isinstance(module, RunModule) else 0
+        most = module.n_figures if isinstance(module, EvaluationModule) else 0
         for i, name in enumerate(names):
             if name not in self.shown and len(self.shown) < most:
                 self.shown.append(name)

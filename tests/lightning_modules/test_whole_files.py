@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from lightning_modules.whole_files import written_whole
+from datamodules.writing import written_whole
 
 
 def test_a_file_appears_when_it_is_whole(tmp_path: Path) -> None:

@@ -16,8 +16,8 @@ import pytest
 from PIL import Image
 
 from lightning_modules import InputError, read_adversarial, read_maps
-from lightning_modules.results.kept.images import picture_file
-from lightning_modules.results.rows.parts import read_rows
+from lightning_modules.results.adversarial import picture_file
+from lightning_modules.results.storage import read_rows
 
 from .processes import Run
 

@@ -71,13 +71,16 @@ def _scores(pairs: Pairs) -> list[dict[str, Any]]:
     return found
 
 
-def report_comparisons(summary: Mapping[str, Any], details: Sequence[Table] = (), legend: str = "") -> Report:
+def report_comparisons(
+    summary: Mapping[str, Any], details: Sequence[Table] = (), legend: str = "", further_notes: Sequence[str] = ()
+) -> Report:
     """The report of a summary: of each comparison a table of yes and no, one of numbers, and what stands out.
 
     Args:
         summary: See :func:`summarize_comparisons`.
         details: Further tables, of single images.
         legend: How to read the figure of a single image.
+        further_notes: Notes to add.
     """
     tables, notes = [], [_how_to_read(summary)]
     scalars: dict[str, float | None] = {}
@@ -87,7 +90,8 @@ def report_comparisons(summary: Mapping[str, Any], details: Sequence[Table] = ()
         for score in of["scores"]:
             parts = [part for part in (score["group"], second) if part]
             scalars[tag(SCORES, f"difference_{score['score']}", *parts)] = score["difference"]
-    return Report(scalars, summary, [*tables, *details], list(dict.fromkeys(notes)), legend)
+    notes = [*dict.fromkeys(notes), *further_notes]
+    return Report.from_summary(summary, scalars, [*tables, *details], notes, legend)
 
 
 def _how_to_read(summary: Mapping[str, Any]) -> str:

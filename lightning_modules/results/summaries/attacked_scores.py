@@ -10,9 +10,9 @@ import numpy as np
 import pyarrow.compute as pc
 
 from lightning_modules.results.report import SCORES, Report, tag
-from lightning_modules.results.rows.images import Rows, units_of
-from lightning_modules.results.rows.stored import numbers_of
+from lightning_modules.results.rows import units_of
 from lightning_modules.results.scores import mean_and_interval, mean_with_interval
+from lightning_modules.results.storage import Rows, numbers_of
 from lightning_modules.results.tables import Table
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -10,10 +10,10 @@ import pyarrow as pa
 
 from lightning_modules.metrics.localization import ClassDiscrimination, EnergyInBox, LocalizationError, PointingGame
 from lightning_modules.results.report import SCORES, Report, image_scalars, tag
-from lightning_modules.results.rows.images import Rows, units_of
-from lightning_modules.results.rows.stored import groups_of, numbers_of
+from lightning_modules.results.rows import units_of
 from lightning_modules.results.scores import mean_and_interval, mean_with_interval, summarize_score
 from lightning_modules.results.statistics import means_of_units
+from lightning_modules.results.storage import Rows, groups_of, numbers_of
 from lightning_modules.results.summaries.curves import mean_curves
 from lightning_modules.results.summaries.images import summarize_images
 from lightning_modules.results.summaries.ranking import (
@@ -84,7 +84,7 @@ def summarize_attribution(
         methods[method]["n_degenerate"] = int(np.nansum(is_degenerate[of]))
     for name in names if places else ():
         if pa.types.is_list(schema[name]):
-            for method, curve in mean_curves(table.select(["method", name])).items():
+            for method, curve in mean_curves(table[name], places).items():
                 methods[method]["curves"][name] = curve
             continue
         values = numbers_of(table[name])
@@ -116,7 +116,11 @@ def _is_ranked(table: Rows, column: str) -> bool:
 
 
 def report_attribution(
-    summary: dict[str, Any], has_boxes: bool | None = None, *, explains_predicted: bool = False
+    summary: dict[str, Any],
+    has_boxes: bool | None = None,
+    *,
+    explains_predicted: bool = False,
+    further_notes: Sequence[str] = (),
 ) -> Report:
     """The report of a summary: each score of each method.
 
@@ -124,6 +128,7 @@ def report_attribution(
         summary: See :func:`summarize_attribution`.
         has_boxes: Whether boxes came with the images; None = it is not known.
         explains_predicted: Whether the class explained is the predicted one, not that of the folder.
+        further_notes: Notes to add.
     """
     methods = summary["methods"]
     notes = [
@@ -149,7 +154,8 @@ def report_attribution(
             f"their scores are the same. Of the others the maps explain the {target}; --model.target "
             f"{'label' if explains_predicted else 'predicted'} explains another."
         )
-    return Report(scalars, summary, [_table(methods), *_ranking_tables(summary)] if methods else [], notes, LEGEND)
+    tables = [_table(methods), *_ranking_tables(summary)] if methods else []
+    return Report.from_summary(summary, scalars, tables, [*notes, *further_notes], LEGEND)
 
 
 def _table(methods: dict[str, Any]) -> Table:

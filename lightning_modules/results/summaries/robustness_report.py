@@ -43,7 +43,7 @@ def report_robustness(summary: dict[str, Any], remedy: str = "", attack: str = "
     if sweep:
         scalars[f"{SUMMARY}/robust_acc_at_the_largest_eps"] = sweep[-1]["robust_acc"]
     tables = [_table(summary, attack), *_tables_of_maps(summary, attack)]
-    return Report(scalars, summary, tables, _notes(summary, remedy, attack, caveat), LEGEND)
+    return Report.from_summary(summary, scalars, tables, _notes(summary, remedy, attack, caveat), LEGEND)
 
 
 def _table(summary: dict[str, Any], attack: str) -> Table:

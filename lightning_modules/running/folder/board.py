@@ -12,9 +12,9 @@ from tensorboard.compat.proto.summary_pb2 import Summary
 from torch.utils.tensorboard import SummaryWriter
 from torch.utils.tensorboard.summary import hparams
 
-from lightning_modules.escaping import plain_lines
 from lightning_modules.figures.saving import is_of_one_image
 from lightning_modules.results.report import IMAGES, RUN, Report
+from lightning_modules.text import plain_lines
 
 
 class Board:

@@ -11,15 +11,14 @@ from typing import Any
 import numpy as np
 import yaml
 
-from lightning_modules.escaping import plain
 from lightning_modules.figures.saving import name_of_one_image, pixels_of
 from lightning_modules.pages.runs import page_of_run
-from lightning_modules.pages.told import Told
 from lightning_modules.results.comparison.measured import Measured, measured
-from lightning_modules.results.rows.parts import columns_of_rows
-from lightning_modules.results.rows.stored import StoredRows, parts_of
+from lightning_modules.results.report import Report
+from lightning_modules.results.storage import StoredRows, columns_of_rows, parts_of
 from lightning_modules.running.folder.run_folder import RunError, RunFolder, differences_of
 from lightning_modules.running.parsing.parser import HelpfulParser
+from lightning_modules.text import plain
 
 
 @dataclass(frozen=True)
@@ -32,7 +31,7 @@ class FinishedRun:
         settings: All of them.
         inputs: What it was of: hashes of the weights, the images and the boxes.
         better: Score -> whether ``higher`` or ``lower`` is better, where the run says it.
-        told: What it said at its end.
+        report: Its report.
         network: What is known of its network, as far as the summary says it.
     """
 
@@ -41,7 +40,7 @@ class FinishedRun:
     settings: Mapping[str, Any]
     inputs: Mapping[str, Any]
     better: Mapping[str, str]
-    told: Told
+    report: Report
     network: Mapping[str, Any]
 
     def picture(self, path: str) -> np.ndarray | None:
@@ -100,7 +99,7 @@ def read_finished_run(path: Path, name: str) -> FinishedRun:
         yaml.safe_load((path / "config.yaml").read_text()),
         json.loads((path / "inputs.json").read_text()),
         summary.get("better", {}),
-        Told.load(path),
+        Report.load(path),
         of_network,
     )
 

@@ -16,8 +16,8 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 
 from lightning_modules.errors import InputError
 from lightning_modules.figures.saving import name_of_one_image, save_figure
-from lightning_modules.pages.told import Told
-from lightning_modules.results.rows.parts import write_part
+from lightning_modules.results.report import Report
+from lightning_modules.results.storage import write_part
 from lightning_modules.running import RunError, run_comparison
 from lightning_modules.running.folder.run_folder import FORMAT
 
@@ -71,7 +71,7 @@ def write_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., 
         (run / "inputs.json").write_text(json.dumps(inputs))
         (run / "sessions.json").write_text(json.dumps([SESSION]))
         (run / "summary.json").write_text(json.dumps({"n_images": 4, "produced_by": {"network": {"n_classes": 2}}}))
-        Told(legend="Above, its map alone.").save(run)
+        Report(legend="Above, its map alone.").save(run)
         return run
 
     return write_run

@@ -20,8 +20,7 @@ from lightning_modules.results.comparison.differences import (
 )
 from lightning_modules.results.comparison.measured import Measured, measured
 from lightning_modules.results.comparison.pairing import pairs_of
-from lightning_modules.results.rows.parts import read_rows, write_part
-from lightning_modules.results.rows.stored import StoredRows
+from lightning_modules.results.storage import StoredRows, read_rows, write_part
 from lightning_modules.results.summaries.verdicts import verdict_columns
 
 FIELDS = {

@@ -13,16 +13,16 @@ from matplotlib.figure import Figure
 from torch.utils.data import DataLoader
 
 from lightning_modules import load_network
+from lightning_modules.evaluation import EvaluationModule, Outputs
 from lightning_modules.results.report import Report
-from lightning_modules.results.rows.parts import read_rows
-from lightning_modules.run_module import Outputs, RunModule
+from lightning_modules.results.storage import read_rows
 from lightning_modules.running import RunWriter
 from lightning_modules.running.folder import writer
 
 pytestmark = pytest.mark.filterwarnings("ignore:.*does not have many workers", "ignore:GPU available")
 
 
-class Counting(RunModule):
+class Counting(EvaluationModule):
     """Makes a row, a figure and an image of each number; the number ``fails_at`` is an error."""
 
     def __init__(self, fails_at: int = -1) -> None:

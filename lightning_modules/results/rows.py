@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any, NamedTuple, TypeAlias
+from typing import Any, NamedTuple
 
 import numpy as np
 import pandas as pd
@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from datamodules.batch import FILE_COLUMNS, Batch
-from lightning_modules.results.rows.stored import StoredRows, codes_of
+from lightning_modules.results.storage import Row, Rows, codes_of
 
 IMAGE_FIELDS = [
     pa.field("path", pa.string()),
@@ -37,13 +37,6 @@ IMAGE_FIELDS = [
 What they hold of the file stands at :data:`~datamodules.batch.FILE_COLUMNS`. ``fingerprint`` is the same of the same
 pixels, under whatever path they lie: such rows are of one image, see :func:`units_of`.
 """
-
-
-Row = dict[str, Any]
-"""The columns of a row by their names; what is missing is null."""
-
-Rows: TypeAlias = pa.Table | StoredRows
-"""The rows of a run, in the memory or in its folder: what a summary is made of."""
 
 
 class Seen(NamedTuple):
@@ -91,7 +84,7 @@ def image_columns(seen: Seen, batch: Batch, names: Sequence[str]) -> list[Row]:
     Where the logits are NaN or infinite there is no prediction: the image failed.
 
     Args:
-        seen: See :func:`seen_in`; on the host, as :func:`~lightning_modules.results.rows.reading.on_host` has it.
+        seen: See :func:`seen_in`; on the host, as :func:`~lightning_modules.host.on_host` has it.
         batch: Where the images are from.
         names: Of the network's classes; each label is one, or -1.
     """
@@ -163,7 +156,7 @@ def units_of(table: Rows) -> np.ndarray:
 def with_columns(images: Sequence[Row], columns: Mapping[str, Any]) -> list[Row]:
     """Rows of what every row says of its image, and of further columns: name -> N values; NaN becomes null.
 
-    Tensors among them should lie on the host, as :func:`~lightning_modules.results.rows.reading.on_host` has them.
+    Tensors among them should lie on the host, as :func:`~lightning_modules.host.on_host` has them.
     """
     values = {
         name: [without_nan(value) for value in (of.tolist() if isinstance(of, Tensor) else of)]

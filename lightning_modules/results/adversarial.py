@@ -12,8 +12,8 @@ import torch
 from torch import Tensor
 
 from lightning_modules.attacks.budgets import format_eps
-from lightning_modules.options import plain_name
-from lightning_modules.results.kept.lists import OVERHEAD, Kept, as_tensor, kept_table, list_column
+from lightning_modules.results.arrays import OVERHEAD, Kept, as_tensor, kept_table, list_column
+from lightning_modules.text import plain_name
 
 FOLDER = "adversarial"
 OPTION = "model.save_adversarial"

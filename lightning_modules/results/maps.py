@@ -17,7 +17,7 @@ from lightning_modules.errors import InputError
 from lightning_modules.host import where_float64_is
 from lightning_modules.methods.cam import on_pixels
 from lightning_modules.metrics.base import AttributionMetric, without_degenerate
-from lightning_modules.results.kept.lists import OVERHEAD, Kept, kept_table, list_column
+from lightning_modules.results.arrays import OVERHEAD, Kept, kept_table, list_column
 
 FOLDER = "maps"
 OPTION = "model.save_maps"

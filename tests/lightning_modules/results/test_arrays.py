@@ -11,16 +11,16 @@ import pyarrow as pa
 import pytest
 
 from lightning_modules import InputError
-from lightning_modules.results.kept import lists
-from lightning_modules.results.kept.lists import (
+from lightning_modules.results import storage
+from lightning_modules.results.arrays import (
     Kept,
-    PartsWithKept,
     check_room,
     finished_parts,
     kept_table,
     list_column,
     remove_unfinished_parts,
 )
+from lightning_modules.results.storage import Parts
 
 SCHEMA = pa.schema({"path": pa.string()})
 
@@ -41,8 +41,8 @@ def rows(*numbers: int) -> list[dict[str, Any]]:
     return [{"path": f"image {k}"} for k in numbers]
 
 
-def parts(run: Path, rows_per_part: int = 100) -> PartsWithKept:
-    return PartsWithKept(run / "results", SCHEMA, 0, rows_per_part, 1e9)
+def parts(run: Path, rows_per_part: int = 100) -> Parts:
+    return Parts(run / "results", SCHEMA, 0, rows_per_part, 1e9)
 
 
 def read(run: Path) -> Kept:
@@ -52,7 +52,7 @@ def read(run: Path) -> Kept:
 def test_each_image_is_read_as_it_was(tmp_path: Path) -> None:
     writing = parts(tmp_path, 3)
     for numbers in ((3, 1), (2, 0), (4,)):
-        writing.add_with(rows(*numbers), {"maps": table(*numbers)})
+        writing.add(rows(*numbers), {"maps": table(*numbers)})
     writing.write()
     names = [[part.stem for part in sorted((tmp_path / folder).iterdir())] for folder in ("results", "maps")]
     assert names[0] == names[1]
@@ -70,21 +70,21 @@ def test_each_image_is_read_as_it_was(tmp_path: Path) -> None:
 
 
 def test_a_part_is_written_when_much_is_kept(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(lists, "MOST_BYTES", 1)
+    monkeypatch.setattr(storage, "MOST_BYTES", 1)
     writing = parts(tmp_path)
     for k in range(3):
-        writing.add_with(rows(k), {"maps": table(k)})
+        writing.add(rows(k), {"maps": table(k)})
         assert len(finished_parts(tmp_path, "maps")) == k + 1
 
 
 def test_a_row_never_lacks_what_is_kept_of_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """A run that is killed between the two leaves a part without rows: it is not read, and is deleted."""
     writing = parts(tmp_path)
-    writing.add_with(rows(0), {"maps": table(0)})
+    writing.add(rows(0), {"maps": table(0)})
     writing.write()
-    writing.add_with(rows(1), {"maps": table(1)})
+    writing.add(rows(1), {"maps": table(1)})
     with monkeypatch.context() as patch:
-        patch.setattr("lightning_modules.results.rows.parts.write_part", _killed)
+        patch.setattr(storage, "write_part", _killed)
         with pytest.raises(KeyboardInterrupt):
             writing.write()
     assert len(list((tmp_path / "maps").iterdir())) == 2
@@ -104,7 +104,7 @@ def _killed(*args: object) -> None:
 def test_what_is_kept_of_images_without_rows_is_not_written(tmp_path: Path) -> None:
     """As where a signal comes between the two."""
     writing = parts(tmp_path)
-    writing.add_with(rows(0), {"maps": table(0, 1)})
+    writing.add(rows(0), {"maps": table(0, 1)})
     writing.write()
     assert list(read(tmp_path)) == ["image 0"]
 
@@ -112,7 +112,7 @@ def test_what_is_kept_of_images_without_rows_is_not_written(tmp_path: Path) -> N
 def test_reading_one_image_reads_no_other(tmp_path: Path) -> None:
     """What is mapped is not copied: the bytes that change in the file change in what was read before."""
     writing = parts(tmp_path)
-    writing.add_with(rows(0, 1), {"maps": table(0, 1)})
+    writing.add(rows(0, 1), {"maps": table(0, 1)})
     writing.write()
     seen = read(tmp_path)["image 1"]["map"]
     (part,) = (tmp_path / "maps").iterdir()
@@ -128,7 +128,7 @@ def test_nothing_kept_and_a_damaged_part(tmp_path: Path) -> None:
     with pytest.raises(InputError, match=r"has nothing in maps: it is kept by a run with model\.save_maps true"):
         read(tmp_path)
     writing = parts(tmp_path)
-    writing.add_with(rows(0), {"maps": table(0)})
+    writing.add(rows(0), {"maps": table(0)})
     writing.write()
     (part,) = (tmp_path / "maps").iterdir()
     part.write_bytes(part.read_bytes()[:-20])

@@ -10,17 +10,10 @@ from typing import Any
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.compute as pc
 import torch
 from torch import Tensor
 
 from lightning_modules.errors import InputError
-from lightning_modules.results.rows.images import Row
-from lightning_modules.results.rows.parts import Parts, part_name
-from lightning_modules.whole_files import written_whole
-
-MOST_BYTES = 256 * 2**20
-"""A part is written when so much is kept beside its rows."""
 
 OVERHEAD = 64
 """Bytes of an image in a part beside its lists, about: its path, and its share of what describes the columns."""
@@ -44,43 +37,6 @@ def kept_table(paths: Sequence[str], columns: Sequence[tuple[pa.Field, pa.Array]
     fields = [pa.field("path", pa.string()), *(field for field, _ in columns)]
     arrays = [pa.array(paths, pa.string()), *(array for _, array in columns)]
     return pa.table(arrays, schema=pa.schema(fields, metadata=facts or None))
-
-
-class PartsWithKept(Parts):
-    """Parts of rows, and beside each what is kept of its images: in a folder of its own, under the part's name.
-
-    What is kept is written first, so a part of it without its rows was never finished.
-    """
-
-    def __init__(self, folder: Path, schema: pa.Schema, rank: int, rows_per_part: int, seconds_per_part: float) -> None:
-        super().__init__(folder, schema, rank, rows_per_part, seconds_per_part)
-        self.kept: dict[str, list[pa.Table]] = {}
-
-    def add_with(self, rows: Sequence[Row], kept: Mapping[str, pa.Table]) -> None:
-        """Adds rows, and what is kept of their images: the name of a folder of RUN -> a row for each image."""
-        for folder, table in kept.items():
-            self.kept.setdefault(folder, []).append(table)
-        self.add(rows)
-        if sum(table.nbytes for tables in self.kept.values() for table in tables) >= MOST_BYTES:
-            self.write()
-
-    def write(self) -> None:
-        if self.rows and self.kept:
-            self.part = self.part or self.folder / part_name(self.rank)
-            # Where a signal came between rows and what is kept of them, the latter may be of images without rows.
-            paths = pa.array({row["path"] for row in self.rows}, pa.string())
-            for folder, tables in self.kept.items():
-                table = pa.concat_tables(tables)
-                table = table.filter(pc.is_in(table["path"], value_set=paths))
-                _write(self.folder.parent / folder / f"{self.part.stem}.arrow", table)
-        super().write()
-        self.kept = {}
-
-
-def _write(path: Path, table: pa.Table) -> None:
-    # Not compressed, and as Arrow has it in the memory: a reader maps the file and reads the one row that it wants.
-    with written_whole(path) as aside, pa.ipc.new_file(str(aside), table.schema) as file:
-        file.write_table(table)
 
 
 def finished_parts(run: Path, folder: str) -> list[Path]:

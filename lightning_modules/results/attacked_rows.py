@@ -11,7 +11,8 @@ from torch import Tensor
 
 from datamodules.batch import Batch
 from lightning_modules.attacks.budgets import format_eps
-from lightning_modules.results.rows.images import Row, Seen, image_columns, with_columns
+from lightning_modules.results.rows import Seen, image_columns, with_columns
+from lightning_modules.results.storage import Row
 
 ATTACK_FIELDS = [
     pa.field("target", pa.int64()),
