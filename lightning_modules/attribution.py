@@ -15,8 +15,7 @@ from datamodules.batch import Batch
 from datamodules.text import Text
 from lightning_modules.errors import InputError, check_objects
 from lightning_modules.evaluation import EvaluationModule, Outputs
-from lightning_modules.figures.comparison import comparison_figure, curves_figure
-from lightning_modules.figures.ranking import ranking_figure
+from lightning_modules.figures.comparison import comparison_figure, curves_figure, ranking_figure
 from lightning_modules.gradients.forward_pass import ForwardPass
 from lightning_modules.host import on_host
 from lightning_modules.methods.base import AttributionMethod

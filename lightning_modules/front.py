@@ -26,13 +26,13 @@ from datamodules.batch import Batch, pixels_of, with_pixels
 from datamodules.image_sources import ImageSource
 from datamodules.loader import default_workers
 from lightning_modules.activation_maximization import ActivationMaximizationModule
-from lightning_modules.attack_figures import AttackFigures
 from lightning_modules.attacks.base import Attack
 from lightning_modules.attacks.budgets import format_eps, parse_eps
 from lightning_modules.attribution import AttributionModule
 from lightning_modules.classifier import Prediction, PredictionModule
 from lightning_modules.errors import InputError
 from lightning_modules.evaluation import EvaluationModule, refuse_rounded_weights
+from lightning_modules.figures.attacks import AttackFigures
 from lightning_modules.figures.attribution import attribution_figure
 from lightning_modules.figures.saving import Drawing
 from lightning_modules.host import on_host

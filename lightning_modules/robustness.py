@@ -14,7 +14,6 @@ from torch import Tensor
 
 from datamodules.batch import Batch, pixels_of
 from datamodules.text import Text
-from lightning_modules.attack_figures import AttackFigures
 from lightning_modules.attacks.base import (
     Attack,
     Distances,
@@ -30,6 +29,7 @@ from lightning_modules.attacks.noise import random_steps
 from lightning_modules.attacks.targets import classes_of, parse_target
 from lightning_modules.errors import InputError, check_object, check_objects
 from lightning_modules.evaluation import EvaluationModule, Outputs
+from lightning_modules.figures.attacks import AttackFigures
 from lightning_modules.figures.robustness import accuracy_figure
 from lightning_modules.figures.saving import Drawing
 from lightning_modules.gradients.forward_pass import ForwardPass

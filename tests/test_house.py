@@ -16,7 +16,7 @@ FLOORS = [
     {"methods", "attacks", "synthesis"},
     {"metrics"},
     {"results", "figures"},
-    {"attack_figures", "exemplars", "image_pass", "judging", "pages"},
+    {"exemplars", "judging", "pages"},
     {"evaluation"},
     {"activation_maximization", "attribution", "classifier", "robustness"},
     {"front"},

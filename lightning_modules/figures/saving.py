@@ -14,7 +14,7 @@ from matplotlib.figure import Figure
 from PIL import Image
 
 from datamodules.writing import written_whole
-from lightning_modules.figures.fonts import use_fonts_with_all_letters
+from lightning_modules.figures.style import use_fonts_with_all_letters
 from lightning_modules.text import plain_name
 
 FigureFormat = Literal["png", "pdf"]

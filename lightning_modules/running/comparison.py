@@ -12,7 +12,7 @@ from typing import Any, NamedTuple
 import yaml
 from jsonargparse import Namespace
 
-from lightning_modules.figures.differences import differences_figure, pictures_below_each_other
+from lightning_modules.figures.comparison import differences_figure, pictures_below_each_other
 from lightning_modules.figures.saving import name_of_one_image, save_figure
 from lightning_modules.pages.runs import page_of_run
 from lightning_modules.results.comparison.differences import (

@@ -26,9 +26,9 @@ from lightning_modules import (
     Saliency,
     explain,
 )
-from lightning_modules.attack_figures import outcome_of
 from lightning_modules.attacks.budgets import parse_sweep
 from lightning_modules.attacks.noise import Noise, random_steps
+from lightning_modules.figures.attacks import outcome_of
 from lightning_modules.metrics import AverageDrop, EnergyInBox, InsertionDeletion, rank_correlation, top_overlap
 from lightning_modules.results.statistics import interval_of_mean
 from lightning_modules.results.storage import StoredRows, part_name, read_rows, write_part

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 
-from lightning_modules.figures.differences import differences_figure, pictures_below_each_other
+from lightning_modules.figures.comparison import differences_figure, pictures_below_each_other
 
 
 def test_each_run_has_its_point_and_its_interval() -> None:

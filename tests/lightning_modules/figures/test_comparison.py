@@ -6,7 +6,7 @@ import pytest
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.text import Text
 
-from lightning_modules.figures.ranking import ranking_figure
+from lightning_modules.figures.comparison import ranking_figure
 
 METHODS = ["GradCAM", "IntegratedGradients(n_steps=10, baseline='blur', rule='middle')", "SmoothGrad(n_samples=5)"]
 SCORES = ["average_drop", "relative_completeness_error", "randomization_correlation"]
