@@ -33,7 +33,7 @@ from lightning_modules.metrics.sparseness import Sparseness
 from lightning_modules.networks.class_names import find_target
 from lightning_modules.networks.loading import load_network
 from lightning_modules.networks.making import Said
-from lightning_modules.results.maps import FOLDER, OPTION, bytes_of_maps, halved, table_of_maps
+from lightning_modules.results.maps import FOLDER, OPTION, bytes_of_maps, scaled_to_half, table_of_maps
 from lightning_modules.results.report import Report
 from lightning_modules.results.rows import IMAGE_FIELDS, image_columns, seen_in, with_columns
 from lightning_modules.results.storage import Rows
@@ -135,7 +135,7 @@ class AttributionModule(EvaluationModule):
         forward_pass = maps.forward_pass
         # All is computed before anything is read, so that a GPU is waited for once.
         scores = {name: self._score(maps[name], forward_pass, batch, method) for name, method in self.methods.items()}
-        kept = {name: halved(grid) for name, grid in maps.grids.items()} if self.save_maps else {}
+        kept = {name: scaled_to_half(grid) for name, grid in maps.grids.items()} if self.save_maps else {}
         boxes = (batch["boxes"], batch["box_labels"], batch["n_boxes"]) if self.save_maps else None
         seen, explained, scores, kept, boxes = on_host(
             (seen_in(forward_pass.logits, batch, forward_pass.probabilities), forward_pass.target, scores, kept, boxes)

@@ -6,6 +6,7 @@ import html
 import inspect
 import re
 import warnings
+from typing import ClassVar
 
 from rich.markup import escape
 from rich.text import Text
@@ -15,9 +16,12 @@ JOINERS = "\u200c\u200d"
 
 
 class NamedByOptions:
-    """Whose ``repr`` is the class's name with the options that differ from their defaults.
+    """An object whose ``repr`` is the class's name with the options that differ from their defaults.
 
     Each option of ``__init__`` has to be kept as the attribute of its name.
+
+    Attributes:
+        meaning: Of a class, in one line, for a reader who meets it for the first time; pages show it below the tables.
 
     Example:
         >>> class Blur(NamedByOptions):
@@ -26,6 +30,8 @@ class NamedByOptions:
         >>> Blur(), Blur(2.0)
         (Blur, Blur(sigma=2.0))
     """
+
+    meaning: ClassVar[str] = ""
 
     def __repr__(self) -> str:
         options = [

@@ -34,6 +34,8 @@ class Noise(SeededAttack):
         0.1
     """
 
+    meaning = "Random noise of the same size: what an attack is to be compared with."
+
     caveat = "Noise asks the network nothing: that it fools few images, or none, says nothing of an adversary."
 
     def __init__(self, seed: int = 0) -> None:

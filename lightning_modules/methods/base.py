@@ -6,6 +6,8 @@ Maps are raw: at the size of the input, one channel for a class activation map a
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from collections.abc import Mapping
+from typing import ClassVar
 
 from torch import Tensor
 
@@ -35,6 +37,9 @@ class AttributionMethod(NamedByOptions, ABC):
 
     columns: tuple[str, ...] = ()
     """Names of the numbers that the rows hold of each of its maps, beside the scores; see :meth:`told`."""
+
+    column_meanings: ClassVar[Mapping[str, str]] = {}
+    """Column -> what it means, in one line."""
 
     lower_is_better: tuple[str, ...] | None = None
     """Those columns of which less is better; of all others more is. None = the method does not say it."""

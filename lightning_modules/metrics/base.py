@@ -11,6 +11,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
+from typing import ClassVar
 
 import torch
 from torch import Tensor
@@ -38,6 +39,9 @@ class AttributionMetric(NamedByOptions, ABC):
 
     curves: tuple[str, ...] = ()
     """Names of what has several numbers for each map: columns of lists in the rows."""
+
+    column_meanings: ClassVar[Mapping[str, str]] = {}
+    """Column -> what it means, in one line; pages show it below the tables."""
 
     lower_is_better: tuple[str, ...] | None = None
     """Those columns and curves of which less is better; of all others more is. None = the metric does not say it, and

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from typing import ClassVar
 
 import numpy as np
 import torch
@@ -127,6 +128,12 @@ class InsertionDeletion(AttributionMetric):
     predicted class; here it is the pass's target.
     """
 
+    column_meanings: ClassVar[dict[str, str]] = {
+        "insertion": "How soon the network knows the class when the marked pixels appear first. Higher is better.",
+        "deletion": "How long the network knows the class when the marked pixels vanish first. Lower is better.",
+        "tied_pixels": "Share of the pixels that a map marks as much as another. Chance decides which of them goes "
+        "first.",
+    }
     columns = ("insertion", "deletion", "tied_pixels")
     curves = ("insertion_curve", "deletion_curve")
     lower_is_better = ("deletion", "deletion_curve")
@@ -182,6 +189,10 @@ class AverageDrop(AttributionMetric):
     Reference: Chattopadhay et al., "Grad-CAM++: Generalized Gradient-based Visual Explanations", WACV 2018.
     """
 
+    column_meanings: ClassVar[dict[str, str]] = {
+        "average_drop": "How much probability is lost when only what the map marks is shown. Lower is better.",
+        "increase_in_confidence": "Share of images of which the class becomes more probable then. Higher is better.",
+    }
     columns = ("average_drop", "increase_in_confidence")
     lower_is_better = ("average_drop",)
 

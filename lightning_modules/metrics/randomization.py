@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from typing import ClassVar
 
 import torch
 from torch import Tensor
@@ -62,6 +63,18 @@ class WeightRandomization(AttributionMetric):
     Reference: Adebayo et al., "Sanity Checks for Saliency Maps", NeurIPS 2018; magnitudes are compared.
     """
 
+    column_meanings: ClassVar[dict[str, str]] = {
+        "randomization_correlation": "How alike a map stays while the network forgets what it has learnt, on average "
+        "over the layers. A map that stays the same does not explain the network. Lower is better.",
+        "randomization_correlation_first": "The same when only the last layer has forgotten. The map must change at "
+        "once.",
+        "randomization_correlation_end": "The same when all is forgotten.",
+        "randomization_correlation_floor": "How alike the maps of different images are. Less cannot be asked for.",
+        "randomization_ssim": "How alike the two maps look while the network forgets, on average over the layers.",
+        "randomization_ssim_first": "The same when only the last layer has forgotten.",
+        "randomization_ssim_end": "The same when all is forgotten.",
+        "randomization_ssim_floor": "How alike the maps of different images look. Less cannot be asked for.",
+    }
     columns = tuple(
         f"randomization_{kind}{of}" for kind in ("correlation", "ssim") for of in ("", "_first", "_end", "_floor")
     )

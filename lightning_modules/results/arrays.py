@@ -1,4 +1,4 @@
-"""What a run keeps of its images beside their rows: tables of large lists, in parts that are read a row at a time."""
+"""Arrays that a run stores beside the rows of its images: Arrow files, of which one row is read at a time."""
 
 from __future__ import annotations
 
@@ -19,20 +19,20 @@ OVERHEAD = 64
 """Bytes of an image in a part beside its lists, about: its path, and its share of what describes the columns."""
 
 
-def list_column(name: str, values: np.ndarray) -> tuple[pa.Field, pa.Array]:
-    """A column whose rows are arrays of one shape, and says which: fixed-size lists.
+def array_column(name: str, values: np.ndarray) -> tuple[pa.Field, pa.Array]:
+    """A column of arrays of one shape, which its field says: fixed-size lists.
 
     Args:
         name: Of the column.
         values: ``(N, ...)``.
     """
-    of_row = values[0].size if len(values) else int(np.prod(values.shape[1:]))
-    column = pa.FixedSizeListArray.from_arrays(pa.array(np.ascontiguousarray(values).reshape(-1)), of_row)
+    size = int(np.prod(values.shape[1:]))
+    column = pa.FixedSizeListArray.from_arrays(pa.array(np.ascontiguousarray(values).reshape(-1)), size)
     shape = ",".join(map(str, values.shape[1:]))
     return pa.field(name, column.type, metadata={"shape": shape}), column
 
 
-def kept_table(paths: Sequence[str], columns: Sequence[tuple[pa.Field, pa.Array]], **facts: str) -> pa.Table:
+def table_of_arrays(paths: Sequence[str], columns: Sequence[tuple[pa.Field, pa.Array]], **facts: str) -> pa.Table:
     """A row for each image, under its path; ``facts`` hold for all of them."""
     fields = [pa.field("path", pa.string()), *(field for field, _ in columns)]
     arrays = [pa.array(paths, pa.string()), *(array for _, array in columns)]
@@ -45,7 +45,7 @@ def finished_parts(run: Path, folder: str) -> list[Path]:
 
 
 def remove_unfinished_parts(run: Path, folder: str) -> None:
-    """Deletes what a run that was killed kept of images whose rows it did not write any more."""
+    """Deletes the parts of a killed run whose rows were never written."""
     for part in (run / folder).glob("part-*.arrow"):
         if not _rows_of(run, part).exists():
             part.unlink()
@@ -55,44 +55,49 @@ def _rows_of(run: Path, part: Path) -> Path:
     return run / "results" / f"{part.stem}.parquet"
 
 
-class Kept(Mapping[str, dict[str, Any]]):
-    """What a run kept in a folder, by the paths of the images; the files are mapped, and a row is read when asked for.
+class StoredArrays(Mapping[str, dict[str, Any]]):
+    """The arrays that a run stored in a folder, by the paths of the images. Files are mapped, a row is read on demand.
 
     Args:
         run: The run's folder.
         folder: The name of the folder in it.
-        option: Of the command line, by which a run keeps it.
+        option: The option that stores them.
 
     Raises:
-        InputError: If there is nothing kept, or a part is damaged.
+        InputError: If there are none, or a part is damaged.
     """
 
     def __init__(self, run: Path, folder: str, option: str) -> None:
         self.parts = finished_parts(run, folder)
         if not self.parts:
-            raise InputError(f"{run} has nothing in {folder}: it is kept by a run with {option} true.")
-        self._open = lru_cache(maxsize=4)(_opened)  # of a long run there are more parts than files may be open
-        self._places: dict[str, tuple[int, int, int]] = {}
+            raise InputError(f"{run} has nothing in {folder}: it is stored by a run with {option} true.")
+        self._open = lru_cache(maxsize=4)(_opened)  # a long run has more parts than files may be open
+        self._rows: dict[str, tuple[int, int, int]] = {}
         for part, file in enumerate(self.parts):
             reader = self._open(file)
             for batch in range(reader.num_record_batches):
                 for row, path in enumerate(reader.get_batch(batch).column("path").to_pylist()):
-                    self._places[path] = part, batch, row
+                    self._rows[path] = part, batch, row
         self.schema: pa.Schema = self._open(self.parts[0]).schema
 
     def __len__(self) -> int:
-        return len(self._places)
+        return len(self._rows)
 
     def __iter__(self) -> Iterator[str]:
-        return iter(sorted(self._places))
+        return iter(sorted(self._rows))
 
     def __getitem__(self, path: str) -> dict[str, Any]:
-        """All columns of an image but its path, arrays in the shape that they have."""
-        part, batch, row = self._places[path]
+        """All columns of an image but its path; arrays have their shape."""
+        part, batch, row = self._rows[path]
         record = self._open(self.parts[part]).get_batch(batch).slice(row, 1)
-        return {
-            field.name: _values(field, record.column(k)) for k, field in enumerate(self.schema) if field.name != "path"
-        }
+        values: dict[str, Any] = {}
+        for field, column in zip(self.schema, record.columns):
+            if field.metadata and b"shape" in field.metadata:
+                shape = [int(size) for size in field.metadata[b"shape"].split(b",")]
+                values[field.name] = column.flatten().to_numpy(zero_copy_only=False).reshape(shape)
+            elif field.name != "path":
+                values[field.name] = column[0].as_py()
+        return values
 
 
 def _opened(part: Path) -> pa.ipc.RecordBatchFileReader:
@@ -105,41 +110,33 @@ def _opened(part: Path) -> pa.ipc.RecordBatchFileReader:
         ) from error
 
 
-def _values(field: pa.Field, column: pa.Array) -> Any:
-    """The value of a column of one row; a list whose shape is known as an array of that shape."""
-    if not (field.metadata and b"shape" in field.metadata):
-        return column[0].as_py()
-    shape = [int(size) for size in field.metadata[b"shape"].split(b",")]
-    return column.flatten().to_numpy(zero_copy_only=False).reshape(shape)
-
-
 def as_tensor(values: np.ndarray) -> Tensor:
-    """A copy, since what is mapped cannot be written."""
+    """A copy: mapped memory cannot be written."""
     return torch.from_numpy(values.copy())
 
 
-def check_room(run: Path, option: str, of_image: int, n_images: int | None) -> str:
-    """How much a run is going to keep, in a sentence.
+def check_room(run: Path, option: str, n_bytes: int, n_images: int | None) -> str:
+    """How much a run is going to store, in a sentence.
 
     Args:
-        run: Where.
-        option: What keeps it.
-        of_image: Bytes of each image, at the most.
-        n_images: Images that are left; None = nobody has counted them.
+        run: Its folder.
+        option: The option that stores it.
+        n_bytes: Of each image, at the most.
+        n_images: Images that are left; None = not counted.
 
     Raises:
-        InputError: If the disk has not that much.
+        InputError: If the disk has not enough room.
     """
     free = shutil.disk_usage(run).free
-    needed = of_image * (1 if n_images is None else n_images)
-    said = f"{option} keeps up to {_bytes(of_image)} of each image"
-    said += "" if n_images is None else f", {_bytes(needed)} of {n_images:,}"
+    needed = n_bytes * (1 if n_images is None else n_images)
+    text = f"{option} stores up to {_bytes(n_bytes)} of each image"
+    text += "" if n_images is None else f", {_bytes(needed)} of {n_images:,}"
     if needed > free:
         raise InputError(
-            f"{said}; the disk of {run} has {_bytes(free)} left. Make room, choose fewer images (data.sample), or give "
+            f"{text}; the disk of {run} has {_bytes(free)} left. Make room, choose fewer images (data.sample), or give "
             "the run an --out on another disk."
         )
-    return f"{said}; the disk has {_bytes(free)} left."
+    return f"{text}; the disk has {_bytes(free)} left."
 
 
 def _bytes(n: int) -> str:

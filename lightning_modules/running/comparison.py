@@ -20,7 +20,7 @@ from lightning_modules.results.comparison.differences import (
     Changed,
     most_changed,
     report_comparisons,
-    score_to_look_at,
+    score_to_rank_by,
     summarize_comparisons,
     table_of_changed,
 )
@@ -126,8 +126,8 @@ def _compare(options: Namespace) -> list[Compared]:
     for second in runs[1:] or runs:
         refuse_other_measures(first, second)
         pairs = pairs_of(*_chosen(first, second, options.methods), common=options.common)
-        pairs = replace(pairs, told=[*pairs.told, *other_settings(first, second)])
-        score = score_to_look_at(pairs, options.score)
+        pairs = replace(pairs, notes=[*pairs.notes, *other_settings(first, second)])
+        score = score_to_rank_by(pairs, options.score)
         found.append(Compared(first, second, pairs, score, most_changed(pairs, score, options.n_images)))
     return found
 

@@ -13,12 +13,12 @@ import pytest
 from lightning_modules import InputError
 from lightning_modules.results import storage
 from lightning_modules.results.arrays import (
-    Kept,
+    StoredArrays,
+    array_column,
     check_room,
     finished_parts,
-    kept_table,
-    list_column,
     remove_unfinished_parts,
+    table_of_arrays,
 )
 from lightning_modules.results.storage import Parts
 
@@ -31,10 +31,10 @@ def arrays(*numbers: int) -> np.ndarray:
 
 def table(*numbers: int) -> pa.Table:
     columns = [
-        list_column("map", arrays(*numbers)),
+        array_column("map", arrays(*numbers)),
         (pa.field("scale", pa.float64()), pa.array([*map(float, numbers)])),
     ]
-    return kept_table([f"image {k}" for k in numbers], columns, size="2,3")
+    return table_of_arrays([f"image {k}" for k in numbers], columns, size="2,3")
 
 
 def rows(*numbers: int) -> list[dict[str, Any]]:
@@ -45,8 +45,8 @@ def parts(run: Path, rows_per_part: int = 100) -> Parts:
     return Parts(run / "results", SCHEMA, 0, rows_per_part, 1e9)
 
 
-def read(run: Path) -> Kept:
-    return Kept(run, "maps", "model.save_maps")
+def read(run: Path) -> StoredArrays:
+    return StoredArrays(run, "maps", "model.save_maps")
 
 
 def test_each_image_is_read_as_it_was(tmp_path: Path) -> None:
@@ -125,7 +125,7 @@ def test_reading_one_image_reads_no_other(tmp_path: Path) -> None:
 
 
 def test_nothing_kept_and_a_damaged_part(tmp_path: Path) -> None:
-    with pytest.raises(InputError, match=r"has nothing in maps: it is kept by a run with model\.save_maps true"):
+    with pytest.raises(InputError, match=r"has nothing in maps: it is stored by a run with model\.save_maps true"):
         read(tmp_path)
     writing = parts(tmp_path)
     writing.add(rows(0), {"maps": table(0)})
@@ -142,8 +142,8 @@ class Disk(NamedTuple):
 
 def test_room(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(shutil, "disk_usage", lambda run: Disk(3_000_000))
-    said = check_room(tmp_path, "model.save_maps", 301_056, 9)
-    assert said == "model.save_maps keeps up to 301 kB of each image, 2.71 MB of 9; the disk has 3 MB left."
+    text = check_room(tmp_path, "model.save_maps", 301_056, 9)
+    assert text == "model.save_maps stores up to 301 kB of each image, 2.71 MB of 9; the disk has 3 MB left."
     with pytest.raises(InputError, match=r"3\.01 MB of 10; the disk of .* has 3 MB left\. Make room"):
         check_room(tmp_path, "model.save_maps", 301_056, 10)
     assert "of each image; the disk has" in check_room(tmp_path, "model.save_maps", 301_056, None)

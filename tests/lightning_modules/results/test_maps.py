@@ -37,7 +37,7 @@ from lightning_modules.metrics import (
     WeightRandomization,
 )
 from lightning_modules.results.arrays import Parts
-from lightning_modules.results.maps import halved, table_of_maps
+from lightning_modules.results.maps import scaled_to_half, table_of_maps
 from tests.lightning_modules.fragile import NETWORK, batch_of, dim_images
 from tests.lightning_modules.waits import put_on_device, waits_counted
 
@@ -70,7 +70,7 @@ def write(run: Path, of: AttributionModule, batch: dict[str, Any]) -> list[dict[
 def read_alone(run: Path, maps: Tensor) -> Tensor:
     """A map ``(C, h, w)`` after it was written and read."""
     none = torch.zeros(0, 4), torch.zeros(0, dtype=torch.long), torch.zeros(1, dtype=torch.long)
-    table = table_of_maps([0], ["a"], torch.tensor([0]), none, {"own": halved(maps[None])}, (8, 8))
+    table = table_of_maps([0], ["a"], torch.tensor([0]), none, {"own": scaled_to_half(maps[None])}, (8, 8))
     parts = Parts(run / "results", module().schema, 0, 1000, 1e9)
     parts.add([{"path": "a"}], {"maps": table})
     parts.write()
@@ -194,7 +194,7 @@ class TestScores:
         assert 0 < found["pointing_game"].mean() < 1
         only = score_maps(tmp_path, [EnergyInBox()], ["GradCAM"])
         assert only["energy_in_box"].tolist() == found.xs("GradCAM", level="method")["energy_in_box"].tolist()
-        with pytest.raises(InputError, match="kept no maps of GradCam, only of GradCAM, Saliency"):
+        with pytest.raises(InputError, match="stored no maps of GradCam, only of GradCAM, Saliency"):
             score_maps(tmp_path, BOXED, ["GradCam"])
 
     def test_images_without_a_box_are_not_scored(self, tmp_path: Path) -> None:
@@ -211,7 +211,7 @@ class TestScores:
     )
     def test_what_needs_a_network_is_refused(self, metric: AttributionMetric, tmp_path: Path) -> None:
         write(tmp_path, module(), a_batch(1))
-        with pytest.raises(InputError, match=r"cannot be computed of kept maps alone: it needs '\w+' besides"):
+        with pytest.raises(InputError, match=r"cannot be computed of stored maps alone: it needs '\w+' besides"):
             score_maps(tmp_path, [metric])
 
     def test_pixels_are_not_made_up(self, tmp_path: Path) -> None:
