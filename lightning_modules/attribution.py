@@ -35,7 +35,7 @@ from lightning_modules.networks.loading import load_network
 from lightning_modules.networks.making import Said
 from lightning_modules.results.maps import FOLDER, OPTION, bytes_of_maps, scaled_to_half, table_of_maps
 from lightning_modules.results.report import Report
-from lightning_modules.results.rows import IMAGE_FIELDS, image_columns, seen_in, with_columns
+from lightning_modules.results.rows import IMAGE_FIELDS, image_columns, logit_stats, with_columns
 from lightning_modules.results.storage import Rows
 from lightning_modules.results.summaries.attribution import report_attribution, summarize_attribution
 
@@ -137,11 +137,10 @@ class AttributionModule(EvaluationModule):
         scores = {name: self._score(maps[name], forward_pass, batch, method) for name, method in self.methods.items()}
         kept = {name: scaled_to_half(grid) for name, grid in maps.grids.items()} if self.save_maps else {}
         boxes = (batch["boxes"], batch["box_labels"], batch["n_boxes"]) if self.save_maps else None
-        seen, explained, scores, kept, boxes = on_host(
-            (seen_in(forward_pass.logits, batch, forward_pass.probabilities), forward_pass.target, scores, kept, boxes)
-        )
-        self.check_labels(seen.label)
-        images = image_columns(seen, batch, self.network.class_names)
+        stats = logit_stats(forward_pass.logits, batch, forward_pass.probabilities)
+        stats, explained, scores, kept, boxes = on_host((stats, forward_pass.target, scores, kept, boxes))
+        self.check_labels(stats.label)
+        images = image_columns(stats, batch, self.network.class_names)
         rows = []
         for name, columns in scores.items():
             rows += with_columns(images, {"target": explained, "method": [name] * len(images), **columns})
@@ -163,7 +162,8 @@ class AttributionModule(EvaluationModule):
         self, attribution: Tensor, forward_pass: ForwardPass, batch: Batch, method: AttributionMethod
     ) -> dict[str, Tensor]:
         """What the rows say of a batch's maps: N values for each column, NaN where there is none."""
-        columns = {"degenerate": ~shows_something(attribution.flatten(1))} | method.told(attribution, forward_pass)
+        columns = {"degenerate": ~shows_something(attribution.flatten(1))}
+        columns |= method.extra_columns(attribution, forward_pass)
         for metric in self.metrics:
             columns |= without_degenerate(metric.score(attribution, forward_pass, batch, method), attribution)
         return columns

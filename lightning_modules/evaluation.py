@@ -36,7 +36,7 @@ from lightning_modules.results.rows import (
     IMAGE_FIELDS,
     failed_rows,
     image_columns,
-    seen_in,
+    logit_stats,
     with_columns,
     with_failures_alone,
 )
@@ -232,9 +232,9 @@ class EvaluationModule(pl.LightningModule, ABC):
 
         Images with logits that are NaN or infinite are ``failed``: without columns and figure.
         """
-        seen, columns = on_host((seen_in(forward_pass.logits, batch, forward_pass.probabilities), dict(columns)))
-        self.check_labels(seen.label)
-        images = image_columns(seen, batch, self.network.class_names)
+        stats, columns = on_host((logit_stats(forward_pass.logits, batch, forward_pass.probabilities), dict(columns)))
+        self.check_labels(stats.label)
+        images = image_columns(stats, batch, self.network.class_names)
         return {"rows": with_columns(images, columns), "figures": self.draw(forward_pass, batch, {}, images)}
 
     def draw(

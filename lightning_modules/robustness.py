@@ -56,9 +56,8 @@ from lightning_modules.results.adversarial import (
 )
 from lightning_modules.results.attacked_rows import ATTACK_FIELDS, AtBudget, attacked_rows
 from lightning_modules.results.report import Report
-from lightning_modules.results.rows import IMAGE_FIELDS, seen_in
+from lightning_modules.results.rows import IMAGE_FIELDS, logit_stats
 from lightning_modules.results.storage import Rows
-from lightning_modules.results.summaries.attacked_scores import score_column, with_scores, with_table_of_scores
 from lightning_modules.results.summaries.robustness import (
     EMPTY,
     OF_ANOTHER,
@@ -67,7 +66,7 @@ from lightning_modules.results.summaries.robustness import (
     UNDER_NOISE,
     summarize_robustness,
 )
-from lightning_modules.results.summaries.robustness_report import report_robustness
+from lightning_modules.results.summaries.robustness_report import report_robustness, score_column, with_scores
 from lightning_modules.results.summaries.transfer import ROUNDED_FIELDS, transfer_rates, with_transfer
 
 
@@ -233,7 +232,7 @@ class RobustnessModule(EvaluationModule):
         pictures = [in_bytes(each) for each in seen] if self.save_adversarial or self.victims else []
         pixels = seen if self.save_adversarial else []
         of_images, measured, pictures, pixels = on_host((of_images, measured, pictures, pixels))
-        self.check_labels(measured[0].seen.label)
+        self.check_labels(measured[0].stats.label)
         self._check_bounds(images, adversarial, [at_budget.is_within for at_budget in measured])
         errors = show_to(
             self.victims, pictures, of_images["target"].tolist(), self.attack.targeted, [at.columns for at in measured]
@@ -317,7 +316,7 @@ class RobustnessModule(EvaluationModule):
         columns = {"probability_label": probabilities.where(label >= 0, torch.nan), "linf": linf, "l2": l2}
         is_target = after.logits.argmax(1) == target
         columns |= {**similarities, **after.scores}
-        return AtBudget(seen_in(after.logits, batch), after.is_lost, is_target, is_within, columns, {})
+        return AtBudget(logit_stats(after.logits, batch), after.is_lost, is_target, is_within, columns, {})
 
     def _check_bounds(self, images: Tensor, adversarial: Sequence[Tensor], is_within: Sequence[Tensor]) -> None:
         """Asks that the images, and what the attack made of them, lie where they should; the former first.
@@ -366,8 +365,7 @@ class RobustnessModule(EvaluationModule):
         return with_scores(summary, table, list(self.methods), self.scores)
 
     def report(self, summary: dict[str, Any]) -> Report:
-        report = report_robustness(summary, self._remedy(), type(self.attack).__name__, self.attack.caveat)
-        return with_table_of_scores(report, summary)
+        return report_robustness(summary, self._remedy(), type(self.attack).__name__, self.attack.caveat)
 
     def _remedy(self) -> str:
         """What would show how robust images are of which the network is too sure; empty where none is needed."""

@@ -63,7 +63,7 @@ def drawings_of_images(
         return {}
     top = probabilities.topk(min(5, len(names)))
     maps_of_images = {i: {name: attribution[i] for name, attribution in maps.items()} for i in shown}
-    boxes = {name: batch[name] for name in ("boxes", "box_labels", "n_boxes")}  # type: ignore[literal-required]
+    boxes = {name: batch[name] for name in ("boxes", "box_labels", "n_boxes")}
     top_probabilities, top_classes, target, maps_of_images, boxes = on_host(
         (top.values, top.indices, target, maps_of_images, boxes)
     )

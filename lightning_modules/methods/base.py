@@ -36,7 +36,7 @@ class AttributionMethod(NamedByOptions, ABC):
     """
 
     columns: tuple[str, ...] = ()
-    """Names of the numbers that the rows hold of each of its maps, beside the scores; see :meth:`told`."""
+    """Names of the numbers that the rows hold of each of its maps, beside the scores; see :meth:`extra_columns`."""
 
     column_meanings: ClassVar[Mapping[str, str]] = {}
     """Column -> what it means, in one line."""
@@ -64,7 +64,7 @@ class AttributionMethod(NamedByOptions, ABC):
     def __call__(self, forward_pass: ForwardPass) -> Tensor:
         """The maps of all images of the pass, which keeps what :meth:`needs` names and nothing else."""
 
-    def told(self, attribution: Tensor, forward_pass: ForwardPass) -> dict[str, Tensor]:
+    def extra_columns(self, attribution: Tensor, forward_pass: ForwardPass) -> dict[str, Tensor]:
         """What the method itself says of its maps: ``(N,)`` for each of :attr:`columns`, NaN where there is nothing.
 
         So Integrated Gradients say how far they are from what they should add up to.

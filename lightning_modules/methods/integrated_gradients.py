@@ -92,7 +92,7 @@ class IntegratedGradients(AttributionMethod):
                 mean[part] += weight * of_step
         return mean * (images - baseline)
 
-    def told(self, attribution: Tensor, forward_pass: ForwardPass) -> dict[str, Tensor]:
+    def extra_columns(self, attribution: Tensor, forward_pass: ForwardPass) -> dict[str, Tensor]:
         baseline = baseline_images(forward_pass, self.baseline, self.seed)
         at_baseline = forward_pass.at(baseline, forward_pass.target, Needs()).target_logit
         whole, start, maps = map(where_float64_is, (forward_pass.target_logit, at_baseline, attribution))

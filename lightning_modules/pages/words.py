@@ -5,10 +5,8 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator, Sequence
 
-from lightning_modules.attacks.base import Attack
-from lightning_modules.methods.base import AttributionMethod
-from lightning_modules.metrics.base import AttributionMetric
 from lightning_modules.results.tables import Table
+from lightning_modules.text import NamedByOptions
 
 WORDS = {
     "mean and 95 % interval": "The mean over the images, ± how far the true mean may lie from it with 95 % confidence.",
@@ -78,14 +76,13 @@ def explained_words(tables: Sequence[Table]) -> dict[str, str]:
     """
     cells = [cell for table in tables for cell in (table.title, *table.header, *(row[0] for row in table.rows if row))]
     words: dict[str, str] = {}
-    for family in (AttributionMethod, Attack, AttributionMetric):
-        for each in _subclasses(family):
-            words |= {each.__name__: each.meaning, **getattr(each, "column_meanings", {})}
+    for each in _subclasses(NamedByOptions):
+        words |= {each.__name__: each.meaning, **getattr(each, "column_meanings", {})}
     words = {word: meaning for word, meaning in words.items() if meaning} | WORDS
     return {word: meaning for word, meaning in words.items() if any(_has(cell, word) for cell in cells)}
 
 
-def _subclasses(family: type) -> Iterator[type]:
+def _subclasses(family: type[NamedByOptions]) -> Iterator[type[NamedByOptions]]:
     for each in family.__subclasses__():
         yield each
         yield from _subclasses(each)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -171,10 +170,10 @@ class StoredRows:
 
     def __init__(self, folder: Path, columns: Sequence[str] | None = None) -> None:
         self._folder = folder
-        self._whole_schema = dataset_of(folder).schema
-        self._texts = [field.name for field in self._whole_schema if pa.types.is_string(field.type)]
-        self._keys = {name: self._unordered(name) for name in KEYS if name in self._whole_schema.names}
-        self.schema = self._whole_schema if columns is None else self.select(columns).schema
+        whole = dataset_of(folder).schema
+        self.schema = whole if columns is None else pa.schema([whole.field(name) for name in columns])
+        self._texts = [field.name for field in whole if pa.types.is_string(field.type)]
+        self._keys = {name: self._unordered(name) for name in KEYS if name in whole.names}
 
     def __len__(self) -> int:
         return len(self._order)
@@ -183,11 +182,6 @@ class StoredRows:
         """A column, in the order of the rows."""
         column = self._keys[name] if name in self._keys else self._unordered(name)
         return pa.chunked_array([column.take(self._order)])
-
-    def select(self, columns: Sequence[str]) -> StoredRows:
-        selected = copy.copy(self)
-        selected.schema = pa.schema([self._whole_schema.field(name) for name in columns])
-        return selected
 
     def to_table(self) -> pa.Table:
         """All columns in the memory, each with the type of the schema."""

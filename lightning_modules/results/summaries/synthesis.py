@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+import pyarrow as pa
+
 from lightning_modules.results.report import SCORES, SUMMARY, Report, tag
 from lightning_modules.results.storage import Row, Rows
 from lightning_modules.results.summaries.verdicts import (
@@ -50,7 +52,7 @@ def summarize_synthesis(table: Rows, judges: Mapping[str, Mapping[str, Any]] | N
     """
     judged = [column for judge in judges or () for column in verdict_columns(judge).values()]
     names = {"status", "variant", "steps", *COLUMNS, *judged}
-    frame = table.select([name for name in table.schema.names if name in names]).to_pandas()
+    frame = pa.table({name: table[name] for name in table.schema.names if name in names}).to_pandas()
     good = frame[frame["status"] == "ok"]
     summaries = {}
     for variant in [name for name in VARIANTS if (good["variant"] == name).any()]:

@@ -8,7 +8,7 @@ import pyarrow as pa
 import pytest
 
 from lightning_modules.results.storage import StoredRows, groups_of, part_name, write_part
-from lightning_modules.results.summaries.curves import mean_curves
+from lightning_modules.results.summaries.attribution import mean_curve
 
 SCHEMA = pa.schema(
     [pa.field("path", pa.string()), pa.field("method", pa.string()), pa.field("curve", pa.list_(pa.float32()))]
@@ -21,7 +21,7 @@ def table(*rows: tuple[str | None, list | None]) -> pa.Table:
 
 
 def means(rows: pa.Table | StoredRows) -> dict:
-    return mean_curves(rows["curve"], groups_of(rows["method"]))
+    return {method: mean_curve(rows["curve"], numbers) for method, numbers in groups_of(rows["method"]).items()}
 
 
 def test_missing_points_missing_curves_and_curves_that_end_early() -> None:
@@ -34,7 +34,7 @@ def test_missing_points_missing_curves_and_curves_that_end_early() -> None:
 
 def test_the_mean_is_the_same_however_the_rows_are_split(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Of numbers that float64 cannot add without loss."""
-    monkeypatch.setattr("lightning_modules.results.summaries.curves.ROWS_AT_ONCE", 40)
+    monkeypatch.setattr("lightning_modules.results.summaries.attribution.ROWS_AT_ONCE", 40)
     rng = np.random.default_rng(0)
     curves = (rng.normal(size=(301, 2)) * 2.0 ** rng.integers(-60, 60, (301, 2))).astype(np.float32)
     expected = [float(sum(map(Fraction, column.tolist())) / len(curves)) for column in curves.T]
