@@ -36,8 +36,8 @@ from lightning_modules.metrics import (
     PointingGame,
     WeightRandomization,
 )
-from lightning_modules.results.arrays import Parts
 from lightning_modules.results.maps import scaled_to_half, table_of_maps
+from lightning_modules.results.storage import Parts
 from tests.lightning_modules.fragile import NETWORK, batch_of, dim_images
 from tests.lightning_modules.waits import put_on_device, waits_counted
 
