@@ -88,8 +88,8 @@ class AttributionModule(EvaluationModule):
         self.metrics = list(metrics)
         self.needs_of_metrics = joined_needs(self.network, metrics)
         methods = self.methods.values()
-        of_methods = dict.fromkeys(name for method in methods for name in method.columns)
-        self.columns = (*of_methods, *(name for metric in metrics for name in metric.columns))
+        method_columns = dict.fromkeys(name for method in methods for name in method.columns)
+        self.columns = (*method_columns, *(name for metric in metrics for name in metric.columns))
         self.curves = [name for metric in metrics for name in metric.curves]
         _refuse_twins("model.metrics", [f"the score {name}" for name in (*self.columns, *self.curves)])
         neutral = {name for metric in metrics for name in metric.neutral}
@@ -107,8 +107,8 @@ class AttributionModule(EvaluationModule):
     def schema(self) -> pa.Schema:
         """Columns of the rows: those of the image, the target, the method, and its scores.
 
-        ``degenerate`` says that the map is constant or not finite: it shows nothing. What a method says itself of its
-        maps is null in the rows of the others.
+        ``degenerate`` marks maps that are constant or not finite. The columns of a method are null in the rows of the
+        others.
         """
         fields = [*IMAGE_FIELDS, pa.field("target", pa.int64()), pa.field("method", pa.string())]
         fields += [pa.field("degenerate", pa.bool_())]
@@ -117,8 +117,8 @@ class AttributionModule(EvaluationModule):
 
     def passes(self) -> dict[str, int]:
         methods = list(self.methods.values())
-        of_metrics = {repr(metric): metric.n_passes(self.network, methods) for metric in self.metrics}
-        return {name: method.n_passes(self.network) for name, method in self.methods.items()} | of_metrics
+        passes = {name: method.n_passes(self.network) for name, method in self.methods.items()}
+        return passes | {repr(metric): metric.n_passes(self.network, methods) for metric in self.metrics}
 
     def check_data(self, data: Any) -> None:
         super().check_data(data)
@@ -161,7 +161,7 @@ class AttributionModule(EvaluationModule):
     def _score(
         self, attribution: Tensor, forward_pass: ForwardPass, batch: Batch, method: AttributionMethod
     ) -> dict[str, Tensor]:
-        """What the rows say of a batch's maps: N values for each column, NaN where there is none."""
+        """The columns of a batch's maps, ``(N,)`` each, NaN where there is no number."""
         columns = {"degenerate": ~shows_something(attribution.flatten(1))}
         columns |= method.extra_columns(attribution, forward_pass)
         for metric in self.metrics:
@@ -173,7 +173,7 @@ class AttributionModule(EvaluationModule):
             return None
         if self.target != "label":
             return int(self.target)
-        # What is no class is told of when it is read, with the rows.
+        # Labels that are no class are refused when they are read, with the rows.
         return batch["label"].clamp(0, len(self.network.class_names) - 1)
 
     def summarize(self, table: Rows) -> dict[str, Any]:
@@ -183,12 +183,12 @@ class AttributionModule(EvaluationModule):
     def report(self, summary: dict[str, Any]) -> Report:
         notes = []
         if self.has_default_metrics and self.has_boxes is False:
-            named, of_boxes = (" and ".join(map(repr, of)) for of in (self.metrics, _default_metrics(True)))
-            notes.append(f"There are no boxes, so the scores are {named}. With --data.boxes they are {of_boxes}.")
+            named, with_boxes = (" and ".join(map(repr, each)) for each in (self.metrics, _default_metrics(True)))
+            notes.append(f"There are no boxes, so the scores are {named}. With --data.boxes they are {with_boxes}.")
         if self.unranked and len(self.methods) > 1:
             notes.append(
                 f"Methods are not ranked by {', '.join(self.unranked)}: whether more or less of it is better is not "
-                "known. A metric says it by lower_is_better."
+                "known. A metric's lower_is_better says it."
             )
         notes += [note for metric in self.metrics for note in metric.notes(self.methods)]
         explains_predicted = self.target == "predicted"
@@ -197,14 +197,15 @@ class AttributionModule(EvaluationModule):
     def run_figures(self, summary: dict[str, Any], run: Path) -> Iterator[tuple[str, Figure]]:
         """The methods' scores side by side, and their curves."""
         methods = summary["methods"]
-        if any(score["n"] for of_method in methods.values() for score in of_method["scores"].values()):
+        if any(score["n"] for numbers in methods.values() for score in numbers["scores"].values()):
             yield "scores", comparison_figure(methods, self.better)
         if summary["ranking"]:
             yield "ranking", ranking_figure(summary["ranking"], list(methods))
         likeness = "likeness to the trained network's map"
         randomization = next((metric for metric in self.metrics if isinstance(metric, WeightRandomization)), None)
         for name in self.curves:
-            curves = {method: of["curves"][name] for method, of in methods.items() if of["curves"][name]}
+            curves = {method: numbers["curves"][name] for method, numbers in methods.items()}
+            curves = {method: curve for method, curve in curves.items() if curve}
             if not curves:
                 continue
             score = name.removesuffix("_curve")
@@ -216,15 +217,15 @@ class AttributionModule(EvaluationModule):
                 layers = randomization.layers_of(self.network)
                 yield name, curves_figure(curves, title, "randomized from the output down to", likeness, layers)
             else:
-                side, metrics = self.network.input_size, [of for of in self.metrics if name in of.curves]
-                shares = [of.shares(side, side).tolist() for of in metrics if isinstance(of, InsertionDeletion)]
+                side, metrics = self.network.input_size, [each for each in self.metrics if name in each.curves]
+                shares = [each.shares(side, side).tolist() for each in metrics if isinstance(each, InsertionDeletion)]
                 labels = "share of the pixels", "probability of the target"
                 yield name, curves_figure(curves, title, *labels, positions=shares[0] if shares else None)
 
 
 def _default_metrics(has_boxes: bool | None) -> list[AttributionMetric]:
-    of_boxes, of_any = [PointingGame(), EnergyInBox()], [AverageDrop(), Sparseness()]
-    return [*(of_boxes if has_boxes is not False else ()), *(of_any if not has_boxes else ())]
+    with_boxes, without = [PointingGame(), EnergyInBox()], [AverageDrop(), Sparseness()]
+    return [*(with_boxes if has_boxes is not False else ()), *(without if not has_boxes else ())]
 
 
 def _refuse_twins(option: str, names: Sequence[str]) -> None:

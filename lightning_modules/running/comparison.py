@@ -13,7 +13,7 @@ import yaml
 from jsonargparse import Namespace
 
 from lightning_modules.figures.comparison import differences_figure, pictures_below_each_other
-from lightning_modules.figures.saving import name_of_one_image, save_figure
+from lightning_modules.figures.saving import figure_name, save_figure
 from lightning_modules.pages.runs import page_of_run
 from lightning_modules.results.comparison.differences import (
     EVERY,
@@ -224,7 +224,7 @@ def _save_figures(compared: Sequence[Compared], summary: Mapping[str, Any], out:
                     f"{FLAGS.get(each.score, each.score)}{group}: {changed.first:.3f} in {each.pairs.first.name}, "
                     f"{changed.second:.3f} in {each.pairs.second.name} ({changed.second - changed.first:+.3f})",
                 )
-                save_figure(figure, out / "figures", name_of_one_image(number, changed.path))
+                save_figure(figure, out / "figures", figure_name(number, changed.path))
                 number += 1
 
 

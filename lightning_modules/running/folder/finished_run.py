@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 import yaml
 
-from lightning_modules.figures.saving import name_of_one_image, pixels_of
+from lightning_modules.figures.saving import figure_name, pixels_of
 from lightning_modules.pages.runs import page_of_run
 from lightning_modules.results.comparison.measured import Measured, measured
 from lightning_modules.results.report import Report
@@ -45,7 +45,7 @@ class FinishedRun:
 
     def picture(self, path: str) -> np.ndarray | None:
         """The figure of an image, uint8 ``(H, W, 3)``; None where there is none, or several may be it."""
-        ending = name_of_one_image(0, path)[5:]
+        ending = figure_name(0, path)[5:]
         named = [file for file in (self.path / "figures").glob("[0-9]*.png") if file.stem[5:] == ending]
         return pixels_of(named[0]) if len(named) == 1 else None
 

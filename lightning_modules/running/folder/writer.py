@@ -16,7 +16,7 @@ from pytorch_lightning.loggers import TensorBoardLogger
 
 from datamodules.writing import naming, written_whole
 from lightning_modules.evaluation import EvaluationModule, Outputs
-from lightning_modules.figures.saving import Drawing, FigureFormat, name_of_one_image, save_figure
+from lightning_modules.figures.saving import Drawing, FigureFormat, figure_name, save_figure
 from lightning_modules.results.report import Report
 from lightning_modules.results.storage import Parts, StoredRows, done_paths, parts_of
 from lightning_modules.running import stopping
@@ -106,7 +106,7 @@ class RunWriter(pl.Callback):
             with written_whole(self.run / file) as aside:
                 Image.fromarray(pixels).save(aside, format="PNG")
         named = [
-            (name_of_one_image(int(batch["index"][i]), batch["path"][i]), batch["path"][i], figure)
+            (figure_name(int(batch["index"][i]), batch["path"][i]), batch["path"][i], figure)
             for i, figure in outputs["figures"].items()
         ]
         for name, path, figure in sorted(named, key=lambda each: each[0]):

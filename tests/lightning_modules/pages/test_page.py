@@ -8,9 +8,10 @@ from pathlib import Path
 
 import pytest
 
+from lightning_modules.metrics import InsertionDeletion
 from lightning_modules.pages.page import Page, Section
 from lightning_modules.pages.runs import MOST_FAILURES, MOST_PANELS, MOST_ROWS, page_of_run
-from lightning_modules.pages.words import WORDS, explained_words
+from lightning_modules.pages.words import explained_words
 from lightning_modules.results.report import Report
 from lightning_modules.results.tables import Table
 from tests.browser import answers
@@ -61,8 +62,9 @@ def test_a_run_on_one_page(write_run: Callable[..., Path]) -> None:
     alts += [f"image {k}: label: cat; predicted: dog {k}" for k in range(2)]
     assert [image["alt"] for image in page.of("img")] == alts
     assert page.text.index("insertion") < page.text.index("What the words mean")
-    assert WORDS["insertion"] in page.text
-    assert WORDS["deletion"] not in page.text
+    meanings = InsertionDeletion.column_meanings
+    assert meanings["insertion"] in page.text
+    assert meanings["deletion"] not in page.text
     assert "What went wrong" not in page.text
     assert "What this page leaves out" not in page.text
 

@@ -222,5 +222,5 @@ class TestScores:
                 return {"brightness": forward_pass.images.mean((1, 2, 3))}
 
         write(tmp_path, module(), a_batch(1))
-        with pytest.raises(InputError, match=r"Brightness cannot be computed .* it needs 'images' besides"):
+        with pytest.raises(InputError, match=r"Brightness cannot be computed .* it needs '\w+' besides"):
             score_maps(tmp_path, [Brightness()])

@@ -15,7 +15,7 @@ from PIL import Image
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 from lightning_modules.errors import InputError
-from lightning_modules.figures.saving import name_of_one_image, save_figure
+from lightning_modules.figures.saving import figure_name, save_figure
 from lightning_modules.results.report import Report
 from lightning_modules.results.storage import write_part
 from lightning_modules.running import RunError, run_comparison
@@ -63,7 +63,7 @@ def write_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., 
         for k, path in enumerate(PATHS[:n_figures]):
             figure = Figure((4, 2), dpi=50)
             figure.suptitle(path)
-            save_figure(figure, run / "figures", name_of_one_image(k, path))
+            save_figure(figure, run / "figures", figure_name(k, path))
         metrics = [{"class_path": METRIC, "init_args": {"step": None, "max_batch": 64, **(metric or {})}}]
         settings = {"model": {"network": "vgg16", "weights": weights, "metrics": metrics}, "data": {"root": "photos"}}
         inputs = {"weights_sha256": name, "data": {"n_images": 4, "sha256": "same", "sizes_sha256": sizes}}
