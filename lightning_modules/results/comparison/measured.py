@@ -151,6 +151,7 @@ def measured(table: Rows, name: str, n_classes: int | None = None) -> Measured:
     if kind == "eps" and "0" in groups:
         groups["0"] = groups["0"][[each for each in numbers if each in CLEAN_COLUMNS]]
     images = good.drop_duplicates("path").set_index("path")[[each for each in IMAGE_COLUMNS if each in good]]
+    images = images.astype({each: object for each in ("label_name", "prediction_name") if each in images})
     flags = frozenset([*ranks, *(each.name for each in scored if pa.types.is_boolean(each.type))])
     degenerate = good.loc[good["degenerate"] == True, kind] if kind == "method" and "degenerate" in good else []  # noqa: E712
     n_degenerate = {str(method): int(n) for method, n in pd.Series(degenerate).value_counts(sort=False).items() if n}
