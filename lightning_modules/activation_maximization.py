@@ -15,7 +15,7 @@ from torch import Tensor
 from datamodules.batch import Photos, UnitBatch
 from lightning_modules.errors import InputError
 from lightning_modules.evaluation import EvaluationModule, Outputs
-from lightning_modules.exemplars import read_exemplars, read_facts, settle_exemplars
+from lightning_modules.exemplars import read_exemplars, read_facts, update_exemplars
 from lightning_modules.figures.sheets import exemplar_sheets, run_sheets, variants_figure
 from lightning_modules.figures.synthesis import Growth
 from lightning_modules.gradients.fitting import is_out_of_memory
@@ -176,7 +176,7 @@ class ActivationMaximizationModule(EvaluationModule):
         photos: Photos | None = getattr(data, "photos", None)
         if photos is not None:
             units = list(dict.fromkeys(unit for unit, _ in data.items))
-            settle_exemplars(self.network, units, self._objective_of, photos, data.n_exemplars, run / "exemplars")
+            update_exemplars(self.network, units, self._objective_of, photos, data.n_exemplars, run / "exemplars")
 
     def test_step(self, batch: UnitBatch, batch_idx: int) -> Outputs:  # type: ignore[override]
         """Makes the images of a batch; those of each pass but the last are handed over at once."""
