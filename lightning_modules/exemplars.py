@@ -30,8 +30,8 @@ SCHEMA = pa.schema(
         pa.field("value", pa.float64()),
     ]
 )
-"""A row for each unit (``name``, ``layer``, ``target``) and photo: its ``path`` relative to its folder, the activation of
-the unit (``value``), its ``rank``, 1 = the largest, and the file with a copy of it (``photo``)."""
+"""A row for each unit (``name``, ``layer``, ``target``) and photo: its ``path`` relative to its folder, the unit's
+activation (``value``), its ``rank``, 1 = the largest, and the file with a copy of it (``photo``)."""
 
 ROWS, FACTS, QUALITY = "exemplars.parquet", "exemplars.json", 90
 
