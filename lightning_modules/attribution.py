@@ -25,11 +25,14 @@ from lightning_modules.methods.gradient import GuidedBackprop
 from lightning_modules.methods.maps import shows_something
 from lightning_modules.methods.smooth_grad import SmoothGrad
 from lightning_modules.methods.uninformed import UninformedMethod
-from lightning_modules.metrics.base import AttributionMetric, without_degenerate
-from lightning_modules.metrics.causal import AverageDrop, InsertionDeletion
-from lightning_modules.metrics.localization import EnergyInBox, PointingGame
-from lightning_modules.metrics.randomization import SEEDS, WeightRandomization
-from lightning_modules.metrics.sparseness import Sparseness
+from lightning_modules.metrics import (
+    AttributionMetric,
+    AverageDrop,
+    EnergyInBox,
+    PointingGame,
+    Sparseness,
+    without_degenerate,
+)
 from lightning_modules.networks.class_names import find_target
 from lightning_modules.networks.loading import load_network
 from lightning_modules.networks.making import Said
@@ -201,26 +204,15 @@ class AttributionModule(EvaluationModule):
             yield "scores", comparison_figure(methods, self.better)
         if summary["ranking"]:
             yield "ranking", ranking_figure(summary["ranking"], list(methods))
-        likeness = "likeness to the trained network's map"
-        randomization = next((metric for metric in self.metrics if isinstance(metric, WeightRandomization)), None)
-        for name in self.curves:
-            curves = {method: numbers["curves"][name] for method, numbers in methods.items()}
-            curves = {method: curve for method, curve in curves.items() if curve}
-            if not curves:
-                continue
-            score = name.removesuffix("_curve")
-            title = score.replace("_", " ") + (f" ({self.better[name]} is better)" if name in self.better else "")
-            if randomization and name in SEEDS.values():
-                seeds = [str(randomization.seed + k) for k in range(randomization.n_seeds)]
-                yield name, curves_figure(curves, title, "seed of the random weights", likeness, seeds)
-            elif randomization and name.startswith("randomization"):
-                layers = randomization.layers_of(self.network)
-                yield name, curves_figure(curves, title, "randomized from the output down to", likeness, layers)
-            else:
-                side, metrics = self.network.input_size, [each for each in self.metrics if name in each.curves]
-                shares = [each.shares(side, side).tolist() for each in metrics if isinstance(each, InsertionDeletion)]
-                labels = "share of the pixels", "probability of the target"
-                yield name, curves_figure(curves, title, *labels, positions=shares[0] if shares else None)
+        for metric in self.metrics:
+            for name in metric.curves:
+                curves = {method: numbers["curves"][name] for method, numbers in methods.items()}
+                curves = {method: curve for method, curve in curves.items() if curve}
+                title = name.removesuffix("_curve").replace("_", " ")
+                if name in self.better:
+                    title += f" ({self.better[name]} is better)"
+                if curves:
+                    yield name, curves_figure(curves, title, *metric.curve_axes(name, self.network))
 
 
 def _default_metrics(has_boxes: bool | None) -> list[AttributionMetric]:

@@ -16,7 +16,7 @@ from lightning_modules.errors import check_at_least_one
 from lightning_modules.gradients.forward_pass import ForwardPass
 from lightning_modules.methods.base import AttributionMethod
 from lightning_modules.methods.maps import Sign, relative_magnitude
-from lightning_modules.metrics.base import AttributionMetric, without_degenerate
+from lightning_modules.metrics.base import AttributionMetric, CurveAxes, without_degenerate
 from lightning_modules.metrics.order import check_sign, note_of_signs, pixel_order
 from lightning_modules.networks.inputs import trusted
 from lightning_modules.networks.network import Network
@@ -146,6 +146,10 @@ class InsertionDeletion(AttributionMetric):
         self.max_batch = max_batch
         self.sign = sign
         self.seed = seed
+
+    def curve_axes(self, curve: str, network: Network) -> CurveAxes:
+        shares = self.shares(network.input_size, network.input_size).tolist()
+        return CurveAxes("share of the pixels", "probability of the target", positions=shares)
 
     def n_passes(self, network: Network, methods: Sequence[AttributionMethod]) -> int:
         n_points = -(-(network.input_size**2) // (self.step or 8 * network.input_size)) + 1

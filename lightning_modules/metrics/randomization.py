@@ -15,7 +15,7 @@ from lightning_modules.gradients.needs import Needs
 from lightning_modules.methods.base import AttributionMethod
 from lightning_modules.methods.explain import explain
 from lightning_modules.methods.uninformed import OtherImage
-from lightning_modules.metrics.base import AttributionMetric
+from lightning_modules.metrics.base import AttributionMetric, CurveAxes
 from lightning_modules.metrics.forgetting import cascade, weighted_layers
 from lightning_modules.metrics.similarity import Ranking, rank_correlation, structural_similarity
 from lightning_modules.networks.network import Network
@@ -110,6 +110,13 @@ class WeightRandomization(AttributionMetric):
         if unknown := [name for name in layers if name not in possible]:
             raise InputError(f"WeightRandomization cannot randomize {unknown[0]!r}; it can: {', '.join(possible)}.")
         return layers
+
+    def curve_axes(self, curve: str, network: Network) -> CurveAxes:
+        likeness = "likeness to the trained network's map"
+        if curve in SEEDS.values():
+            seeds = [str(self.seed + k) for k in range(self.n_seeds)]
+            return CurveAxes("seed of the random weights", likeness, seeds)
+        return CurveAxes("randomized from the output down to", likeness, self.layers_of(network))
 
     def n_passes(self, network: Network, methods: Sequence[AttributionMethod]) -> int:
         n_evaluations = self.n_seeds * len(self.layers_of(network)) + 1  # and one of another image, for the floor
