@@ -129,7 +129,7 @@ def test_a_run_without_a_report_has_a_page(write_run: Callable[..., Path]) -> No
 
 
 def test_a_report_is_read_as_it_was_saved(tmp_path: Path) -> None:
-    report = Report("a", "b", [TABLE], ["c"], "d")
+    report = Report("a", "b", [TABLE], ["c"], "d", {"tag": 0.5}, [TABLE])
     report.save(tmp_path)
     assert dataclasses.asdict(Report.load(tmp_path)) == dataclasses.asdict(report)
 
