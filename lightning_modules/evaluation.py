@@ -219,8 +219,9 @@ class EvaluationModule(pl.LightningModule, ABC):
         outputs: Outputs = {
             "rows": rows + failed_rows(batch),
             "figures": {start + i: figure for i, figure in figures.items() if batch["path"][i] not in failed},
-            "pictures": {file: pixels for _, part in parts for file, pixels in part.get("pictures", {}).items()},
         }
+        if pictures := [part["pictures"] for _, part in parts if "pictures" in part]:
+            outputs["pictures"] = {file: pixels for files in pictures for file, pixels in files.items()}
         if arrays := [part["arrays"] for _, part in parts if "arrays" in part]:
             outputs["arrays"] = {name: pa.concat_tables([tables[name] for tables in arrays]) for name in arrays[0]}
         if n:
