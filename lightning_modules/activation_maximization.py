@@ -260,6 +260,9 @@ class ActivationMaximizationModule(EvaluationModule):
         data: Any = self.trainer.datamodule  # type: ignore[attr-defined]
         return len(data.items) - len(data.done) if hasattr(data, "items") else None
 
+    def passes(self) -> dict[str, int]:
+        return {"steps": sum(recipe.steps for recipe in self.recipes.values())}
+
     @property
     def n_listed(self) -> int | None:
         n_units = super().n_listed

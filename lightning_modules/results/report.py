@@ -9,12 +9,10 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Self
 
-from rich.console import Console
-
 from datamodules.writing import written_whole
 from lightning_modules.results.scores import share_with_interval
-from lightning_modules.results.tables import Table, share
-from lightning_modules.text import plain_lines, plain_name
+from lightning_modules.results.tables import Table, print_tables, share
+from lightning_modules.text import plain_name
 
 FILE = "report.json"
 
@@ -65,14 +63,9 @@ class Report:
         """How many images there were, and the tables."""
         return "\n\n".join([self.counts, *(table.markdown() for table in self.tables)])
 
-    def show(self, least_width: int = 120) -> None:
-        """Prints the tables, the notes and the counts; where it is no terminal, in lines of at least this width."""
-        console = Console()
-        console = console if console.is_terminal else Console(width=max(least_width, console.width))
-        for table in [*self.details, *self.tables]:
-            console.print(table.rich())
-        for note in self.notes:
-            print(plain_lines(note))
+    def show(self) -> None:
+        """Prints the tables, the notes and the counts."""
+        print_tables([*self.details, *self.tables], self.notes)
         print(self.counts)
 
     def save(self, run: Path) -> None:

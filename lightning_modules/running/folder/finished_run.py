@@ -1,4 +1,4 @@
-"""A RUN that has come to its end, read back: its rows, settings and inputs."""
+"""A RUN that has come to its end: what it leaves then, and reading it back."""
 
 from __future__ import annotations
 
@@ -16,9 +16,12 @@ from lightning_modules.pages.runs import page_of_run
 from lightning_modules.results.comparison.measured import Measured, measured
 from lightning_modules.results.report import Report
 from lightning_modules.results.storage import StoredRows, columns_of_rows, parts_of
-from lightning_modules.running.folder.run_folder import RunError, RunFolder, differences_of
+from lightning_modules.running.folder.provenance import git_commit, versions
+from lightning_modules.running.folder.run_folder import RunError, RunFolder, differences_of, write_text
 from lightning_modules.running.parsing.parser import HelpfulParser
-from lightning_modules.text import plain
+from lightning_modules.text import plain, plain_lines
+
+PAGE = "index.html"
 
 
 @dataclass(frozen=True)
@@ -50,6 +53,37 @@ class FinishedRun:
         return pixels_of(named[0]) if len(named) == 1 else None
 
 
+def leave_what_was_found(
+    run: RunFolder, summary: Mapping[str, Any], report: Report, produced_by: Mapping[str, Any], page: bool
+) -> None:
+    """Writes ``summary.json``, ``report.json`` and the page, which is kept true where there is one already.
+
+    Args:
+        run: The folder.
+        summary: Of all rows.
+        report: Of the summary.
+        produced_by: What produced the rows, beside the code.
+        page: Whether a page is asked for.
+    """
+    produced_by = {**produced_by, "git_commit": git_commit(), "versions": versions()}
+    whole = {**summary, "produced_by": produced_by}
+    # The list of all classes is long, and comes last for those who read the file.
+    whole = dict(sorted(whole.items(), key=lambda item: item[0] == "classes"))
+    write_text(run.path / "summary.json", json.dumps(whole, indent=2) + "\n")
+    report.save(run.path)
+    if page or (run.path / PAGE).exists():
+        page_of_run(run.path, run.commands()).write(run.path / PAGE)
+
+
+def show_what_was_found(report: Report, what: str, out: Path | None) -> None:
+    """Prints the tables, what stands out, how many images there were, and where to look."""
+    report.show()
+    if out is not None:
+        print(plain_lines(f"{what}: {out}\nLook at it: tensorboard --logdir {out}"))
+        if (out / PAGE).exists():
+            print(plain(f"Hand it on: {out / PAGE}"))
+
+
 def run_report(*, description: str | None, args: list[str] | None = None) -> int:
     """Makes the page of each run that is named, wherever it lies now, from what it left; returns the exit code.
 
@@ -61,8 +95,8 @@ def run_report(*, description: str | None, args: list[str] | None = None) -> int
     parser.add_argument("runs", nargs="+", type=str, help="Folders of runs that have come to their end.")
     for run in [Path(run).expanduser() for run in parser.parse_args(args).runs]:
         _read_summary(run)
-        page_of_run(run, RunFolder(run).commands()).write(run / "index.html")
-        print(plain(f"Hand it on: {run / 'index.html'}"))
+        page_of_run(run, RunFolder(run).commands()).write(run / PAGE)
+        print(plain(f"Hand it on: {run / PAGE}"))
     return 0
 
 
