@@ -17,7 +17,7 @@ from lightning_modules.networks.inputs import trusted
 from lightning_modules.networks.network import Network
 from lightning_modules.networks.observed.facts import split_call
 from lightning_modules.networks.observed.observation import hooked_outputs
-from lightning_modules.options import NamedByOptions
+from lightning_modules.text import NamedByOptions
 
 
 class Objective(NamedByOptions, ABC):
