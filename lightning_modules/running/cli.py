@@ -24,7 +24,6 @@ from pytorch_lightning.utilities.rank_zero import rank_zero_info
 from datamodules.batch import DataError
 from datamodules.text import Text
 from lightning_modules.errors import InputError
-from lightning_modules.escaping import plain_lines, show_warnings_plainly
 from lightning_modules.gradients.memory import keep_freed_memory
 from lightning_modules.running import stopping
 from lightning_modules.running.arithmetic import busy_cores_note
@@ -37,6 +36,7 @@ from lightning_modules.running.starts import (
     refuse_what_has_no_effect,
     refuse_what_leaves_no_run,
 )
+from lightning_modules.text import plain_lines, show_warnings_plainly
 
 
 class ProgressBar(RichProgressBar):
