@@ -21,7 +21,7 @@ FLOORS = [
     {"run_module"},
     {"evaluation"},
     {"activation_maximization", "attribution", "classifier", "robustness"},
-    {"front"},
+    {"front", "strategies"},
     {"running"},
 ]
 # Of the rooms that are large enough to have floors of their own.
@@ -41,7 +41,7 @@ INNER_FLOORS = {
         {"starts"},
         {"cli"},
         {"description"},
-        {"comparison", "demonstration", "evaluation", "packing", "prediction", "training"},
+        {"comparison", "demonstration", "evaluation", "packing", "prediction", "strategies", "training"},
     ],
     "results": [{"tables", "statistics"}, {"scores"}, {"report"}, {"rows"}, {"kept", "summaries"}, {"comparison"}],
 }
