@@ -41,7 +41,8 @@ INNER_FLOORS = {
         {"starts"},
         {"cli"},
         {"description"},
-        {"comparison", "demonstration", "evaluation", "packing", "prediction", "strategies", "training"},
+        {"comparison", "demonstration", "evaluation", "packing", "prediction", "training"},
+        {"strategies"},
     ],
     "results": [{"tables", "statistics"}, {"scores"}, {"report"}, {"rows"}, {"kept", "summaries"}, {"comparison"}],
 }

@@ -12,7 +12,6 @@ from typing import Any, Literal
 import numpy as np
 import pandas as pd
 import torch
-from jsonargparse import Namespace
 from rich.console import Console
 from sklearn.decomposition import PCA
 from torch import Tensor
@@ -23,6 +22,7 @@ from tqdm import tqdm
 from datamodules.batch import Batch, with_pixels
 from datamodules.text import Text, Texts
 from lightning_modules.attribution import AttributionModule
+from lightning_modules.errors import check_at_least_one
 from lightning_modules.escaping import plain
 from lightning_modules.figures.saving import save_figure
 from lightning_modules.networks.class_names import find_class
@@ -46,40 +46,30 @@ from lightning_modules.strategies.vectors import Look, features, in_order, kept_
 THUMBNAIL, MOST_DIMENSIONS = 48, 200
 
 
-def run_strategies(
-    model_class: type[AttributionModule], data_class: Any, *, description: str | None, args: list[str] | None = None
-) -> int:
+def run_strategies(model_class: Any, data_class: Any, *, description: str | None, args: list[str] | None = None) -> int:
     """Parses the options, finds the strategies of a run and writes RUN/strategies; returns the exit code.
 
     Args:
-        model_class: Of the run.
+        model_class: Of the run, an AttributionModule.
         data_class: Of the run.
         description: What help says first.
         args: The options; None = those of the command line.
     """
-    parser = _parser(description or "")
+    parser = HelpfulParser(description=description or "", usage="%(prog)s RUN [options]")
+    parser.add_argument("run", type=str, help="Folder of a run of evaluate_attribution.py that has ended.")
+    parser.add_function_arguments(_find, as_group=False, skip={"run", "model_class", "data_class"})
     options = parser.parse_args(args)
     run = Path(options.run).expanduser()
-    read_finished_run(run, run.name)  # refuses what is none
-    rows = _rows_of(run, options.method)
-    module, look = _made_again(run, model_class, data_class)
-    names = module.network.class_names
-    if options.classes is not None:
-        wanted = [options.classes] if isinstance(options.classes, str) else options.classes
-        rows = rows[rows["target"].isin([find_class(name, names) for name in wanted])]
-    if rows.empty:
-        raise RunError(f"{run} has no map of {options.method} that shows something of these classes.")
-    rows, maps, vectors, notes = _clustered(run, rows, options, module, look)
-    strategies = Strategies(rows, maps, vectors, names, options.seed)
-    strategies.measure_suspects(module.network, look)
-    scores = ["probability", *(name for name in module.columns if rows[name].notna().any())]
-    report = strategies.report(scores, notes)
+    strategies, scores, notes, look = _find(
+        **{**vars(options), "run": run}, model_class=model_class, data_class=data_class
+    )
     out = run / STRATEGIES
     shutil.rmtree(out, ignore_errors=True)
     out.mkdir()
     strategies.rows[["path", "class", "cluster", "x", "y"]].to_parquet(out / "clusters.parquet", index=False)
     _draw(strategies, look, scores, options.n_images, out)
     write_text(out / "config.yaml", parser.dump(options, skip_validation=True))
+    report = strategies.report(scores, notes)
     Told.by(report, [], description or "").save(out)
     command = as_typed(["python", sys.argv[0], *(sys.argv[1:] if args is None else args)])
     write_text(out / "summary.json", json.dumps({**strategies.summary(scores), "command": command}, indent=2) + "\n")
@@ -91,19 +81,56 @@ def run_strategies(
     return 0
 
 
-def _parser(description: str) -> HelpfulParser:
-    parser = HelpfulParser(description=description, usage="%(prog)s RUN [options]")
-    parser.add_argument("run", type=Text, help="Folder of a run of evaluate_attribution.py that has ended.")
-    parser.add_argument("--method", type=Text, default="GradCAM", help="Whose maps, as the rows name it.")
-    parser.add_argument("--classes", type=Texts | None, help="Classes to look at. null = all that maps explain.")
-    by = "What is clustered: maps, or features, the activations of the layer before the head."
-    parser.add_argument("--by", type=Literal["maps", "features"], default="maps", help=by)
-    n_images = (
-        "Images in TensorBoard's projector, balanced over classes; also those that are read again for features or maps."
-    )
-    parser.add_argument("--n_images", type=int, default=5000, help=n_images)
-    parser.add_argument("--seed", type=int, default=0, help="Seed of all draws.")
-    return parser
+def _find(
+    run: Path,
+    model_class: Any,
+    data_class: Any,
+    method: Text = "GradCAM",
+    classes: Texts | None = None,
+    by: Literal["maps", "features"] = "maps",
+    n_images: int = 5000,
+    seed: int = 0,
+) -> tuple[Strategies, list[str], list[str], Look]:
+    """The strategies of a run, the names of its scores, notes on what was left out, and what looks at its images.
+
+    Args:
+        run: Its folder.
+        model_class: See :func:`run_strategies`.
+        data_class: Likewise.
+        method: Whose maps, as the rows name it.
+        classes: Classes to look at. null = all that maps explain.
+        by: What is clustered: maps, or features, the activations of the layer before the head.
+        n_images: Images in TensorBoard's projector, as many of each class as there can be; also those of which features
+            are computed, or maps where RUN kept none.
+        seed: Seed of all draws.
+    """
+    check_at_least_one(n_images=n_images)
+    read_finished_run(run, run.name)  # refuses what is none
+    rows = _rows_of(run, method)
+    module, look = _made_again(run, model_class, data_class)
+    names, network = module.network.class_names, module.network
+    if classes is not None:
+        wanted = [classes] if isinstance(classes, str) else classes
+        rows = rows[rows["target"].isin([find_class(name, names) for name in wanted])]
+    if rows.empty:
+        raise RunError(f"{run} has no map of {method} that shows something of these classes.")
+    is_kept, n, notes = any((run / FOLDER).glob("*.arrow")), len(rows), []
+    if not is_kept or by == "features":
+        rows = rows.iloc[balanced(rows["target"].to_numpy(), n_images, seed)]
+        what = "features" if is_kept else "maps, as RUN kept none (--model.save_maps true keeps them)"
+        notes.append(f"{len(rows):,} of {n:,} images were read again for {what}.")
+    if is_kept:
+        maps = kept_masses(run, method, rows["path"].tolist())
+    else:
+        maps = new_masses(network, look, rows, module.methods[method])
+    vectors = features(network, look, rows) if by == "features" else maps.reshape(len(rows), -1)
+    is_good = np.isfinite(vectors).all(1) & np.isfinite(maps).all((1, 2))
+    if n_bad := int((~is_good).sum()):
+        notes.append(f"{n_bad:,} images were left out: they cannot be read any more, or their maps show nothing.")
+    strategies = Strategies(rows[is_good].reset_index(drop=True), maps[is_good], vectors[is_good], names, seed)
+    strategies.measure_suspects(network, look)
+    scores = ["probability", *(name for name in module.columns if rows[name].notna().any())]
+    return strategies, scores, notes, look
 
 
 def _rows_of(run: Path, method: str) -> pd.DataFrame:
@@ -145,26 +172,6 @@ def _made_again(run: Path, model_class: Any, data_class: Any) -> tuple[Attributi
         return found
 
     return cli.model, look
-
-
-def _clustered(
-    run: Path, rows: pd.DataFrame, options: Namespace, module: AttributionModule, look: Look
-) -> tuple[pd.DataFrame, np.ndarray, np.ndarray, list[str]]:
-    """The rows that are clustered, their maps, the vectors that are clustered, and notes on what was left out."""
-    is_kept, n, notes = any((run / FOLDER).glob("*.arrow")), len(rows), []
-    if not is_kept or options.by == "features":
-        rows = rows.iloc[balanced(rows["target"].to_numpy(), options.n_images, options.seed)]
-        what = "features" if is_kept else "maps, as RUN kept none (--model.save_maps true keeps them)"
-        notes.append(f"{len(rows):,} of {n:,} images were read again for {what}.")
-    if is_kept:
-        maps = kept_masses(run, options.method, rows["path"].tolist())
-    else:
-        maps = new_masses(module.network, look, rows, module.methods[options.method])
-    vectors = features(module.network, look, rows) if options.by == "features" else maps.reshape(len(rows), -1)
-    is_good = np.isfinite(vectors).all(1) & np.isfinite(maps).all((1, 2))
-    if n_bad := int((~is_good).sum()):
-        notes.append(f"{n_bad:,} images were left out: they cannot be read any more, or their maps show nothing.")
-    return rows[is_good].reset_index(drop=True), maps[is_good], vectors[is_good], notes
 
 
 def _draw(strategies: Strategies, look: Look, scores: list[str], n_images: int, out: Path) -> None:

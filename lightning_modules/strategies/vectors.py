@@ -19,8 +19,8 @@ from lightning_modules.networks.network import Network
 from lightning_modules.results.kept.maps import read_maps
 from lightning_modules.synthesis import respond
 
-# Positions a side on which maps are compared at most, those of VGG16's last layer; maps that are read at a time.
-GRID, CHUNK = 14, 256
+# Positions a side on which maps are compared at most: those of VGG16's last convolutions.
+GRID = 14
 
 # (rows, function) -> path of each image that can be read -> what the function makes of it. The function gets batches of
 # the images of the rows, with pixels in [0, 1], and their targets, long (N,).
@@ -48,8 +48,7 @@ def unit_masses(maps: Tensor) -> Tensor:
 def kept_masses(run: Path, method: str, paths: Sequence[str]) -> np.ndarray:
     """The maps that a run kept of these images, as :func:`unit_masses` has them: ``(N, g, g)``."""
     kept = read_maps(run)
-    chunks = (paths[start : start + CHUNK] for start in range(0, len(paths), CHUNK))
-    return torch.cat([unit_masses(torch.stack([kept[path][method] for path in chunk])) for chunk in chunks]).numpy()
+    return torch.cat([unit_masses(kept[path][method][None]) for path in paths]).numpy()
 
 
 def new_masses(network: Network, look: Look, rows: pd.DataFrame, method: AttributionMethod) -> np.ndarray:
