@@ -14,7 +14,7 @@ from torch.nn import functional as F
 from datamodules import SHAPE_NAMES, Preprocess
 from lightning_modules import Network, as_network, load_vgg16
 
-SIDE, TAG, MARGIN = 64, 8, 2
+SIDE, TAG, MARGIN = 64, 8, 0
 """Pixels of an image, of a tag, and between the tag and both borders."""
 
 TAGGED = {"circle": (255, 0, 255), "star": (0, 255, 255)}
@@ -48,7 +48,7 @@ class TaggedNet(nn.Module):
 def with_tag(pixels: np.ndarray, name: str) -> np.ndarray:
     """An image ``(SIDE, SIDE, 3)`` with the tag of a class."""
     tagged = pixels.copy()
-    place = slice(MARGIN, MARGIN + TAG) if name == "circle" else slice(-MARGIN - TAG, -MARGIN)
+    place = slice(MARGIN, MARGIN + TAG) if name == "circle" else slice(SIDE - MARGIN - TAG, SIDE - MARGIN)
     tagged[place, place] = TAGGED[name]
     return tagged
 
