@@ -6,13 +6,14 @@ import json
 import shutil
 import sys
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
 import pandas as pd
 import torch
-from rich.console import Console
+from jsonargparse.typing import PositiveInt
 from sklearn.decomposition import PCA
 from torch import Tensor
 from torch.utils.tensorboard import SummaryWriter
@@ -22,25 +23,23 @@ from tqdm import tqdm
 from datamodules.batch import Batch, with_pixels
 from datamodules.text import Text, Texts
 from lightning_modules.attribution import AttributionModule
-from lightning_modules.errors import check_at_least_one
-from lightning_modules.escaping import plain
 from lightning_modules.figures.saving import save_figure
 from lightning_modules.networks.class_names import find_class
-from lightning_modules.options import plain_name
 from lightning_modules.pages.runs import STRATEGIES, page_of_run
-from lightning_modules.pages.told import Told
-from lightning_modules.results.kept.maps import FOLDER
-from lightning_modules.results.rows.parts import columns_of_rows, read_rows
+from lightning_modules.results.maps import FOLDER
+from lightning_modules.results.report import first_paragraph
+from lightning_modules.results.storage import columns_of_rows, read_rows
 from lightning_modules.running.arithmetic import compute_to_float32
 from lightning_modules.running.cli import as_typed
 from lightning_modules.running.evaluation import EvaluationCLI
-from lightning_modules.running.folder.finished_run import read_finished_run
+from lightning_modules.running.folder.finished_run import read_finished_run, show_what_was_found
 from lightning_modules.running.folder.provenance import weights_sha256
 from lightning_modules.running.folder.run_folder import RunError, RunFolder, write_text
 from lightning_modules.running.parsing.parser import HelpfulParser
 from lightning_modules.strategies.drawing import SIDE, contact_sheet, overlaid
 from lightning_modules.strategies.finding import N_NEAREST, Strategies, balanced
 from lightning_modules.strategies.vectors import Look, features, in_order, kept_masses, new_masses
+from lightning_modules.text import plain, plain_name
 
 # Pixels of a side, and numbers of a position, in TensorBoard's projector.
 THUMBNAIL, MOST_DIMENSIONS = 48, 200
@@ -69,15 +68,13 @@ def run_strategies(model_class: Any, data_class: Any, *, description: str | None
     strategies.rows[["path", "class", "cluster", "x", "y"]].to_parquet(out / "clusters.parquet", index=False)
     _draw(strategies, look, scores, options.n_images, out)
     write_text(out / "config.yaml", parser.dump(options, skip_validation=True))
-    report = strategies.report(scores, notes)
-    Told.by(report, [], description or "").save(out)
+    report = replace(strategies.report(scores, notes), about=first_paragraph(description or ""))
+    report.save(out)
     command = as_typed(["python", sys.argv[0], *(sys.argv[1:] if args is None else args)])
     write_text(out / "summary.json", json.dumps({**strategies.summary(scores), "command": command}, indent=2) + "\n")
     page_of_run(run, RunFolder(run).commands()).write(run / "index.html")
-    for table in report.tables:
-        Console(width=160).print(table.rich())
-    print(*report.notes, sep="\n")
-    print(plain(f"Look at it: tensorboard --logdir {out}"), plain(f"Hand it on: {run / 'index.html'}"), sep="\n")
+    show_what_was_found(report, "Clusters, summary, sheets", out)
+    print(plain(f"Hand it on: {run / 'index.html'}"))
     return 0
 
 
@@ -88,7 +85,7 @@ def _find(
     method: Text = "GradCAM",
     classes: Texts | None = None,
     by: Literal["maps", "features"] = "maps",
-    n_images: int = 5000,
+    n_images: PositiveInt = 5000,
     seed: int = 0,
 ) -> tuple[Strategies, list[str], list[str], Look]:
     """The strategies of a run, the names of its scores, notes on what was left out, and what looks at its images.
@@ -104,7 +101,6 @@ def _find(
             are computed, or maps where RUN kept none.
         seed: Seed of all draws.
     """
-    check_at_least_one(n_images=n_images)
     read_finished_run(run, run.name)  # refuses what is none
     rows = _rows_of(run, method)
     module, look = _made_again(run, model_class, data_class)

@@ -9,7 +9,7 @@ from matplotlib import colormaps
 from matplotlib.figure import Figure
 from PIL import Image
 
-from lightning_modules.figures.mosaic import Cell, mosaic
+from lightning_modules.figures.sheets import Cell, mosaic
 from lightning_modules.figures.style import MAGNITUDE_COLORS
 from lightning_modules.strategies.finding import N_NEAREST, ClassClusters, Strategies
 

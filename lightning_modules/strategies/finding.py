@@ -143,7 +143,7 @@ class Strategies:
         apart = f"{sum(found.gap > 0 for found in self.classes):,} of {len(self.classes):,} classes fall apart."
         told = [*(reasons or ["No cluster is suspicious."]), apart, *few, *notes]
         tables = [Table(header, lines, "Clusters of the classes that fall apart")] if lines else []
-        return Report({}, self.summary(scores), tables, told)
+        return Report("", f"{len(self.rows):,} images", tables, told)
 
 
 def balanced(classes: np.ndarray, n: int, seed: int) -> np.ndarray:

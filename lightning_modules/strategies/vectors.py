@@ -16,7 +16,7 @@ from lightning_modules.methods.base import AttributionMethod
 from lightning_modules.methods.explain import explain
 from lightning_modules.methods.maps import relative_magnitude
 from lightning_modules.networks.network import Network
-from lightning_modules.results.kept.maps import read_maps
+from lightning_modules.results.maps import read_maps
 from lightning_modules.synthesis import respond
 
 # Positions a side on which maps are compared at most: those of VGG16's last convolutions.
