@@ -19,7 +19,7 @@ FLOORS = [
     {"exemplars", "judging", "pages"},
     {"evaluation"},
     {"activation_maximization", "attribution", "classifier", "robustness"},
-    {"front"},
+    {"front", "strategies"},
     {"running"},
 ]
 # Of the rooms that are large enough to have floors of their own.
@@ -43,6 +43,7 @@ INNER_FLOORS = {
         {"cli"},
         {"description"},
         {"comparison", "demonstration", "evaluation", "packing", "prediction", "training"},
+        {"strategies"},
     ],
     "results": [
         {"tables", "statistics"},

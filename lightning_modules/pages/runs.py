@@ -22,6 +22,9 @@ MOST_FIGURES, MOST_IMAGES, MOST_PANELS, MOST_FAILURES, MOST_ROWS = 12, 48, 16, 2
 MOST_BYTES = 12_000_000
 """What a section holds at the most: of each kind of image, of rows, and of embedded images together."""
 
+STRATEGIES = "strategies"
+"""The folder of a run in which the strategies lie that were found of its maps."""
+
 SHEET = "contact_sheet"
 """How the figures begin that show on one sheet the images that a run made."""
 
@@ -36,7 +39,11 @@ def page_of_run(run: Path, commands: Sequence[str]) -> Page:
         commands: What made it, as typed.
     """
     section = section_of_run(run, commands)
-    return Page(section.title, section.about, [dataclasses.replace(section, about="")])
+    sections = [dataclasses.replace(section, about="")]
+    if (strategies := run / STRATEGIES / "summary.json").exists():
+        command = json.loads(strategies.read_text())["command"]
+        sections.append(section_of_run(strategies.parent, [command], "Strategies"))
+    return Page(section.title, section.about, sections)
 
 
 def section_of_run(run: Path, commands: Sequence[str], title: str = "", about: str = "") -> Section:

@@ -1,0 +1,196 @@
+"""The strategies of a run on the command line: RUN/strategies, and a section of the page of the run."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import sys
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+import pandas as pd
+import torch
+from jsonargparse.typing import PositiveInt
+from sklearn.decomposition import PCA
+from torch import Tensor
+from torch.utils.tensorboard import SummaryWriter
+from torchvision.transforms.functional import resize
+from tqdm import tqdm
+
+from datamodules.batch import Batch, with_pixels
+from datamodules.text import Text, Texts
+from lightning_modules.attribution import AttributionModule
+from lightning_modules.figures.saving import save_figure
+from lightning_modules.networks.class_names import find_class
+from lightning_modules.pages.runs import STRATEGIES, page_of_run
+from lightning_modules.results.maps import FOLDER
+from lightning_modules.results.report import first_paragraph
+from lightning_modules.results.storage import columns_of_rows, read_rows
+from lightning_modules.running.arithmetic import compute_to_float32
+from lightning_modules.running.cli import as_typed
+from lightning_modules.running.evaluation import EvaluationCLI
+from lightning_modules.running.folder.finished_run import read_finished_run, show_what_was_found
+from lightning_modules.running.folder.provenance import weights_sha256
+from lightning_modules.running.folder.run_folder import RunError, RunFolder, write_text
+from lightning_modules.running.parsing.parser import HelpfulParser
+from lightning_modules.strategies.drawing import SIDE, contact_sheet, overlaid
+from lightning_modules.strategies.finding import N_NEAREST, Strategies, balanced
+from lightning_modules.strategies.vectors import Look, features, in_order, kept_masses, new_masses
+from lightning_modules.text import plain, plain_name
+
+# Pixels of a side, and numbers of a position, in TensorBoard's projector.
+THUMBNAIL, MOST_DIMENSIONS = 48, 200
+
+
+def run_strategies(model_class: Any, data_class: Any, *, description: str | None, args: list[str] | None = None) -> int:
+    """Parses the options, finds the strategies of a run and writes RUN/strategies; returns the exit code.
+
+    Args:
+        model_class: Of the run, an AttributionModule.
+        data_class: Of the run.
+        description: What help says first.
+        args: The options; None = those of the command line.
+    """
+    parser = HelpfulParser(description=description or "", usage="%(prog)s RUN [options]")
+    parser.add_argument("run", type=str, help="Folder of a run of evaluate_attribution.py that has ended.")
+    parser.add_function_arguments(_find, as_group=False, skip={"run", "model_class", "data_class"})
+    options = parser.parse_args(args)
+    run = Path(options.run).expanduser()
+    strategies, scores, notes, look = _find(
+        **{**vars(options), "run": run}, model_class=model_class, data_class=data_class
+    )
+    out = run / STRATEGIES
+    shutil.rmtree(out, ignore_errors=True)
+    out.mkdir()
+    strategies.rows[["path", "class", "cluster", "x", "y"]].to_parquet(out / "clusters.parquet", index=False)
+    _draw(strategies, look, scores, options.n_images, out)
+    write_text(out / "config.yaml", parser.dump(options, skip_validation=True))
+    report = replace(strategies.report(scores, notes), about=first_paragraph(description or ""))
+    report.save(out)
+    command = as_typed(["python", sys.argv[0], *(sys.argv[1:] if args is None else args)])
+    write_text(out / "summary.json", json.dumps({**strategies.summary(scores), "command": command}, indent=2) + "\n")
+    page_of_run(run, RunFolder(run).commands()).write(run / "index.html")
+    show_what_was_found(report, "Clusters, summary, sheets", out)
+    print(plain(f"Hand it on: {run / 'index.html'}"))
+    return 0
+
+
+def _find(
+    run: Path,
+    model_class: Any,
+    data_class: Any,
+    method: Text = "GradCAM",
+    classes: Texts | None = None,
+    by: Literal["maps", "features"] = "maps",
+    n_images: PositiveInt = 5000,
+    seed: int = 0,
+) -> tuple[Strategies, list[str], list[str], Look]:
+    """The strategies of a run, the names of its scores, notes on what was left out, and what looks at its images.
+
+    Args:
+        run: Its folder.
+        model_class: See :func:`run_strategies`.
+        data_class: Likewise.
+        method: Whose maps, as the rows name it.
+        classes: Classes to look at. null = all that maps explain.
+        by: What is clustered: maps, or features, the activations of the layer before the head.
+        n_images: Images in TensorBoard's projector, as many of each class as there can be; also those of which features
+            are computed, or maps where RUN kept none.
+        seed: Seed of all draws.
+    """
+    read_finished_run(run, run.name)  # refuses what is none
+    rows = _rows_of(run, method)
+    module, look = _made_again(run, model_class, data_class)
+    names, network = module.network.class_names, module.network
+    if classes is not None:
+        wanted = [classes] if isinstance(classes, str) else classes
+        rows = rows[rows["target"].isin([find_class(name, names) for name in wanted])]
+    if rows.empty:
+        raise RunError(f"{run} has no map of {method} that shows something of these classes.")
+    is_kept, n, notes = any((run / FOLDER).glob("*.arrow")), len(rows), []
+    if not is_kept or by == "features":
+        rows = rows.iloc[balanced(rows["target"].to_numpy(), n_images, seed)]
+        what = "features" if is_kept else "maps, as RUN kept none (--model.save_maps true keeps them)"
+        notes.append(f"{len(rows):,} of {n:,} images were read again for {what}.")
+    if is_kept:
+        maps = kept_masses(run, method, rows["path"].tolist())
+    else:
+        maps = new_masses(network, look, rows, module.methods[method])
+    vectors = features(network, look, rows) if by == "features" else maps.reshape(len(rows), -1)
+    is_good = np.isfinite(vectors).all(1) & np.isfinite(maps).all((1, 2))
+    if n_bad := int((~is_good).sum()):
+        notes.append(f"{n_bad:,} images were left out: they cannot be read any more, or their maps show nothing.")
+    strategies = Strategies(rows[is_good].reset_index(drop=True), maps[is_good], vectors[is_good], names, seed)
+    strategies.measure_suspects(network, look)
+    scores = ["probability", *(name for name in module.columns if rows[name].notna().any())]
+    return strategies, scores, notes, look
+
+
+def _rows_of(run: Path, method: str) -> pd.DataFrame:
+    """The rows of the images of which a method's map shows something."""
+    columns = columns_of_rows(run / "results", lists=False)
+    rows = read_rows(run / "results", columns).to_pandas()
+    methods = rows["method"].dropna().unique() if {"method", "target"} <= set(columns) else []
+    if method not in methods:
+        raise RunError(f"{run} has no maps of {method!r}, but of: {', '.join(methods) or 'none'}.")
+    return rows[(rows["method"] == method) & (rows["status"] == "ok") & ~rows["degenerate"].astype(bool)]
+
+
+def _made_again(run: Path, model_class: Any, data_class: Any) -> tuple[AttributionModule, Look]:
+    """The module of a run on one device, and what looks at its images.
+
+    Raises:
+        RunError: If the weights or the images have changed since.
+    """
+    compute_to_float32()
+    words = ["--config", str(run / "config.yaml"), "--out", str(run), "--trainer.devices", "1"]
+    words += ["--trainer.num_nodes", "1", "--trainer.strategy", "auto", "--model.n_figures", "0"]
+    cli = EvaluationCLI(model_class, data_class, description="", args=words, extra=(), defaults={})
+    data, network = cli.datamodule, cli.model.network.to(cli.trainer.strategy.root_device)
+    now = {"weights_sha256": weights_sha256(network), "data": data.fingerprint()}
+    inputs = json.loads((run / "inputs.json").read_text()) | now
+    RunFolder(run).settle("inputs.json", json.dumps(inputs), fixed=True, start_over="compute the run again")
+    data.setup("test")
+    source = data.source
+
+    def look(rows: pd.DataFrame, compute: Callable[[Batch, Tensor], Tensor]) -> dict[str, np.ndarray]:
+        target_of = dict(zip(rows["path"], rows["target"].astype(int)))
+        data.source = source.take(np.flatnonzero([name in target_of for name in source.names()]))
+        found: dict[str, np.ndarray] = {}
+        for batch in tqdm(data.test_dataloader(), unit="batch", delay=3):
+            if batch["path"]:
+                batch = with_pixels({**batch, "image": batch["image"].to(network.mean.device)})
+                target = torch.tensor([target_of[path] for path in batch["path"]], device=batch["image"].device)
+                found |= dict(zip(batch["path"], compute(batch, target).cpu().numpy()))
+        return found
+
+    return cli.model, look
+
+
+def _draw(strategies: Strategies, look: Look, scores: list[str], n_images: int, out: Path) -> None:
+    """A sheet for each class that is shown, and TensorBoard's projector."""
+    rows = strategies.rows
+
+    def pixels(side: int) -> Callable[[Batch, Tensor], Tensor]:
+        return lambda batch, _: (resize(batch["image"], [side, side]) * 255).round().byte().permute(0, 2, 3, 1)
+
+    nearest = [i for found in strategies.shown for c in found.clusters for i in c.members[:N_NEAREST]]
+    shown = look(rows.iloc[nearest], pixels(SIDE)) if nearest else {}
+    for k, found in enumerate(strategies.shown):
+        save_figure(contact_sheet(found, strategies, shown), out / "figures", f"class_{k:02d}_{plain_name(found.name)}")
+    sample = balanced(rows["target"].to_numpy(), n_images, strategies.seed)
+    chosen, vectors = rows.iloc[sample], strategies.vectors[sample]
+    thumbnails = in_order(look(chosen, pixels(THUMBNAIL)), chosen)
+    shown_maps = np.stack([overlaid(image, strategies.maps[i]) for image, i in zip(thumbnails, sample)])
+    names = {"label": "label_name", "prediction": "prediction_name", "right": "top1", "class": "class"}
+    names |= {name: name for name in ("cluster", *scores, "path")}
+    metadata = chosen[list(names.values())].map(lambda value: plain(str(value)))
+    metadata["cluster"] = metadata["class"] + " " + metadata["cluster"]
+    if vectors.shape[1] > MOST_DIMENSIONS:
+        vectors = PCA(MOST_DIMENSIONS, random_state=strategies.seed).fit_transform(vectors)
+    with SummaryWriter(str(out / "tensorboard")) as writer:
+        images = torch.from_numpy(shown_maps).permute(0, 3, 1, 2) / 255
+        writer.add_embedding(vectors, metadata.to_numpy().tolist(), images, metadata_header=list(names))
