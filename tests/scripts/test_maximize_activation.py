@@ -4,7 +4,6 @@ import json
 import subprocess
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 import maximize_activation
 import pyarrow.parquet as pq
@@ -77,19 +76,20 @@ def test_two_processes_give_the_same_images(whole: Path, tmp_path: Path) -> None
     assert read_rows(out / "results")["path"].to_pylist() == read_rows(whole / "results")["path"].to_pylist()
 
 
-@pytest.mark.slow
-def test_interrupted_and_continued(whole: Path, call: Callable, tmp_path: Path, capsys: Any) -> None:
-    out, options = tmp_path / "run", [*COMMON, "--data.classes", "[0, 1, 2, 3, 4]"]
-    call(maximize_activation.main, *options, "--data.batch_size", 2, "--trainer.limit_test_batches", 1)
-    assert "2 of 5 images" in capsys.readouterr().out
+def test_interrupted_and_continued(call: Callable, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    few = [*COMMON, "--model.steps", 2, "--model.n_fresh", 1, "--model.n_figures", 0]
+    classes, out = ["--data.classes", "[0, 1, 2]"], tmp_path / "run"
+    call(maximize_activation.main, *few, *classes, "--data.batch_size", 2, "--trainer.limit_test_batches", 1)
+    assert "2 of 3 images" in capsys.readouterr().out
     before = {path: path.stat().st_mtime_ns for path in (out / "images").iterdir()}
-    call(maximize_activation.main, *options)
-    assert "5 images" in capsys.readouterr().out
-    assert images(out) == images(whole)
+    call(maximize_activation.main, *few, *classes)
+    assert "3 images" in capsys.readouterr().out
     assert all(path.stat().st_mtime_ns == time for path, time in before.items())
-    assert len(read_rows(out / "results")) == 5
-    with pytest.raises(RunError, match=r"data\.classes was \['0', '1', '2', '3', '4'\], is now \['0'\]"):
-        call(maximize_activation.main, *COMMON, "--data.classes", "[0]")
+    assert len(read_rows(out / "results")) == 3
+    call(maximize_activation.main, *few, *classes, "--out", "whole")
+    assert images(out) == images(tmp_path / "whole")
+    with pytest.raises(RunError, match=r"data\.classes was \['0', '1', '2'\], is now \['0'\]"):
+        call(maximize_activation.main, *few, "--data.classes", "[0]")
 
 
 JUDGE = "{network: vgg16, weights: shapes, input_size: 64, name: other}"
