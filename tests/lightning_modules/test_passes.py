@@ -36,9 +36,7 @@ from lightning_modules.metrics import (
     Sparseness,
     WeightRandomization,
 )
-from tests.lightning_modules.fragile import NETWORK, batch_of, dim_images
-
-FRAGILE: dict[str, Any] = {"weights": "random", "network": NETWORK}
+from tests.lightning_modules.fragile import FRAGILE, batch_of, dim_images
 
 
 def n_shown(module: EvaluationModule, n_images: int) -> int:

@@ -54,7 +54,7 @@ def test_of_photos(photos: Path, plain_squeezenet: nn.Module) -> None:
     network = as_network(plain_squeezenet.double(), mean=IMAGENET_MEAN, std=IMAGENET_STD)
     try:
         preprocess = Preprocess(72, 64, "bilinear")
-        paths = sorted(photos.glob("*/*"))[:70:40]
+        paths = sorted(photos.glob("*/*"))[:1]
         images = torch.stack([preprocess(decode_image(str(path))) for path in paths]).double()
         keys = [path.name for path in paths]
         cases = list(oracles("features.3"))

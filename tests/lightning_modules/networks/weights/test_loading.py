@@ -6,6 +6,7 @@ import copy
 import re
 import warnings
 from collections.abc import Callable, Mapping
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +17,7 @@ from torch import Tensor, nn
 from torchvision import models
 
 from lightning_modules import InputError, WeightsError, load_network, load_vgg16
+from lightning_modules.networks.built_in import vgg16
 from lightning_modules.networks.weights.loading import load, loaded
 from lightning_modules.networks.weights.state_dicts import read_state_dict
 from tests.lightning_modules.networks.strangers import Small
@@ -220,25 +222,19 @@ class TestClasses:
         with pytest.raises(WeightsError, match=r"head\.weight has shape \(7, 6\), not \(4, 6\)"):
             loaded(read_state_dict(tmp_path / "x.pth"), Small, (), "it", "Advice.")
 
-    @pytest.mark.slow
-    @pytest.mark.parametrize(("names", "nested"), [("text", True), (None, False)])
-    def test_a_vgg16_of_ten_classes_from_elsewhere(self, tmp_path: Path, nested: bool, names: str | None) -> None:
-        with torch.device("meta"):
-            source = models.vgg16(num_classes=10)
-        source = source.to_empty(device="cpu")
-        for parameter in source.parameters():
-            nn.init.normal_(parameter, 0, 0.01)
-        state = source.state_dict()
-        torch.save({"state_dict": state, "epoch": 5} if nested else state, tmp_path / "x.pth")
-        said: Any = {
-            "text": write(tmp_path / "names.txt", "\n".join("abcdefghij") + "\n"),
-            None: None,
-        }[names]
-        with pytest.warns(UserWarning, match="made with num_classes=10, as the file has it"):
-            network = load_vgg16(tmp_path / "x.pth", class_names=said, input_size=64)
-        assert network.class_names == (list("abcdefghij") if said else [str(k) for k in range(10)])
+    def test_a_vgg16_of_ten_classes_from_elsewhere(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        """In a checkpoint or alone; torchvision's layout, narrower, so that the test is fast."""
+        small = partial(vgg16.VGG16, width=1 / 32, hidden_features=8)
+        monkeypatch.setattr(vgg16, "VGG16", small)
+        source = small([*"abcdefghij"]).initialize(0).eval()
+        names = write(tmp_path / "names.txt", "\n".join("abcdefghij") + "\n")
         images = torch.rand(1, 3, 64, 64)
-        torch.testing.assert_close(network(images), source.eval()(network.normalized(images)))
+        for content, said in (({"state_dict": source.state_dict(), "epoch": 5}, names), (source.state_dict(), None)):
+            torch.save(content, tmp_path / "x.pth")
+            with pytest.warns(UserWarning, match="made with num_classes=10, as the file has it"):
+                network = load_vgg16(tmp_path / "x.pth", class_names=said, input_size=64)
+            assert network.class_names == (list("abcdefghij") if said else [str(k) for k in range(10)])
+            torch.testing.assert_close(network(images), source(network.normalized(images)))
         with pytest.raises(InputError, match="has 10 outputs, but 2 class_names"):
             network.module.network(class_names=["a", "b"])
 
