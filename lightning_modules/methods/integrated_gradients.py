@@ -11,9 +11,8 @@ from torch import Tensor
 from lightning_modules.errors import check_at_least_one, check_is_one_of
 from lightning_modules.gradients.forward_pass import ForwardPass
 from lightning_modules.gradients.needs import Needs, check_gradient
-from lightning_modules.host import where_float64_is
 from lightning_modules.methods.base import AttributionMethod
-from lightning_modules.methods.baselines import Baseline, baseline_images
+from lightning_modules.methods.baselines import COMPLETENESS, Baseline, baseline_images, completeness
 from lightning_modules.methods.variants import at_variants, shared_batches
 from lightning_modules.networks.network import Network
 
@@ -47,7 +46,7 @@ class IntegratedGradients(AttributionMethod):
     Reference: Sundararajan, Taly & Yan, "Axiomatic Attribution for Deep Networks", ICML 2017.
     """
 
-    columns = ("completeness_error", "relative_completeness_error")
+    columns = COMPLETENESS
     lower_is_better = columns
     sign = "signed"
 
@@ -88,13 +87,7 @@ class IntegratedGradients(AttributionMethod):
         return mean * (images - baseline)
 
     def told(self, attribution: Tensor, forward_pass: ForwardPass) -> dict[str, Tensor]:
-        baseline = baseline_images(forward_pass, self.baseline, self.seed)
-        at_baseline = forward_pass.at(baseline, forward_pass.target, Needs()).target_logit
-        whole, start, maps = map(where_float64_is, (forward_pass.target_logit, at_baseline, attribution))
-        difference = whole.double() - start.double()
-        error = (maps.double().sum((1, 2, 3)) - difference).abs()
-        share = error / difference.abs().where(difference != 0, torch.nan)
-        return dict(zip(self.columns, (error, share), strict=True))
+        return completeness(attribution, forward_pass, baseline_images(forward_pass, self.baseline, self.seed))
 
 
 def path_points(n: int, rule: Rule) -> tuple[list[float], list[float]]:
