@@ -16,7 +16,7 @@ from lightning_modules.attribution import AttributionModule
 from lightning_modules.classifier import ClassifierModule, PredictionModule
 from lightning_modules.errors import InputError
 from lightning_modules.evaluation import EvaluationModule
-from lightning_modules.front import attack_files, class_images, explain_files, predict_files, preprocess_files
+from lightning_modules.front.files import attack_files, class_images, explain_files, predict_files, preprocess_files
 from lightning_modules.gradients.forward_pass import ForwardPass
 from lightning_modules.gradients.memory import keep_freed_memory
 from lightning_modules.gradients.needs import Needs

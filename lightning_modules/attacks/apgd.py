@@ -140,7 +140,7 @@ class APGD(SeededAttack):
             """Of points: the loss ``(N,)``, its gradient, and whether they fool the network ``(N,)``."""
             forward_pass = ForwardPass(network, x, needs=Needs(loss_gradient=True))
             prediction = forward_pass.logits.argmax(1)
-            fools = prediction == to if self.targeted else prediction != own
+            fools = prediction == to if self.targeted and to is not None else prediction != own
             gradient = forward_pass.loss_gradient(lambda logits: self._loss(logits, own, to).sum())
             return self._loss(forward_pass.logits, own, to), gradient, fools
 

@@ -65,9 +65,9 @@ class MinimumNormAttack(Attack):
 
     def sweep(self, forward_pass: ForwardPass, target: Tensor, eps: Sequence[float]) -> Sweep:
         """Attacks the images of a pass by one search. Of an image with pixels outside [0, 1] it makes NaN."""
-        images = only_in_range(forward_pass.images.detach())
-        nearest, fools = images.clone(), torch.zeros(len(images), dtype=torch.bool, device=images.device)
-        with trusted(), float32_gradients(images.device):
+        with trusted(), float32_gradients(forward_pass.images.device):
+            images = only_in_range(forward_pass.images.detach())
+            nearest, fools = images.clone(), torch.zeros(len(images), dtype=torch.bool, device=images.device)
             for i in (~images.isnan().flatten(1).any(1)).nonzero().flatten().tolist():
                 nearest[i], fools[i] = self._nearest(forward_pass.network, images[i : i + 1], target[i : i + 1].clone())
         distance = moved(images, [nearest], float(self.norm))[0].distance(float(self.norm))

@@ -6,6 +6,7 @@ import warnings
 from collections import Counter
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
@@ -36,7 +37,8 @@ class DeepLift(AttributionMethod):
     show there.
 
     Captum hooks modules. So what is no module of its own, what runs twice, and activations without a rule are refused:
-    their true gradient would be taken in silence. Images are explained one by one, for a max-pooling of Captum 0.9
+    their true gradient would be taken in silence. So is max-pooling whose windows overlap, as that of AlexNet and
+    ResNet: where two share their maximum, Captum counts one. Images are explained one by one, for a max-pooling of Captum 0.9
     mixes up those of a batch; a GPU is waited for at each.
 
     Raises:
@@ -97,20 +99,28 @@ def _check_has_rules(network: Network) -> None:
             f"DeepLift wants a module of its own for each activation and pooling, and {network.name} runs "
             f"{reused[0]!r} {len(calls[reused[0]])} times ({len(reused)} such modules). Take IntegratedGradients."
         )
+    overlapping = [name for name, layer in hooked.items() if _overlaps(layer) and calls.get(name)]
     modules = Counter(type(hooked[name]).__name__ for name in hooked if calls.get(name))
     known = {layer.__name__ for layer in _ACTIVATIONS}
     ran = {**found.rectifiers, **found.others, **found.unknown}
     problem = ""
     if without := [name for name in ran if name not in known]:
         problem = f"it has no rule for {', '.join(without)}"
+    elif overlapping:
+        problem = f"of the max-pooling {overlapping[0]!r}, whose windows overlap, it counts one window alone"
     elif hidden := {name: n - modules[name] for name, n in ran.items() if n > modules[name]}:
         problem = "it sees modules alone, and functions are " + ", ".join(f"{n} {name}" for name, n in hidden.items())
     if problem:
-        raise InputError(
-            f"DeepLift of {network.name} would be the plain gradient in part: {problem}. Take IntegratedGradients."
-        )
+        raise InputError(f"DeepLift of {network.name} would be something else: {problem}. Take IntegratedGradients.")
     if network.outputs not in ("logits", "independent"):
         raise InputError(
             f"DeepLift explains what the module gives, and {network.name} gives no logits of each class (model.outputs "
             f"is {network.outputs}). Take IntegratedGradients."
         )
+
+
+def _overlaps(layer: nn.Module) -> bool:
+    if not isinstance(layer, nn.MaxPool1d | nn.MaxPool2d | nn.MaxPool3d):
+        return False
+    sides, steps = (np.broadcast_to(of, 3) for of in (layer.kernel_size, layer.stride))
+    return bool((sides > steps).any())

@@ -64,5 +64,5 @@ def with_table_of_nearest(report: Report, summary: Mapping[str, Any]) -> Report:
         f"be fooled; one was found of {nearest['n_found']:,}"
     )
     rows = [[share, "none found" if of is None else number(of, ".4g")] for share, of in nearest["quantiles"].items()]
-    scalars = report.scalars | {f"{SUMMARY}/median_distance": nearest["quantiles"]["50%"]}
+    scalars = dict(report.scalars) | {f"{SUMMARY}/median_distance": nearest["quantiles"]["50%"]}
     return replace(report, scalars=scalars, tables=[*report.tables, Table(["of the images", "within"], rows, title)])

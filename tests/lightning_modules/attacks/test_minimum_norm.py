@@ -14,6 +14,7 @@ import pyarrow as pa
 import pytest
 import torch
 from torch import Tensor, nn
+from torch.nn import functional as F
 
 from datamodules import ShapesDataModule
 from datamodules.batch import with_pixels
@@ -31,6 +32,13 @@ BUDGETS = {"inf": [1e-4, 0.1], 2: [0.005, 5.0], 1: [0.05, 2000.0]}
 @pytest.fixture(scope="module")
 def plain(shapes_network: Network) -> Gradients:
     return Gradients(copy.deepcopy(shapes_network)).eval()
+
+
+@pytest.fixture(scope="module")
+def big_images() -> Tensor:
+    """Small ones, since each is searched by itself."""
+    noise = torch.rand(3, 3, 6, 6, generator=torch.Generator().manual_seed(1))
+    return F.interpolate(noise, (48, 48), mode="bicubic").clamp(0, 1)
 
 
 def swept(attack: MinimumNormAttack, network: Network, images: Tensor, target: Tensor, eps: list[float]) -> Sweep:
@@ -91,7 +99,7 @@ def test_a_batch_does_not_matter(
 def test_budgets_hold_and_from_the_distance_on_they_fool(
     shapes_network: Network, big_images: Tensor, labels: Tensor
 ) -> None:
-    for attack in (DeepFool(), DeepFool("inf"), FMN(1, n_steps=20)):
+    for attack in (DeepFool(), FMN(1, n_steps=20)):
         distance = cast(Tensor, swept(attack, shapes_network, big_images, labels, [1.0]).distance)
         sweep = [*sorted((distance * (1 + 1e-6)).tolist()), *(distance / 3).tolist()]
         found = swept(attack, shapes_network, big_images, labels, sweep)
@@ -190,7 +198,7 @@ def batches(shapes: Path) -> Iterator[dict[str, Any]]:
 def test_rows_summary_report_and_figure(shapes: Path, tmp_path: Path) -> None:
     """The accuracy at a distance is that of the rows; the sweep's accuracies are what the curve says of them."""
     module = RobustnessModule("shapes", [0.05, 5.0], DeepFool(), methods=[], n_figures=0)
-    rows = [row for batch in list(batches(shapes))[:2] for row in module.test_step(batch, 0)["rows"]]
+    rows = [row for batch in [next(batches(shapes))] for row in module.test_step(batch, 0)["rows"]]
     table = pa.table({name: [row.get(name) for row in rows] for name in module.schema.names}, schema=module.schema)
     clean = [row for row in rows if row["eps"] == 0]
     attacked = [row for row in clean if row["top1"] == 1]
