@@ -37,9 +37,9 @@ class DeepLift(AttributionMethod):
     show there.
 
     Captum hooks modules. So what is no module of its own, what runs twice, and activations without a rule are refused:
-    their true gradient would be taken in silence. So is max-pooling whose windows overlap, as that of AlexNet and
-    ResNet: where two share their maximum, Captum counts one. Images are explained one by one, for a max-pooling of Captum 0.9
-    mixes up those of a batch; a GPU is waited for at each.
+    their true gradient would be taken in silence. So is max-pooling whose windows overlap, as those of AlexNet and
+    ResNet: where two share their maximum, Captum counts one. Images are explained one by one, for a max-pooling of
+    Captum 0.9 mixes up those of a batch; a GPU is waited for at each.
 
     Raises:
         InputError: If Captum is not installed, or the network has what it has no rule for.

@@ -95,14 +95,14 @@ class Likely(Pooled):
     [
         (
             lambda: as_network(Functional()),
-            "DeepLift of Functional would be something else: it sees modules alone, and functions are 1 ReLU",
+            "Functional .*: it sees modules alone, and functions are 1 ReLU",
         ),
         (lambda: as_network(Gated()), "Gated would be something else: it has no rule for GELU"),
         (lambda: load_network("torchvision.models.resnet18", "random"), r"ResNet runs 'layer1.0.relu' 2 times \(8"),
         (lambda: load_network("torchvision.models.mobilenet_v2", "random"), "no rule for ReLU6"),
         (
             lambda: load_network("torchvision.models.alexnet", "random"),
-            "max-pooling 'features.2', whose windows overlap",
+            "'features.2', whose windows overlap",
         ),
         (lambda: as_network(Likely(), outputs="probabilities"), "model.outputs is probabilities"),
     ],
