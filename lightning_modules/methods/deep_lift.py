@@ -52,10 +52,8 @@ class DeepLift(AttributionMethod):
     lower_is_better = columns
     sign = "signed"
 
-    def __init__(self) -> None:
-        _captum()
-
     def needs(self, network: Network) -> Needs:
+        _captum()
         check_gradient(network)
         _check_has_rules(network)
         return Needs()  # it makes passes of its own

@@ -113,7 +113,7 @@ def test_what_captum_would_do_in_silence_is_refused(make: Callable[[], Network],
         DeepLift().needs(make())
 
 
-def test_without_captum(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_without_captum(shapes_network: Network, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "captum", None)
     with pytest.raises(InputError, match=r"DeepLift is Captum's: pip install 'vgg-lens\[captum\]'"):
-        DeepLift()
+        DeepLift().needs(shapes_network)
