@@ -53,9 +53,10 @@ def test_equals_captum_image_by_image(shapes_network: Network) -> None:
 def test_a_batch_does_not_matter_where_captum_mixes_images_up() -> None:
     network = as_network(Pooled(), mean=(0.5,) * 3, std=(0.5,) * 3)
     images = torch.randint(0, 3, (3, 3, 8, 8), generator=torch.Generator().manual_seed(0)) / 2
-    together, before = maps_of(network, images), [dict(vars(module)) for module in network.modules()]
+    before = [set(vars(module)) for module in network.modules()]
+    together = maps_of(network, images)
     assert torch.equal(together, torch.cat([maps_of(network, image) for image in images.split(1)]))
-    assert [set(vars(module)) for module in network.modules()] == [set(of) for of in before]
+    assert [set(vars(module)) for module in network.modules()] == before
     assert not any(module._forward_hooks or module._backward_hooks for module in network.modules())
     theirs = CaptumDeepLift(network.module)
     with pytest.warns(UserWarning, match="Setting forward, backward hooks"):
