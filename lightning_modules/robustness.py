@@ -14,7 +14,6 @@ from torch import Tensor
 
 from datamodules.batch import Batch, pixels_of
 from datamodules.text import Text
-from lightning_modules.attack_figures import AttackFigures
 from lightning_modules.attacks.base import (
     Attack,
     Distances,
@@ -29,13 +28,14 @@ from lightning_modules.attacks.fgsm import FGSM
 from lightning_modules.attacks.noise import random_steps
 from lightning_modules.attacks.targets import classes_of, parse_target
 from lightning_modules.errors import InputError, check_object, check_objects
-from lightning_modules.evaluation import EvaluationModule
+from lightning_modules.evaluation import EvaluationModule, Outputs
+from lightning_modules.figures.attacks import AttackFigures
 from lightning_modules.figures.nearest import nearest_figure
 from lightning_modules.figures.robustness import accuracy_figure
 from lightning_modules.figures.saving import Drawing
 from lightning_modules.gradients.forward_pass import ForwardPass
 from lightning_modules.gradients.needs import Needs
-from lightning_modules.host import replaced, where_float64_is
+from lightning_modules.host import on_host, replaced, where_float64_is
 from lightning_modules.judging import load_victims, show_to, tell_of
 from lightning_modules.methods.base import AttributionMethod
 from lightning_modules.methods.cam import GradCAM
@@ -47,7 +47,7 @@ from lightning_modules.networks.inputs import are_pixels, check_range
 from lightning_modules.networks.loading import load_network
 from lightning_modules.networks.making import Said
 from lightning_modules.networks.network import Network
-from lightning_modules.results.kept.images import (
+from lightning_modules.results.adversarial import (
     FOLDER,
     OPTION,
     bytes_of_image,
@@ -55,11 +55,10 @@ from lightning_modules.results.kept.images import (
     pictures_of,
     table_of_pixels,
 )
+from lightning_modules.results.attacked_rows import ATTACK_FIELDS, AtBudget, attacked_rows
 from lightning_modules.results.report import Report
-from lightning_modules.results.rows.attacked import ATTACK_FIELDS, AtBudget, attacked_rows
-from lightning_modules.results.rows.images import IMAGE_FIELDS, Rows, seen_in
-from lightning_modules.results.rows.reading import on_host
-from lightning_modules.results.summaries.attacked_scores import score_column, with_scores, with_table_of_scores
+from lightning_modules.results.rows import IMAGE_FIELDS, logit_stats
+from lightning_modules.results.storage import Rows
 from lightning_modules.results.summaries.nearest import DISTANCE_FIELD, with_nearest, with_table_of_nearest
 from lightning_modules.results.summaries.robustness import (
     EMPTY,
@@ -69,9 +68,8 @@ from lightning_modules.results.summaries.robustness import (
     UNDER_NOISE,
     summarize_robustness,
 )
-from lightning_modules.results.summaries.robustness_report import report_robustness
+from lightning_modules.results.summaries.robustness_report import report_robustness, score_column, with_scores
 from lightning_modules.results.summaries.transfer import ROUNDED_FIELDS, transfer_rates, with_transfer
-from lightning_modules.run_module import Outputs
 
 
 class _Evaluated(NamedTuple):
@@ -239,7 +237,7 @@ class RobustnessModule(EvaluationModule):
         pictures = [in_bytes(each) for each in seen] if self.save_adversarial or self.victims else []
         pixels = seen if self.save_adversarial else []
         of_images, measured, pictures, pixels = on_host((of_images, measured, pictures, pixels))
-        self.check_labels(measured[0].seen.label)
+        self.check_labels(measured[0].stats.label)
         self._check_bounds(images, adversarial, [at_budget.is_within for at_budget in measured])
         errors = show_to(
             self.victims, pictures, of_images["target"].tolist(), self.attack.targeted, [at.columns for at in measured]
@@ -257,7 +255,7 @@ class RobustnessModule(EvaluationModule):
         outputs: Outputs = {"rows": rows, "figures": self.draw_attacked(drawn, shown)}
         if self.save_adversarial:
             outputs["pictures"] = pictures_of(batch["path"], self.eps, pictures[1:], failed)
-            outputs["kept"] = {FOLDER: table_of_pixels(batch["path"], self.eps, pixels, failed)}
+            outputs["arrays"] = {FOLDER: table_of_pixels(batch["path"], self.eps, pixels, failed)}
         return outputs
 
     def draw_attacked(self, drawn: AttackFigures, shown: Sequence[int]) -> dict[int, Figure | Drawing]:
@@ -323,7 +321,7 @@ class RobustnessModule(EvaluationModule):
         columns = {"probability_label": probabilities.where(label >= 0, torch.nan), "linf": linf, "l2": l2}
         is_target = after.logits.argmax(1) == target
         columns |= {**similarities, **after.scores}
-        return AtBudget(seen_in(after.logits, batch), after.is_lost, is_target, is_within, columns, {})
+        return AtBudget(logit_stats(after.logits, batch), after.is_lost, is_target, is_within, columns, {})
 
     def _check_bounds(self, images: Tensor, adversarial: Sequence[Tensor], is_within: Sequence[Tensor]) -> None:
         """Asks that the images, and what the attack made of them, lie where they should; the former first.
@@ -374,7 +372,7 @@ class RobustnessModule(EvaluationModule):
 
     def report(self, summary: dict[str, Any]) -> Report:
         report = report_robustness(summary, self._remedy(), type(self.attack).__name__, self.attack.caveat)
-        return with_table_of_scores(with_table_of_nearest(report, summary), summary)
+        return with_table_of_nearest(report, summary)
 
     def _remedy(self) -> str:
         """What would show how robust images are of which the network is too sure; empty where none is needed."""

@@ -58,6 +58,8 @@ class APGD(SeededAttack):
         4.0
     """
 
+    meaning = "An attack in many steps, which become shorter where they no longer help."
+
     def __init__(
         self,
         norm: Literal["inf", 2] = "inf",

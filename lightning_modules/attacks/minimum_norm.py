@@ -110,6 +110,8 @@ class DeepFool(MinimumNormAttack):
     Networks", CVPR 2016.
     """
 
+    meaning = "An attack that looks for the nearest image that fools, in a few straight steps."
+
     def __init__(self, norm: Literal["inf", 2] = 2, n_steps: int = 50, n_candidates: int = 10) -> None:
         check_norm(norm, (2, "inf"))
         check_at_least_one(n_steps=n_steps)
@@ -143,6 +145,7 @@ class DDN(MinimumNormAttack):
     Defenses", CVPR 2019.
     """
 
+    meaning = "An attack that looks for the nearest image that fools, by steps that grow until they fool."
     norm = 2
 
     def __init__(self, targeted: bool = False, n_steps: int = 100) -> None:
@@ -171,6 +174,8 @@ class FMN(MinimumNormAttack):
 
     Reference: Pintor et al., "Fast Minimum-norm Adversarial Attacks through Adaptive Norm Constraints", NeurIPS 2021.
     """
+
+    meaning = "An attack that looks for the nearest image that fools, along the boundary of the class."
 
     def __init__(self, norm: Literal["inf", 2, 1] = 2, targeted: bool = False, n_steps: int = 100) -> None:
         check_norm(norm, (2, "inf", 1))

@@ -43,6 +43,8 @@ class PGD(SeededAttack):
         True
     """
 
+    meaning = "An attack in many small steps."
+
     follows_gradient = True
 
     def __init__(

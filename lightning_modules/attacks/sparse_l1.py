@@ -31,6 +31,8 @@ class SparseL1Descent(Attack):
     Reference: Tramèr & Boneh, "Adversarial Training and Robustness for Multiple Perturbations", NeurIPS 2019.
     """
 
+    meaning = "An attack that moves few pixels, each by much."
+
     norm = 1
     follows_gradient = True
 

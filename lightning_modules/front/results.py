@@ -20,7 +20,7 @@ from lightning_modules.attacks.budgets import format_eps, parse_eps
 from lightning_modules.classifier import Prediction
 from lightning_modules.errors import InputError
 from lightning_modules.judging.named import note_of_named
-from lightning_modules.results.rows.images import Row
+from lightning_modules.results.storage import Row
 from lightning_modules.results.tables import Table
 
 SHOWN = 3

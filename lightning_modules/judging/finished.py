@@ -11,7 +11,7 @@ from lightning_modules.figures.synthesis import as_bytes
 from lightning_modules.judging.judges import Judge, with_verdicts
 from lightning_modules.judging.maker import OfMaker, clipped, judged_by_maker, measured_by_maker, unreached
 from lightning_modules.networks.network import Network
-from lightning_modules.results.rows.images import Row
+from lightning_modules.results.storage import Row
 from lightning_modules.synthesis import Objective, RandomShift
 
 

@@ -22,9 +22,10 @@ from lightning_modules.networks.inputs import trusted
 from lightning_modules.networks.loading import load_network
 from lightning_modules.networks.making import Said
 from lightning_modules.networks.network import Network
-from lightning_modules.options import plain_name
-from lightning_modules.results.rows.images import Row, errors_of_logits
+from lightning_modules.results.rows import errors_of_logits
+from lightning_modules.results.storage import Row
 from lightning_modules.results.summaries.verdicts import verdict_columns
+from lightning_modules.text import plain_name
 
 OPTIONS = ("network", "weights", *Said.__annotations__)
 """What may be said of a judge, as of the network that makes the images; and its ``name``."""

@@ -8,10 +8,10 @@ from typing import Any, ClassVar
 import pyarrow as pa
 import torch
 
+from lightning_modules.host import on_host
 from lightning_modules.judging.judges import Judge, Role, load_beside
 from lightning_modules.networks.network import Network
-from lightning_modules.results.rows.images import errors_of_logits
-from lightning_modules.results.rows.reading import on_host
+from lightning_modules.results.rows import errors_of_logits
 from lightning_modules.results.summaries.transfer import victim_columns
 
 _TYPES = {"success": pa.bool_(), "probability": pa.float64(), "prediction_name": pa.string()}

@@ -18,8 +18,11 @@ from lightning_modules.random_numbers import RandomNumbers
 Baseline = Literal["black", "mean", "blur", "noise"]
 """Pixels of 0; the mean that the network subtracts; the image, blurred; or noise, uniform in [0, 1]."""
 
-COMPLETENESS = ("completeness_error", "relative_completeness_error")
-"""Columns of the rows, see :func:`completeness`."""
+COMPLETENESS = {
+    "completeness_error": "How far the sum of a map is from the score that it should explain. Lower is better.",
+    "relative_completeness_error": "The same as a share of that score. More than 0.05 asks for more steps.",
+}
+"""Columns of the rows, see :func:`completeness`: what they mean."""
 
 
 def baseline_images(forward_pass: ForwardPass, kind: Baseline, seed: int) -> Tensor:

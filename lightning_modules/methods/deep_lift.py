@@ -48,7 +48,9 @@ class DeepLift(AttributionMethod):
     ICML 2017.
     """
 
-    columns = COMPLETENESS
+    meaning = "What each pixel adds to the score, beside an image of the mean colour, by the differences that it makes."
+    column_meanings = COMPLETENESS
+    columns = tuple(COMPLETENESS)
     lower_is_better = columns
     sign = "signed"
 
@@ -72,7 +74,7 @@ class DeepLift(AttributionMethod):
                 maps[i] = lift.attribute(pixels, network.normalized(start[None]), target=target.view(1)).detach()[0]
         return maps
 
-    def told(self, attribution: Tensor, forward_pass: ForwardPass) -> dict[str, Tensor]:
+    def extra_columns(self, attribution: Tensor, forward_pass: ForwardPass) -> dict[str, Tensor]:
         return completeness(attribution, forward_pass, baseline_images(forward_pass, "mean", 0))
 
 

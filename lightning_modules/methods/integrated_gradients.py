@@ -46,7 +46,9 @@ class IntegratedGradients(AttributionMethod):
     Reference: Sundararajan, Taly & Yan, "Axiomatic Attribution for Deep Networks", ICML 2017.
     """
 
-    columns = COMPLETENESS
+    meaning = "What each pixel adds to the score, from an image without information to this one."
+    column_meanings = COMPLETENESS
+    columns = tuple(COMPLETENESS)
     lower_is_better = columns
     sign = "signed"
 
@@ -86,7 +88,7 @@ class IntegratedGradients(AttributionMethod):
                 mean[part] += weight * of_step
         return mean * (images - baseline)
 
-    def told(self, attribution: Tensor, forward_pass: ForwardPass) -> dict[str, Tensor]:
+    def extra_columns(self, attribution: Tensor, forward_pass: ForwardPass) -> dict[str, Tensor]:
         return completeness(attribution, forward_pass, baseline_images(forward_pass, self.baseline, self.seed))
 
 

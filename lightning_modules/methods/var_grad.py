@@ -23,6 +23,8 @@ class VarGrad(NoisyCopies):
     Reference: Adebayo et al., "Sanity Checks for Saliency Maps", NeurIPS 2018; its appendix.
     """
 
+    meaning = "How much the effect of each pixel varies over noisy copies of the image."
+
     def __call__(self, forward_pass: ForwardPass) -> Tensor:
         return torch.cat([_squares(batches) for batches in self.samples(forward_pass)]) / self.n_samples
 

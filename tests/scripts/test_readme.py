@@ -20,7 +20,7 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 
 from datamodules import SHAPE_NAMES
 from lightning_modules import explain, load_vgg16
-from lightning_modules.results.rows.parts import read_rows
+from lightning_modules.results.storage import read_rows
 from tests.references import relative_error
 
 ROOT = Path(__file__).parents[2]

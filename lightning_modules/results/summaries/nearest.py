@@ -10,7 +10,7 @@ import numpy as np
 import pyarrow as pa
 
 from lightning_modules.results.report import SUMMARY, Report
-from lightning_modules.results.rows.images import Rows
+from lightning_modules.results.storage import Rows
 from lightning_modules.results.summaries.robustness import Sweep
 from lightning_modules.results.tables import Table, number
 

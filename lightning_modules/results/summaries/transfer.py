@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
-from lightning_modules.results.rows.images import Rows
+from lightning_modules.results.storage import Rows
 from lightning_modules.results.summaries.robustness import Sweep
 
 VICTIM = ("success", "probability", "prediction_name")

@@ -67,12 +67,12 @@ def test_a_batch_does_not_matter_where_captum_mixes_images_up() -> None:
 def test_rows_say_how_far_the_map_is_from_its_sum(shapes_network: Network) -> None:
     forward_pass = full_pass(shapes_network, torch.rand(2, 3, 112, 112))
     maps = DeepLift()(forward_pass)
-    told = DeepLift().told(maps, forward_pass)
+    extra = DeepLift().extra_columns(maps, forward_pass)
     start = shapes_network(shapes_network.mean_pixel.expand(2, 3, 112, 112))
     difference = forward_pass.target_logit - start.gather(1, forward_pass.target[:, None])[:, 0]
     error = (maps.sum((1, 2, 3)) - difference).abs().double()
-    torch.testing.assert_close(told["completeness_error"], error, rtol=0, atol=1e-4)
-    torch.testing.assert_close(told["relative_completeness_error"], error / difference.abs().double())
+    torch.testing.assert_close(extra["completeness_error"], error, rtol=0, atol=1e-4)
+    torch.testing.assert_close(extra["relative_completeness_error"], error / difference.abs().double())
     assert (error < 0.01 * difference.abs()).all()
 
 
