@@ -27,8 +27,12 @@ def theirs(oracle: Any, image: Tensor, label: Tensor, key: str, norm: Any) -> Te
     """What torchattacks makes of one image, if torch draws the numbers of its key."""
     kind, name = ("normal", "randn") if norm == 2 else ("uniform", "rand")
     numbers = numbers_of(seed_from(0, key), kind, (9, 1, *image.shape[1:]))
-    with torch.random.fork_rng(devices=[]), mock.patch.object(torch, name, side_effect=list(numbers)):
-        return oracle(image, label)
+    torch.set_default_dtype(torch.float64)  # in which it then compares the losses
+    try:
+        with torch.random.fork_rng(devices=[]), mock.patch.object(torch, name, side_effect=list(numbers)):
+            return oracle(image, label)
+    finally:
+        torch.set_default_dtype(torch.float32)
 
 
 def swept(attack: APGD, network: Network, images: Tensor, target: Tensor, eps: float) -> Tensor:
