@@ -81,8 +81,10 @@ def test_fmn_keeps_its_budget_in_the_norm_2(shapes_network: Network, big_images:
         cast(Tensor, swept(attack, shapes_network, big_images[:2], labels[:2], [1.0]).distance)
         for attack in (FMN(n_steps=40), Theirs(n_steps=40), DDN(n_steps=100))
     )
-    assert (ours < 1.2 * of_ddn).all()
-    assert (theirs > 10 * ours).all()
+    is_found = ~ours.isnan()  # it may come to the boundary from inside, and never cross it
+    assert is_found.any()
+    assert (ours < 1.2 * of_ddn)[is_found].all()
+    assert (theirs > 10 * ours)[is_found].all()
 
 
 @pytest.mark.parametrize("attack", [*ATTACKS[:3], FMN(n_steps=5)], ids=repr)
