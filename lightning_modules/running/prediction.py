@@ -11,7 +11,7 @@ from rich.text import Text
 
 from datamodules.batch import UPRIGHT
 from lightning_modules.classifier import Prediction, PredictionModule
-from lightning_modules.front import Predictions
+from lightning_modules.front.results import Predictions
 from lightning_modules.results.report import unturned_note
 from lightning_modules.running.arithmetic import compute_to_float32
 from lightning_modules.running.description import add_network_options, network_of

@@ -10,6 +10,7 @@ from pytorch_lightning import Trainer
 from torch import Tensor
 
 from lightning_modules import (
+    APGD,
     FGSM,
     PGD,
     RISE,
@@ -110,6 +111,8 @@ def test_a_step_of_attribution(target: str, methods: list[AttributionMethod], me
         PGD(n_steps=2, random_start=True),
         Noise(),
         SparseL1Descent(n_steps=2),
+        APGD(n_steps=5),
+        APGD(2, targeted=True, loss="dlr", n_steps=5),
     ],
     ids=repr,
 )
