@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Any, TypedDict, cast
+from typing import Any, TypedDict, Unpack, cast
 
 import pytorch_lightning as pl
 import torch
@@ -13,7 +13,7 @@ from torch.utils.data import DataLoader, Dataset
 from datamodules.batch import UnitBatch
 from datamodules.errors import DataError, at_least
 from datamodules.photos import PhotoFolder
-from datamodules.preprocess import Preprocess
+from datamodules.preprocess import Preprocess, PreprocessOptions
 from datamodules.source import first_batches
 from datamodules.text import Text, Texts
 from datamodules.units import Unit, parse_units
@@ -50,7 +50,7 @@ class ClassIndexDataModule(pl.LightningDataModule):
         n_exemplars: How many of them, 1 to 12.
         num_workers: Threads that read the photos; 0 = the main one. null = the CPUs, at most 8.
         exif_orientation: Whether photos are turned as their EXIF orientation asks.
-        **preprocessing: What the network sees of an image, see :class:`~datamodules.preprocess.Preprocess`.
+        **preprocessing: What the network sees of an image, see :class:`~datamodules.preprocess.PreprocessOptions`.
 
     Attributes:
         photos: The photos of ``exemplars``; None = there are none.
@@ -75,7 +75,7 @@ class ClassIndexDataModule(pl.LightningDataModule):
         n_exemplars: int = 6,
         num_workers: int | None = None,
         exif_orientation: bool = False,
-        **preprocessing: Any,
+        **preprocessing: Unpack[PreprocessOptions],
     ) -> None:
         super().__init__()
         at_least(1, n_images=n_images, batch_size=batch_size)

@@ -8,7 +8,7 @@ import os
 import time
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Unpack
 
 import numpy as np
 import requests
@@ -19,7 +19,7 @@ from datamodules.batch import Batch
 from datamodules.errors import DataError, DecodingError
 from datamodules.loader import ThreadedLoader
 from datamodules.modules import BytesDataModule
-from datamodules.preprocess import Preprocess
+from datamodules.preprocess import Preprocess, PreprocessOptions
 from datamodules.reader import Failure, Sample, SampleReader, collate, failed
 from datamodules.walk import LeftOut, images_below
 
@@ -88,7 +88,7 @@ class ImageSourcesDataModule(BytesDataModule):
         n_originals: For the first so many images, the batch carries the original pixels too.
         is_relative: Whether images are called as in a run: by their paths below the folder that is named, others by the
             names of their files; where two would be called the same, the second by its whole path.
-        **preprocessing: What the network sees of an image, see :class:`~datamodules.preprocess.Preprocess`.
+        **preprocessing: What the network sees of an image, see :class:`~datamodules.preprocess.PreprocessOptions`.
 
     Raises:
         DataError: If a folder holds no images.
@@ -107,7 +107,7 @@ class ImageSourcesDataModule(BytesDataModule):
         exif_orientation: bool = False,
         n_originals: int = 0,
         is_relative: bool = False,
-        **preprocessing: Any,
+        **preprocessing: Unpack[PreprocessOptions],
     ) -> None:
         super().__init__()
         left_out = LeftOut()

@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
-from typing import Any, cast
+from typing import Any, Unpack, cast
 
 import pytorch_lightning as pl
 import torch
@@ -24,7 +24,7 @@ from datamodules.errors import DataError, at_least
 from datamodules.folder import FolderSource
 from datamodules.labels import label_file
 from datamodules.loader import MARKS, CopiedAhead, ThreadedLoader, default_workers, forget, lethal, marked
-from datamodules.preprocess import Preprocess
+from datamodules.preprocess import Preprocess, PreprocessOptions
 from datamodules.reader import SampleReader, collate
 from datamodules.source import ListingOptions, Source
 from datamodules.subset import Subset
@@ -87,7 +87,7 @@ class ImageFolderDataModule(BytesDataModule):
         seed: Which images ``limit_per_class`` and ``sample`` choose, by a hash of it and the paths.
         exif_orientation: Whether images are turned as their EXIF orientation asks. It is not in published ImageNet
             numbers; where it is off, a run says how many images asked.
-        **preprocessing: What the network sees of an image, see :class:`~datamodules.preprocess.Preprocess`.
+        **preprocessing: What the network sees of an image, see :class:`~datamodules.preprocess.PreprocessOptions`.
 
     Attributes:
         notes: What was left out of the listing or had to be decided, in sentences without their full stops.
@@ -123,7 +123,7 @@ class ImageFolderDataModule(BytesDataModule):
         sample: int | None = None,
         seed: int = 0,
         exif_orientation: bool = False,
-        **preprocessing: Any,
+        **preprocessing: Unpack[PreprocessOptions],
     ) -> None:
         super().__init__()
         at_least(1, batch_size=batch_size)

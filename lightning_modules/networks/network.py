@@ -52,6 +52,8 @@ class Network(nn.Module, Generic[ModuleT]):
         self.facts = facts
         self.options = dict(options)
         self.sources = dict(sources)
+        # Not when it is asked for: the module's own lies on its device, which would be waited for.
+        self._mean = self.options["mean"] or mean_of(self.original)
         self.training = module.training
         like = next(module.parameters(), torch.empty(0))
         for name, default in (("mean", 0.0), ("std", 1.0)):
@@ -164,15 +166,14 @@ class Network(nn.Module, Generic[ModuleT]):
 
         Of a module that takes pixels as they are it is its attribute ``mean``; without one, ImageNet's, with a warning.
         """
-        mean = self.options["mean"] or mean_of(self.original)
-        if mean is None:
+        if self._mean is None:
             warnings.warn(
                 f"{self.name} has no mean, which stands for no information in scores that take pixels away, so they "
                 "put ImageNet's there. Set it by as_network(module, mean=..., std=...).",
                 stacklevel=2,
             )
         # Made where it is read: a copy from the host would wait for what a GPU is at.
-        return torch.stack([self.mean.new_full((1, 1), value) for value in mean or IMAGENET_MEAN])
+        return torch.stack([self.mean.new_full((1, 1), value) for value in self._mean or IMAGENET_MEAN])
 
     @property
     def layers_with_positions(self) -> dict[str, tuple[int, int, int]]:
