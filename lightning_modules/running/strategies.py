@@ -186,12 +186,11 @@ def _draw(strategies: Strategies, look: Look, scores: list[str], n_images: int, 
     chosen, vectors = rows.iloc[sample], strategies.vectors[sample]
     thumbnails = in_order(look(chosen, pixels(THUMBNAIL)), chosen)
     shown_maps = np.stack([overlaid(image, strategies.maps[i]) for image, i in zip(thumbnails, sample)])
-    names = {"label": "label_name", "prediction": "prediction_name", "right": "top1", "class": "class"}
-    names |= {name: name for name in ("cluster", *scores, "path")}
-    metadata = chosen[list(names.values())].map(lambda value: plain(str(value)))
-    metadata["cluster"] = metadata["class"] + " " + metadata["cluster"]
+    metadata = chosen.assign(cluster=chosen["class"] + " " + chosen["cluster"].astype(str))
+    metadata = metadata[["label_name", "prediction_name", "top1", "class", "cluster", *scores, "path"]]
+    metadata = metadata.map(lambda value: plain(str(value)))
     if vectors.shape[1] > MOST_DIMENSIONS:
         vectors = PCA(MOST_DIMENSIONS, random_state=strategies.seed).fit_transform(vectors)
     with SummaryWriter(str(out / "tensorboard")) as writer:
         images = torch.from_numpy(shown_maps).permute(0, 3, 1, 2) / 255
-        writer.add_embedding(vectors, metadata.to_numpy().tolist(), images, metadata_header=list(names))
+        writer.add_embedding(vectors, metadata.to_numpy().tolist(), images, metadata_header=list(metadata))

@@ -131,7 +131,7 @@ def test_what_a_run_gets(run: Path, generated: Path, capsys: pytest.CaptureFixtu
     metadata = pd.read_csv(folder / "tensorboard/00000/default/metadata.tsv", sep="\t")
     assert len(tensors) == len(metadata) == 256
     scores = ["probability", "sparseness"]
-    assert list(metadata.columns) == ["label", "prediction", "right", "class", "cluster", *scores, "path"]
+    assert list(metadata.columns) == ["label_name", "prediction_name", "top1", "class", "cluster", *scores, "path"]
     clusters = pd.read_parquet(folder / "clusters.parquet")
     assert metadata["cluster"].tolist() == (clusters["class"] + " " + clusters["cluster"].astype(str)).tolist()
     assert Image.open(folder / "tensorboard/00000/default/sprite.png").size == (16 * 48, 16 * 48)
