@@ -114,12 +114,14 @@ class APGD(SeededAttack):
 
     def _start(self, images: Tensor, eps: float, numbers: RandomNumbers, k: int) -> Tensor:
         """A random point at the border of the budget, the k-th."""
+        draw = RandomNumbers.normal if self.norm == 2 else RandomNumbers.uniform
+        drawn = draw(numbers, slice(k, k + 1), images.shape[1:])[0].to(images.dtype)
         if self.norm == 2:
-            direction = _unit(numbers.normal(slice(k, k + 1), images.shape[1:])[0])
+            direction = _unit(drawn)
         else:
-            direction = 2 * numbers.uniform(slice(k, k + 1), images.shape[1:])[0] - 1
+            direction = 2 * drawn - 1
             direction = direction / direction.abs().amax((1, 2, 3), keepdim=True)
-        return (images + eps * direction).to(images.dtype).clamp(CLIP_MIN, CLIP_MAX)
+        return (images + eps * direction).clamp(CLIP_MIN, CLIP_MAX)
 
     def _run(
         self, network: Network, images: Tensor, x: Tensor, eps: float, own: Tensor, to: Tensor | None

@@ -14,9 +14,8 @@ from torch.nn import functional as F
 
 from lightning_modules import APGD, PGD, ForwardPass, InputError, Network, as_network
 from lightning_modules.attacks.base import check_budget
-from lightning_modules.random_numbers import seed_from
+from lightning_modules.random_numbers import RandomNumbers, seed_from
 from tests.lightning_modules.attacks.linear import Gradients, Linear
-from tests.references import numbers_of
 
 KEYS = ["a.png", "b.png", "c.png", "d.png"]
 EPS = {"inf": 1 / 64, 2: 1.0}
@@ -25,8 +24,8 @@ EPS = {"inf": 1 / 64, 2: 1.0}
 
 def theirs(oracle: Any, image: Tensor, label: Tensor, key: str, norm: Any) -> Tensor:
     """What torchattacks makes of one image, if torch draws the numbers of its key."""
-    kind, name = ("normal", "randn") if norm == 2 else ("uniform", "rand")
-    numbers = numbers_of(seed_from(0, key), kind, (9, 1, *image.shape[1:]))
+    draw, name = (RandomNumbers.normal, "randn") if norm == 2 else (RandomNumbers.uniform, "rand")
+    numbers = draw(RandomNumbers([seed_from(0, key)], image.device), slice(0, 9), image.shape[1:]).double()
     torch.set_default_dtype(torch.float64)  # in which it then compares the losses
     try:
         with torch.random.fork_rng(devices=[]), mock.patch.object(torch, name, side_effect=list(numbers)):
