@@ -45,8 +45,8 @@ from lightning_modules.metrics.base import AttributionMetric, without_degenerate
 from lightning_modules.metrics.similarity import Ranking, rank_correlation, top_overlap
 from lightning_modules.networks.inputs import are_pixels, check_range
 from lightning_modules.networks.loading import load_network
-from lightning_modules.networks.making import Said
 from lightning_modules.networks.network import Network
+from lightning_modules.networks.options import NetworkOptions
 from lightning_modules.results.adversarial import (
     FOLDER,
     OPTION,
@@ -129,7 +129,7 @@ class RobustnessModule(EvaluationModule):
         save_adversarial: bool = False,
         metrics: Sequence[AttributionMetric] = (),
         compile: bool = False,
-        **said: Unpack[Said],
+        **options: Unpack[NetworkOptions],
     ) -> None:
         attack = FGSM() if attack is None else attack
         check_object(Attack, "attack", attack)
@@ -139,7 +139,7 @@ class RobustnessModule(EvaluationModule):
         check_objects(AttributionMetric, "metric", metrics)
         if len({repr(method) for method in methods}) < len(methods):
             raise InputError(f"model.methods names a method twice: {', '.join(map(repr, methods))}.")
-        super().__init__(load_network(network, weights, compile=compile, **said), n_figures)
+        super().__init__(load_network(network, weights, compile=compile, **options), n_figures)
         check_attackable(self.network)
         self.attack = attack
         self.eps = sweep

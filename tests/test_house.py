@@ -25,8 +25,11 @@ FLOORS = [
 # Of the rooms that are large enough to have floors of their own.
 INNER_FLOORS = {
     "networks": [
-        {"enabled", "libraries", "class_names"},
-        {"class_files", "compiling", "inputs", "outputs"},
+        {"compiling", "enabled", "outputs"},
+        {"options"},
+        {"libraries"},
+        {"class_names"},
+        {"inputs"},
         {"observed"},
         {"network"},
         {"making", "weights"},

@@ -265,8 +265,7 @@ def _batches(
     refuse_rounded_weights(network)
     is_one = isinstance(files, str | bytes | os.PathLike | Image.Image) or getattr(files, "ndim", 4) < 4
     sources: Any = [files] if is_one else list(cast(Sequence[ImageSource], files))
-    sizes = {name: getattr(network, name) for name in ("input_size", "resize_size", "interpolation")}
-    options = {"num_workers": default_workers(), "is_relative": are_kept, **sizes, **options}
+    options = {"num_workers": default_workers(), "is_relative": are_kept, **network.preprocessing, **options}
     data = ImageSourcesDataModule(sources, batch_size, **options)
     n, device = len(data.sources), next(network.parameters()).device
     if are_kept and n > MOST_FILES:

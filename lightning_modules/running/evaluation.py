@@ -24,6 +24,7 @@ from lightning_modules.evaluation import EvaluationModule
 from lightning_modules.figures.saving import FigureFormat
 from lightning_modules.networks.built_in.vgg16 import WEIGHTS_HELP
 from lightning_modules.networks.loading import NETWORK_HELP
+from lightning_modules.networks.options import PREPROCESSING
 from lightning_modules.random_numbers import GENERATOR
 from lightning_modules.results.report import first_paragraph, flat_settings, n_left_out
 from lightning_modules.results.storage import done_paths, refuse_other_columns
@@ -113,8 +114,9 @@ class EvaluationCLI(RunCLI):
         parser.set_defaults(self.defaults)
         parser.explain(HELP)  # the same for every module, so it does not stand in each one's docstring
         of_model, of_data = (inspect.signature(each).parameters for each in self.classes)
+        prepared = PREPROCESSING if "preprocessing" in of_data else ()  # the data module's **preprocessing
         for name, known in KNOWN_BY_THE_MODEL.items():
-            if name in of_data:
+            if name in of_data or name in prepared:
                 parser.link_arguments("model", f"data.{name}", attrgetter(known), apply_on="instantiate")
         if "n_originals" in of_data and "n_figures" in of_model:
             parser.link_arguments("model.n_figures", "data.n_originals")
@@ -199,7 +201,7 @@ class EvaluationCLI(RunCLI):
 HELP = {"model.weights": f"{WEIGHTS_HELP}.", "model.network": f"{NETWORK_HELP}."}
 
 KNOWN_BY_THE_MODEL = {
-    **{name: f"network.{name}" for name in ("class_names", "input_size", "resize_size", "interpolation")},
+    **{name: f"network.{name}" for name in ("class_names", *PREPROCESSING)},
     "channels": "network.layer_channels",
     "layer": "objective.layer",
 }

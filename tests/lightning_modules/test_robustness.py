@@ -240,7 +240,7 @@ def test_a_remedy_is_named_where_it_can_help() -> None:
     assert remedies[0].endswith("The remedy: --model.attack.unsaturate true")
     assert remedies[1:] == ["", ""]
     module = RobustnessModule("shapes", ["8/255"], FGSM(), methods=[])
-    module.network.outputs = "probabilities"
+    module.network.options["outputs"] = "probabilities"
     assert module._remedy().endswith("a network that gives logits, without its softmax or sigmoid")
 
 

@@ -18,7 +18,7 @@ from torchvision.transforms import v2
 from datamodules import ImageFolderDataModule
 from datamodules.batch import with_pixels
 from lightning_modules import FGSM, RobustnessModule
-from lightning_modules.networks.libraries.torchvision_facts import IMAGENET_MEAN, IMAGENET_STD
+from lightning_modules.networks.libraries.torchvision import IMAGENET_MEAN, IMAGENET_STD
 from tests.lightning_modules.attacks.linear import differing_signs
 from tests.references import full_pass
 

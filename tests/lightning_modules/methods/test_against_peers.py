@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from datamodules import Preprocess, decode_image
 from lightning_modules import AttributionMethod, IntegratedGradients, Network, as_network, explain
 from lightning_modules.networks.inputs import trusted
-from lightning_modules.networks.libraries.torchvision_facts import IMAGENET_MEAN, IMAGENET_STD
+from lightning_modules.networks.libraries.torchvision import IMAGENET_MEAN, IMAGENET_STD
 from tests.lightning_modules.methods.peers import Oracle, captum_integral, oracles
 from tests.references import relative_error
 

@@ -47,7 +47,7 @@ class Case(NamedTuple):
     """What a network is expected to be.
 
     Attributes:
-        target_layer: Where Grad-CAM looks unless told otherwise.
+        target_layer: The default layer of Grad-CAM.
         layers: Others to look at, or the same where it is not changed in place afterwards.
         reshape: What pytorch-grad-cam has to be told of their layout.
         guided: "" = Guided Backpropagation is defined; else the activations for which it is not: ``only`` those, and it

@@ -167,7 +167,7 @@ class TestRefusals:
         save_vgg16(small_network().network(), tmp_path / "x.pth")
         content = (tmp_path / "x.pth").read_bytes()
         (tmp_path / "x.pth").write_bytes(content[: len(content) // 2])
-        self.refused(tmp_path / "x.pth", "not a PyTorch file, or it is damaged")
+        self.refused(tmp_path / "x.pth", "not a file of PyTorch or safetensors, or is damaged")
 
     @pytest.mark.parametrize(
         ("content", "message"),

@@ -175,7 +175,7 @@ class TestRefused:
     def test_no_numbers(self, tmp_path: Path, value: float) -> None:
         state = Small().state_dict()
         state["head.weight"][0, 0] = value
-        with pytest.raises(WeightsError, match=r"x\.pth has NaN or infinite weights in head\.weight\."):
+        with pytest.raises(WeightsError, match=r"x\.pth has NaN or infinite weights in head\.weight,"):
             load_from(tmp_path / "x.pth", state, Small())
 
     def test_missing_surplus_and_shapes(self, tmp_path: Path) -> None:
@@ -187,13 +187,15 @@ class TestRefused:
     def test_a_half_that_overflows(self, tmp_path: Path) -> None:
         state = Small().state_dict()
         state["head.weight"][0, 0] = 1e30
-        with pytest.raises(WeightsError, match=r"weights in head\.weight that float16, the network's, cannot hold"):
+        with pytest.raises(
+            WeightsError, match=r"weights in head\.weight, or such as float16, the network's, cannot hold"
+        ):
             load_from(tmp_path / "x.pth", state, Small().half())
 
     def test_quantized_numbers(self, tmp_path: Path) -> None:
         state = Small().state_dict()
         state["head.weight"] = (state["head.weight"] * 127).to(torch.int8)
-        with pytest.raises(WeightsError, match=r"head\.weight as int8, which is no weight: it may be quantized"):
+        with pytest.raises(WeightsError, match=r"head\.weight as torch\.int8, which is no weight: it may be quantized"):
             load_from(tmp_path / "x.pth", state, Small())
 
     def test_one_tensor_of_two_values(self, tmp_path: Path) -> None:
@@ -202,20 +204,13 @@ class TestRefused:
         with pytest.raises(WeightsError, match="are one tensor of the network, with two values"):
             load_from(tmp_path / "x.pth", state, Twice())
 
-    def test_the_message_has_no_codes_of_a_terminal(self, tmp_path: Path) -> None:
-        torch.save(Small(), tmp_path / "whole.pth")
-        with pytest.raises(WeightsError, match="a whole pickled module") as caught:
-            read_state_dict(tmp_path / "whole.pth")
-        assert "\x1b" not in str(caught.value)
-        assert "\n" not in str(caught.value)
-
 
 class TestClasses:
     def test_a_file_tells_their_number(self, tmp_path: Path) -> None:
         """So that num_classes need not be said, of torchvision's networks too."""
         source = models.squeezenet1_1(num_classes=10)
         torch.save({"state_dict": source.state_dict()}, tmp_path / "x.pth")
-        with pytest.warns(UserWarning, match="made with num_classes=10, as the file tells"):
+        with pytest.warns(UserWarning, match="made with num_classes=10, as the file has it"):
             network = load_network("torchvision.models.squeezenet1_1", tmp_path / "x.pth", input_size=64)
         assert network.class_names == [str(k) for k in range(10)]
         check_loaded(network.module, source)
@@ -239,7 +234,7 @@ class TestClasses:
             "text": write(tmp_path / "names.txt", "\n".join("abcdefghij") + "\n"),
             None: None,
         }[names]
-        with pytest.warns(UserWarning, match="made with num_classes=10, as the file tells"):
+        with pytest.warns(UserWarning, match="made with num_classes=10, as the file has it"):
             network = load_vgg16(tmp_path / "x.pth", class_names=said, input_size=64)
         assert network.class_names == (list("abcdefghij") if said else [str(k) for k in range(10)])
         images = torch.rand(1, 3, 64, 64)
