@@ -9,6 +9,7 @@ from datamodules.batch import AmbiguousClassError, ClassTable, UnknownClassError
 from lightning_modules.errors import InputError
 
 TARGET_WORDS = {
+    "both": "the class that each image is predicted to be, and the label's where it is another",
     "label": "the class of each image's folder",
     "predicted": "the class that each image is predicted to be",
     "least_likely": "the class that each image is least likely to be",

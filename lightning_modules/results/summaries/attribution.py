@@ -39,8 +39,14 @@ BOXES_HINT = (
 MOST_COLUMNS = 6
 """Of more methods than that each has a row of the tables, as a terminal is not wide enough for so many columns."""
 
-RIGHT = ", classified rightly"
-"""After a score: it is of the images that were."""
+LABEL = "label."
+"""Before a column of a score: it is that of the map of the label's class."""
+
+NOTHING: dict[str, Any] = {"mean": None, "low": None, "high": None, "n": 0}
+"""A score of no map."""
+
+PREDICTED, OF_LABEL, RIGHT = ", predicted class", ", label's class", ", classified rightly"
+"""After a score: of which class the maps are, or that they are of the images that were classified rightly."""
 
 LEGEND = (
     "Each figure shows one image, with the classes that the network finds most probable. The dashed frame is what the "
@@ -56,8 +62,9 @@ def summarize_attribution(
     """Counts of images, accuracy, and for each method its scores and mean curves.
 
     Of a score see :func:`~lightning_modules.results.scores.summarize_score`; its ``class_mean`` is over the classes of
-    the target, ``n`` the number of maps that could be scored, and ``right`` the same of the images that were classified
-    rightly, of which label and prediction are the same class. ``n_degenerate`` counts the maps that are constant or
+    the target, and ``n`` the number of maps that could be scored. ``right`` is the same of the images that were
+    classified rightly, of which label and prediction are the same class, and ``label``, where rows have it, that of the
+    maps of the labels' classes. ``n_degenerate`` counts the maps that are constant or
     not finite. ``failing_randomization`` names the methods whose maps hardly change when the network forgets what it
     has learnt, ``undecided_randomization`` those of which nobody can tell, see
     :func:`~lightning_modules.results.summaries.sanity.sanity_verdict`. ``ranking`` has for each score of which it is
@@ -74,6 +81,7 @@ def summarize_attribution(
     ranking = {}
     schema = {field.name: field.type for field in table.schema}
     names = list(schema)[list(schema).index("degenerate") + 1 :] if "degenerate" in schema else []
+    names = [name for name in names if not name.startswith(LABEL)]
     places = groups_of(table["method"]) if "method" in schema else {}
     methods: dict[str, Any] = {method: {"n_degenerate": 0, "scores": {}, "curves": {}} for method in places}
     # One column after the other, so that one at a time lies in the memory.
@@ -88,10 +96,13 @@ def summarize_attribution(
                 methods[method]["curves"][name] = curve
             continue
         values = numbers_of(table[name])
+        parts = {"right": np.where(is_right == 1, values, np.nan)}
+        if LABEL + name in schema:
+            parts["label"] = numbers_of(table[LABEL + name])
         for method, of in places.items():
             score = summarize_score(values[of], target[of], images[of])
-            right = np.where(is_right[of] == 1, values[of], np.nan)
-            score["right"] = {**mean_and_interval(right, images[of]), "n": int((~np.isnan(right)).sum())}
+            for part, found in parts.items():
+                score[part] = {**mean_and_interval(found[of], images[of]), "n": int((~np.isnan(found[of])).sum())}
             methods[method]["scores"][name] = score
         if name in better:
             means = {m: means_of_units(values[of], images[of], images.max() + 1) for m, of in places.items()}
@@ -115,19 +126,17 @@ def _is_ranked(table: Rows, column: str) -> bool:
     return not pa.types.is_list(table.schema.field(column).type) and table[column].null_count < len(table)
 
 
-def report_attribution(
-    summary: dict[str, Any], has_boxes: bool | None = None, *, explains_predicted: bool = False
-) -> Report:
+def report_attribution(summary: dict[str, Any], has_boxes: bool | None = None, target: str | int = "both") -> Report:
     """The report of a summary: each score of each method.
 
     Args:
         summary: See :func:`summarize_attribution`.
         has_boxes: Whether boxes came with the images; None = it is not known.
-        explains_predicted: Whether the class explained is the predicted one, not that of the folder.
+        target: The class explained, as the module has it.
     """
     methods = summary["methods"]
     notes = [
-        *_notes_of_unscored(summary, has_boxes, explains_predicted),
+        *_notes_of_unscored(summary, has_boxes, explains_predicted=target == "predicted"),
         *sanity_notes(methods, summary.get("uninformed", ())),
     ]
     black = [name for name, of in methods.items() if of["n_degenerate"] and "CAM" in name and "rectify" not in name]
@@ -142,12 +151,12 @@ def report_attribution(
         scalars[tag(SCORES, "degenerate_maps", method)] = of_method["n_degenerate"]
         for name, score in of_method["scores"].items():
             scalars[tag(SCORES, name, method)] = score["mean"]
-    if summary.get("top1") not in (None, 1):
-        target = "predicted class" if explains_predicted else "class asked for"
+    if summary.get("top1") not in (None, 1) and target != "both":
         notes.append(
-            f"Of images that were classified rightly, label and prediction are the same class: whichever is explained, "
-            f"their scores are the same. Of the others the maps explain the {target}; --model.target "
-            f"{'label' if explains_predicted else 'predicted'} explains another."
+            "Of images that were classified rightly, label and prediction are the same class: whichever is explained, "
+            f"their scores are the same. Of the others the maps explain the "
+            f"{'predicted class' if target == 'predicted' else 'class asked for'}; --model.target both scores those of "
+            "the predicted class and those of the label's."
         )
     return Report(scalars, summary, [_table(methods), *_ranking_tables(summary)] if methods else [], notes, LEGEND)
 
@@ -155,19 +164,24 @@ def report_attribution(
 def _table(methods: dict[str, Any]) -> Table:
     """The methods' scores, each a mean over the maps that could be scored, with its 95 % interval.
 
-    Where images were misclassified, the same stands below without them.
+    Where images were misclassified, the same stands below of the maps of the labels' classes, if there are any, and
+    without these images.
     """
     rows = []
     for name in _scores(methods):
-        of_all = [of_method["scores"][name] for of_method in methods.values()]
-        of_right = [score.get("right", score) for score in of_all]
-        if not any(score["n"] for score in of_all):
-            continue  # of which a note says why
-        is_twofold = any(0 < right["n"] < score["n"] for right, score in zip(of_right, of_all))
-        for words, of_methods in (("", of_all), (RIGHT, of_right))[: 1 + is_twofold]:
-            counts = sorted({score["n"] for score in of_methods})
-            n = "-".join(f"{count:,}" for count in dict.fromkeys((counts[0], counts[-1])))
-            rows.append([name + words, *map(mean_with_interval, of_methods), n])
+        scores = [of_method["scores"][name] for of_method in methods.values()]
+        parts = {"": scores}
+        parts |= {
+            words: [of.get(key, NOTHING) for of in scores] for words, key in ((OF_LABEL, "label"), (RIGHT, "right"))
+        }
+        counts = {words: [score["n"] for score in of] for words, of in parts.items()}
+        if counts[""] == counts[RIGHT] and counts[OF_LABEL] in (counts[RIGHT], [0] * len(scores)):
+            counts = {"": counts[""]}  # no image was misclassified
+        shown = [words for words, of in counts.items() if any(of)]
+        for words in shown:
+            n = "-".join(f"{count:,}" for count in dict.fromkeys((min(counts[words]), max(counts[words]))))
+            suffix = PREDICTED if OF_LABEL in shown and not words else words
+            rows.append([name + suffix, *map(mean_with_interval, parts[words]), n])
     degenerate = [of_method["n_degenerate"] for of_method in methods.values()]
     if any(degenerate):
         rows.append(["maps that show nothing", *map(str, degenerate), ""])
@@ -201,7 +215,13 @@ def _readable(table: Table, n_methods: int) -> Table:
 def _notes_of_unscored(summary: dict[str, Any], has_boxes: bool | None, explains_predicted: bool) -> list[str]:
     """Which scores no map has, and what would give them one."""
     methods = summary["methods"]
-    unscored = [name for name in _scores(methods) if not any(of["scores"][name]["n"] for of in methods.values())]
+    scored = {
+        name
+        for of_method in methods.values()
+        for name, score in of_method["scores"].items()
+        if score["n"] or score.get("label", NOTHING)["n"]
+    }
+    unscored = [name for name in _scores(methods) if name not in scored]
     of_boxes, others = ([name for name in unscored if (name in OF_BOXES) is are] for are in (True, False))
     notes = []
     if of_boxes:
