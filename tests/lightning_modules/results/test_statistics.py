@@ -45,6 +45,15 @@ def test_the_interval_of_numbers_holds_their_mean(n: int) -> None:
     }
     found = {name: coverage(*of, n_samples=2000) for name, of in drawn.items()}
     assert all(0.93 < share < 0.975 for share in found.values()), found
+    exponential = coverage(lambda rng: rng.exponential(size=n), 1, n_samples=2000)
+    assert {5: 0.9, 10: 0.915}.get(n, 0.93) < exponential < 0.97
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("n", "least"), [(5, 0.78), (20, 0.9)])
+def test_the_interval_of_numbers_without_bounds_of_which_half_are_zero(n: int, least: float) -> None:
+    share = coverage(lambda rng: np.where(rng.random(n) < 0.5, 0, rng.exponential(size=n)), 0.5, n_samples=1000)
+    assert least < share < 0.97
 
 
 @pytest.mark.slow
@@ -131,6 +140,14 @@ def test_of_twelve_equal_methods_hardly_any_are_told_apart(n: int, name: str) ->
     rng = np.random.default_rng(n)
     apart = sum(any(of != ANY for of in rank_methods(EQUAL[name](rng, n))) for _ in range(100))
     assert apart <= 11
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("n", [10, 20])
+def test_equal_methods_of_very_skewed_scores_are_told_apart_in_some_runs(n: int) -> None:
+    rng = np.random.default_rng(n)
+    runs = ((rng.exponential(size=(n, N_METHODS)) - 1) * (2 * ODD - 1) for _ in range(100))
+    assert sum(any(of != ANY for of in rank_methods(scores)) for scores in runs) <= 16
 
 
 def test_a_clear_difference_is_found() -> None:
