@@ -20,7 +20,7 @@ from lightning_modules.figures.synthesis import Growth, run_sheets
 from lightning_modules.figures.variants import variants_figure
 from lightning_modules.gradients.fitting import is_out_of_memory
 from lightning_modules.image_pass import ImagePass, Watch, passes
-from lightning_modules.judging import judged_image, load_judges, measured_image, tell_of
+from lightning_modules.judging import judged_image, load_judges, measured_image, warn_of_judges
 from lightning_modules.networks.loading import load_network
 from lightning_modules.networks.making import Said
 from lightning_modules.networks.network import Network
@@ -176,7 +176,7 @@ class ActivationMaximizationModule(RunModule):
             # They are no parts of this module: its state dict, and its precision, are those of the network.
             judge.network.to(self.device)
         if self.judges and self.trainer.is_global_zero:
-            tell_of(self.judges, n_channels=sum(unit.layer is not None for unit in units), n_units=len(units))
+            warn_of_judges(self.judges, n_channels=sum(unit.layer is not None for unit in units), n_units=len(units))
 
     def prepare_run(self, run: Path) -> None:
         """Finds the photos that excite the units most, if there are photos."""
