@@ -16,8 +16,8 @@ from lightning_modules.attacks.budgets import format_eps
 from lightning_modules.figures.robustness import Panel, robustness_figure
 from lightning_modules.figures.saving import Drawing
 from lightning_modules.networks.network import Network
+from lightning_modules.results.rows.attacked import RANK_CORRELATION, TOP_OVERLAP
 from lightning_modules.results.rows.reading import on_host
-from lightning_modules.results.summaries.robustness import RANK_CORRELATION, TOP_OVERLAP
 
 STEPS_ALONG = 25
 """Points on the way from an image to the adversarial one, beside those of the sweep."""

@@ -13,9 +13,9 @@ import pyarrow.compute as pc
 
 from lightning_modules.attacks.budgets import format_eps
 from lightning_modules.errors import InputError
+from lightning_modules.results.rows.attacked import EMPTY, OF_ANOTHER, RANK_CORRELATION, TOP_OVERLAP, UNDER_NOISE
 from lightning_modules.results.rows.images import Rows
 from lightning_modules.results.rows.stored import KEYS, codes_of, numbers_of
-from lightning_modules.results.summaries.robustness import EMPTY, OF_ANOTHER, RANK_CORRELATION, TOP_OVERLAP, UNDER_NOISE
 from lightning_modules.results.summaries.verdicts import judges_in, verdict_columns
 
 KINDS = KEYS[1:]

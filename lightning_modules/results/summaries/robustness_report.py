@@ -7,8 +7,8 @@ from typing import Any
 
 from lightning_modules.attacks.budgets import format_eps
 from lightning_modules.results.report import SCORES, SUMMARY, Report, image_scalars, tag
+from lightning_modules.results.rows.attacked import LIKENESS
 from lightning_modules.results.scores import share_with_interval
-from lightning_modules.results.summaries.robustness import LIKENESS
 from lightning_modules.results.summaries.transfer import notes_of_victims, transfer_intervals, transfer_rates
 from lightning_modules.results.tables import Table, number, share
 
