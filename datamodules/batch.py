@@ -14,8 +14,8 @@ import pyarrow as pa
 import torch
 from torch import Tensor
 
-from datamodules.classes import AmbiguousClassError, ClassTable, UnknownClassError
-from datamodules.errors import DataError, some
+from datamodules.classes import AmbiguousClassError, ClassTable, UnknownClassError  # noqa: F401  for lightning_modules
+from datamodules.errors import DataError, some  # noqa: F401
 
 INTERPOLATIONS = ("nearest", "bilinear", "bicubic", "box", "hamming", "lanczos")
 """By what images can be resized, as torchvision calls it."""
@@ -32,27 +32,6 @@ FILE_COLUMNS = {"exif_orientation": pa.int64(), "note": pa.string()}
 ``exif_orientation``, 2 to 8, is what the file asks for and was not given; 1 = nothing. ``note`` says what the file
 holds that is not seen as its author may expect; null = nothing.
 """
-
-__all__ = [
-    "FILE_COLUMNS",
-    "INTERPOLATIONS",
-    "LONGEST_SIDE",
-    "UPRIGHT",
-    "AmbiguousClassError",
-    "Batch",
-    "ClassTable",
-    "DataError",
-    "EvaluationData",
-    "Original",
-    "Photos",
-    "UnitBatch",
-    "UnknownClassError",
-    "boxes_of",
-    "image_of_each_box",
-    "pixels_of",
-    "some",
-    "with_pixels",
-]
 
 
 class Original(NamedTuple):
@@ -213,6 +192,9 @@ class EvaluationData(Protocol):
 
     def fingerprint(self) -> dict[str, Any]:
         """What tells the images to be tested from others; can be written as JSON."""
+
+    def end_early(self) -> None:
+        """A signal ends this process of the run, in order: nothing that is being read is to blame."""
 
     @property
     def n_listed(self) -> int | None:

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterable, Sequence
+import os
+from collections.abc import Iterable
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,6 +12,7 @@ from typing import NamedTuple
 from xml.etree import ElementTree
 
 import numpy as np
+import pyarrow as pa
 import torch
 from torch import Tensor
 
@@ -62,23 +64,23 @@ def read_annotation(path: Path, content: bytes | None = None) -> Annotation:
             raise ValueError(f"no image has {width:.15g} × {height:.15g} pixels")
     except (OSError, ValueError, LookupError, ElementTree.ParseError) as error:  # LookupError: the encoding
         raise AnnotationError(f"{path}: {error}") from error
-    objects, problems = [], []
+    names, boxes, problems = [], [], []
     for element in root.iter("object"):
         try:
             left, top, right, bottom = (_number(element, f"bndbox/{corner}") for corner in _CORNERS)
+            shown = ", ".join(f"{name} {value:.15g}" for name, value in zip(_CORNERS, (left, top, right, bottom)))
             box = max(left, 0.0), max(top, 0.0), min(right + 1, width), min(bottom + 1, height)
-            shown = ", ".join(f"{corner} {of:.15g}" for corner, of in zip(_CORNERS, (left, top, right, bottom)))
             if right < left or bottom < top:
                 raise ValueError(f"a box has {shown}")
             if box[0] >= box[2] or box[1] >= box[3]:
                 raise ValueError(f"a box lies outside the image: {shown}")
-            objects.append((_text(element, "name"), box))
+            names.append(_text(element, "name"))
+            boxes.append(box)
             if box != (left, top, right + 1, bottom + 1):
                 problems.append(f"{path}: a box was clipped to the image: {shown}")
         except ValueError as error:
             problems.append(f"{path}: {error}")
-    names, boxes = zip(*objects) if objects else ((), ())
-    return Annotation(int(width), int(height), names, boxes, tuple(problems))
+    return Annotation(int(width), int(height), tuple(names), tuple(boxes), tuple(problems))
 
 
 def folder_of_boxes(boxes: str | Path | None) -> Path | None:
@@ -113,19 +115,25 @@ class BoxesInView(NamedTuple):
 
     Attributes:
         boxes: Left, top, right, bottom in pixels of what the network sees, float32 ``(K, 4)``.
-        names: What the annotation calls the K objects; where their boxes cannot be used there are names alone.
+        names: What the annotation calls the K objects, also where their boxes cannot be used; None = there is none.
         error: What is wrong with the annotation; None = nothing.
     """
 
     boxes: Tensor
-    names: tuple[str, ...] = ()
-    error: str | None = None
+    names: tuple[str, ...] | None
+    error: str | None
+
+
+NO_BOXES = BoxesInView(torch.zeros(0, 4), None, None)
 
 
 def boxes_in_view(
     preprocess: Preprocess, file: Path, content: bytes | None, size: tuple[int, int], orientation: int, is_turned: bool
 ) -> BoxesInView:
     """The boxes of an annotation as a network sees them.
+
+    An annotation may be of the image as it lies in the file, or as its orientation turns it. Its size tells which,
+    where width and height are exchanged and differ.
 
     Args:
         preprocess: What the network sees of an image.
@@ -135,50 +143,27 @@ def boxes_in_view(
         orientation: The EXIF orientation that the image asks for ...
         is_turned: ... and whether it was turned so.
     """
-    names: tuple[str, ...] = ()
     try:
         annotation = read_annotation(file, content)
-        names = annotation.names
-        boxes = torch.tensor(annotation.boxes, dtype=torch.float32).reshape(-1, 4)
-        boxes = _boxes_as_decoded(file, boxes, (annotation.width, annotation.height), size, orientation, is_turned)
     except AnnotationError as error:
-        return BoxesInView(torch.zeros(0, 4), names, str(error))
-    return BoxesInView(preprocess.move_boxes(boxes, *size), names, "; ".join(annotation.problems) or None)
-
-
-def _boxes_as_decoded(
-    file: Path, boxes: Tensor, annotated: tuple[int, int], decoded: tuple[int, int], orientation: int, is_turned: bool
-) -> Tensor:
-    """Moves boxes from the pixels that an annotation counts to those of the image as it was decoded.
-
-    An annotation may be of the image as it lies in the file, or as its orientation turns it. Its size tells which,
-    where width and height are exchanged and differ.
-
-    Args:
-        file: Of the annotation, for messages.
-        boxes: ``(K, 4)``: left, top, right, bottom.
-        annotated: Width and height of the image, as the annotation has them.
-        decoded: Those of the decoded image.
-        orientation: What the image asks for.
-        is_turned: Whether the decoded image was turned so.
-
-    Raises:
-        AnnotationError: If it is of an image of another size, or nobody can know what it is of.
-    """
-    width, height = decoded
+        return BoxesInView(torch.zeros(0, 4), (), str(error))
+    boxes = torch.tensor(annotation.boxes, dtype=torch.float32).reshape(-1, 4)
+    annotated, (width, height) = (annotation.width, annotation.height), size
     can_be_told = orientation >= 5 and width != height
-    if annotated != decoded and not (can_be_told and annotated == (height, width)):
-        raise AnnotationError(
-            f"{file} is of an image of {annotated[0]} × {annotated[1]} pixels, not {width} × {height}"
-        )
-    if orientation == UPRIGHT or not len(boxes) or (can_be_told and annotated == decoded):
-        return boxes
-    if not can_be_told:
-        raise AnnotationError(
+    problem = None
+    if annotated != size and not (can_be_told and annotated == (height, width)):
+        problem = f"{file} is of an image of {annotated[0]} × {annotated[1]} pixels, not {width} × {height}"
+    elif can_be_told and annotated != size:
+        turn = orientation if is_turned else {6: 8, 8: 6}.get(orientation, orientation)
+        boxes = _exchanged(boxes, width, height, turn)
+    elif orientation != UPRIGHT and not can_be_told and len(boxes):
+        problem = (
             f"{file} is of an image with the EXIF orientation {orientation}, which leaves it {width} × {height} pixels"
             ": whether the boxes are of the image before or after it is turned cannot be told"
         )
-    return _exchanged(boxes, width, height, orientation if is_turned else {6: 8, 8: 6}.get(orientation, orientation))
+    if problem is not None:
+        return BoxesInView(torch.zeros(0, 4), annotation.names, problem)
+    return BoxesInView(preprocess.move_boxes(boxes, *size), annotation.names, "; ".join(annotation.problems) or None)
 
 
 def _exchanged(boxes: Tensor, width: int, height: int, orientation: int) -> Tensor:
@@ -208,56 +193,25 @@ def names_of_boxes(file: Path | None, content: bytes | None = None) -> tuple[str
         return ()
 
 
-def label_by_boxes(
-    labels: np.ndarray,
-    names_at: Callable[[int], Iterable[str] | None],
-    path_at: Callable[[int], str],
-    table: ClassTable,
-) -> list[str]:
-    """Labels, in place, what is unlabelled and has boxes of one class; says of how many images.
-
-    Args:
-        labels: Long ``(N,)``; -1 = unlabelled.
-        names_at: Gives what the boxes of the image of a number are named after; None = it has none.
-        path_at: Gives its path.
-        table: The network's classes.
-    """
-    n_labelled, several = 0, []
-    for index in np.flatnonzero(labels < 0).tolist():
-        classes = classes_named(names_at(index) or (), table)
-        if len(classes) == 1:
-            labels[index] = classes.pop()
-            n_labelled += 1
-        elif classes:
-            several.append(path_at(index))
-    notes = [f"{n_labelled:,} images are labelled by the class that their boxes name"] if n_labelled else []
-    if several:
-        notes.append(f"{len(several):,} images have boxes of several classes, so no label: {some(several)}")
-    return notes
-
-
-def notes_of_boxes(paths: Sequence[str], boxes: Path, table: ClassTable | None) -> list[str]:
+def notes_of_boxes(paths: pa.Array, boxes: Path, table: ClassTable | None) -> list[str]:
     """What to say if a folder of boxes seems to be that of other images, or of another network; [] = nothing.
 
     Images may lack boxes, and boxes may be of other things; but if all are so, scores of boxes come out empty.
     """
-    spread = np.unique(np.linspace(0, len(paths) - 1, min(len(paths), _LOOKED_FOR)).astype(int)).tolist()
-    files = [(path, find_annotation(boxes, path)) for path in (paths[k] for k in spread)]
-    found = [file for _, file in files if file is not None]
+    spread = np.unique(np.linspace(0, len(paths) - 1, min(len(paths), _LOOKED_FOR)).astype(int))
+    looked_at = [os.fsdecode(path) for path in paths.take(pa.array(spread)).to_pylist()]
+    notes, found = [], dict[Path, str]()
+    for path in looked_at:
+        if (file := find_annotation(boxes, path)) and (other := found.setdefault(file, path)) != path:
+            notes = [f"{printable(other)} and {printable(path)}, at least, have the same boxes: {file}"]
     if not found:
-        first = Path(printable(files[0][0]))
+        first = Path(printable(looked_at[0]))
         places = dict.fromkeys((str(first.with_suffix(".xml")), f"{first.stem}.xml"))
-        return [f"none of {len(files):,} images has boxes in {boxes}, where {first} would have {' or '.join(places)}"]
-    notes = []
-    of_file: dict[Path, str] = {}
-    for path, file in files:
-        if file is not None and (other := of_file.setdefault(file, path)) != path:
-            notes.append(f"{printable(other)} and {printable(path)}, at least, have the same boxes: {file}")
-            break
-    names = {name for file in found[:_LOOKED_INTO] for name in names_of_boxes(file, None) or ()}
-    if table is None or not names or any(table.is_named(name) for name in names):
-        return notes
-    return [*notes, f"the boxes in {boxes} are of no class of the network: {some(sorted(names))}"]
+        return [f"none of {len(spread):,} images has boxes in {boxes}, where {first} would have {' or '.join(places)}"]
+    names = {name for file in [*found][:_LOOKED_INTO] for name in names_of_boxes(file) or ()}
+    if table is not None and names and not any(map(table.is_named, names)):
+        notes.append(f"the boxes in {boxes} are of no class of the network: {some(sorted(names))}")
+    return notes
 
 
 def write_annotation(path: Path, annotation: Annotation) -> None:

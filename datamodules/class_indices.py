@@ -11,7 +11,7 @@ import torch
 from torch.utils.data import DataLoader, Dataset
 
 from datamodules.batch import UnitBatch
-from datamodules.errors import DataError
+from datamodules.errors import DataError, at_least
 from datamodules.photos import PhotoFolder
 from datamodules.preprocess import Preprocess
 from datamodules.source import first_batches
@@ -82,13 +82,10 @@ class ClassIndexDataModule(pl.LightningDataModule):
         exif_orientation: bool = False,
     ) -> None:
         super().__init__()
-        for name, value in (("n_images", n_images), ("batch_size", batch_size)):
-            if value < 1:
-                raise DataError(f"data.{name} must be at least 1, got {value}.")
+        at_least(1, n_images=n_images, batch_size=batch_size)
+        at_least(0, num_workers=num_workers)
         if not 1 <= n_exemplars <= 12:
             raise DataError(f"data.n_exemplars must be 1 to 12, got {n_exemplars}.")
-        if num_workers is not None and num_workers < 0:
-            raise DataError(f"data.num_workers must be at least 0, got {num_workers}.")
         preprocess = Preprocess(resize_size, input_size, interpolation)
         self.photos = (
             None
@@ -111,6 +108,9 @@ class ClassIndexDataModule(pl.LightningDataModule):
         """Obeys the limit: of their share of all images, the processes make the first so many batches together."""
         self._read_done, self.limit = read_done, limit
         return True
+
+    def end_early(self) -> None:
+        """Nothing is noted while images are made."""
 
     @property
     def n_listed(self) -> int:

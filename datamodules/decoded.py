@@ -5,10 +5,10 @@ from __future__ import annotations
 import hashlib
 import io
 import json
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from functools import cached_property
 from pathlib import Path
-from typing import Any, NamedTuple, Self
+from typing import Any, Self
 
 import numpy as np
 import pyarrow as pa
@@ -17,13 +17,14 @@ import pyarrow.parquet as pq
 import torch
 from PIL import Image
 
-from datamodules.batch import FILE_COLUMNS, Original
-from datamodules.boxes import BoxesInView, boxes_in_view, find_annotation
+from datamodules.batch import Original
+from datamodules.boxes import boxes_in_view, find_annotation
 from datamodules.errors import DataError
-from datamodules.labelling import ClassFolders, label_images
+from datamodules.folder import top_folders
+from datamodules.labelling import label_images
 from datamodules.preprocess import Preprocess
-from datamodules.reader import Failure, PreparedImage, Sample, SampleReader
-from datamodules.source import ListingOptions, Paths, Source, require_classes
+from datamodules.reader import NO_LABELS, Failure, Sample, SampleReader
+from datamodules.source import ListingOptions, Source, chunked, require_classes
 from datamodules.walk import holds_images
 
 IMAGES, TABLE = "images.npy", "images.parquet"
@@ -32,96 +33,78 @@ IMAGES, TABLE = "images.npy", "images.parquet"
 EARLIER = ".decoded.arrow"
 """How files of an earlier version end."""
 
-_ROWS = 10_000
-
 _SCHEMA = pa.schema(
     [
         ("path", pa.string()),
         ("error", pa.string()),  # of an image that could not be read: why; null = it could be
         ("class", pa.string()),  # where its folder does not give it; "" = it is unlabelled
-        ("width", pa.int32()),
-        ("height", pa.int32()),
-        ("orientation", pa.int8()),
-        ("is_turned", pa.bool_()),
-        *((f"file_{name}", kind) for name, kind in FILE_COLUMNS.items()),
-        ("boxes", pa.list_(pa.list_(pa.float32(), 4))),
         ("box_names", pa.list_(pa.string())),  # null = there is no annotation
-        ("box_error", pa.string()),
+        ("facts", pa.string()),  # what else a Sample holds, as JSON
         ("original", pa.binary()),  # PNG
         ("view", pa.list_(pa.float64())),
     ]
 )
 
 
-def how_prepared(preprocess: Preprocess, exif_orientation: bool) -> dict[str, Any]:
-    """What decides the pixels of an image beside its file."""
-    return {
-        "resize_size": preprocess.short_side,
-        "input_size": preprocess.input_size,
-        "interpolation": preprocess.interpolation,
-        "exif_orientation": exif_orientation,
-    }
-
-
-def _in_words(how: dict[str, Any]) -> str:
-    turned = "turned as EXIF asks" if how["exif_orientation"] else "as they lie"
+def how_prepared(preprocess: Preprocess, exif_orientation: bool) -> str:
+    """What decides the pixels of an image beside its file, in words."""
+    size = preprocess.input_size
     return (
-        f"{turned}, {how['interpolation']} to a shorter side of {how['resize_size']}, cropped to {how['input_size']} × "
-        f"{how['input_size']}"
+        f"{'turned as EXIF asks' if exif_orientation else 'as they lie'}, {preprocess.interpolation} to a shorter side "
+        f"of {preprocess.short_side}, cropped to {size} × {size}"
     )
 
 
-class Packed(NamedTuple):
-    """An image to be written.
+def write_decoded(
+    folder: Path,
+    images: Iterable[tuple[Sample | Failure, str | None, Sequence[str] | None]],
+    n: int,
+    size: int,
+    how: str,
+) -> None:
+    """Writes N images.
 
-    Attributes:
-        image: What is seen of it, or why it could not be read.
-        class_: Its class, where its folder does not give it; "" = it is unlabelled.
-        box_names: What its boxes are named after, also if it could not be read; None = it has no annotation.
+    Args:
+        folder: Where to.
+        images: What is seen of each, or why it could not be read; its class, where its folder does not give it, "" = it
+            is unlabelled; what its boxes are named after, None = it has no annotation.
+        n: How many.
+        size: Height and width of what is seen.
+        how: How they were prepared, see :func:`how_prepared`.
     """
-
-    image: PreparedImage | Failure
-    class_: str | None
-    box_names: Iterable[str] | None
-
-
-def write_decoded(folder: Path, images: Iterator[Packed], n: int, how: dict[str, Any]) -> None:
-    """Writes N images; how they were prepared stands beside them."""
-    size = how["input_size"]
     pixels = np.lib.format.open_memmap(folder / IMAGES, "w+", np.uint8, (n, 3, size, size))
     sha256 = hashlib.sha256()
-    with pq.ParquetWriter(folder / TABLE, _SCHEMA) as writer:
-        rows: list[dict[str, Any]] = []
-        for k, packed in enumerate(images):
-            if "failed" not in packed.image:
-                pixels[k] = packed.image["image"].numpy()
+
+    def rows() -> Iterator[dict[str, Any]]:
+        for k, (image, class_, names) in enumerate(images):
+            if "failed" not in image:
+                pixels[k] = image["image"].numpy()
                 sha256.update(pixels[k].data)
-            rows.append(_row(packed))
-            sha256.update(json.dumps({**rows[-1], "original": None}).encode())
-            if len(rows) == _ROWS or k == n - 1:
-                writer.write_table(pa.Table.from_pylist(rows, _SCHEMA))
-                rows = []
-        writer.add_key_value_metadata({"decoded": json.dumps({"how": how, "n": n, "sha256": sha256.hexdigest()})})
+            row = {**_row(image), "class": class_, "box_names": names}
+            sha256.update(json.dumps({**row, "original": None}).encode())
+            yield row
+
+    with pq.ParquetWriter(folder / TABLE, _SCHEMA) as writer:
+        for some in chunked(rows()):
+            writer.write_table(pa.Table.from_pylist(some, _SCHEMA))
+        facts = {"how": how, "shape": pixels.shape, "sha256": sha256.hexdigest()}
+        writer.add_key_value_metadata({"decoded": json.dumps(facts)})
     pixels.flush()
 
 
-def _row(packed: Packed) -> dict[str, Any]:
-    image = packed.image
-    row: dict[str, Any] = {"class": packed.class_}
-    row["box_names"] = None if packed.box_names is None else list(packed.box_names)
+def _row(image: Sample | Failure) -> dict[str, Any]:
     if "failed" in image:
-        row["path"], row["error"] = image["failed"]
-        return row
-    row |= {name: image[name] for name in ("path", "orientation", "is_turned")}
-    row |= {f"file_{name}": value for name, value in image["file_columns"].items()}
-    row["width"], row["height"] = image["size"]
-    boxes, original = image["boxes"], image["original"]
-    if boxes is not None:
-        row["boxes"], row["box_error"] = boxes.boxes.tolist(), boxes.error
+        return dict(zip(("path", "error"), image["failed"]))
+    original = image["original"]
+    facts: dict[str, Any] = {
+        name: image[name] for name in ("size", "orientation", "is_turned", "file_columns", "box_error")
+    }
+    facts["boxes"] = image["boxes"].tolist()
+    row: dict[str, Any] = {"path": image["path"], "facts": json.dumps(facts)}
     if original is not None:
         with io.BytesIO() as file:
             Image.fromarray(original.pixels).save(file, "PNG", compress_level=1)
-            row["original"], row["view"] = file.getvalue(), list(original.view)
+            row |= {"original": file.getvalue(), "view": original.view}
     return row
 
 
@@ -145,32 +128,22 @@ class DecodedSource(Source):
                 "python scripts/pack_shards.py --decoded --data.root FOLDER --network NETWORK --out OUT"
             )
         table, facts = _opened(root)
-        paths = table["path"].combine_chunks()
-        binary = paths.cast(pa.large_string()).cast(pa.large_binary())
-        folders = pc.replace_substring_regex(paths, pattern="(?s)/.*", replacement="")
-        folders = pc.if_else(pc.match_substring(paths, "/"), folders, None).dictionary_encode()
-        labelled = label_images(
-            root,
-            options,
-            Paths(binary),
-            ClassFolders(folders.dictionary.to_pylist(), folders.indices.fill_null(-1).to_numpy()),
-            table["class"].combine_chunks(),
-            lambda i: table["box_names"][i].as_py(),
-        )
-        has_boxes = bool(pc.any(table["box_names"].is_valid()).as_py())
-        facts = {"root": str(root), "has_boxes": has_boxes, **facts}
-        return cls.make(binary, labelled.labels, facts, labelled.notes, row=np.arange(len(table)))
+        paths = table["path"].combine_chunks().cast(pa.large_string()).cast(pa.large_binary())
+        texts, box_names = table["class"].combine_chunks(), table["box_names"]
+        labelled = label_images(root, options, paths, top_folders(paths), texts, lambda i: box_names[i].as_py())
+        facts |= {"root": str(root), "has_boxes": bool(pc.any(box_names.is_valid()).as_py())}
+        return cls.make(paths, labelled.labels, facts, labelled.notes, row=np.arange(len(table)))
 
     @property
     def may_have_boxes(self) -> bool:
         return self.facts["has_boxes"]
 
     def check(self, reader: SampleReader) -> None:
-        wanted, packed = how_prepared(reader.preprocess, reader.exif_orientation), self.facts["how"]
-        if wanted != packed:
+        wanted = how_prepared(reader.preprocess, reader.exif_orientation)
+        if wanted != self.facts["how"]:
             raise DataError(
-                f"{self.facts['root']} holds images {_in_words(packed)}, and the network is to see them "
-                f"{_in_words(wanted)}: pack them for it (pack_shards.py --decoded), or read the original images."
+                f"{self.facts['root']} holds images {self.facts['how']}, and the network is to see them {wanted}: pack "
+                "them for it (pack_shards.py --decoded), or read the original images."
             )
 
     def content_fingerprint(self) -> dict[str, Any]:
@@ -186,16 +159,17 @@ class DecodedSource(Source):
         return pixels, {name: table[name].combine_chunks() for name in table.column_names}
 
     def read_one(self, i: int, reader: SampleReader) -> Sample | Failure:
-        prepared = self.prepared(i, with_original=i < reader.n_originals)
-        if "failed" in prepared:
-            return prepared
-        if prepared["boxes"] is None and (file := find_annotation(reader.boxes, prepared["path"])) is not None:
-            how = prepared["size"], prepared["orientation"], prepared["is_turned"]
-            prepared["boxes"] = boxes_in_view(reader.preprocess, file, None, *how)
-        return reader.sample(prepared, int(self.labels[i]), i)
+        sample = self.prepared(i, with_original=i < reader.n_originals)
+        if "failed" in sample:
+            return sample
+        if sample["box_names"] is None and (file := find_annotation(reader.boxes, sample["path"])) is not None:
+            how = sample["size"], sample["orientation"], sample["is_turned"]
+            boxes, names, error = boxes_in_view(reader.preprocess, file, None, *how)
+            sample = {**sample, "boxes": boxes, "box_names": names, "box_error": error}
+        return reader.labelled(sample, int(self.labels[i]))
 
-    def prepared(self, i: int, with_original: bool) -> PreparedImage | Failure:
-        """The i-th image as it was packed."""
+    def prepared(self, i: int, with_original: bool) -> Sample | Failure:
+        """The i-th image as it was packed, of which nothing is labelled."""
         pixels, columns = self._content
         row = self.columns["row"][i].as_py()
 
@@ -204,25 +178,27 @@ class DecodedSource(Source):
 
         if (error := value("error")) is not None:
             return {"failed": (value("path"), error)}
-        boxes = None
-        if (names := value("box_names")) is not None:
-            corners = torch.tensor(value("boxes"), dtype=torch.float32).reshape(-1, 4)
-            boxes = BoxesInView(corners, tuple(names), value("box_error"))
+        facts = json.loads(value("facts"))
         original = None
         if with_original and (content := value("original")) is not None:
             with Image.open(io.BytesIO(content)) as image:
                 original = Original(np.array(image), tuple(value("view")))
         elif with_original:
-            size = float(self.facts["how"]["input_size"])
+            size = float(pixels.shape[-1])
             original = Original(pixels[row].permute(1, 2, 0).numpy().copy(), (0.0, 0.0, size, size))
         return {
             "image": pixels[row],
             "path": value("path"),
-            "size": (value("width"), value("height")),
-            "orientation": value("orientation"),
-            "is_turned": value("is_turned"),
-            "file_columns": {name: value(f"file_{name}") for name in FILE_COLUMNS},
-            "boxes": boxes,
+            "label": -1,
+            "index": i,
+            "boxes": torch.tensor(facts["boxes"], dtype=torch.float32).reshape(-1, 4),
+            "box_names": value("box_names"),
+            "box_labels": NO_LABELS,
+            "box_error": facts["box_error"],
+            "size": tuple(facts["size"]),
+            "orientation": facts["orientation"],
+            "is_turned": facts["is_turned"],
+            "file_columns": facts["file_columns"],
             "original": original,
         }
 
@@ -236,10 +212,9 @@ def _opened(root: Path) -> tuple[pa.Table, dict[str, Any]]:
     try:
         table = pq.read_table(root / TABLE)
         facts = json.loads(pq.read_metadata(root / TABLE).metadata[b"decoded"])
-        shape = np.load(root / IMAGES, mmap_mode="r").shape
-        size = facts["how"]["input_size"]
-        if shape != (facts["n"], 3, size, size) or len(table) != facts["n"]:
-            raise ValueError(f"{len(table)} rows, and an array of {shape}")
+        pixels = np.load(root / IMAGES, mmap_mode="r")
+        if [*pixels.shape] != facts["shape"] or len(table) != len(pixels):
+            raise ValueError(f"{len(table)} rows, and an array of {pixels.shape}")
         table.select(_SCHEMA.names)
     except (OSError, pa.ArrowException, TypeError, LookupError, ValueError, EOFError) as error:
         raise DataError(f"{root} holds no decoded images, or not all of them: pack them again. ({error})") from error

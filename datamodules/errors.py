@@ -27,3 +27,14 @@ def some(names: Iterable[str], most: int = 3) -> str:
 def printable(path: str | bytes) -> str:
     """The path as valid Unicode: bytes that are not UTF-8 are written as escapes (``\\xff``)."""
     return os.fsencode(path).decode("utf-8", "backslashreplace")
+
+
+def at_least(least: int, **options: int | None) -> None:
+    """Refuses options that are given and too small.
+
+    Raises:
+        DataError: Names the first of them.
+    """
+    for name, value in options.items():
+        if value is not None and value < least:
+            raise DataError(f"data.{name} must be at least {least}, got {value}.")

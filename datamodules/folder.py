@@ -4,20 +4,21 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Self
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 
 from datamodules.boxes import find_annotation, names_of_boxes
 from datamodules.classes import ClassTable
 from datamodules.errors import DataError, printable
-from datamodules.labelling import ClassFolders, label_images
+from datamodules.labelling import are_indices, label_images, sort_folders
 from datamodules.reader import Failure, Sample, SampleReader
-from datamodules.source import ListingOptions, Paths, Source, round_the_classes
-from datamodules.walk import LeftOut, class_folders, images_below, loose_images
+from datamodules.source import ListingOptions, Source, names_of, path_at, round_the_classes
+from datamodules.walk import LeftOut, class_folders, images_below
 
 _SIZES = 1000
 
@@ -40,21 +41,21 @@ class FolderSource(Source):
         if not root.is_dir():
             raise DataError(f"The image folder {root} {'is not a folder' if root.exists() else 'does not exist'}.")
         left_out = LeftOut()
-        if options.labels is not None:
-            paths, folders = _everything(root, left_out)
-        else:
-            paths, folders = _by_class(root, options, left_out)
+        paths = images_below(root, left_out)
+        folders = top_folders(paths)
+        _check(root, paths, folders, options, left_out)
         boxes = options.boxes
-        found = Paths(paths)
         labelled = label_images(
             root,
             options,
-            found,
+            paths,
             folders,
-            box_names=None if boxes is None else lambda i: names_of_boxes(find_annotation(boxes, found[i])),
+            box_names=None if boxes is None else lambda i: names_of_boxes(find_annotation(boxes, path_at(paths, i))),
         )
-        groups = folders.codes if options.labels is None and folders.names else labelled.labels
-        labels = labelled.labels
+        groups = labels = labelled.labels
+        if options.labels is None and not folders.null_count:
+            places = pa.array(sort_folders(folders.unique().to_pylist()))
+            groups = pc.index_in(folders, places).to_numpy()
         if groups.min() < groups.max():
             order = round_the_classes(groups)
             paths, labels = paths.take(pa.array(order)), labels[order]
@@ -74,8 +75,8 @@ class FolderSource(Source):
         Files that were written anew under their old names are noticed, and a file system with a million of them is not
         asked about each.
         """
-        some = np.unique(np.linspace(0, len(self) - 1, min(len(self), _SIZES)).astype(int))
-        sizes = json.dumps([_size(self.root / self.path(k)) for k in some.tolist()])
+        spread = np.unique(np.linspace(0, len(self) - 1, min(len(self), _SIZES)).astype(int))
+        sizes = json.dumps([_size(self.root / self.path(k)) for k in spread.tolist()])
         return {"sizes_sha256": hashlib.sha256(sizes.encode()).hexdigest()}
 
 
@@ -108,60 +109,41 @@ def list_folder(root: str | Path, class_names: Sequence[str] | None = None, **op
     return FolderSource.open(Path(root).expanduser(), ListingOptions(class_names, **options))
 
 
-def _everything(root: Path, left_out: LeftOut) -> tuple[pa.Array, ClassFolders]:
-    """All images, and the folders right below the root that they lie in."""
-    paths = images_below(root, "", left_out)
+def top_folders(paths: pa.Array) -> pa.Array:
+    """The folder right below the root that each image lies in; null = it lies in none."""
+    names = names_of(paths)
+    return pc.if_else(pc.match_substring(names, "/"), pc.replace_substring_regex(names, "(?s)/.*", ""), None)
+
+
+def _check(root: Path, paths: pa.Array, folders: pa.Array, options: ListingOptions, left_out: LeftOut) -> None:
+    """Refuses what holds no images, images of no class beside class folders, and a root that is one too high."""
     if not len(paths):
-        raise DataError(f"{root} holds no images{left_out.as_clause()}.")
-    numbers: dict[str, int] = {}
-    codes = [
-        numbers.setdefault(path.partition("/")[0], len(numbers)) if "/" in path else -1
-        for path in map(printable, Paths(paths))
-    ]
-    return paths, ClassFolders([*numbers], np.array(codes))
-
-
-def _by_class(root: Path, options: ListingOptions, left_out: LeftOut) -> tuple[pa.Array, ClassFolders]:
-    """All images, and their class folders; none if they lie in the root itself."""
-    loose = loose_images(root, left_out)
-    files = {folder: images_below(root, folder, left_out) for folder in class_folders(root)}
-    full = [folder for folder, names in files.items() if len(names)]
-    if len(loose) and full:
-        raise DataError(
-            f"{root} holds images ({printable(loose[0].as_py())}, ...) beside folders ({printable(full[0])}, ...) of "
-            "images. It should hold either one folder for each class, or images alone, or come with a file of labels: "
-            "data.labels."
-        )
-    if len(loose):
-        return loose, ClassFolders([], np.full(len(loose), -1, np.int32))
-    if not full:
-        shards = " Name the folder of the shards, or a pattern of them." if left_out.no_images[".tar"] else ""
+        has_shards = ".tar" in left_out.names.get("files are no images", ())
+        shards = " Name the folder of the shards, or a pattern of them." * has_shards
         raise DataError(
             f"{root} holds no images: neither {root}/*.JPEG nor {root}/CLASS/*.JPEG{left_out.as_clause()}.{shards}"
         )
-    if options.class_names is not None:
-        files = _named_or_full(root, files, ClassTable(options.class_names), left_out)
-    sizes = [len(names) for names in files.values()]
-    codes = np.repeat(np.arange(len(files), dtype=np.int32), sizes)
-    return pa.concat_arrays([*files.values()]), ClassFolders([*files], codes)
-
-
-def _named_or_full(
-    root: Path, files: Mapping[str, pa.Array], table: ClassTable, left_out: LeftOut
-) -> dict[str, pa.Array]:
-    """The folders that count: an empty one is a class folder if it is called after a class."""
-    counting = {folder: names for folder, names in files.items() if len(names) or table.is_named(folder)}
-    left_out.empty_folders += [printable(folder) for folder in files if folder not in counting]
-    if all(folder.isascii() and folder.isdecimal() and not table.is_named(folder) for folder in counting):
-        return {folder: counting[folder] for folder in sorted(counting, key=int)}
-    if not any(map(table.is_named, counting)):
-        for folder in counting:
-            if deeper := [name for name in class_folders(root / folder) if table.is_named(name)]:
-                raise DataError(
-                    f"{len(counting)} of {len(counting)} class folders match no class of the network, but "
-                    f"{root / folder} holds class folders ({deeper[0]}): is it the root?"
-                )
-    return counting
+    full = sort_folders(folders.unique().drop_null().to_pylist())
+    if options.labels is not None or not full:
+        return
+    if folders.null_count:
+        loose = names_of(paths).filter(folders.is_null())[0]
+        raise DataError(
+            f"{root} holds images ({loose}, ...) beside folders ({full[0]}, ...) of images. It should hold either one "
+            "folder for each class, or images alone, or come with a file of labels: data.labels."
+        )
+    if options.class_names is None:
+        return
+    table = ClassTable(options.class_names)
+    is_one = are_indices(full, table) or any(map(table.is_named, full))
+    for folder in class_folders(root):
+        if printable(folder) not in full and not table.is_named(folder):
+            left_out.add("folders without images, called after no class", folder)
+        elif not is_one and (deeper := [*filter(table.is_named, class_folders(root / folder))]):
+            raise DataError(
+                f"{len(full)} of {len(full)} class folders match no class of the network, but {root / folder} holds "
+                f"class folders ({deeper[0]}): is it the root?"
+            )
 
 
 def _size(path: Path) -> int | None:

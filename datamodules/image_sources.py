@@ -8,7 +8,7 @@ import os
 import time
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, cast
+from typing import Any
 
 import numpy as np
 import requests
@@ -22,7 +22,6 @@ from datamodules.loader import ThreadedLoader
 from datamodules.modules import BytesDataModule
 from datamodules.preprocess import Preprocess
 from datamodules.reader import Failure, Sample, SampleReader, collate, failed
-from datamodules.source import each_name
 from datamodules.walk import LeftOut, images_below
 
 logger = logging.getLogger(__name__)
@@ -35,33 +34,6 @@ TIMEOUT = 20.0
 
 ImageSource = str | os.PathLike[str] | bytes | Image.Image | np.ndarray
 """A file, a folder or an address; the content of a file; an image; or its levels, uint8 ``(H, W, 3)`` or ``(H, W)``."""
-
-
-def expand_sources(sources: Sequence[ImageSource], left_out: LeftOut | None = None) -> list[Any]:
-    """Replaces each folder by the images anywhere below it, sorted; all else stays as it is.
-
-    Args:
-        sources: Where the images are, or they themselves.
-        left_out: What else lies in the folders is counted there.
-
-    Raises:
-        DataError: If a folder holds no images.
-    """
-    left_out = LeftOut() if left_out is None else left_out
-    expanded: list[Any] = []
-    for source in sources:
-        if not isinstance(source, str | os.PathLike):
-            expanded.append(source)
-            continue
-        source = os.fspath(source)
-        if _is_address(source) or not os.path.isdir(source):  # "" is no folder; to Path it is the current one
-            expanded.append(source)
-            continue
-        found = images_below(Path(source), "", left_out)
-        if not len(found):
-            raise DataError(f"The folder {source} holds no images{left_out.as_clause()}.")
-        expanded += [os.path.join(source, os.fsdecode(name)) for name in each_name(found)]
-    return expanded
 
 
 def download(address: str, max_bytes: int = MAX_BYTES, timeout: float = TIMEOUT) -> bytes:
@@ -85,8 +57,6 @@ def download(address: str, max_bytes: int = MAX_BYTES, timeout: float = TIMEOUT)
                     raise DecodingError(f"took longer than {timeout:g} seconds")
     except DecodingError:
         raise
-    except (requests.Timeout, urllib3.exceptions.TimeoutError) as error:
-        raise DecodingError(f"took longer than {timeout:g} seconds") from error
     except (requests.RequestException, urllib3.exceptions.HTTPError, ValueError) as error:
         raise DecodingError(f"cannot be fetched: {error}") from error
     return bytes(content)
@@ -108,10 +78,6 @@ def content_of(image: Image.Image | np.ndarray) -> bytes:
     return file.getvalue()
 
 
-def _is_address(source: str) -> bool:
-    return source.lower().startswith(("http://", "https://"))
-
-
 class ImageSourcesDataModule(BytesDataModule):
     """Files, folders, http(s) addresses and images in the memory, to predict.
 
@@ -127,6 +93,9 @@ class ImageSourcesDataModule(BytesDataModule):
         n_originals: For the first so many images, the batch carries the original pixels too.
         is_relative: Whether images are called as in a run: by their paths below the folder that is named, others by the
             names of their files; where two would be called the same, the second by its whole path.
+
+    Raises:
+        DataError: If a folder holds no images.
 
     Example:
         >>> data = ImageSourcesDataModule(["no_such_file.jpg"], num_workers=0)
@@ -152,13 +121,13 @@ class ImageSourcesDataModule(BytesDataModule):
         self.sources: list[Any] = []
         self.names: list[str] = []
         for source in sources:
-            found = expand_sources([source], left_out)
-            root = "" if not is_relative or found == [source] else os.fspath(cast(str, source))
-            for each in found:
-                name = each if isinstance(each, str) else f"image {len(self.sources)}"
-                short = os.path.relpath(name, root) if root else os.path.basename(name) if is_relative else name
-                self.names.append(name if short in self.names else short)
-                self.sources.append(each)
+            each: Any = os.fspath(source) if isinstance(source, os.PathLike) else source
+            is_folder = isinstance(each, str) and os.path.isdir(each)  # "" is none; to Path it is the current one
+            for found in _images_in(each, left_out) if is_folder else [each]:
+                name = found if isinstance(found, str) else f"image {len(self.sources)}"
+                short = os.path.relpath(name, each) if is_folder else os.path.basename(name)
+                self.names.append(name if not is_relative or short in self.names else short)
+                self.sources.append(found)
         self.reader = SampleReader(preprocess, n_originals=n_originals, exif_orientation=exif_orientation)
         if notes := left_out.notes():
             logger.warning("%s.", "; ".join(notes))
@@ -173,12 +142,20 @@ class ImageSourcesDataModule(BytesDataModule):
         """The source of a number as a sample, or why there is none."""
         source, path = self.sources[index], self.names[index]
         try:
-            if isinstance(source, str):
-                source = download(source) if _is_address(source) else source
-            elif not isinstance(source, bytes):
+            if isinstance(source, str) and source.lower().startswith(("http://", "https://")):
+                source = download(source)
+            elif not isinstance(source, str | bytes):
                 source = content_of(source)
             return self.reader.read(source, path, -1, index)
         except DecodingError as error:
             return failed(path, str(error))
         except Exception as error:
             return failed(path, f"cannot be read: {type(error).__name__}: {error}")
+
+
+def _images_in(folder: str, left_out: LeftOut) -> list[str]:
+    """The images anywhere below a folder, sorted."""
+    found = images_below(Path(folder), left_out).to_pylist()
+    if not found:
+        raise DataError(f"The folder {folder} holds no images{left_out.as_clause()}.")
+    return [os.path.join(folder, os.fsdecode(name)) for name in found]

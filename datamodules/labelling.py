@@ -3,18 +3,19 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
-from contextlib import suppress
+from functools import partial
 from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 
-from datamodules.boxes import label_by_boxes, notes_of_boxes
-from datamodules.classes import AmbiguousClassError, ClassTable
-from datamodules.errors import DataError, printable
-from datamodules.labels import LabelFile, label_written
-from datamodules.source import ListingOptions
+from datamodules.boxes import classes_named, notes_of_boxes
+from datamodules.classes import AmbiguousClassError, ClassTable, UnknownClassError
+from datamodules.errors import DataError, some
+from datamodules.labels import LabelFile, index_written
+from datamodules.source import ListingOptions, names_of, path_at
 
 
 class Labels(NamedTuple):
@@ -31,29 +32,11 @@ class Labels(NamedTuple):
     notes: list[str]
 
 
-class ClassFolders(NamedTuple):
-    """The folders that N images are labelled by.
-
-    Attributes:
-        names: Of the folders, each once.
-        codes: Of each image the number of its folder, ``(N,)``; -1 = it lies in none.
-    """
-
-    names: Sequence[str]
-    codes: np.ndarray
-
-    def where(self, counts: np.ndarray) -> ClassFolders:
-        """The folders of those images alone that count, bool ``(N,)``; the others lie in none."""
-        used, codes = np.unique(np.where(counts, self.codes, -1), return_inverse=True)
-        n_none = int(len(used) > 0 and used[0] < 0)
-        return ClassFolders([self.names[k] for k in used[n_none:].tolist()], codes - n_none)
-
-
 def label_images(
     root: Path,
     options: ListingOptions,
-    paths: Sequence[str],
-    folders: ClassFolders,
+    paths: pa.Array,
+    folders: pa.Array,
     texts: pa.Array | None = None,
     box_names: Callable[[int], Iterable[str] | None] | None = None,
     *,
@@ -64,8 +47,8 @@ def label_images(
     Args:
         root: Where they lie, for messages.
         options: The network's classes, and the label file.
-        paths: Of the images, relative to ``root``; see :class:`~datamodules.source.Paths`.
-        folders: The folders that give their classes, where nothing else does.
+        paths: Of the images, relative to ``root``, as bytes.
+        folders: The folder that gives each its class, where nothing else does; null = none.
         texts: What lies with each image as its class, a string; "" = unlabelled whatever its folder; null = nothing.
         box_names: What the boxes of the image of a number are named after; None = it has none.
         is_lenient: Whether an image of no class of the network is an error of its own, as long as others are of some.
@@ -75,115 +58,136 @@ def label_images(
     """
     table = None if options.class_names is None else ClassTable(options.class_names)
     errors: dict[int, str] = {}
+    notes: list[str] = []
     if options.labels is not None:
-        labels, notes = _by_file(options.labels, table, paths, folders)
+        labels = _by_file(options.labels, table, names_of(paths), folders, notes)
     else:
         if texts is not None:
-            folders = folders.where(texts.is_null().to_numpy(zero_copy_only=False))
-        by_folder, notes = _by_folder(root, folders.names, table, is_lenient)
-        labels, errors = _with_texts(folders.codes, by_folder, texts, table)
+            folders = pc.if_else(texts.is_null(), folders, None)
+        labels, errors = _labels_of(folders, lambda names: _by_folder(root, names, table, is_lenient, notes))
+        if texts is not None and table is not None:
+            look_up = partial(index_written, table=table)
+            by_text, wrong = _labels_of(
+                pc.utf8_trim_whitespace(texts),
+                lambda texts: [_class_or_error("its .cls", text, look_up) if text else -1 for text in texts],
+            )
+            labels, errors = np.where(texts.is_valid(), by_text, labels), errors | wrong
     if errors and (not is_lenient or len(errors) == len(labels)):
         first = min(errors)
-        raise DataError(f"{root} cannot be labelled: of {paths[first]}, {errors[first].rstrip('.')}.")
-    if table is not None and box_names is not None and (labels < 0).any():
-        notes += label_by_boxes(labels, box_names, paths.__getitem__, table)
+        raise DataError(f"{root} cannot be labelled: of {path_at(paths, first)}, {errors[first].rstrip('.')}.")
+    if table is not None and box_names is not None:
+        _label_by_boxes(labels, box_names, paths, table, notes)
     if options.boxes is not None:
         notes += notes_of_boxes(paths, options.boxes, table)
     return Labels(labels, errors, notes)
 
 
+def _labels_of(
+    texts: pa.Array, classify: Callable[[Sequence[str]], Sequence[int | str]]
+) -> tuple[np.ndarray, dict[int, str]]:
+    """The labels of images by a text of each, -1 = null; and what is wrong, where it has no label but a message."""
+    encoded = texts.dictionary_encode()
+    found = [*classify(encoded.dictionary.to_pylist()), -1]
+    codes = encoded.indices.fill_null(len(found) - 1).to_numpy()
+    labels = np.array([-1 if isinstance(each, str) else each for each in found], np.int64)[codes]
+    is_wrong = np.array([isinstance(each, str) for each in found])[codes]
+    return labels, {k: str(found[codes[k]]) for k in np.flatnonzero(is_wrong).tolist()}
+
+
 def _by_file(
-    file: LabelFile, table: ClassTable | None, paths: Sequence[str], folders: ClassFolders
-) -> tuple[np.ndarray, list[str]]:
-    names = [printable(path) for path in paths]
-    texts, notes = file.of(names)
-    if table is None:
-        table = ClassTable(sorted({text for text in texts if text is not None}))
-    labels = file.indices(texts, table)
-    notes += _note_of_numbers(file.path, texts, labels, table)
-    of_folder: list[int] = []
-    for folder in folders.names:
-        with suppress(AmbiguousClassError):
-            of_folder.append(-1 if (label := table.named(folder)) is None else label)
-            continue
-        of_folder.append(-1)
-    others = np.array([*of_folder, -1])[folders.codes]
-    if differing := np.flatnonzero((labels >= 0) & (others >= 0) & (labels != others)).tolist():
+    file: LabelFile, table: ClassTable | None, names: pa.Array, folders: pa.Array, notes: list[str]
+) -> np.ndarray:
+    texts, found = file.match(names)
+    notes += found
+    known = texts.unique().drop_null().to_pylist()
+    table = ClassTable(sorted(known)) if table is None else table
+    indices = dict(zip(known, file.indices(known, table)))
+    labels, _ = _labels_of(texts, lambda texts: [indices[text] for text in texts])
+    # Numbers that are no names may count from 1, or have an order of their own.
+    if numbers := [text for text in known if text[0].isdigit() and not table.is_named(text)]:
+        last = max(numbers, key=indices.__getitem__)
+        notes.append(
+            f"{file.path} numbers classes, which are read as indices of the network's classes, from 0 ({last} is "
+            f"{table.names[indices[last]]!r})"
+        )
+    others, _ = _labels_of(folders, lambda names: [_only(classes_named([name], table)) for name in names])
+    if len(differing := np.flatnonzero((labels >= 0) & (others >= 0) & (labels != others))):
         notes.append(
             f"{file.path} and the class folders do not agree on {len(differing):,} images, of which the file counts: "
-            f"{', '.join(names[k] for k in differing[:3])}"
+            f"{some(names.take(differing[:4]).to_pylist())}"
         )
-    return labels, notes
-
-
-def _note_of_numbers(file: Path, texts: Sequence[str | None], indices: np.ndarray, table: ClassTable) -> list[str]:
-    """What to say if a label file has numbers that are no names: it may count from 1, or have an order of its own."""
-    labels = {text: label for text, label in zip(texts, indices.tolist()) if text is not None and text[0].isdigit()}
-    numbers = {text: label for text, label in labels.items() if not table.is_named(text)}
-    if not numbers:
-        return []
-    last = max(numbers, key=numbers.__getitem__)
-    return [
-        f"{file} numbers classes, which are read as indices of the network's classes, from 0 ({last} is "
-        f"{table.names[numbers[last]]!r})"
-    ]
+    return labels
 
 
 def _by_folder(
-    root: Path, names: Sequence[str], table: ClassTable | None, is_lenient: bool
-) -> tuple[list[int | str], list[str]]:
-    """Of each folder its class or what is wrong with it; and what was decided."""
+    root: Path, names: Sequence[str], table: ClassTable | None, is_lenient: bool, notes: list[str]
+) -> Sequence[int | str]:
+    """Of each folder its class or what is wrong with it."""
     if table is None:
-        return [*range(len(names))], []
-    if names and all(name.isascii() and name.isdecimal() and not table.is_named(name) for name in names):
-        return _by_indices(root, names, table)
-    if not is_lenient or not any(map(table.is_named, names)):
-        return [*table.of_folders(names)], []
-    found: list[int | str] = []
-    for name in names:
+        order = sort_folders(names)
+        return [order.index(name) for name in names]
+    if are_indices(names, table):
+        last = max(names, key=int)
+        if int(last) >= len(table):
+            raise DataError(
+                f"The class folders of {root} are called by numbers, and {last} is no index of the network's classes, "
+                f"which are 0 to {len(table) - 1}."
+            )
         try:
-            label = table.named(name)
-            no_class = f"its folder is {printable(name)!r}, which is no class of the network"
-            found.append(no_class if label is None else label)
+            # Not int alone: 1 may be meant for a class that is called 01, as this refuses.
+            labels = [table.index(name) for name in names]
         except AmbiguousClassError as error:
-            found.append(f"its folder: {error}")
-    return found, []
-
-
-def _by_indices(root: Path, names: Sequence[str], table: ClassTable) -> tuple[list[int | str], list[str]]:
-    """The labels of folders that are called by numbers, as those of ImageNetV2 are."""
-    if beyond := [name for name in names if int(name) >= len(table)]:
-        raise DataError(
-            f"The class folders of {root} are called by numbers, and {beyond[0]} is no index of the network's classes, "
-            f"which are 0 to {len(table) - 1}."
+            raise DataError(f"A class folder's name fits several classes: {error}") from error
+        notes.append(
+            "its class folders are called by numbers, which are read as indices of the network's classes "
+            f"({last} is {table.names[table.index(last)]!r}); where the network has such folders in the order of text "
+            "(0, 1, 10, ...), model.class_names says so"
         )
+        return labels
+    if not is_lenient or not any(map(table.is_named, names)):
+        return table.of_folders(names)
+    return [_class_or_error("its folder", name, table.named) for name in names]
+
+
+def are_indices(names: Sequence[str], table: ClassTable) -> bool:
+    """Whether folders of these names stand for indices of classes."""
+    return bool(names) and all(name.isascii() and name.isdecimal() and not table.is_named(name) for name in names)
+
+
+def sort_folders(names: Sequence[str]) -> list[str]:
+    """Class folders in order: of numbers, if all are such, else of text."""
+    are_numbers = all(name.isascii() and name.isdecimal() for name in names)
+    return sorted(names, key=lambda name: (int(name) if are_numbers else 0, name))
+
+
+def _class_or_error(what: str, text: str, look_up: Callable[[str], int | None]) -> int | str:
+    """The class of a text that lies with an image, or what is wrong with it."""
     try:
-        # Not int alone: 1 may be meant for a class that is called 01, as this refuses.
-        labels = [table.index(name) for name in names]
+        label = look_up(text)
+    except UnknownClassError:
+        label = None
     except AmbiguousClassError as error:
-        raise DataError(f"A class folder's name fits several classes: {error}") from error
-    last = max(names, key=int)
-    return [*labels], [
-        f"its class folders are called by numbers, which are read as indices of the network's classes ({last} is "
-        f"{table.names[table.index(last)]!r}); where the network has such folders in the order of text (0, 1, 10, "
-        "...), model.class_names says so"
-    ]
+        return f"{what}: {error}"
+    return f"{what} is {text!r}, which is no class of the network" if label is None else label
 
 
-def _with_texts(
-    codes: np.ndarray, by_folder: Sequence[int | str], texts: pa.Array | None, table: ClassTable | None
-) -> tuple[np.ndarray, dict[int, str]]:
-    """The labels of images by their texts and, where there is none, by their folders; and what is wrong."""
-    found = [*by_folder]
-    if texts is not None and table is not None:
-        encoded = texts.dictionary_encode()
-        for text in encoded.dictionary.to_pylist():
-            try:
-                found.append(label_written("its .cls", text.strip(), table))
-            except ValueError as error:
-                found.append(str(error))
-        of_text = encoded.indices.fill_null(-1).to_numpy(zero_copy_only=False)
-        codes = np.where(of_text >= 0, of_text + len(by_folder), codes)
-    labels = np.array([each if isinstance(each, int) else -1 for each in found] + [-1], np.int64)[codes]
-    is_wrong = np.array([isinstance(each, str) for each in found] + [False])[codes]
-    return labels, {k: str(found[codes[k]]) for k in np.flatnonzero(is_wrong).tolist()}
+def _only(classes: set[int]) -> int:
+    return classes.pop() if len(classes) == 1 else -1
+
+
+def _label_by_boxes(
+    labels: np.ndarray,
+    box_names: Callable[[int], Iterable[str] | None],
+    paths: pa.Array,
+    table: ClassTable,
+    notes: list[str],
+) -> None:
+    """Labels, in place, what is unlabelled and has boxes of one class."""
+    unlabelled = np.flatnonzero(labels < 0).tolist()
+    classes = {k: classes_named(box_names(k) or (), table) for k in unlabelled}
+    for k, found in classes.items():
+        labels[k] = _only({*found})
+    if n := int((labels[unlabelled] >= 0).sum()):
+        notes.append(f"{n:,} images are labelled by the class that their boxes name")
+    if several := [path_at(paths, k) for k, found in classes.items() if len(found) > 1]:
+        notes.append(f"{len(several):,} images have boxes of several classes, so no label: {some(several)}")

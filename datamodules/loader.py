@@ -16,7 +16,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import suppress
 from pathlib import Path
-from typing import Any, Generic, Protocol, TypeVar
+from typing import Any, Generic, TypeVar
 
 import numpy as np
 import torch
@@ -77,18 +77,18 @@ class ThreadedLoader(Generic[SampleT, BatchT]):
     def __iter__(self) -> Iterator[BatchT]:
         if not len(self):
             return
-        marks = Marks(self.marks, max(1, self.num_workers)) if self.marks else None
+        read = self.read if self.marks is None else Marks(self.marks, max(1, self.num_workers), self.read)
         try:
-            yield from self._by_threads(marks) if self.num_workers else map(self._batch, self._batches(marks))
+            yield from self._by_threads(read) if self.num_workers else self._by_itself(read)
         finally:
-            if marks:
-                marks.remove()
+            if self.marks is not None:
+                forget(self.marks)
 
-    def _batches(self, marks: Marks | None) -> Iterator[list[SampleT]]:
+    def _by_itself(self, read: Callable[[int], SampleT]) -> Iterator[BatchT]:
         for start in range(0, len(self.indices), self.batch_size):
-            yield self._read(self.indices[start : start + self.batch_size], marks)
+            yield self._batch(_each(read, self.indices[start : start + self.batch_size]))
 
-    def _by_threads(self, marks: Marks | None) -> Iterator[BatchT]:
+    def _by_threads(self, read: Callable[[int], SampleT]) -> Iterator[BatchT]:
         size, n = self.batch_size, self.num_workers
         piece = max(1, size // (PIECES * n))
         ahead = 1 + -(-2 * n // size)
@@ -98,9 +98,8 @@ class ThreadedLoader(Generic[SampleT, BatchT]):
             try:
                 for start in range(0, len(self.indices), size):
                     numbers = self.indices[start : start + size]
-                    pieces = [
-                        readers.submit(self._read, numbers[k : k + piece], marks) for k in range(0, len(numbers), piece)
-                    ]
+                    starts = range(0, len(numbers), piece)
+                    pieces = [readers.submit(_each, read, numbers[k : k + piece]) for k in starts]
                     window.append(collator.submit(self._joined, pieces))
                     if len(window) > ahead:
                         yield window.popleft().result()
@@ -119,22 +118,22 @@ class ThreadedLoader(Generic[SampleT, BatchT]):
             batch = {name: value.pin_memory() if isinstance(value, Tensor) else value for name, value in batch.items()}
         return batch
 
-    def _read(self, numbers: Sequence[int] | np.ndarray, marks: Marks | None) -> list[SampleT]:
-        if marks is None:
-            return [self.read(int(number)) for number in numbers]
-        return [marks.while_reading(self.read, int(number)) for number in numbers]
+
+def _each(read: Callable[[int], SampleT], numbers: Sequence[int] | np.ndarray) -> list[SampleT]:
+    return [read(int(number)) for number in numbers]
 
 
-class Marks:
-    """What each thread of a process is reading, in a file mapped into memory, which outlives the process.
+class Marks(Generic[SampleT]):
+    """Reads samples, and notes what each thread is reading in a file mapped into memory, which outlives the process.
 
     Args:
         file: The file.
         n: Number of threads.
+        read: Number -> sample.
     """
 
-    def __init__(self, file: Path, n: int) -> None:
-        self.file = file
+    def __init__(self, file: Path, n: int, read: Callable[[int], SampleT]) -> None:
+        self.read = read
         file.parent.mkdir(parents=True, exist_ok=True)
         self.numbers = np.memmap(file, np.int64, "w+", shape=(n,))
         self.numbers[:] = -1
@@ -142,135 +141,89 @@ class Marks:
         for place in range(n):
             self.free.put(place)
 
-    def while_reading(self, read: Callable[[int], SampleT], number: int) -> SampleT:
+    def __call__(self, number: int) -> SampleT:
         place = self.free.get()
         self.numbers[place] = number
         try:
-            return read(number)
+            return self.read(number)
         finally:
             self.numbers[place] = -1
             self.free.put(place)
 
-    def remove(self) -> None:
-        self.file.unlink(missing_ok=True)
-        with suppress(OSError):  # others are still at work
-            self.file.parent.rmdir()
+
+def forget(marks: Path) -> None:
+    """Deletes what the threads of a process noted: it ends in order, whatever they are at."""
+    marks.unlink(missing_ok=True)
+    with suppress(OSError):  # others are still at work
+        marks.parent.rmdir()
 
 
 def marked(folder: Path) -> list[int]:
     """The numbers that were being read when the processes of a run ended, if they did not end by themselves."""
-    found = [np.fromfile(file, np.int64) for file in sorted(folder.glob("*"))] if folder.is_dir() else []
+    found = [np.fromfile(file, np.int64) for file in sorted(folder.glob("*"))]
     return sorted({number for numbers in found for number in numbers.tolist() if number >= 0})
 
 
 def lethal(read: Callable[[int], object], numbers: Sequence[int]) -> dict[int, str]:
-    """Reads samples in child processes; of each that ended its process, by which signal it was.
+    """Reads samples, each in a child process; of those that ended theirs, by which signal it was.
 
     Args:
         read: Number -> sample; must be picklable.
         numbers: Those to read.
     """
     found: dict[int, str] = {}
-    left = list(numbers)
-    while left:
-        receiver, sender = CHILDREN.Pipe(duplex=False)
-        child = CHILDREN.Process(target=_read_each, args=(read, left, sender), daemon=True)
+    for number in numbers:
+        child = CHILDREN.Process(target=read, args=(number,), daemon=True)
         child.start()
-        sender.close()
-        n_read = 0
-        with suppress(EOFError):
-            while True:
-                receiver.recv()
-                n_read += 1
         child.join()
         code = child.exitcode or 0
-        if code >= 0:
-            if n_read < len(left):
-                warnings.warn(
-                    f"The images that the run was at when it ended could not be tried (exit {code}).", stacklevel=2
-                )
-            break
-        name = signal.Signals(-code).name
-        found[left[n_read]] = f"whoever reads it is ended by signal {-code} ({name})"
-        left = left[n_read + 1 :]
+        if code < 0:
+            found[number] = f"whoever reads it is ended by signal {-code} ({signal.Signals(-code).name})"
+        elif code:
+            warnings.warn(f"An image that the run was at when it ended could not be tried (exit {code}).", stacklevel=2)
     return found
 
 
-def _read_each(read: Callable[[int], object], numbers: Sequence[int], sender: Any) -> None:
-    for number in numbers:
-        read(number)
-        sender.send(number)
-
-
-class Copies(Protocol):
-    """How a batch comes to a device."""
-
-    def begun(self, batch: Any) -> Any:
-        """A copy of a batch that has begun; nobody waits for it."""
-
-    def ended(self, copy: Any) -> Any:
-        """The batch on the device; whatever the device is given to do from now on comes after the copy."""
-
-
 class CopiedAhead(Generic[BatchT]):
-    """A loader's batches, on a device: the next one is on its way before a batch is given.
+    """A loader's batches, dicts of tensors and others, on a GPU: the next one is on its way before a batch is given.
 
     Lightning copies a batch when its step begins. A step ends when the rows are read from the device, which then has
-    nothing to do while the copy takes place. Here the copy takes place while the step before computes. That it waits
-    for a batch more costs nothing: the threads read on meanwhile.
+    nothing to do while the copy takes place. Here the copy takes place, on a stream of its own, while the step before
+    computes. That it waits for a batch more costs nothing: the threads read on meanwhile.
 
     Args:
         loader: Gives the batches; those that lie in pinned memory are copied without anybody waiting.
-        copies: How they come to the device.
+        device: The GPU.
     """
 
-    def __init__(self, loader: Iterable[BatchT], copies: Copies) -> None:
+    def __init__(self, loader: Iterable[BatchT], device: torch.device) -> None:
         self.loader = loader
-        self.copies = copies
+        self.device = device
 
     def __len__(self) -> int:
         return len(self.loader)  # type: ignore[arg-type]
 
     def __iter__(self) -> Iterator[BatchT]:
-        batches = iter(self.loader)
-        waiting: deque[Any] = deque()
-        error: Exception | None = None
-        while error is None:
-            try:
-                waiting.append(self.copies.begun(next(batches)))
-            except StopIteration:
-                break
-            except Exception as raised:  # what was read before it is computed none the less
-                error = raised
+        stream = torch.cuda.Stream(self.device)
+        waiting: deque[tuple[Any, torch.cuda.Event]] = deque()
+        for batch in self.loader:
+            waiting.append(self._begun(batch, stream))
             if len(waiting) > 1:
-                yield self.copies.ended(waiting.popleft())
-        for copy in waiting:
-            yield self.copies.ended(copy)
-        if error is not None:
-            raise error
+                yield self._ended(*waiting.popleft())
+        while waiting:
+            yield self._ended(*waiting.popleft())
 
-
-class CudaCopies:
-    """Copies of dicts of tensors and others to a GPU, on a stream of their own.
-
-    Args:
-        device: The GPU.
-    """
-
-    def __init__(self, device: torch.device) -> None:
-        self.device = device
-        self.stream = torch.cuda.Stream(device)
-
-    def begun(self, batch: dict[str, Any]) -> tuple[dict[str, Any], torch.cuda.Event]:
-        with torch.cuda.stream(self.stream):
+    def _begun(self, batch: Any, stream: torch.cuda.Stream) -> tuple[Any, torch.cuda.Event]:
+        """A copy of a batch that has begun, and its end; nobody waits for it."""
+        with torch.cuda.stream(stream):
             moved = {
                 name: value.to(self.device, non_blocking=True) if isinstance(value, Tensor) else value
                 for name, value in batch.items()
             }
-            return moved, self.stream.record_event()
+            return moved, stream.record_event()
 
-    def ended(self, copy: tuple[dict[str, Any], torch.cuda.Event]) -> dict[str, Any]:
-        batch, end = copy
+    def _ended(self, batch: Any, end: torch.cuda.Event) -> Any:
+        """The batch on the device; whatever the device is given to do from now on comes after the copy."""
         current = torch.cuda.current_stream(self.device)
         current.wait_event(end)
         for value in batch.values():

@@ -2,37 +2,35 @@
 
 from __future__ import annotations
 
+import glob
 import hashlib
+import os
 import shutil
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any, cast
 
-import numpy as np
 import pytorch_lightning as pl
 import torch
-from PIL import Image
-from torch import Tensor
-from torch.utils.data import DataLoader, Dataset
-from torchvision.transforms import v2
+from torch.utils.data import DataLoader
 
 from datamodules.batch import Batch, with_pixels
 from datamodules.boxes import folder_of_boxes
 from datamodules.classes import checked_names
 from datamodules.decoded import DecodedSource
-from datamodules.errors import DataError
+from datamodules.errors import DataError, at_least
 from datamodules.folder import FolderSource
 from datamodules.labels import label_file
-from datamodules.loader import MARKS, CopiedAhead, CudaCopies, ThreadedLoader, default_workers, lethal, marked
+from datamodules.loader import MARKS, CopiedAhead, ThreadedLoader, default_workers, forget, lethal, marked
 from datamodules.preprocess import Preprocess
 from datamodules.reader import Failure, Sample, SampleReader, collate
-from datamodules.source import ListingOptions, Source, each_name
+from datamodules.source import ListingOptions, Source
 from datamodules.subset import Subset
 from datamodules.tar import TarSource
 from datamodules.text import Text, Texts
-from datamodules.walk import class_folders, hash_files, holds_images
+from datamodules.training import RandomCrops, TrainingImages, list_for_training, train_class_names
 
 LISTING = "listing.arrow"
 """File of RUN that holds the list of images."""
@@ -58,37 +56,6 @@ class BytesDataModule(pl.LightningDataModule):
         if self.trainer is not None:
             batch["image"] = self.trainer.precision_plugin.convert_input(batch["image"])
         return batch
-
-
-@dataclass(frozen=True)
-class RandomCrops(Preprocess):
-    """What a network that is trained sees of an image: a part of it, at random, and as in a mirror half of the time.
-
-    Args:
-        min_crop: The smallest share of the image's area.
-    """
-
-    min_crop: float = 0.5
-
-    def levels(self, image: Image.Image) -> Tensor:
-        crop = v2.RandomResizedCrop(
-            self.input_size, scale=(self.min_crop, 1.0), ratio=(0.8, 1.25), interpolation=self.mode
-        )
-        return v2.Compose([crop, v2.RandomHorizontalFlip(), v2.PILToTensor()])(image)
-
-
-class TrainingImages(Dataset[Sample | Failure]):
-    """The images of a source for a DataLoader: random crops need processes, each with random numbers of its own."""
-
-    def __init__(self, source: Source, reader: SampleReader) -> None:
-        self.source = source
-        self.reader = reader
-
-    def __len__(self) -> int:
-        return len(self.source)
-
-    def __getitem__(self, index: int) -> Sample | Failure:
-        return self.source.read(index, self.reader)
 
 
 class ImageFolderDataModule(BytesDataModule):
@@ -164,12 +131,8 @@ class ImageFolderDataModule(BytesDataModule):
         exif_orientation: bool = False,
     ) -> None:
         super().__init__()
-        if batch_size < 1:
-            raise DataError(f"data.batch_size must be at least 1, got {batch_size}.")
-        if num_workers is not None and num_workers < 0:
-            raise DataError(f"data.num_workers must be at least 0, got {num_workers}.")
-        if n_originals < 0:
-            raise DataError(f"data.n_originals must be at least 0, got {n_originals}.")
+        at_least(1, batch_size=batch_size)
+        at_least(0, num_workers=num_workers, n_originals=n_originals)
         if not 0 < min_crop <= 1:
             raise DataError(f"data.min_crop must be a share of an image's area, above 0 and at most 1, got {min_crop}.")
         self.root = Path(root).expanduser()
@@ -213,9 +176,14 @@ class ImageFolderDataModule(BytesDataModule):
             self._listed = source.load(file)
         shutil.rmtree(marks, ignore_errors=True)
 
+    def end_early(self) -> None:
+        if self._marks is not None:
+            forget(self._marks)
+
     def setup(self, stage: str) -> None:
         if stage == "fit":
-            self.train_source, self.val_source = self._list_for_training()
+            self._refuse_packed()
+            self.train_source, self.val_source = list_for_training(self.root, self.options)
         else:
             self.source = self._list() if self._run is None else Source.load(self._run / LISTING)
 
@@ -237,7 +205,9 @@ class ImageFolderDataModule(BytesDataModule):
         """What tells the images to be tested, and the files of their boxes, from others: counts and hashes of names."""
         found = self._list().fingerprint()
         if self.boxes is not None:
-            found["n_boxes"], found["boxes_sha256"] = hash_files(self.boxes, ".xml")
+            boxes = os.fsencode("\0".join(sorted(glob.glob("**/*.xml", root_dir=self.boxes, recursive=True))))
+            found["n_boxes"] = boxes.count(b"\0") + bool(boxes)
+            found["boxes_sha256"] = hashlib.sha256(boxes).hexdigest()
         return found
 
     def _list(self) -> Source:
@@ -252,15 +222,7 @@ class ImageFolderDataModule(BytesDataModule):
     def train_class_names(self) -> list[str]:
         """The names of the class folders that :meth:`train_dataloader` reads, in order."""
         self._refuse_packed()
-        train = self.root / "train"
-        folder = train if train.is_dir() else self.root
-        found = [name for name in class_folders(folder) if holds_images(folder, name)] if folder.is_dir() else []
-        if not found:
-            raise DataError(
-                f"{self.root} holds no class folders to train on: it should hold {self.root}/CLASS/*.jpg, or "
-                "such folders in train and in val."
-            )
-        return found
+        return train_class_names(self.root)
 
     def train_dataloader(self) -> DataLoader[Sample | Failure]:
         size, preprocess = self.preprocess.input_size, self.preprocess
@@ -274,20 +236,29 @@ class ImageFolderDataModule(BytesDataModule):
 
     def test_dataloader(self) -> Iterable[Batch]:
         # Lightning's own sampler repeats images where they do not divide evenly; these neither repeat nor pad.
-        rank, world = (self.trainer.global_rank, self.trainer.world_size) if self.trainer else (0, 1)
+        world = self.trainer.world_size if self.trainer else 1
         reader = self._test_reader()
         self.source.check(reader)
         loader = ThreadedLoader(
             partial(self.source.read, reader=reader),
-            self.source.todo(rank, world, self.batch_size, self._limit),
+            self.source.todo(self._rank, world, self.batch_size, self._limit),
             self.batch_size,
             self._n_workers(),
             collate,
             pin=torch.cuda.is_available(),
-            marks=None if self._run is None else self._run / MARKS / str(rank),
+            marks=self._marks,
         )
         device = self.trainer.strategy.root_device if self.trainer else torch.device("cpu")
-        return CopiedAhead(loader, CudaCopies(device)) if device.type == "cuda" else loader
+        return CopiedAhead(loader, device) if device.type == "cuda" else loader
+
+    @property
+    def _rank(self) -> int:
+        return self.trainer.global_rank if self.trainer else 0
+
+    @property
+    def _marks(self) -> Path | None:
+        """Where the threads of this process note what they read; None = there is no RUN."""
+        return None if self._run is None else self._run / MARKS / str(self._rank)
 
     def _test_reader(self) -> SampleReader:
         return SampleReader(self.preprocess, self.boxes, self.class_names, self.n_originals, self.exif_orientation)
@@ -308,27 +279,6 @@ class ImageFolderDataModule(BytesDataModule):
             collate_fn=cast(Any, collate),
             **options,
         )
-
-    def _list_for_training(self) -> tuple[Source, Source]:
-        if self.options.labels is not None:
-            raise DataError("data.labels is for evaluation; training learns the classes of class folders.")
-        self._refuse_packed()
-        options = replace(self.options, class_names=self.class_names or self.train_class_names())
-        if (self.root / "train").is_dir():
-            if not (self.root / "val").is_dir():
-                raise DataError(f"{self.root} has a folder train, but none named val to validate on.")
-            parts = [FolderSource.open(self.root / part, options) for part in ("train", "val")]
-            for part, source in zip(("train", "val"), parts):
-                source.log_notes(self.root / part)
-            return parts[0], parts[1]
-        source = FolderSource.open(self.root, options)
-        source.log_notes(self.root)
-        hashes = (hashlib.sha256(path).digest()[0] for path in each_name(source.columns["path"]))
-        held_out = np.fromiter((first < 256 // 5 for first in hashes), bool, len(source))
-        train, val = source.take(np.flatnonzero(~held_out)), source.take(np.flatnonzero(held_out))
-        if not len(train) or not len(val):
-            raise DataError(f"{self.root} holds too few images ({len(source)}) to train and validate on.")
-        return train, val
 
     def _refuse_packed(self) -> None:
         for place in (self.root, self.root / "train", self.root / "val"):

@@ -2,25 +2,25 @@
 
 from __future__ import annotations
 
+import io
 import logging
 import os
 import shutil
-from collections.abc import Callable, Iterable
+import tarfile
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import NamedTuple, Self
-
-from webdataset import TarWriter
 
 from datamodules.boxes import find_annotation, folder_of_boxes, names_of_boxes
-from datamodules.decoded import Packed, how_prepared, write_decoded
+from datamodules.decoded import how_prepared, write_decoded
 from datamodules.errors import DataError, printable
 from datamodules.folder import FolderSource, list_folder
 from datamodules.images.formats import extension_by_content, image_extensions
 from datamodules.labels import LabelFile
 from datamodules.loader import ThreadedLoader, default_workers
 from datamodules.preprocess import Preprocess
-from datamodules.reader import Failure, PreparedImage, SampleReader, failed
-from datamodules.tar import write_index
+from datamodules.reader import Failure, Sample, SampleReader
+from datamodules.source import names_of
+from datamodules.tar_index import write_index
 from datamodules.writing import unfinished, written_whole
 
 logger = logging.getLogger(__name__)
@@ -70,13 +70,13 @@ def pack_folder(
     """
     if images_per_shard < 1:
         raise DataError(f"images_per_shard must be at least 1, got {images_per_shard}.")
-    packing = Packing.of(root, out, boxes, labels)
-    n = len(packing.source)
-    with written_whole(packing.out) as aside:
+    source, out, boxes, classes = _listed(root, out, boxes, labels)
+    n = len(source)
+    with written_whole(out) as aside:
         aside.mkdir()
         for shard in track(range(-(-n // images_per_shard))):
             numbers = range(n)[shard * images_per_shard : (shard + 1) * images_per_shard]
-            _write_shard(packing, numbers, aside / f"{shard:05d}.tar")
+            _write_shard(source, numbers, boxes, classes, aside / f"{shard:05d}.tar")
         write_index(aside)
     return n
 
@@ -113,95 +113,62 @@ def pack_decoded(
     Raises:
         DataError: If an option or the folder cannot be used, ``out`` holds something, or the disk is too small.
     """
-    packing = Packing.of(root, out, boxes, labels)
-    source, n = packing.source, len(packing.source)
-    _refuse_small_disk(packing.out, n, 3 * preprocess.input_size**2)
-    reader = SampleReader(preprocess, packing.boxes, (), ORIGINALS, exif_orientation)
+    source, out, boxes, classes = _listed(root, out, boxes, labels)
+    n = len(source)
+    n_bytes, there = 3 * preprocess.input_size**2, next(folder for folder in out.absolute().parents if folder.exists())
+    if n * n_bytes > (free := shutil.disk_usage(there).free):
+        raise DataError(
+            f"{n:,} images of {n_bytes:,} bytes take {n * n_bytes / 1e9:,.1f} GB, and {there} has {free / 1e9:,.1f} GB "
+            "left."
+        )
+    reader = SampleReader(preprocess, boxes, (), ORIGINALS, exif_orientation)
 
-    def packed(number: int) -> Packed:
+    def packed(number: int) -> tuple[Sample | Failure, str | None, Sequence[str] | None]:
         path = source.path(number)
-        image = _prepared(source, reader, number)
-        if "failed" in image:
-            names = names_of_boxes(find_annotation(packing.boxes, path))
-        else:
-            names = None if image["boxes"] is None else image["boxes"].names
-        return Packed(image, packing.classes.get(printable(path)), names)
+        image = reader.prepare(source.root / path, path, number)
+        names = names_of_boxes(find_annotation(boxes, path)) if "failed" in image else image["box_names"]
+        return image, classes.get(printable(path)), names
 
     workers = default_workers() if num_workers is None else num_workers
-    loader = ThreadedLoader(packed, range(n), _BATCH, workers, list)
-    images = (image for batch in loader for image in batch)
-    with written_whole(packing.out) as aside:
+    batches = ThreadedLoader(packed, range(n), _BATCH, workers, list)
+    images = zip((image for batch in batches for image in batch), track(range(n)))
+    with written_whole(out) as aside:
         aside.mkdir()
-        tracked = (image for _, image in zip(track(range(n)), images))
-        write_decoded(aside, tracked, n, how_prepared(preprocess, exif_orientation))
+        how = how_prepared(preprocess, exif_orientation)
+        write_decoded(aside, (image for image, _ in images), n, preprocess.input_size, how)
     return n
 
 
-def _prepared(source: FolderSource, reader: SampleReader, number: int) -> PreparedImage | Failure:
-    path = source.path(number)
-    try:
-        return reader.prepare(source.root / path, path, number)
-    except Exception as error:
-        return failed(path, f"cannot be read: {type(error).__name__}: {error}")
+def _listed(
+    root: str | Path, out: str | Path, boxes: str | Path | None, labels: LabelFile | None
+) -> tuple[FolderSource, Path, Path | None, Mapping[str, str]]:
+    """The images, where they go, where their boxes lie, and the classes that their folders do not say.
 
-
-def _refuse_small_disk(out: Path, n: int, n_bytes: int) -> None:
-    there = next(folder for folder in out.absolute().parents if folder.exists())
-    needed, free = n * n_bytes, shutil.disk_usage(there).free
-    if needed > free:
-        raise DataError(
-            f"{n:,} images of {n_bytes:,} bytes take {needed / 1e9:,.1f} GB, and {there} has {free / 1e9:,.1f} GB left."
-        )
-
-
-class Packing(NamedTuple):
-    """What is to be packed, and where.
-
-    Attributes:
-        source: The images.
-        out: Folder to write; it does not exist yet, or is empty.
-        boxes: Folder of box annotations.
-        classes: Path -> class, of the images whose folder does not give it to whoever sees the path alone.
+    Logs what is left out, and what a killed process left behind.
     """
-
-    source: FolderSource
-    out: Path
-    boxes: Path | None
-    classes: dict[str, str]
-
-    @classmethod
-    def of(cls, root: str | Path, out: str | Path, boxes: str | Path | None, labels: LabelFile | None) -> Self:
-        """What is given, checked; logs what is left out, and what a killed one left behind."""
-        root, out, boxes = Path(root).expanduser(), Path(out).expanduser(), folder_of_boxes(boxes)
-        if out.exists() and not (out.is_dir() and not any(out.iterdir())):
-            raise DataError(f"{out} exists and is not an empty folder. Name another --out, or delete it.")
-        if left := unfinished(out):
-            logger.warning(
-                "%s is being written, or was left behind by a process that was killed; then delete it.", left[0]
-            )
-        source = list_folder(root, labels=labels, boxes=boxes)
-        source.log_notes(root)
-        return cls(source, out, boxes, _classes(source, labels))
-
-
-def _classes(source: FolderSource, labels: LabelFile | None) -> dict[str, str]:
-    """Path -> class, of the images whose folder does not say it to whoever sees the path alone."""
-    paths = [*source.names()]
+    root, out, boxes = Path(root).expanduser(), Path(out).expanduser(), folder_of_boxes(boxes)
+    if out.exists() and not (out.is_dir() and not any(out.iterdir())):
+        raise DataError(f"{out} exists and is not an empty folder. Name another --out, or delete it.")
+    if left := unfinished(out):
+        logger.warning("%s is being written, or was left behind by a process that was killed; then delete it.", left[0])
+    source = list_folder(root, labels=labels, boxes=boxes)
+    source.log_notes(root)
+    names = source.names()
     if labels is not None:
         # An empty text: unlabelled, whatever the folder is called.
-        return {path: text or "" for path, text in zip(paths, labels.of(paths)[0])}
-    folders = {path: path.partition("/")[0] for path in paths if "/" in path}
-    numbered = all(folder.isascii() and folder.isdecimal() for folder in folders.values())
-    return {path: folder for path, folder in folders.items() if numbered or path.count("/") > 1}
+        texts, _ = labels.match(names_of(source.columns["path"]))
+        return source, out, boxes, dict(zip(names, texts.fill_null("").to_pylist()))
+    folders = {name: name.partition("/")[0] for name in names if "/" in name}
+    are_numbers = all(folder.isascii() and folder.isdecimal() for folder in folders.values())
+    needed = {name: folder for name, folder in folders.items() if are_numbers or name.count("/") > 1}
+    return source, out, boxes, needed
 
 
-def _write_shard(packing: Packing, numbers: range, shard: Path) -> None:
-    source, classes = packing.source, packing.classes
+def _write_shard(
+    source: FolderSource, numbers: range, boxes: Path | None, classes: Mapping[str, str], shard: Path
+) -> None:
     keys: set[str] = set()
-    with (
-        shard.open("wb") as file,
-        TarWriter(file, user="", group="", mode=0o644, mtime=0, format="GNU_FORMAT", encoder=False) as writer,
-    ):
+    with tarfile.open(shard, "w", format=tarfile.GNU_FORMAT) as tar:
         for number in numbers:
             path = source.path(number)
             content = _read(source.root / path, path)
@@ -209,14 +176,17 @@ def _write_shard(packing: Packing, numbers: range, shard: Path) -> None:
             if key in keys:
                 key = f"{key}_{number}"
             keys.add(key)
-            # Elsewhere a sample's path is its key and its suffix.
-            sample = {} if f"{key}.{suffix}" == path else {"path": os.fsencode(path)}
-            sample[suffix] = content
+            sample = {suffix: content}
+            if f"{key}.{suffix}" != path:
+                sample["path"] = os.fsencode(path)
             if printable(path) in classes:
                 sample["cls"] = classes[printable(path)].encode()
-            if annotation := find_annotation(packing.boxes, path):
+            if annotation := find_annotation(boxes, path):
                 sample["xml"] = _read(annotation, annotation)
-            writer.write({"__key__": key, **sample})
+            for ending, part in sorted(sample.items()):
+                header = tarfile.TarInfo(f"{key}.{ending}")
+                header.size = len(part)
+                tar.addfile(header, io.BytesIO(part))
 
 
 def _read(file: Path, shown: str | Path) -> bytes:

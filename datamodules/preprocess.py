@@ -9,14 +9,11 @@ import torch
 from PIL import Image
 from torch import Tensor
 from torchvision.transforms import functional as F
-from torchvision.transforms.functional import InterpolationMode, pil_modes_mapping
+from torchvision.transforms.functional import InterpolationMode
 
 from datamodules.batch import INTERPOLATIONS, LONGEST_SIDE, pixels_of
-from datamodules.errors import DataError
+from datamodules.errors import DataError, DecodingError
 from datamodules.images.decode import MAX_PIXELS
-
-_REACH = 5
-"""Pixels beyond a point, and one for rounding, that the widest of them looks at where an image is enlarged."""
 
 
 @dataclass(frozen=True)
@@ -56,9 +53,20 @@ class Preprocess:
         return pixels_of(self.levels(image))
 
     def levels(self, image: Image.Image) -> Tensor:
-        """RGB image -> uint8 ``(3, input_size, input_size)``: the same before it is divided by 255."""
+        """RGB image -> uint8 ``(3, input_size, input_size)``: the same before it is divided by 255.
+
+        Raises:
+            DecodingError: If it is so elongated that resized it would have more than 100 megapixels.
+        """
+        width, height = self.resized(*image.size)
+        if width * height > MAX_PIXELS:
+            raise DecodingError(
+                f"{image.width} × {image.height} pixels would be resized to {width:,} × {height:,}, more than "
+                f"{MAX_PIXELS:,}; crop the image"
+            )
         # By numpy: PyTorch would start threads of its own in each thread that reads.
-        pixels = np.asarray(F.center_crop(self._resize(image), [self.input_size]))
+        resized = F.resize(image, [self.short_side], self.mode, antialias=True)
+        pixels = np.asarray(F.center_crop(resized, [self.input_size]))
         return torch.from_numpy(np.ascontiguousarray(pixels.transpose(2, 0, 1)))
 
     @property
@@ -100,25 +108,3 @@ class Preprocess:
         offset = boxes.new_tensor([left, top, left, top])
         scale = self.input_size / boxes.new_tensor([right - left, bottom - top] * 2)
         return ((boxes - offset) * scale).clamp(0, self.input_size)
-
-    def _resize(self, image: Image.Image) -> Image.Image:
-        width, height = self.resized(*image.size)
-        if width * height <= MAX_PIXELS:
-            return F.resize(image, [self.short_side], self.mode, antialias=True)
-        return self._resized_part(image, width, height)
-
-    def _resized_part(self, image: Image.Image, width: int, height: int) -> Image.Image:
-        """The part that the crop keeps of an image that would be resized to ``width`` × ``height``.
-
-        A strip of 20000 × 3 would take gigabytes when resized, of which the crop keeps a hundred kilobytes. The part
-        differs from that of the whole by at most one of 255 levels, through the rounding of where it begins: PIL takes
-        that in single precision, so what lies far from the part is cut off first. Only enlarged images are so large,
-        so ``_REACH`` pixels around the part are all that the interpolation looks at.
-        """
-        box, size = self.view(*image.size), [min(side, self.input_size) for side in (width, height)]
-        left, top = max(0.0, box[0]), max(0.0, box[1])
-        right, bottom = min(float(image.width), box[2]), min(float(image.height), box[3])
-        x, y = max(0, int(left) - _REACH), max(0, int(top) - _REACH)
-        near = image.crop((x, y, min(image.width, int(right) + _REACH), min(image.height, int(bottom) + _REACH)))
-        resample = pil_modes_mapping[self.mode]
-        return near.resize((size[0], size[1]), resample, box=(left - x, top - y, right - x, bottom - y))

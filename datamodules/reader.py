@@ -13,7 +13,7 @@ from PIL import Image
 from torch import Tensor
 
 from datamodules.batch import Batch, Original
-from datamodules.boxes import BoxesInView, boxes_in_view, find_annotation
+from datamodules.boxes import NO_BOXES, boxes_in_view, find_annotation
 from datamodules.classes import AmbiguousClassError, ClassTable
 from datamodules.errors import DecodingError, printable
 from datamodules.images.decode import read_image
@@ -21,50 +21,37 @@ from datamodules.preprocess import Preprocess
 
 NO_IMAGES = torch.zeros(0, 3, 1, 1, dtype=torch.uint8)
 """What a batch of failures alone holds."""
+NO_LABELS = torch.zeros(0, dtype=torch.long)
 ORIGINAL_SIZE = 1024
 """Originals that travel with a batch are reduced to at most this many pixels a side: they are for figures."""
 
 
 @final
 class Sample(TypedDict):
-    """One image that could be read: what a :class:`~datamodules.batch.Batch` holds N of, under the same names.
-
-    Its K boxes are ``(K, 4)``, their classes ``(K,)``.
-    """
-
-    image: Tensor
-    label: int
-    index: int
-    path: str
-    boxes: Tensor
-    box_labels: Tensor
-    box_error: str | None
-    file_columns: dict[str, Any]
-    original: Original | None
-
-
-@final
-class PreparedImage(TypedDict):
-    """One image as a network sees it, before anybody knows the network's classes.
+    """One image that could be read: what a :class:`~datamodules.batch.Batch` holds N of, by the same names, and more.
 
     Attributes:
-        image: uint8 ``(3, H, W)``.
-        path: How the rows call it.
+        image: uint8 ``(3, H, W)``, what the network sees.
+        boxes: Those of its K objects, ``(K, 4)``.
+        box_names: What its annotation calls them, also where their boxes cannot be used; None = it has none.
+        box_labels: Their classes, ``(K,)``.
         size: Width and height in pixels of the image before resize and crop.
         orientation: The EXIF orientation that its file asks for, 1 to 8 ...
         is_turned: ... and whether it was turned so.
-        file_columns: What its rows hold of its file.
-        boxes: None = it has no annotation.
-        original: For its figure; None = it gets none.
     """
 
     image: Tensor
     path: str
+    label: int
+    index: int
+    boxes: Tensor
+    box_names: Sequence[str] | None
+    box_labels: Tensor
+    box_error: str | None
     size: tuple[int, int]
     orientation: int
     is_turned: bool
     file_columns: dict[str, Any]
-    boxes: BoxesInView | None
     original: Original | None
 
 
@@ -112,58 +99,50 @@ class SampleReader:
             index: Its number in the data set; the first ones get figures.
             annotation: Content of the XML file of its boxes. None = look into ``boxes``.
         """
-        prepared = self.prepare(source, path, index, annotation)
-        return prepared if "failed" in prepared else self.sample(prepared, label, index)
+        sample = self.prepare(source, path, index, annotation)
+        return sample if "failed" in sample else self.labelled(sample, label)
 
     def prepare(
         self, source: str | os.PathLike[str] | bytes, path: str, index: int, annotation: bytes | None = None
-    ) -> PreparedImage | Failure:
-        """What a network sees of an image, whatever its classes are; see :meth:`read`."""
+    ) -> Sample | Failure:
+        """A sample of which nothing is labelled yet; see :meth:`read`."""
         try:
             decoded = read_image(source, self.exif_orientation, path)
+            levels = self.preprocess.levels(decoded.image)
         except DecodingError as error:
             return failed(path, str(error))
-        image = decoded.image
+        image, how = decoded.image, (decoded.image.size, decoded.orientation, decoded.is_turned)
         file = Path(f"{path}.xml") if annotation is not None else find_annotation(self.boxes, path)
-        how = image.size, decoded.orientation, decoded.is_turned
+        boxes, names, box_error = NO_BOXES if file is None else boxes_in_view(self.preprocess, file, annotation, *how)
         return {
-            "image": self.preprocess.levels(image),
+            "image": levels,
             "path": printable(path),
+            "label": -1,
+            "index": index,
+            "boxes": boxes,
+            "box_names": names,
+            "box_labels": NO_LABELS,
+            "box_error": box_error,
             "size": image.size,
             "orientation": decoded.orientation,
             "is_turned": decoded.is_turned,
             "file_columns": decoded.columns(),
-            "boxes": None if file is None else boxes_in_view(self.preprocess, file, annotation, *how),
             "original": self._original(image) if index < self.n_originals else None,
         }
 
-    def sample(self, prepared: PreparedImage, label: int, index: int) -> Sample:
-        """The sample of an image that is prepared, its boxes labelled by the network's classes."""
-        boxes, names, error = prepared["boxes"] or BoxesInView(torch.zeros(0, 4))
-        labels, ambiguous = self._labels(names if len(boxes) else ())
-        return {
-            "image": prepared["image"],
-            "label": label,
-            "index": index,
-            "path": prepared["path"],
-            "boxes": boxes,
-            "box_labels": torch.tensor(labels, dtype=torch.long),
-            "box_error": "; ".join([*([error] if error else []), *ambiguous]) or None,
-            "file_columns": prepared["file_columns"],
-            "original": prepared["original"],
-        }
-
-    def _labels(self, names: Sequence[str]) -> tuple[list[int], list[str]]:
-        """The classes that boxes are named after, -1 = none of the network, and what is wrong with names."""
-        labels, problems = [], []
-        for name in names:
+    def labelled(self, sample: Sample, label: int) -> Sample:
+        """The sample with its label, and its boxes labelled by the network's classes, -1 = none of them."""
+        labels, problems = [], [sample["box_error"]]
+        for name in (sample["box_names"] or ()) if len(sample["boxes"]) else ():
             try:
-                label = self.classes.named(name)
+                found = self.classes.named(name)
             except AmbiguousClassError as error:
-                label = None
+                found = None
                 problems.append(f"the class of a box: {error}")
-            labels.append(-1 if label is None else label)
-        return labels, problems
+            labels.append(-1 if found is None else found)
+        box_error = "; ".join(filter(None, problems)) or None
+        box_labels = torch.tensor(labels, dtype=torch.long)
+        return {**sample, "label": label, "box_labels": box_labels, "box_error": box_error}
 
     def _original(self, image: Image.Image) -> Original:
         scale = min(1.0, ORIGINAL_SIZE / max(image.size))
@@ -185,8 +164,8 @@ def collate(samples: Sequence[Sample | Failure]) -> Batch:
     images = torch.from_numpy(np.stack([sample["image"].numpy() for sample in good])) if good else NO_IMAGES
     return {
         "path": [sample["path"] for sample in good],
-        "boxes": torch.cat([torch.zeros(0, 4), *(sample["boxes"] for sample in good)]),
-        "box_labels": torch.cat([torch.zeros(0, dtype=torch.long), *(sample["box_labels"] for sample in good)]),
+        "boxes": torch.cat([NO_BOXES.boxes, *(sample["boxes"] for sample in good)]),
+        "box_labels": torch.cat([NO_LABELS, *(sample["box_labels"] for sample in good)]),
         "n_boxes": torch.tensor([len(sample["boxes"]) for sample in good], dtype=torch.long),
         "box_error": [sample["box_error"] for sample in good],
         "file_columns": [sample["file_columns"] for sample in good],

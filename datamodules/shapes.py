@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import json
 import math
-import shutil
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from PIL import Image, ImageDraw
@@ -153,9 +153,7 @@ class ShapesDataModule(ImageFolderDataModule):
         n_pairs: Images with two objects, each filed twice.
         seed: Seed of the generator.
         split: What testing reads: ``val`` or ``pairs``.
-        batch_size: Images in a batch, on each device.
-        num_workers: Processes that decode images, for each device. null = the CPUs divided by the devices, at most 8.
-        n_originals: For the first so many images the batch carries the original pixels, for figures.
+        **reading: ``batch_size``, ``num_workers`` and ``n_originals``, as of any folder.
     """
 
     def __init__(
@@ -166,19 +164,11 @@ class ShapesDataModule(ImageFolderDataModule):
         n_pairs: int = 200,
         seed: int = 0,
         split: str = "val",
-        batch_size: int = 32,
-        num_workers: int | None = None,
-        n_originals: int = 0,
+        **reading: Any,
     ) -> None:
+        # Smaller crops might leave the object out.
         super().__init__(
-            root,
-            batch_size=batch_size,
-            num_workers=num_workers,
-            class_names=SHAPE_NAMES,
-            input_size=INPUT_SIZE,
-            resize_size=RESIZE_SIZE,
-            n_originals=n_originals,
-            min_crop=0.85,  # smaller crops might leave the object out
+            root, class_names=SHAPE_NAMES, input_size=INPUT_SIZE, resize_size=RESIZE_SIZE, min_crop=0.85, **reading
         )
         if split not in ("val", "pairs"):
             raise DataError(f"data.split must be val or pairs, got {split!r}.")
@@ -229,14 +219,9 @@ def _write_image(root: Path, split: str, index: int, rng: np.random.Generator) -
         names = [SHAPE_NAMES[index % len(SHAPE_NAMES)]]
         image, annotation = _one_object(names[0], rng)
     stem = f"{'_'.join(names)}_{index:05d}"
-    files = []
     for name in names:
         picture, boxes = root / split / name / f"{stem}.JPEG", root / "annotations" / split / name / f"{stem}.xml"
         for file in (picture, boxes):
             file.parent.mkdir(parents=True, exist_ok=True)
-        files.append((picture, boxes))
-    image.save(files[0][0], quality=95)
-    write_annotation(files[0][1], annotation)
-    for picture, boxes in files[1:]:
-        shutil.copyfile(files[0][0], picture)
-        shutil.copyfile(files[0][1], boxes)
+        image.save(picture, quality=95)
+        write_annotation(boxes, annotation)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import itertools
 import json
 import logging
 import os
@@ -11,10 +12,11 @@ from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
-from typing import Any, ClassVar, Self
+from typing import Any, ClassVar, Self, TypeVar
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 
 from datamodules.errors import DataError, printable
 from datamodules.labels import LabelFile
@@ -24,8 +26,9 @@ from datamodules.writing import written_whole
 
 logger = logging.getLogger(__name__)
 
+T = TypeVar("T")
+
 _CHUNK = 1 << 12
-"""So many names at most are Python objects at a time: a million of them would take a hundred megabytes."""
 
 
 @dataclass(frozen=True)
@@ -129,10 +132,8 @@ class Source(ABC):
     ) -> Self:
         """A source of these images, none of which is done."""
         n = len(paths)
-        table = pa.table({"path": paths, "label": labels, "done": np.zeros(n, bool), "error": pa.nulls(n, pa.string())})
-        for name, column in columns.items():
-            table = table.append_column(name, pa.array(column))
-        return cls(table, facts, tuple(notes)).with_errors(errors or {})
+        known = {"path": paths, "label": labels, "done": np.zeros(n, bool), "error": pa.nulls(n, pa.string())}
+        return cls(pa.table({**known, **columns}), facts, tuple(notes)).with_errors(errors or {})
 
     def __len__(self) -> int:
         return len(self.table)
@@ -155,11 +156,11 @@ class Source(ABC):
         return self.columns["done"].to_numpy(zero_copy_only=False)
 
     def path(self, i: int) -> str:
-        return os.fsdecode(self.columns["path"][i].as_py())
+        return path_at(self.columns["path"], i)
 
-    def names(self) -> Iterable[str]:
+    def names(self) -> list[str]:
         """How the rows call the images."""
-        return map(printable, each_name(self.columns["path"]))
+        return names_of(self.columns["path"]).to_pylist()
 
     def read(self, i: int, reader: SampleReader) -> Sample | Failure:
         """The i-th image as a sample, or why there is none."""
@@ -177,8 +178,7 @@ class Source(ABC):
         """The source with the images of these paths, as rows hold them, marked as done: no loader reads them."""
         if not done:
             return self
-        is_done = np.fromiter((name in done for name in self.names()), bool, len(self))
-        return self._with_column("done", pa.array(is_done))
+        return self._with_column("done", pc.is_in(names_of(self.columns["path"]), pa.array([*done], pa.large_string())))
 
     def with_errors(self, errors: Mapping[int, str]) -> Self:
         """The source with what is known to be wrong with the images of these numbers."""
@@ -201,7 +201,7 @@ class Source(ABC):
         """The source of the images of a subset, in an order that goes round the classes, and with its notes."""
         if subset.is_all:
             return self
-        names = list(self.names())
+        names = self.names()
         wanted = np.flatnonzero(subset.mask(names, self.labels))
         taken = self.take(wanted if self.in_order else wanted[round_the_classes(self.labels[wanted])])
         return replace(taken, notes=(*self.notes, *subset.notes(names, self.labels)))
@@ -220,8 +220,9 @@ class Source(ABC):
     def fingerprint(self) -> dict[str, Any]:
         """How many images there are, a hash of their paths and labels, and what the kind adds."""
         sha256 = hashlib.sha256(self.labels.astype(np.int64).tobytes())
-        for name in each_name(self.columns["path"]):
-            sha256.update(name + b"\0")
+        for start in range(0, len(self), _CHUNK):
+            for name in self.columns["path"].slice(start, _CHUNK).to_pylist():
+                sha256.update(name + b"\0")
         return {"n_images": len(self), "sha256": sha256.hexdigest(), **self.content_fingerprint()}
 
     def log_notes(self, root: Path) -> None:
@@ -234,11 +235,7 @@ class Source(ABC):
         facts = json.dumps({"kind": self.kind, "facts": self.facts, "n_found": self.n_found})
         # In one piece: several could not be mapped as one array.
         table = self.table.combine_chunks().replace_schema_metadata({"source": facts})
-        with (
-            written_whole(file) as aside,
-            pa.OSFile(str(aside), "wb") as sink,
-            pa.ipc.new_file(sink, table.schema) as writer,
-        ):
+        with written_whole(file) as aside, pa.ipc.new_file(str(aside), table.schema) as writer:
             writer.write_table(table)
 
     @classmethod
@@ -250,30 +247,23 @@ class Source(ABC):
         return kind(table, found["facts"], n_found=found["n_found"], file=file)
 
 
-class Paths(Sequence[str]):
-    """Paths, of which few are Python objects at a time.
-
-    Args:
-        names: As the file system's bytes.
-    """
-
-    def __init__(self, names: pa.Array) -> None:
-        self.names = names
-
-    def __len__(self) -> int:
-        return len(self.names)
-
-    def __getitem__(self, i: Any) -> Any:
-        return os.fsdecode(self.names[i].as_py())
-
-    def __iter__(self) -> Iterator[str]:
-        return map(os.fsdecode, each_name(self.names))
+def chunked(items: Iterable[T]) -> Iterator[list[T]]:
+    """The items in lists of some thousands: a million of them at a time would take a hundred megabytes."""
+    items = iter(items)
+    return iter(lambda: [*itertools.islice(items, _CHUNK)], [])
 
 
-def each_name(names: pa.Array) -> Iterator[bytes]:
-    """The names as Python objects, of which few are there at a time."""
-    for start in range(0, len(names), _CHUNK):
-        yield from names.slice(start, _CHUNK).to_pylist()
+def path_at(paths: pa.Array, i: int) -> str:
+    """The path of a number among paths that are the file system's bytes."""
+    return os.fsdecode(paths[i].as_py())
+
+
+def names_of(paths: pa.Array) -> pa.Array:
+    """How rows call the images of these paths, see :func:`~datamodules.errors.printable`."""
+    try:
+        return paths.cast(pa.large_string())
+    except pa.ArrowInvalid:  # one of them is no UTF-8
+        return pa.array(map(printable, paths.to_pylist()), pa.large_string())
 
 
 def first_batches(n: int, batch_size: int, limit: float) -> int:
@@ -289,11 +279,10 @@ def first_batches(n: int, batch_size: int, limit: float) -> int:
 
 def round_the_classes(groups: np.ndarray) -> np.ndarray:
     """The order that takes the first of each group, then the second of each, and so on."""
-    groups = np.unique(groups, return_inverse=True)[1].astype(np.int32) if (groups < 0).any() else groups
+    groups = groups.astype(np.int32)
     by_group = np.argsort(groups, kind="stable").astype(np.int32)
     place = np.empty(len(groups), np.int32)
-    place[by_group] = np.concatenate([np.arange(n, dtype=np.int32) for n in np.bincount(groups) if n])
-    del by_group
+    place[by_group] = np.concatenate([np.arange(n, dtype=np.int32) for n in np.unique(groups, return_counts=True)[1]])
     return np.lexsort((groups, place))
 
 

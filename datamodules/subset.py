@@ -10,7 +10,7 @@ from fnmatch import fnmatchcase
 import numpy as np
 
 from datamodules.classes import composed
-from datamodules.errors import DataError
+from datamodules.errors import DataError, at_least
 
 
 @dataclass(frozen=True)
@@ -43,11 +43,8 @@ class Subset:
     seed: int = 0
 
     def __post_init__(self) -> None:
-        for name, value in (("limit_per_class", self.limit_per_class), ("sample", self.sample)):
-            if value is not None and value < 1:
-                raise DataError(f"data.{name} must be at least 1, got {value}.")
-        if self.seed < 0:
-            raise DataError(f"data.seed must be at least 0, got {self.seed}.")
+        at_least(1, limit_per_class=self.limit_per_class, sample=self.sample)
+        at_least(0, seed=self.seed)
 
     @property
     def is_all(self) -> bool:
@@ -70,7 +67,7 @@ class Subset:
         """
         taken = np.ones(len(paths), bool)
         if self.include:
-            taken = np.fromiter((self._is_included(path) for path in paths), bool, len(paths))
+            taken = np.array([any(_matches(path, pattern) for pattern in self.include) for path in paths])
             if not taken.any():
                 raise DataError(
                     f"data.include {', '.join(self.include)} matches none of {len(paths):,} images, of which the first "
@@ -93,9 +90,6 @@ class Subset:
             left = np.flatnonzero(taken)
             taken[left[np.argsort(chance[left], kind="stable")[self.sample :]]] = False
         return taken
-
-    def _is_included(self, path: str) -> bool:
-        return any(_matches(path, pattern) for pattern in self.include)
 
     def _chance(self, paths: Iterable[str]) -> np.ndarray:
         """A number for each path, uint64 ``(N,)``, as good as random."""

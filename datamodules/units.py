@@ -74,20 +74,21 @@ def parse_units(
 
 def _units(item: int | str, table: ClassTable, channels: Mapping[str, int], layer: str | None) -> list[Unit]:
     """The units that one item of the list stands for."""
-    if not isinstance(item, str):
-        return _classes(item, table) if layer is None else _channels(layer, str(item), channels)
-    prefix, colon, number = item.rpartition(":")
+    prefix, colon, number = str(item).rpartition(":")
     if layer is not None:
-        return _channels(prefix if colon else layer, number, channels)
-    if not colon or table.is_named(item):  # a class of a user's own network may have a colon in its name
-        if colon and prefix in channels and (number in EVERY or _is_index(number, channels[prefix])):
-            raise DataError(
-                f"data.classes names {item}, which is a class and may be a channel of the layer {prefix}. Name the "
-                f"class by its index, or the channel as {number} with --model.objective "
-                f"'{{class_path: Channel, init_args: {{layer: {prefix}}}}}'."
-            )
+        return _channels(prefix or layer, number, channels)
+    if not isinstance(item, str) or not colon:
         return _classes(item, table)
-    return _channels(prefix, number, channels)
+    if not table.is_named(item):
+        return _channels(prefix, number, channels)
+    # A class of a user's own network may have a colon in its name.
+    if prefix in channels and (number in EVERY or _is_index(number, channels[prefix])):
+        raise DataError(
+            f"data.classes names {item}, which is a class and may be a channel of the layer {prefix}. Name the class "
+            f"by its index, or the channel as {number} with --model.objective "
+            f"'{{class_path: Channel, init_args: {{layer: {prefix}}}}}'."
+        )
+    return _classes(item, table)
 
 
 def _classes(wanted: int | str, table: ClassTable) -> list[Unit]:
@@ -128,38 +129,21 @@ def _label(text: str, channels: Mapping[str, int]) -> str:
     Raises:
         DataError: If there is none, or several, as of a layer that runs several times.
     """
-    if text in channels:
-        return text
-    calls: dict[str, list[str]] = {}
-    for label in channels:
-        calls.setdefault(_place(label)[0], []).append(label)
-    name, call = _place(text)
-    ends = [name] if name in calls else [layer for layer in calls if layer.endswith(f".{name}")]
-    if len(ends) != 1:
-        raise DataError(
-            f"data.classes names a channel of the layer {text!r}, which "
-            + (
-                f"may be {' or '.join(ends[:6])}."
-                if ends
-                else f"the network does not have; it has {some(channels, 40)}."
-            )
-        )
-    (layer,) = ends
-    labels = calls[layer]
-    if labels == [layer] and call in (None, 0):  # it runs once
-        return layer
-    if call is not None and f"{layer}@{call}" in labels:
-        return f"{layer}@{call}"
-    if labels == [layer]:
-        raise DataError(f"data.classes: the layer {layer!r} runs once, so there is no {text!r}; name it {layer}.")
-    listed = ", ".join(f"{label} ({channels[label]} channels)" for label in labels)
-    raise DataError(f"data.classes: the layer {layer!r} runs {len(labels)} times; name one of its calls: {listed}.")
-
-
-def _place(label: str) -> tuple[str, int | None]:
-    """The layer's name and the number of its call, of a label such as ``layer1.0.relu@2``; None = it has none."""
-    found = re.fullmatch("(.+)@([0-9]{1,9})", label)
-    return (found[1], int(found[2])) if found else (label, None)
+    name, at, call = text.partition("@")
+    names = {label: label.partition("@")[0] for label in channels}
+    near = [label for label in channels if names[label] == name]
+    near = near or [label for label in channels if names[label].endswith(f".{name}")]
+    # The label of a layer that runs once is its name; its call has the number 0.
+    found = [label for label in near if not at or label.endswith(f"@{call}") or (call == "0" and "@" not in label)]
+    if len(found) == 1:
+        return found[0]
+    if found:
+        listed = ", ".join(f"{label} ({channels[label]} channels)" for label in found[:6])
+        raise DataError(f"data.classes names a channel of {text!r}, which may be one of {len(found)}: {listed}.")
+    raise DataError(
+        f"data.classes names a channel of the layer {text!r}, which the network does not have; it has "
+        f"{some(near or channels, 40)}."
+    )
 
 
 def _is_index(number: str, n: int) -> bool:

@@ -55,7 +55,6 @@ def _good(folder: Path) -> dict[str, str | None]:
     for name in ("animated.gif", "animated.webp"):
         frames[0].save(folder / name, save_all=True, append_images=frames[1:])
     Image.new("RGB", (1, 1), "green").save(folder / "1 by 1.png")
-    Image.new("RGB", (20000, 3), "green").save(folder / "strip.png")
     return dict.fromkeys(
         "bytes \\xff\\xfe.jpg" if b"\xff" in name else os.fsdecode(name) for name in os.listdir(os.fsencode(folder))
     )
@@ -76,6 +75,7 @@ def _bad(folder: Path) -> dict[str, str | None]:
     for name, (content, _) in contents.items():
         (folder / name).write_bytes(content)
     Image.fromarray(np.ones((4, 4), np.float32)).save(folder / "floating point.tif")
+    Image.new("RGB", (20000, 1), "green").save(folder / "strip.png")
     (folder / "dangling.jpg").symlink_to("nowhere.jpg")
     (folder / "folder.jpg").mkdir()
     os.mkfifo(folder / "pipe.jpg")
@@ -83,6 +83,7 @@ def _bad(folder: Path) -> dict[str, str | None]:
         _noise("RGB").save(folder / name)
     expected = {name: message for name, (_, message) in contents.items()} | {
         "floating point.tif": "floating-point pixels have no known range",
+        "strip.png": "more than 100,000,000; crop the image",
         "dangling.jpg": "No such file",
         "folder.jpg": "Is a directory",
         "pipe.jpg": "a pipe, socket or device, not a file",

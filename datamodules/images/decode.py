@@ -7,13 +7,13 @@ import os
 import stat
 from typing import Any, BinaryIO, NamedTuple
 
-from PIL import Image
+from PIL import ExifTags, Image, ImageOps
+from PIL.TiffImagePlugin import TiffImageFile
 
 from datamodules.batch import UPRIGHT
 from datamodules.errors import DecodingError
 from datamodules.images.depths import to_rgb
 from datamodules.images.formats import LONGEST_BEGINNING, is_raw, openable, remedy
-from datamodules.images.orientation import orientation_by_pillow, orientation_of, turned
 
 MAX_PIXELS = 100_000_000
 """Larger images are refused before they are decoded: a small file can hold an image that fills the memory."""
@@ -111,14 +111,16 @@ def _decoded(file: BinaryIO, head: bytes, exif_orientation: bool) -> Decoded:
             raise DecodingError(
                 f"{image.width} × {image.height} pixels are more than {MAX_PIXELS:,}; save the image smaller"
             )
-        by_pillow = orientation_by_pillow(image)  # known before it is loaded, and gone afterwards
+        # Pillow turns TIFFs, and no others, when it loads them; by what is known before, and gone afterwards.
+        asked = image.tag_v2.get(ExifTags.Base.Orientation) if isinstance(image, TiffImageFile) else UPRIGHT
+        by_pillow = _known(asked)
         rgb = to_rgb(image, head)
         note = _note(image)
         if by_pillow != UPRIGHT:
             return Decoded(rgb, by_pillow, True, note)
-        orientation = orientation_of(image)
+        orientation = _orientation_of(image)
         is_turned = exif_orientation and orientation != UPRIGHT
-        return Decoded(turned(rgb, orientation) if is_turned else rgb, orientation, is_turned, note)
+        return Decoded(_turned(rgb, orientation) if is_turned else rgb, orientation, is_turned, note)
 
 
 def _note(image: Image.Image) -> str | None:
@@ -134,6 +136,26 @@ def _note(image: Image.Image) -> str | None:
     if n_pages > 1:
         notes.append(FIRST_PAGE)
     return "; ".join(notes) or None
+
+
+def _known(orientation: object) -> int:
+    """An orientation, 2 to 8; 1 = there is none such."""
+    return next((known for known in range(2, 9) if known == orientation), UPRIGHT)
+
+
+def _orientation_of(image: Image.Image) -> int:
+    """The EXIF orientation that a loaded image asks for; 1 = it asks for none, or its EXIF cannot be read."""
+    try:
+        return _known(image.getexif().get(ExifTags.Base.Orientation))
+    except Exception:  # Pillow raises nearly anything on damaged EXIF
+        return UPRIGHT
+
+
+def _turned(image: Image.Image, orientation: int) -> Image.Image:
+    """The image as an EXIF orientation asks for it."""
+    bare = Image.frombuffer(image.mode, image.size, image.tobytes())  # without EXIF, which may be damaged elsewhere
+    bare.getexif()[ExifTags.Base.Orientation] = orientation
+    return ImageOps.exif_transpose(bare)
 
 
 def _why_unknown(head: bytes, name: str) -> str:

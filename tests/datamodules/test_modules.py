@@ -1,6 +1,5 @@
 from __future__ import annotations
 
-import os
 from pathlib import Path
 
 import numpy as np
@@ -10,6 +9,7 @@ from PIL import ExifTags, Image
 
 from datamodules import DataError, ImageFolderDataModule, modules
 from datamodules.boxes import Annotation, write_annotation
+from datamodules.loader import Marks
 from tests.datamodules.trainers import fake_trainer
 from tests.images import make_images
 
@@ -37,32 +37,12 @@ class TestBatches:
         assert batch["original"][0].view == pytest.approx((7.5, 2.5, 42.5, 37.5))
         assert batch["original"][1] is None
 
-    def test_bad_files_are_reported_and_the_rest_goes_on(self, tmp_path: Path) -> None:
-        make_images(tmp_path, "cat/a.png", "cat/b.png", "cat/c.png")
-        (tmp_path / "cat/b.png").write_bytes(b"")
-        found = batches(tmp_path, batch_size=2)
-        assert [path for batch in found for path in batch["path"]] == ["cat/a.png", "cat/c.png"]
-        assert [failure for batch in found for failure in batch["failed"]] == [("cat/b.png", "the file is empty")]
-
     def test_only_bad_files(self, tmp_path: Path) -> None:
         make_images(tmp_path, "cat/a.png")
         (tmp_path / "cat/a.png").write_bytes(b"x")
         (batch,) = batches(tmp_path)
         assert (len(batch["image"]), batch["image"].dtype) == (0, torch.uint8)
         assert len(batch["failed"]) == 1
-
-    def test_bytes_that_are_not_utf8(self, tmp_path: Path) -> None:
-        make_images(tmp_path, "cat/a.png")
-        os.rename(os.fsencode(tmp_path / "cat/a.png"), os.fsencode(tmp_path / "cat") + b"/\xff\n.png")
-        (batch,) = batches(tmp_path)
-        assert batch["path"] == ["cat/\\xff\n.png"]
-
-    @pytest.mark.parametrize("workers", [0, 2])
-    @pytest.mark.parametrize("batch_size", [1, 3, 32])
-    def test_every_image_once(self, tmp_path: Path, workers: int, batch_size: int) -> None:
-        make_images(tmp_path, *(f"cat/{k}.png" for k in range(7)))
-        found = batches(tmp_path, num_workers=workers, batch_size=batch_size)
-        assert sorted(path for batch in found for path in batch["path"]) == [f"cat/{k}.png" for k in range(7)]
 
     @pytest.mark.parametrize("world", [1, 2, 3, 9])
     def test_devices_share_the_images_exactly(self, tmp_path: Path, world: int) -> None:
@@ -267,6 +247,23 @@ class TestListingOnce:
         now.prepare_data()
         now.setup("test")
         assert len(now.source) == now.n_listed == 2
+
+    @pytest.mark.parametrize("is_in_order", [False, True])
+    def test_only_what_was_read_when_a_process_died_is_tried(
+        self, tmp_path: Path, is_in_order: bool, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        make_images(tmp_path / "images", *(f"cat/{k}.png" for k in range(7)))
+        tried: list[int] = []
+        monkeypatch.setattr(modules, "lethal", lambda read, numbers: tried.extend(numbers) or {5: "deadly"})
+        Marks(tmp_path / "run/reading/1", 2, int).numbers[:] = 5, 3  # of which 3 has its rows
+        if is_in_order:  # a signal ended the run
+            self.module(tmp_path, rank=1).end_early()
+        data = self.module(tmp_path, rank=0, world=1)
+        data.prepare_data()
+        data.setup("test")
+        failures = [failure for batch in data.test_dataloader() for failure in batch["failed"]]
+        assert (tried, failures) == (([], []) if is_in_order else ([5], [("cat/5.png", "deadly")]))
+        assert not (tmp_path / "run/reading").exists()
 
     @pytest.mark.parametrize(("limit", "n_left"), [(1, [2, 1]), (2, [4, 2]), (0.5, [2, 1]), (1.0, [4, 2])])
     def test_a_limit_counts_what_is_done(self, tmp_path: Path, limit: float, n_left: list[int]) -> None:

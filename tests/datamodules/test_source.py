@@ -106,12 +106,9 @@ def test_a_new_kind_is_a_class_and_a_name(tmp_path: Path, monkeypatch: pytest.Mo
 
 
 def test_a_new_column_of_a_file_goes_through(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """As the README tells it: its type, its value; the pack's schema is made of the types when it is imported."""
-    from datamodules import batch, decoded
+    """As the README tells it: its type, for the rows, and its value."""
     from datamodules.images.decode import Decoded
 
-    monkeypatch.setitem(batch.FILE_COLUMNS, "width", pa.int64())
-    monkeypatch.setattr(decoded, "_SCHEMA", decoded._SCHEMA.append(pa.field("file_width", pa.int64())))
     columns = Decoded.columns
     monkeypatch.setattr(Decoded, "columns", lambda self: {**columns(self), "width": self.image.width})
     make_images(tmp_path / "images", "cat/a.png")

@@ -1,6 +1,5 @@
 from __future__ import annotations
 
-import os
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -313,13 +312,10 @@ class TestExemplars:
 
 @pytest.mark.photos
 @pytest.mark.slow
-def test_an_image_of_a_real_network_and_what_another_says_of_it(tmp_path: Path, photos: Path) -> None:
-    weights = Path(os.environ.get("VGG_LENS_SQUEEZENET", photos.parents[1] / "models/squeezenet1_0.pth"))
-    if not weights.is_file():
-        pytest.skip("needs the weights of squeezenet1_0, in the file that VGG_LENS_SQUEEZENET names")
+def test_an_image_of_a_real_network_and_what_another_says_of_it(tmp_path: Path, squeezenet_weights: Path) -> None:
     network = "torchvision.models.squeezenet1_0"
     module = ActivationMaximizationModule(
-        str(weights), network=network, steps=8, n_fresh=2, judges=["efficientnet_lite0"]
+        str(squeezenet_weights), network=network, steps=8, n_fresh=2, judges=["efficientnet_lite0"]
     )
     (row,) = run(tmp_path, module, ["goldfish"])
     judge = load_network("efficientnet_lite0")

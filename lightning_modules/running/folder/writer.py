@@ -13,6 +13,7 @@ from matplotlib.figure import Figure
 from PIL import Image
 from pytorch_lightning.loggers import TensorBoardLogger
 
+from datamodules.batch import EvaluationData
 from lightning_modules.escaping import plain
 from lightning_modules.figures.saving import Drawing, FigureFormat, name_of_one_image, save_figure
 from lightning_modules.results.kept.lists import PartsWithKept
@@ -72,7 +73,13 @@ class RunWriter(pl.Callback):
         pl_module.check_data(trainer.datamodule)  # type: ignore[attr-defined]
         when = ROWS_PER_PART, pl_module.seconds_per_part
         self.parts = PartsWithKept(self.rows, pl_module.schema, trainer.global_rank, *when)
-        stopping.save_at_the_end(self._save, lambda: self._outlook(pl_module.n_in_hand))
+        data: EvaluationData = trainer.datamodule  # type: ignore[attr-defined]
+
+        def save_early() -> None:
+            self._save()
+            data.end_early()
+
+        stopping.save_at_the_end(save_early, lambda: self._outlook(pl_module.n_in_hand))
 
     def on_test_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         assert isinstance(pl_module, RunModule)
