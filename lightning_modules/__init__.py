@@ -40,7 +40,7 @@ from lightning_modules.results.kept.images import read_adversarial
 from lightning_modules.results.kept.maps import read_maps, score_maps
 from lightning_modules.robustness import RobustnessModule
 from lightning_modules.running.folder.writer import RunWriter
-from lightning_modules.running.synthesis_progress import SynthesisProgress
+from lightning_modules.running.progress import SynthesisProgress
 
 __all__ = [
     "FGSM",

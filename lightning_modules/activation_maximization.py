@@ -264,6 +264,9 @@ class ActivationMaximizationModule(RunModule):
         data: Any = self.trainer.datamodule  # type: ignore[attr-defined]
         return len(data.items) - len(data.done) if hasattr(data, "items") else None
 
+    def passes(self) -> dict[str, int]:
+        return {"steps": sum(recipe.steps for recipe in self.recipes.values())}
+
     @property
     def n_listed(self) -> int | None:
         n_units = super().n_listed

@@ -36,7 +36,7 @@ INNER_FLOORS = {
         {"loading"},
     ],
     "running": [
-        {"arithmetic", "parsing", "progress", "stopping", "synthesis_progress"},
+        {"arithmetic", "parsing", "progress", "stopping"},
         {"folder"},
         {"starts"},
         {"cli"},

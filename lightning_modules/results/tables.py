@@ -5,10 +5,11 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
+from rich.console import Console
 from rich.table import Column
 from rich.table import Table as RichTable
 
-from lightning_modules.escaping import in_markdown, in_rich
+from lightning_modules.escaping import in_markdown, in_rich, plain_lines
 
 NOTHING = ("", "-")
 """Cells in which nothing stands."""
@@ -97,3 +98,13 @@ def share(value: float | None) -> str:
 def number(value: float | None, form: str = ".2f") -> str:
     """A number, or a dash."""
     return "-" if value is None else format(value, form)
+
+
+def print_tables(tables: Sequence[Table], notes: Sequence[str]) -> None:
+    """Prints what came out: wide enough for a file, where the output is no terminal."""
+    console = Console()
+    console = console if console.is_terminal else Console(width=max(140, console.width))
+    for table in tables:
+        console.print(table.rich())
+    for note in notes:
+        print(plain_lines(note))

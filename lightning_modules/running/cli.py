@@ -13,12 +13,11 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from jsonargparse import Namespace
 from pytorch_lightning import LightningDataModule, LightningModule, Trainer
 from pytorch_lightning.callbacks import Callback, RichProgressBar
 from pytorch_lightning.cli import LightningArgumentParser, LightningCLI
 from pytorch_lightning.loggers import TensorBoardLogger
-from pytorch_lightning.strategies import DDPStrategy
+from pytorch_lightning.strategies import DDPStrategy, StrategyRegistry
 from pytorch_lightning.utilities.exceptions import MisconfigurationException
 
 from datamodules.batch import DataError
@@ -28,7 +27,6 @@ from lightning_modules.escaping import plain_lines, show_warnings_plainly
 from lightning_modules.gradients.memory import keep_freed_memory
 from lightning_modules.running import stopping
 from lightning_modules.running.folder.run_folder import RunError
-from lightning_modules.running.parsing.diagnosis import annotations_of, in_words_but_null
 from lightning_modules.running.parsing.parser import HelpfulParser
 from lightning_modules.running.starts import (
     LONGEST_WAIT,
@@ -115,31 +113,6 @@ class RunCLI(LightningCLI):
         if type(seed) is int and not 0 <= seed < 2**32:
             raise RunError(f"--seed_everything should be from 0 to {2**32 - 1}, got {seed}.")
 
-    def before_instantiate_classes(self) -> None:
-        """Refuses null where an option has to have a value, which the parser lets through, and settings of a RUN that
-        lies elsewhere now."""
-        self._refuse_settings_of_a_moved_run()
-        for group in ("model", "data", "trainer"):
-            if not isinstance(self.config.get(group), Namespace):
-                raise RunError(f"{group} is {self.config.get(group)!r}; it should be a group of options.")
-        for group, kind in (("model", self._model_class), ("data", self._datamodule_class)):
-            options = self.config[group]
-            options = options.get("init_args", options)  # of data that may be of any class
-            for name, annotation in annotations_of(kind).items():
-                if name in options and options[name] is None and (wanted := in_words_but_null(annotation)):
-                    raise RunError(f"{group}.{name} is null; it should be {wanted}.")
-
-    def _refuse_settings_of_a_moved_run(self) -> None:
-        for file in self.config.get("config") or ():
-            run, out = Path(file.absolute).parent, self.out
-            is_asked_for = any(word.partition("=")[0] == "--out" for word in self.words)
-            if (run / "sessions.json").exists() and run.resolve() != out.resolve() and not is_asked_for:
-                raise RunError(
-                    f"{file} is of the RUN that lies in {run} now, but its option out names {out}. Which is meant? "
-                    f"--out {run} goes on with that RUN; --out {out} makes another one. scripts/report.py {run} makes "
-                    "its page and computes nothing."
-                )
-
     @property
     def out(self) -> Path:
         return Path(self.config["out"]).expanduser()
@@ -150,33 +123,22 @@ class RunCLI(LightningCLI):
 
     def instantiate_trainer(self, **kwargs: Any) -> Trainer:
         refuse_what_has_no_effect(self.config["trainer"], self.parser.get_defaults()["trainer"], self.without_effect)
-        config = {**self._get(self.config_init, "trainer", default={}), **kwargs}
+        StrategyRegistry.register("ddp", DDPStrategy, override=True, start_method="popen", timeout=LONGEST_WAIT)
+        config = self.config_init["trainer"]
         logger = TensorBoardLogger(str(self.out), name="", version="tensorboard")
-        config["logger"] = logger if config.get("logger") in (None, True) else config["logger"]
         bar = [] if config.get("enable_progress_bar") is False else [ProgressBar(leave=True)]
-        callbacks = [*bar, *self.callbacks()]
+        given = config.get("callbacks") or ()
         try:
-            trainer = self._instantiate_trainer(config, callbacks)
+            trainer = super().instantiate_trainer(
+                logger=logger if config.get("logger") in (None, True) else config["logger"],
+                callbacks=[*(given if isinstance(given, list | tuple) else [given]), *bar, *self.callbacks()],
+                **kwargs,
+            )
         except TRAINER_REFUSES as error:
-            raise RunError(f"{self._of_trainer()}: {str(error) or type(error).__name__}") from error
+            raise RunError(f"The trainer's options do not fit: {str(error) or type(error).__name__}") from error
+        refuse_what_leaves_no_run(trainer)
         stopping.take_over(trainer.strategy.launcher)
-        limit = next(name for name in self.trainer_options if name.startswith("limit_"))
-        refuse_what_leaves_no_run(trainer, config.get("devices"), f"--trainer.{limit} 1")
-        if isinstance(trainer.strategy, DDPStrategy) and isinstance(config.get("strategy"), str | None):
-            # The first process waits for the last one's rows; half an hour, as it is by itself, may be too short.
-            trainer.strategy._timeout = LONGEST_WAIT
         return trainer
-
-    def _of_trainer(self) -> str:
-        """That the Trainer's options, of which those are named that were given, do not fit."""
-        usual = self.parser.get_defaults()["trainer"]
-        given = {
-            f"--trainer.{name}": value
-            for name, value in self.config["trainer"].items()
-            if isinstance(value, str | int | float | list) and value != usual[name] and not name.startswith("enable_")
-        }
-        names = ", ".join(f"{name} {value}" for name, value in given.items()) or "The trainer's options"
-        return f"{names} {'does' if len(given) == 1 else 'do'} not fit"
 
     @property
     def settings(self) -> str:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
@@ -11,13 +10,10 @@ from typing import Any, NamedTuple
 
 import yaml
 from jsonargparse import Namespace
-from rich.console import Console
+from jsonargparse.typing import NonNegativeInt
 
-from lightning_modules.escaping import plain, plain_lines
 from lightning_modules.figures.differences import differences_figure, pictures_below_each_other
 from lightning_modules.figures.saving import name_of_one_image, save_figure
-from lightning_modules.pages.runs import page_of_run
-from lightning_modules.pages.told import Told
 from lightning_modules.results.comparison.differences import (
     EVERY,
     Changed,
@@ -29,17 +25,18 @@ from lightning_modules.results.comparison.differences import (
 )
 from lightning_modules.results.comparison.measured import FLAGS, Measured
 from lightning_modules.results.comparison.pairing import Pairs, pairs_of
-from lightning_modules.results.report import Report, describe_images, flat_settings
+from lightning_modules.results.report import Report, flat_settings
 from lightning_modules.running.cli import as_typed
 from lightning_modules.running.folder.board import Board
 from lightning_modules.running.folder.finished_run import (
     FinishedRun,
+    leave_what_was_found,
     other_settings,
     read_finished_run,
     refuse_other_measures,
+    show_what_was_found,
 )
-from lightning_modules.running.folder.provenance import git_commit, versions
-from lightning_modules.running.folder.run_folder import RunError, RunFolder, write_text
+from lightning_modules.running.folder.run_folder import RunError, RunFolder
 from lightning_modules.running.parsing.parser import HelpfulParser
 
 
@@ -78,8 +75,6 @@ def run_comparison(*, description: str | None, args: list[str] | None = None) ->
     """
     parser = _parser(description or "")
     options = parser.parse_args(args)
-    if options.n_images < 0:
-        raise RunError(f"--n_images must be at least 0, got {options.n_images}.")
     compared = _compare(options)
     summary = summarize_comparisons([each.pairs for each in compared])
     details = [table for each in compared for table in table_of_changed(each.pairs, each.score, each.changed)]
@@ -90,7 +85,7 @@ def run_comparison(*, description: str | None, args: list[str] | None = None) ->
     if out is not None:
         command = as_typed(["python", sys.argv[0], *(sys.argv[1:] if args is None else args)])
         _write(RunFolder(out), compared, report, command, options, parser, description or "")
-    _show(report, out)
+    show_what_was_found(report, [], "Summary, figures", out)
     return 0
 
 
@@ -110,7 +105,7 @@ def _parser(description: str) -> HelpfulParser:
         help="Compare the images, methods, budgets and scores that both have; what is left out is told.",
     )
     parser.add_argument("--score", type=str, help="Score by which images are ranked. null = the first number.")
-    parser.add_argument("--n_images", type=int, default=8, help="Images to show that changed most.")
+    parser.add_argument("--n_images", type=NonNegativeInt, default=8, help="Images to show that changed most.")
     parser.add_argument("--out", type=str, help="Folder for figures, TensorBoard, summary and page. null = none.")
     parser.add_argument("--overwrite", action="store_true", help="Delete what an earlier run left in OUT first.")
     return parser
@@ -190,15 +185,13 @@ def _write(
         folder.begin_session(command)
         out = folder.path
         _save_figures(compared, report.summary, out)
-        produced_by = {"git_commit": git_commit(), "versions": versions(), "runs": [str(run.resolve()) for run in runs]}
-        write_text(out / "summary.json", json.dumps({**report.summary, "produced_by": produced_by}, indent=2) + "\n")
-        Told.by(report, [], description).save(out)
         board = Board(out / "tensorboard", out / "figures")
         board.show_figures()
         board.show_report(report, command, flat_settings(yaml.safe_load(settings)))
         board.close()
-        page_of_run(out, [command]).write(out / "index.html")
         folder.end_session()
+        produced_by = {"runs": [str(run.resolve()) for run in runs]}
+        leave_what_was_found(folder, report, [], produced_by, description, page=True)
     finally:
         folder.unlock()
 
@@ -236,17 +229,3 @@ def _title(score: str, better: Mapping[str, str]) -> str:
     name = FLAGS.get(score, score.replace("_", " "))
     known = {"top1": "higher", "top5": "higher", **better}
     return f"{name}\n({known[score]} is better)" if score in known else name
-
-
-def _show(report: Report, out: Path | None) -> None:
-    console = Console()
-    console = console if console.is_terminal else Console(width=max(140, console.width))
-    for table in report.all_tables:
-        console.print(table.rich())
-    for note in report.notes:
-        print(plain_lines(note))
-    print(describe_images(report.summary))
-    if out is not None:
-        print(plain(f"Summary, figures: {out}"))
-        print(plain(f"Look at it: tensorboard --logdir {out}"))
-        print(plain(f"Hand it on: {out / 'index.html'}"))

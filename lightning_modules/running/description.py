@@ -6,38 +6,26 @@ import textwrap
 from typing import Any
 
 from jsonargparse import Namespace
-from rich.console import Console
 
 from lightning_modules.errors import InputError
-from lightning_modules.escaping import in_rich
 from lightning_modules.methods.base import AttributionMethod
-from lightning_modules.methods.cam import GradCAM, GuidedGradCAM
-from lightning_modules.methods.cam_weights import GradCAMPlusPlus, HiResCAM, XGradCAM
-from lightning_modules.methods.gradient import GuidedBackprop, InputXGradient, Saliency
-from lightning_modules.methods.integrated_gradients import IntegratedGradients
-from lightning_modules.methods.layer_cam import LayerCAM
-from lightning_modules.methods.occlusion import Occlusion
-from lightning_modules.methods.rise import RISE
-from lightning_modules.methods.score_cam import ScoreCAM
-from lightning_modules.methods.smooth_grad import SmoothGrad
-from lightning_modules.methods.var_grad import VarGrad
+from lightning_modules.methods.uninformed import UninformedMethod
 from lightning_modules.networks.built_in.vgg16 import WEIGHTS_HELP
 from lightning_modules.networks.loading import NETWORK_HELP, load_network
 from lightning_modules.networks.making import Said
 from lightning_modules.networks.network import Network
 from lightning_modules.networks.observed.facts import place, shown
 from lightning_modules.networks.observed.nonlinearities import in_words
-from lightning_modules.results.tables import Table
+from lightning_modules.results.tables import Table, print_tables
 from lightning_modules.running.cli import import_from_here
-from lightning_modules.running.parsing.help import explain_options
+from lightning_modules.running.parsing.diagnosis import public_classes
 from lightning_modules.running.parsing.parser import HelpfulParser
 
-METHODS: tuple[AttributionMethod, ...] = (
-    *(GradCAM(), GradCAMPlusPlus(), XGradCAM(), HiResCAM(), LayerCAM()),
-    *(GuidedBackprop(), GuidedGradCAM()),
-    *(Saliency(), InputXGradient(), SmoothGrad(), VarGrad(), IntegratedGradients()),
-    *(ScoreCAM(), Occlusion(), RISE()),
-)
+
+def explaining_methods() -> list[AttributionMethod]:
+    """Ours that look at the network, each with its usual options."""
+    found: dict[str, type[Any]] = public_classes(AttributionMethod)
+    return [cls() for cls in found.values() if not issubclass(cls, UninformedMethod)]
 
 
 def run_description(*, description: str | None, args: list[str] | None = None) -> int:
@@ -50,20 +38,15 @@ def run_description(*, description: str | None, args: list[str] | None = None) -
     parser = HelpfulParser(description=description or "", usage="%(prog)s --network NETWORK [options]")
     add_network_options(parser)
     network = network_of(parser.parse_args(args))
-    console = Console()
-    console = console if console.is_terminal else Console(width=max(140, console.width))
-    console.print(_table_of_facts(network).rich())
-    console.print(_table_of_methods(network).rich())
-    console.print(_table_of_layers(network).rich())
-    for oddity in network.facts.oddities:
-        console.print(in_rich(f"Odd: {oddity}."))
+    tables = [_table_of_facts(network), _table_of_methods(network), _table_of_layers(network)]
+    print_tables(tables, [f"Odd: {oddity}." for oddity in network.facts.oddities])
     return 0
 
 
 def add_network_options(parser: HelpfulParser) -> None:
     """Adds the options of :func:`load_network`, under their own names."""
     parser.add_function_arguments(load_network, as_group=False, skip={"seed", "compile"})
-    explain_options(parser, {"weights": f"{WEIGHTS_HELP}.", "network": f"{NETWORK_HELP}."})
+    parser.explain({"weights": f"{WEIGHTS_HELP}.", "network": f"{NETWORK_HELP}."})
 
 
 def network_of(options: Namespace) -> Network:
@@ -109,7 +92,7 @@ def _normalization(known: dict[str, Any]) -> str:
 
 def _table_of_methods(network: Network) -> Table:
     rows = []
-    for method in METHODS:
+    for method in explaining_methods():
         try:
             needs = method.needs(network)
             left = network.facts.nonlinearities.without_rule if needs.guided_gradient else {}

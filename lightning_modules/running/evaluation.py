@@ -5,37 +5,35 @@ from __future__ import annotations
 import inspect
 import json
 import os
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from functools import partial
+from operator import attrgetter
 from pathlib import Path
 from typing import Any
 
 import torch
 import yaml
-from pytorch_lightning import LightningDataModule, LightningModule, Trainer
+from pytorch_lightning import LightningDataModule
 from pytorch_lightning.callbacks import Callback
 from pytorch_lightning.cli import LightningArgumentParser
 from pytorch_lightning.utilities.rank_zero import rank_zero_info
-from rich.console import Console
 
 from datamodules.batch import EvaluationData
-from lightning_modules.escaping import plain, plain_lines
 from lightning_modules.figures.saving import FigureFormat
 from lightning_modules.networks.built_in.vgg16 import WEIGHTS_HELP
 from lightning_modules.networks.loading import NETWORK_HELP
-from lightning_modules.pages.runs import page_of_run
-from lightning_modules.pages.told import Told
 from lightning_modules.random_numbers import GENERATOR
-from lightning_modules.results.report import describe_images, flat_settings, n_left_out
+from lightning_modules.results.report import flat_settings, n_left_out
 from lightning_modules.results.rows.parts import done_paths, refuse_other_columns
 from lightning_modules.run_module import RunModule
 from lightning_modules.running.arithmetic import arithmetic, busy_cores_note, compute_to_float32
 from lightning_modules.running.cli import RunCLI
-from lightning_modules.running.folder.provenance import device_names, git_commit, seeds, versions, weights_sha256
-from lightning_modules.running.folder.run_folder import RunError, RunFolder, write_text
+from lightning_modules.running.folder.finished_run import leave_what_was_found, show_what_was_found
+from lightning_modules.running.folder.provenance import seeds, weights_sha256
+from lightning_modules.running.folder.run_folder import RunError
 from lightning_modules.running.folder.writer import RunWriter
-from lightning_modules.running.parsing.help import explain_options
-from lightning_modules.running.progress import EvaluationProgress
+from lightning_modules.running.parsing.parser import HelpfulParser
+from lightning_modules.running.progress import RunProgress
 from lightning_modules.whole_files import naming
 
 
@@ -102,6 +100,7 @@ class EvaluationCLI(RunCLI):
 
     def add_arguments_to_parser(self, parser: LightningArgumentParser) -> None:
         super().add_arguments_to_parser(parser)
+        assert isinstance(parser, HelpfulParser)
         parser.add_argument("--overwrite", action="store_true", help="Delete what an earlier run left in RUN first.")
         parser.add_argument("--report", action="store_true", help="Make a page of the run to hand on: RUN/index.html.")
         parser.add_argument("--strict", action="store_true", help="Exit with 1 if a single image failed.")
@@ -112,30 +111,20 @@ class EvaluationCLI(RunCLI):
             help="Files of the figures: png (110 pixels an inch), or pdf, vectors for print, beside each png.",
         )
         parser.set_defaults(self.defaults)
-        explain_options(parser, HELP)  # the same for every module, so it does not stand in each one's docstring
+        parser.explain(HELP)  # the same for every module, so it does not stand in each one's docstring
         of_model, of_data = (inspect.signature(each).parameters for each in self.classes)
         for name, known in KNOWN_BY_THE_MODEL.items():
             if name in of_data:
-                parser.link_arguments("model", f"data.{name}", known, apply_on="instantiate")
+                parser.link_arguments("model", f"data.{name}", attrgetter(known), apply_on="instantiate")
         if "n_originals" in of_data and "n_figures" in of_model:
             parser.link_arguments("model.n_figures", "data.n_originals")
 
     def callbacks(self) -> list[Callback]:
-        self.run_folder = RunFolder(self.out)
-        self.guard = RunGuard(self.run_folder)
-        self.writer = RunWriter(self.out, self.config["figure_format"], self.command, self._shown_settings())
-        return [*(callback() for callback in self.extra), EvaluationProgress(), self.writer, self.guard]
-
-    def _shown_settings(self) -> dict[str, bool | str | float]:
-        """Those that TensorBoard shows as hyperparameters."""
         config = yaml.safe_load(self.settings)
-        return flat_settings(
-            {
-                "data": {name: config["data"].get(name) for name in ("root", "classes", "seed", "exemplars")},
-                "model": {name: value for name, value in config["model"].items() if name != "n_figures"},
-                "trainer": {name: config["trainer"].get(name) for name in ("limit_test_batches", "precision")},
-            }
-        )
+        shown = flat_settings({group: config[group] for group in ("data", "model")})
+        self.writer = RunWriter(self.out, self.config["figure_format"], self.command, shown)
+        self.run_folder = self.writer.folder
+        return [*(callback() for callback in self.extra), RunProgress(), self.writer]
 
     def evaluate(self) -> dict[str, Any] | None:
         """Tests what has no rows yet; on the first rank, returns the summary of all rows, also saved."""
@@ -159,7 +148,6 @@ class EvaluationCLI(RunCLI):
     def _open_run(self) -> None:
         """Locks RUN and makes sure that what it holds, if anything, came from the same settings and inputs."""
         run = self.run_folder
-        run.check()
         # Before anything is written or deleted: a slip in the name of the images costs nothing.
         self.model.check_data(self.datamodule)
         self.inputs = {"weights_sha256": weights_sha256(self.model.network), "data": self.datamodule.fingerprint()}
@@ -167,7 +155,7 @@ class EvaluationCLI(RunCLI):
             self.inputs["random_numbers"] = GENERATOR
         if helpers := self.model.helpers:
             self.inputs["helpers_sha256"] = {name: weights_sha256(helper) for name, helper in helpers.items()}
-        places = {name: self._get(self.config, f"data.{name}") for name in ("root", "boxes", "exemplars")}
+        places = {name: self.config.get(f"data.{name}") for name in ("root", "boxes", "exemplars")}
         paths = {name: Path(place).expanduser() for name, place in places.items() if place is not None}
         self.inputs["paths"] = {name: os.path.realpath(path) for name, path in paths.items()}
         run.lock()
@@ -198,90 +186,28 @@ class EvaluationCLI(RunCLI):
             "network": self.model.network.description(),
             **({"notes": list(notes)} if (notes := getattr(self.datamodule, "notes", ())) else {}),
             **self.model.facts(self.out),
-            "seeds": {"data": self._get(self.config, "data.seed"), **seeds(self.model)},
-            "git_commit": git_commit(),
-            "versions": versions(),
-            "devices": self.guard.devices,
+            "seeds": {"data": self.config.get("data.seed"), **seeds(self.model)},
+            "devices": self.writer.devices,
             "threads": torch.get_num_threads(),
             "arithmetic": arithmetic(self.trainer.precision, self.model.network.is_compiled),
             "sessions": run.n_sessions(),
             "wall_time_s": round(run.wall_time(), 3),
         }
-        whole = {**summary, "produced_by": produced_by}
-        # The list of all classes is long, and comes last for those who read the file.
-        whole = dict(sorted(whole.items(), key=lambda item: item[0] == "classes"))
-        write_text(self.out / "summary.json", json.dumps(whole, indent=2) + "\n")
-        report = self.model.report(summary)
-        Told.by(report, self.model.details(self.out), self.description).save(self.out)
-        # A page that is there already is kept true.
-        if self.config["report"] or self.page.exists():
-            page_of_run(self.out, run.commands()).write(self.page)
+        report, details = self.model.report(summary), self.model.details(self.out)
+        leave_what_was_found(run, report, details, produced_by, self.description, self.config["report"])
         return summary
 
-    @property
-    def page(self) -> Path:
-        return self.out / "index.html"
-
     def show(self, summary: dict[str, Any]) -> None:
-        """Prints the tables, what stands out, how many images there were, and where to look."""
-        console = Console()
-        console = console if console.is_terminal else Console(width=max(120, console.width))
-        report = self.model.report(summary)
-        for table in [*self.model.details(self.out), *report.all_tables]:
-            console.print(table.rich())
-        for note in report.all_notes:
-            print(plain_lines(note))
-        made = "Images, rows" if (self.out / "images").is_dir() else "Rows"
-        out = plain(str(self.out))
-        print(f"{describe_images(summary)}\n{made}, summary, figures: {out}")
-        print(f"Look at it: tensorboard --logdir {out}")
-        if self.page.exists():
-            print(plain(f"Hand it on: {self.page}"))
-
-
-class RunGuard(Callback):
-    """Holds RUN for each process that writes it, and learns their devices."""
-
-    def __init__(self, run: RunFolder) -> None:
-        self.run = run
-        self.devices: list[str] = []
-
-    def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
-        if not trainer.is_global_zero:  # which has it already, or there would be no other
-            self.run.share()
-        self.devices = device_names(trainer.strategy.root_device)
-
-
-# What a model says of its network; help shows these names.
-
-
-def class_names(model: RunModule) -> list[str]:
-    return model.network.class_names
-
-
-def input_size(model: RunModule) -> int:
-    return model.network.input_size
-
-
-def resize_size(model: RunModule) -> int | None:
-    return model.network.resize_size
-
-
-def interpolation(model: RunModule) -> str:
-    return model.network.interpolation
-
-
-def channels(model: RunModule) -> dict[str, int]:
-    return model.network.layer_channels
-
-
-def layer(model: Any) -> str | None:
-    return model.objective.layer
+        """Prints what came out, and where to look."""
+        what = ("Images, rows" if (self.out / "images").is_dir() else "Rows") + ", summary, figures"
+        show_what_was_found(self.model.report(summary), self.model.details(self.out), what, self.out)
 
 
 HELP = {"model.weights": f"{WEIGHTS_HELP}.", "model.network": f"{NETWORK_HELP}."}
 
-KNOWN_BY_THE_MODEL: dict[str, Callable[[Any], Any]] = {
-    known.__name__: known for known in (class_names, input_size, resize_size, interpolation, channels, layer)
+KNOWN_BY_THE_MODEL = {
+    **{name: f"network.{name}" for name in ("class_names", "input_size", "resize_size", "interpolation")},
+    "channels": "network.layer_channels",
+    "layer": "objective.layer",
 }
-"""Options of data modules that are not asked for."""
+"""Options of data modules that are not asked for, and where the model has them."""

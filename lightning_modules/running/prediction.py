@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 
+from jsonargparse.typing import NonNegativeInt, PositiveInt
 from pytorch_lightning import LightningDataModule, Trainer
 from rich.console import Console
 from rich.text import Text
 
-from datamodules.batch import UPRIGHT, DataError
+from datamodules.batch import UPRIGHT
 from lightning_modules.classifier import Prediction, PredictionModule
 from lightning_modules.escaping import in_rich
 from lightning_modules.front import Predictions
@@ -34,17 +35,14 @@ def run_prediction(
     parser = HelpfulParser(description=description or "", usage="%(prog)s IMAGE... [options]")
     parser.add_argument("images", nargs="+", type=str, help="Image files, folders, or http(s) addresses.")
     add_network_options(parser)
-    parser.add_argument("--top_k", type=int, default=5, help="Classes to print for each image, at least 1.")
-    parser.add_argument("--batch_size", type=int, default=16, help="Images in a batch.")
-    parser.add_argument("--num_workers", type=int, default=0, help="Threads that read images; 0 = the main one.")
+    parser.add_argument("--top_k", type=PositiveInt, default=5, help="Classes to print for each image.")
+    parser.add_argument("--batch_size", type=PositiveInt, default=16, help="Images in a batch.")
+    parser.add_argument("--num_workers", type=NonNegativeInt, default=0, help="Threads that read images; 0 = the main.")
     parser.add_argument(
         "--exif_orientation", type=bool, default=False, help="Whether images are turned as their EXIF asks."
     )
     parser.add_argument("--accelerator", type=str, default="auto", help="Lightning's name of it: auto, cpu, gpu, ...")
     options = parser.parse_args(args)
-    for name, least in (("top_k", 1), ("batch_size", 1), ("num_workers", 0)):
-        if getattr(options, name) < least:
-            raise DataError(f"--{name} must be at least {least}, got {getattr(options, name)}.")
     compute_to_float32()
     network = network_of(options)
     data = data_class(

@@ -1,16 +1,20 @@
-"""What an evaluation shows while it goes on: images, passes of the network, and how long the rest will take."""
+"""What a run shows while it goes on: images, passes of the network, how long the rest will take, how images grow."""
 
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from functools import partial
 from typing import Any
 
 import pytorch_lightning as pl
 from pytorch_lightning.callbacks import RichProgressBar
+from pytorch_lightning.loggers import TensorBoardLogger
 from torch import nn
 
+from lightning_modules.results.report import CURVES, tag
 from lightning_modules.run_module import Outputs, RunModule
+from lightning_modules.synthesis import Progress, total_variation
 
 MANY_PASSES = 100
 """Of an image: its passes are counted for the reader from here on."""
@@ -20,7 +24,7 @@ SECONDS_BETWEEN_LINES = 15.0
 """At least; later lines come when a tenth of the time has passed again."""
 
 
-class EvaluationProgress(pl.Callback):
+class RunProgress(pl.Callback):
     """Counts images and, of slow ones, passes of the network: beside the progress bar, or in plain lines.
 
     Lines are printed where a progress bar is wanted but the output is no terminal.
@@ -32,7 +36,7 @@ class EvaluationProgress(pl.Callback):
     def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
         self.clock = clock
         self.n_images: int | None = None
-        self.n_done = self.n_before = self.n_passes = 0
+        self.n_done = self.n_of_batch = self.n_passes = 0
         self.task: Any = None
         self.hook: Any = None
 
@@ -57,13 +61,9 @@ class EvaluationProgress(pl.Callback):
             # A function, not a method: a copy of the network, as metrics make, counts here too.
             self.hook = pl_module.network.original.register_forward_pre_hook(count)
 
-    def on_test_batch_start(
-        self, trainer: pl.Trainer, pl_module: pl.LightningModule, batch: Any, batch_idx: int, dataloader_idx: int = 0
-    ) -> None:
-        self.n_before = self.n_done
-
     def on_part_end(self, trainer: pl.Trainer, outputs: Outputs, batch: Any, n_images: int) -> None:
         """Called by the module when ``n_images`` of a batch have their rows, unless they are the last."""
+        self.n_of_batch += n_images
         self._finish(trainer, self.n_done + n_images)
 
     def on_test_batch_end(
@@ -75,7 +75,9 @@ class EvaluationProgress(pl.Callback):
         batch_idx: int,
         dataloader_idx: int = 0,
     ) -> None:
-        self._finish(trainer, self.n_before + len(batch["path"]) + len(batch.get("failed", ())))
+        n_left = len(batch["path"]) + len(batch.get("failed", ())) - self.n_of_batch
+        self.n_of_batch = 0
+        self._finish(trainer, self.n_done + n_left)
 
     def _finish(self, trainer: pl.Trainer, n_done: int) -> None:
         if self.n_passes and n_done > self.n_done:  # what a method says of its passes may not be exact
@@ -87,7 +89,8 @@ class EvaluationProgress(pl.Callback):
         bar, module, now = trainer.progress_bar_callback, trainer.lightning_module, self.clock()
         if self.n_images is None or not (isinstance(bar, RichProgressBar) and bar.progress):
             return
-        n_in_hand = module.n_in_hand if isinstance(module, RunModule) else 0
+        assert isinstance(module, RunModule)
+        n_in_hand = module.n_in_hand
         if bar.progress.console.is_terminal:
             if self.n_passes and now < self.next_look:
                 return
@@ -145,3 +148,41 @@ def duration(seconds: float) -> str:
     if seconds < 3600:
         return f"{seconds / 60:.0f} min"
     return f"{seconds / 3600:.1f} h" if seconds < 86_400 else f"{seconds / 86_400:.1f} days"
+
+
+class SynthesisProgress(pl.Callback):
+    """Shows in TensorBoard how images grow: activation and total variation as curves, and the image itself.
+
+    Of the first images that the first rank makes: of as many as the module draws figures of.
+
+    Args:
+        curve_every: Steps between two points of the curves.
+        n_snapshots: Snapshots of each image.
+    """
+
+    def __init__(self, curve_every: int = 8, n_snapshots: int = 8) -> None:
+        self.curve_every = curve_every
+        self.n_snapshots = n_snapshots
+        self.shown: list[str] = []
+
+    def on_test_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        if trainer.is_global_zero:
+            pl_module.listeners = [partial(self.on_synthesis_step, trainer)]  # type: ignore[assignment]
+
+    def on_synthesis_step(self, trainer: pl.Trainer, names: Sequence[str], progress: Progress, steps: int) -> None:
+        """Called by the module after each step of an optimization of ``names``, in order, of ``steps`` steps in all."""
+        step, module = progress.step, trainer.lightning_module
+        # Reading the numbers makes a GPU wait, so not at each step.
+        if step not in (1, steps) and step % self.curve_every:
+            return
+        assert isinstance(module, RunModule)
+        new = [name for name in names if name not in self.shown]
+        self.shown += new[: max(0, module.n_figures - len(self.shown))]
+        is_snapshot = step == steps or step % max(self.curve_every, steps // self.n_snapshots) == 0
+        values = {"activation": progress.activation, "total_variation": total_variation(progress.images)}
+        for logger in [each for each in trainer.loggers if isinstance(each, TensorBoardLogger)]:
+            for i, name in [each for each in enumerate(names) if each[1] in self.shown]:
+                for what, value in values.items():
+                    logger.experiment.add_scalar(tag(f"{CURVES}_over_steps", what, name), float(value[i]), step)
+                if is_snapshot:
+                    logger.experiment.add_image(tag("6_growing", name), progress.images[i].float().cpu(), step)

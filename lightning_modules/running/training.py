@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import inspect
+from operator import attrgetter
 from pathlib import Path
 from typing import Any
 
 import torch
+from jsonargparse.typing import PositiveInt
 from pytorch_lightning import LightningDataModule, LightningModule, Trainer
 from pytorch_lightning.callbacks import Callback, EarlyStopping, ModelCheckpoint
 from pytorch_lightning.cli import LightningArgumentParser
@@ -51,7 +53,9 @@ def run_training(
         log_every_n_steps=1,
         enable_model_summary=False,  # of which the count of operations is 0
     )
-    _refuse_what_trains_nothing(cli)
+    for name in ("max_epochs", "max_steps", "limit_train_batches", "limit_val_batches", "accumulate_grad_batches"):
+        if getattr(cli.trainer, name) == 0:
+            raise RunError(f"trainer.{name} 0 trains no network, or validates none: it should be more.")
     run, is_first = RunFolder(cli.out), cli.trainer.is_global_zero
     try:
         if is_first:
@@ -63,7 +67,11 @@ def run_training(
             run.begin_session(cli.command)
         if is_first and cli.trainer.strategy.root_device.type == "cpu" and (note := busy_cores_note()):
             rank_zero_info(note)
-        _fit(cli)
+        last = cli.out / "checkpoints" / "last.ckpt"  # where an earlier run stopped
+        begun_at = str(last) if last.exists() else None
+        stopping.save_at_the_end(None, lambda: GOES_ON)
+        with naming(cli.out):
+            cli.trainer.fit(cli.model, cli.datamodule, ckpt_path=begun_at, weights_only=True)
         if is_first:
             finished = cli.out / "vgg16.pth"
             save_vgg16(load_vgg16(Path(cli.checkpoints.best_model_path)), finished)
@@ -87,63 +95,23 @@ def _outcome(cli: TrainCLI, finished: Path) -> str:
     )
 
 
-def _fit(cli: TrainCLI) -> None:
-    """Trains from where an earlier run stopped, if there was one."""
-    last = cli.out / "checkpoints" / "last.ckpt"
-    begun = str(last) if last.exists() else None
-    stopping.save_at_the_end(None, lambda: GOES_ON)
-    try:
-        with naming(cli.out):
-            cli.trainer.fit(cli.model, cli.datamodule, ckpt_path=begun, weights_only=True)
-    except RuntimeError as error:
-        if not str(error).startswith("DataLoader worker"):
-            raise
-        raise RunError(
-            f"{str(error).splitlines()[0].rstrip('. ')}, as where memory is short: fewer --data.num_workers take less. "
-            f"{GOES_ON}"
-        ) from error
-
-
-def _refuse_what_trains_nothing(cli: TrainCLI) -> None:
-    trainer = cli.trainer
-    for name in ("max_epochs", "max_steps", "limit_train_batches", "limit_val_batches"):
-        if getattr(trainer, name) == 0:
-            raise RunError(f"trainer.{name} 0 trains no network, or validates none: it should be more.")
-    for name, value in (
-        ("trainer.accumulate_grad_batches", trainer.accumulate_grad_batches),
-        ("patience", cli.config["patience"]),
-    ):
-        if value < 1:
-            raise RunError(f"{name} should be at least 1, got {value}.")
-
-
 class Counts(Callback):
-    """Says what is learnt from, before it is, and counts what is validated on.
+    """Says what is learnt from, and which images ask by their EXIF orientation to be turned, and were not.
 
     Attributes:
         n_validated: Images that the accuracy of the last validation is over, in all processes; kept in checkpoints.
+        n_unturned: Of the first epoch; None = that is over, and it was said.
     """
 
     def __init__(self) -> None:
         self.n_validated = 0
+        self.n_unturned: int | None = 0
 
     def state_dict(self) -> dict[str, Any]:
         return {"n_validated": self.n_validated}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         self.n_validated = state_dict["n_validated"]
-
-    def on_validation_epoch_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        self.n_validated = 0
-
-    def on_validation_batch_end(
-        self, trainer: Trainer, pl_module: Any, outputs: Any, batch: Any, batch_idx: int, dataloader_idx: int = 0
-    ) -> None:
-        self.n_validated += len(batch["label"])
-
-    def on_validation_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        n = torch.tensor(self.n_validated, device=pl_module.device)
-        self.n_validated = int(trainer.strategy.reduce(n, reduce_op="sum"))
 
     def on_fit_start(self, trainer: Trainer, pl_module: Any) -> None:
         data: Any = trainer.datamodule  # type: ignore[attr-defined]
@@ -153,35 +121,36 @@ class Counts(Callback):
             f"{len(names)} classes: {', '.join(names[:12])}{', ...' if len(names) > 12 else ''}."
         )
 
-
-class UnturnedImages(Callback):
-    """Says, after an epoch, how many images ask by their EXIF orientation to be turned, and were not."""
-
-    def __init__(self) -> None:
-        self.n: int | None = 0
-
     def on_train_batch_end(
         self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
-        self._count(batch)
+        if self.n_unturned is not None:
+            self.n_unturned += sum(of["exif_orientation"] > UPRIGHT for of in batch.get("file_columns", ()))
+
+    def on_validation_epoch_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        self.n_validated = 0
 
     def on_validation_batch_end(
         self, trainer: Trainer, pl_module: Any, outputs: Any, batch: Any, batch_idx: int, dataloader_idx: int = 0
     ) -> None:
+        self.n_validated += len(batch["label"])
         if not trainer.sanity_checking:
-            self._count(batch)
+            self.on_train_batch_end(trainer, pl_module, outputs, batch, batch_idx)
+
+    def on_validation_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        self.n_validated = _summed(trainer, pl_module, self.n_validated)
 
     def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        if self.n is None:  # each epoch has the same images
-            return
-        n = int(trainer.strategy.reduce(torch.tensor(self.n, device=pl_module.device), reduce_op="sum"))
-        self.n = None
-        if note := unturned_note(n, "--data.exif_orientation true"):
-            rank_zero_info(note)
+        if self.n_unturned is not None:  # each epoch has the same images
+            note = unturned_note(_summed(trainer, pl_module, self.n_unturned), "--data.exif_orientation true")
+            self.n_unturned = None
+            if note:
+                rank_zero_info(note)
 
-    def _count(self, batch: Any) -> None:
-        if self.n is not None:
-            self.n += sum(of["exif_orientation"] > UPRIGHT for of in batch.get("file_columns", ()))
+
+def _summed(trainer: Trainer, pl_module: LightningModule, n: int) -> int:
+    """A number of all processes together."""
+    return int(trainer.strategy.reduce(torch.tensor(n, device=pl_module.device), reduce_op="sum"))
 
 
 class TrainCLI(RunCLI):
@@ -194,14 +163,14 @@ class TrainCLI(RunCLI):
 
     def add_arguments_to_parser(self, parser: LightningArgumentParser) -> None:
         super().add_arguments_to_parser(parser)
-        parser.add_argument("--patience", type=int, default=5, help="Epochs without better accuracy before stopping.")
+        parser.add_argument("--patience", type=PositiveInt, default=5, help="Epochs without better accuracy.")
         data_class = self._datamodule_class
         package = inspect.getmodule(data_class).__name__.partition(".")[0]  # type: ignore[union-attr]
         parser.set_defaults({"data": {"class_path": f"{package}.{data_class.__name__}"}})
         parser.link_arguments("data", "model.class_names", _class_names, apply_on="instantiate")
-        parser.link_arguments("data", "model.input_size", _input_size, apply_on="instantiate")
-        parser.link_arguments("data", "model.resize_size", _resize_size, apply_on="instantiate")
-        parser.link_arguments("data", "model.interpolation", _interpolation, apply_on="instantiate")
+        for name in ("input_size", "resize_size", "interpolation"):
+            known = attrgetter(f"preprocess.{'short_side' if name == 'resize_size' else name}")
+            parser.link_arguments("data", f"model.{name}", known, apply_on="instantiate")
 
     def callbacks(self) -> list[Callback]:
         folder = self.out / "checkpoints"
@@ -211,7 +180,6 @@ class TrainCLI(RunCLI):
         last = ModelCheckpoint(folder, filename="last", enable_version_counter=False)
         return [
             self.counts,
-            UnturnedImages(),
             self.checkpoints,
             last,
             EarlyStopping("val/accuracy", mode="max", patience=self.config["patience"]),
@@ -220,15 +188,3 @@ class TrainCLI(RunCLI):
 
 def _class_names(data: Any) -> list[str]:
     return data.class_names or data.train_class_names()
-
-
-def _input_size(data: Any) -> int:
-    return data.preprocess.input_size
-
-
-def _resize_size(data: Any) -> int:
-    return data.preprocess.short_side
-
-
-def _interpolation(data: Any) -> str:
-    return data.preprocess.interpolation

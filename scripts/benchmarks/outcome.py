@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import json
 import logging
-import os
-import platform
 import statistics
 import sys
 import time
@@ -14,6 +12,7 @@ from datetime import date
 from pathlib import Path
 
 import torch
+from jsonargparse.typing import PositiveInt
 
 from benchmarks.class_images import class_images
 from benchmarks.rows import OTHERS, TIMED, run_row
@@ -23,7 +22,7 @@ from lightning_modules import keep_freed_memory
 from lightning_modules.results.tables import Table
 from lightning_modules.running import RunError
 from lightning_modules.running.arithmetic import compute_to_float32
-from lightning_modules.running.folder.provenance import git_commit
+from lightning_modules.running.folder.provenance import cpu_name, git_commit
 from lightning_modules.running.parsing.parser import HelpfulParser
 from lightning_modules.whole_files import written_whole
 
@@ -42,8 +41,10 @@ def benchmark(description: str | None, args: list[str] | None = None) -> None:
     parser = HelpfulParser(description=description or "")
     named = f"With commas between: {', '.join(ROWS)}; or all, which leaves out {CLASS_IMAGES}."
     parser.add_argument("--rows", type=str, default="all", help=named)
-    parser.add_argument("--rounds", type=int, default=3, help="Times that each contender has its turn.")
-    parser.add_argument("--batch_size", type=int, default=8, help="Images in a batch, where a row does not say fewer.")
+    parser.add_argument("--rounds", type=PositiveInt, default=3, help="Times that each contender has its turn.")
+    parser.add_argument(
+        "--batch_size", type=PositiveInt, default=8, help="Images in a batch, or as many as a row says."
+    )
     parser.add_argument("--weights", type=str, default="random", help="The network: random is the full-size VGG16.")
     parser.add_argument("--peers", type=bool, default=True, help="Whether the peers run; the bare network always does.")
     parser.add_argument("--json", type=str, help="File for all numbers; what it holds of other rows is kept.")
@@ -54,8 +55,6 @@ def benchmark(description: str | None, args: list[str] | None = None) -> None:
     names = [*TIMED, *OTHERS] if options.rows == "all" else options.rows.split(",")
     if unknown := [name for name in names if name not in ROWS]:
         raise RunError(f"There is no row {unknown[0]!r} (--rows); there are {', '.join(ROWS)}.")
-    if options.rounds < 1 or options.batch_size < 1:
-        raise RunError("--rounds and --batch_size must be at least 1.")
     file = Path(options.json) if options.json else None
     if file and file.is_dir():
         raise RunError(f"--json should be a file, but {file} is a folder.")
@@ -108,13 +107,9 @@ def measure_rows(
 
 def describe_machine(device: torch.device) -> str:
     """What it is measured on, in a line."""
-    info = Path("/proc/cpuinfo")
-    lines = info.read_text().splitlines() if info.exists() else []
-    model = next((line.partition(":")[2].strip() for line in lines if line.startswith("model name")), "")
     threads, kind = torch.get_num_threads(), torch.backends.cpu.get_cpu_capability()
-    on_cores = f"{threads} thread{'s' * (threads != 1)} on {os.cpu_count()} cores"
     gpu = f"{torch.cuda.get_device_name(device)}, " if device.type == "cuda" else ""
-    return f"{gpu}{on_cores} of {model or platform.processor()}, {kind}; PyTorch {torch.__version__}"
+    return f"{gpu}{threads} thread{'s' * (threads != 1)} on {cpu_name()}, {kind}; PyTorch {torch.__version__}"
 
 
 def load(path: Path | None, machine: str) -> tuple[list[Result], dict[str, str]]:

@@ -1,4 +1,4 @@
-"""Rows of how fast images are read: by our threads against a DataLoader's processes, and decoded once against JPEGs."""
+"""The row of how fast images are read: by our threads against a DataLoader's processes; decoded once against JPEGs."""
 
 from __future__ import annotations
 
@@ -6,8 +6,7 @@ import tempfile
 import time
 import warnings
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Iterable
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -23,7 +22,7 @@ from benchmarks.setting import Setting
 from benchmarks.timing import OURS, Goal, Result, compare
 from datamodules import ImageFolderDataModule, Preprocess, pack_decoded
 
-JPEGS, ENOUGH = "decoding the JPEGs", "10,000 images a second"
+JPEGS, ENOUGH, EQUAL = "decoding the JPEGs", "10,000 images a second", "pixels equal to the bit"
 N_PHOTOS, COPIES, BATCH = 64, 16, 32
 WORKERS = (2, 4)
 
@@ -45,53 +44,32 @@ class TorchvisionFolder(Dataset[Tensor]):
 
 
 def reading(setting: Setting, rounds: int) -> list[Result]:
-    """Time of a photo, by so many of our threads and by as many processes of a DataLoader, which are started anew."""
-    sees = _preprocess(setting)
-    results = []
-    with _photos() as folder, warnings.catch_warnings():
-        warnings.filterwarnings("ignore", "This DataLoader will create")  # more than there are cores: so do we
-        photos = TorchvisionFolder(folder, sees)
-        for n in WORKERS:
-            data = _source(folder, sees, setting.network.class_names, n)
-            theirs = DataLoader(photos, BATCH, num_workers=n)
-            _refuse_other_pixels((batch["image"] for batch in data.test_dataloader()), theirs)
-            peer = f"a DataLoader with {n} workers"
-            loaders: dict[str, Callable[[], Iterable[Any]]] = {OURS: data.test_dataloader, peer: partial(iter, theirs)}
-            times = _in_turns(loaders, rounds, time.perf_counter)
-            work = f"reading a photo of 500 × 375 with {n} workers"
-            results += compare("reading", work, times, [Goal(peer, at_most=1.0)], "pixels equal to the bit", "µs")
-    return results
-
-
-def decoded_images(setting: Setting, rounds: int) -> list[Result]:
-    """Processor time of an image, read by one thread whose files lie in memory already."""
-    sees, size = _preprocess(setting), setting.network.input_size
-    with _photos() as folder, tempfile.TemporaryDirectory() as out:
-        pack_decoded(folder, Path(out, "decoded"), sees)
-        roots = {JPEGS: folder, OURS: Path(out, "decoded")}
-        sources = {name: _source(root, sees, setting.network.class_names, 0) for name, root in roots.items()}
-        ours, theirs = ((batch["image"] for batch in sources[name].test_dataloader()) for name in (OURS, JPEGS))
-        _refuse_other_pixels(ours, theirs)
-        loaders = {name: source.test_dataloader for name, source in sources.items()}
-        times = {**_in_turns(loaders, rounds, time.process_time), ENOUGH: [100.0]}
-    work = f"reading a decoded image of {size} × {size}, processor time"
-    return compare("decoded", work, times, [Goal(ENOUGH, at_most=1.0), Goal(JPEGS)], "pixels equal to the bit", "µs")
-
-
-def _preprocess(setting: Setting) -> Preprocess:
+    """Time of a photo, by so many of our threads and by as many processes of a DataLoader, which are started anew; and
+    processor time of a decoded image, read by one thread whose files lie in memory already.
+    """
     network = setting.network
-    return Preprocess(network.resize_size, network.input_size, network.interpolation)
-
-
-@contextmanager
-def _photos() -> Iterator[Path]:
-    with tempfile.TemporaryDirectory() as root:
-        folder = Path(root, "photos")
+    sees = Preprocess(network.resize_size, network.input_size, network.interpolation)
+    with tempfile.TemporaryDirectory() as root, warnings.catch_warnings():
+        warnings.filterwarnings("ignore", "This DataLoader will create")  # more than there are cores: so do we
+        folder, results = Path(root, "photos"), []
         write_photos(folder, N_PHOTOS)
         for photo in sorted(folder.iterdir()):
             for copy in range(1, COPIES):
                 photo.with_stem(f"{photo.stem} {copy}").hardlink_to(photo)
-        yield folder
+        photos = TorchvisionFolder(folder, sees)
+        for n in WORKERS:
+            ours, theirs = _loader(folder, setting, n), DataLoader(photos, BATCH, num_workers=n)
+            _refuse_other_pixels((batch["image"] for batch in ours()), theirs)
+            peer = f"a DataLoader with {n} workers"
+            times = _in_turns({OURS: ours, peer: partial(iter, theirs)}, rounds, time.perf_counter)
+            work = f"reading a photo of 500 × 375 with {n} workers"
+            results += compare("reading", work, times, [Goal(peer, at_most=1.0)], EQUAL, "µs")
+        pack_decoded(folder, Path(root, "decoded"), sees)
+        loaders = {OURS: _loader(Path(root, "decoded"), setting, 0), JPEGS: _loader(folder, setting, 0)}
+        _refuse_other_pixels(*((batch["image"] for batch in loader()) for loader in loaders.values()))
+        times = {**_in_turns(loaders, rounds, time.process_time), ENOUGH: [100.0]}
+    work = f"reading a decoded image of {sees.input_size} × {sees.input_size}, processor time"
+    return results + compare("reading", work, times, [Goal(ENOUGH, at_most=1.0), Goal(JPEGS)], EQUAL, "µs")
 
 
 def _in_turns(
@@ -113,15 +91,9 @@ def _refuse_other_pixels(ours: Iterable[Tensor], theirs: Iterable[Tensor]) -> No
             raise AssertionError("The contenders read other pixels.")
 
 
-def _source(root: Path, sees: Preprocess, class_names: Sequence[str], n_workers: int) -> ImageFolderDataModule:
-    data = ImageFolderDataModule(
-        str(root),
-        batch_size=BATCH,
-        num_workers=n_workers,
-        class_names=class_names,
-        input_size=sees.input_size,
-        resize_size=sees.resize_size,
-        interpolation=sees.interpolation,
-    )
+def _loader(root: Path, setting: Setting, n_workers: int) -> Callable[[], Iterable[Any]]:
+    known = ("class_names", "input_size", "resize_size", "interpolation")
+    how: dict[str, Any] = {name: getattr(setting.network, name) for name in known}
+    data = ImageFolderDataModule(str(root), batch_size=BATCH, num_workers=n_workers, **how)
     data.setup("test")
-    return data
+    return data.test_dataloader

@@ -7,7 +7,7 @@ from functools import partial
 
 from benchmarks import attack_rows, map_rows, repeated_rows, run_rows, synthesis_rows
 from benchmarks.memory_row import peak_memory
-from benchmarks.reading_rows import decoded_images, reading
+from benchmarks.reading_rows import reading
 from benchmarks.setting import Setting
 from benchmarks.timing import Result, Row, measure
 
@@ -29,7 +29,6 @@ TIMED: dict[str, Callable[[Setting], Row]] = {
     "activation_maximization": synthesis_rows.activation_maximization,
 }
 OTHERS: dict[str, Callable[[Setting, int], list[Result]]] = {
-    "decoded": decoded_images,
     "reading": reading,
     "peak_memory": lambda setting, rounds: peak_memory(setting),
     "growth": lambda setting, rounds: run_rows.growth(),

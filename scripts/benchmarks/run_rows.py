@@ -43,7 +43,9 @@ def attribution_end_to_end(setting: Setting) -> Row:
 
 
 def robustness_end_to_end(setting: Setting) -> Row:
-    """Against the passes that it needs at least: one to the pixels, and one to Grad-CAM's layer for each budget."""
+    """Against the passes that it needs at least: one to the pixels, and to Grad-CAM's layer one of another picture, one
+    of the attacked images of each budget, and one of random noise as large.
+    """
     module = RobustnessModule(setting.weights, BUDGETS, target="predicted", methods=[GradCAM()], n_figures=0)
 
     def passes(batches: list[Batch]) -> None:
@@ -51,7 +53,7 @@ def robustness_end_to_end(setting: Setting) -> Row:
             images = pixels_of(batch["image"].to(setting.device))
             target = setting.target(len(images))
             setting.bare_gradient(images, target)
-            for _ in BUDGETS:
+            for _ in range(1 + 2 * len(BUDGETS)):
                 setting.bare_layer_gradient(images, target)
 
     work = f"FGSM under {len(BUDGETS)} budgets and Grad-CAM"

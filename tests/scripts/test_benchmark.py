@@ -116,7 +116,6 @@ def test_numbers_of_another_machine_are_kept_apart(call: Callable[..., Any], tmp
     ("option", "message"),
     [
         (("--rows", "grad_cam,lime"), "no row 'lime'.*three_maps"),
-        (("--rounds", "0"), "at least 1"),
         (("--json", "."), "--json should be a file"),
     ],
 )

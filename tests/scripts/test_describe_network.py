@@ -8,7 +8,7 @@ import describe_network
 import pytest
 
 from lightning_modules import InputError
-from lightning_modules.running.description import METHODS
+from lightning_modules.running.description import explaining_methods
 
 HERE = "tests.lightning_modules.networks.strangers"
 
@@ -34,7 +34,7 @@ def test_the_embedded_model(capsys: pytest.CaptureFixture[str]) -> None:
         "classifier.6",
     ):
         assert words in text
-    assert text.count("applies") == len(METHODS)
+    assert text.count("applies") == len(explaining_methods())
 
 
 def test_where_guided_backpropagation_is_defined(capsys: pytest.CaptureFixture[str]) -> None:
@@ -44,7 +44,7 @@ def test_where_guided_backpropagation_is_defined(capsys: pytest.CaptureFixture[s
     assert "Hardswish 19, Hardsigmoid 9" in text
     text = described(capsys, *options, "torchvision.models.convnext_tiny")
     assert text.count("are only GELU: take Saliency") == 2
-    assert text.count("applies") == len(METHODS) - 2
+    assert text.count("applies") == len(explaining_methods()) - 2
 
 
 def test_what_the_user_says(capsys: pytest.CaptureFixture[str]) -> None:

@@ -18,7 +18,6 @@ from train_classifier import main
 
 from lightning_modules import load_vgg16
 from lightning_modules.results.rows.parts import read_rows
-from tests.scripts.processes import complete
 
 pytestmark = [
     pytest.mark.filterwarnings("ignore:The number of training batches"),
@@ -144,35 +143,6 @@ def test_few_images(
     assert f"{n_right} of {n} images that it does not learn from" in capsys.readouterr().out
     with pytest.raises(ValueError, match=r"model\.dropout was .*Give this one another --out, or delete run\."):
         call(main, *options, "--model.dropout", 0.3)
-
-
-DYING = """
-import os, signal
-from datamodules.reader import SampleReader
-from train_classifier import main, run_main
-
-def die(self, *args, **options):
-    os.kill(os.getpid(), signal.SIGKILL)
-
-SampleReader.read = die
-"""
-
-
-@pytest.mark.slow
-def test_a_worker_that_is_killed_is_told_of(colours: Path, tmp_path: Path) -> None:
-    """By the first image that it reads, as the system kills it where memory is short.
-
-    In a process of its own: PyTorch hears of it in a signal handler, which may print what it raises in odd places.
-    """
-    (tmp_path / "dying.py").write_text(DYING)
-    options = ["--data.root", colours, "--data.input_size", 32, "--data.resize_size", 36, "--data.num_workers", 1]
-    done = complete("dying", [*options, *SMALL, "--trainer.max_epochs", 1, "--out", "run"], tmp_path)
-    assert done.returncode == 2, done.stderr
-    assert re.fullmatch(
-        r"error: DataLoader worker .*, as where memory is short: fewer --data\.num_workers take less\. The same "
-        r"command goes on after the last epoch that was whole\.",
-        done.stderr.splitlines()[-1],
-    )
 
 
 @pytest.mark.slow

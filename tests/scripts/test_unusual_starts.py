@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Callable
 from pathlib import Path
 
@@ -19,24 +18,20 @@ from tests.images import make_images
     ("options", "message"),
     [
         (("strategy", "ddp_spawn", "devices", 2), "spawned or forked process computes does not come back. Use ddp"),
-        (("strategy", "ddp_fork", "devices", 2), r"In a notebook, .* take --trainer\.devices 1"),
-        (("strategy", "ddp_notebook", "devices", 2), "does not come back"),
+        (("strategy", "ddp_notebook"), r"strategy ddp_notebook: what a spawned .* does not come back"),
         (("strategy", "dp", "devices", 2), "do not fit: .*invalid strategy name: `strategy='dp'`"),
         (("strategy", "nonsense"), "do not fit: .*invalid strategy name"),
         (("strategy", "fsdp", "devices", 2), "do not fit: .*requires a GPU"),
         (("strategy", "deepspeed"), "DeepSpeed installed"),
-        (("devices", 1000), r"trainer\.devices 1000 on the CPU .*take at most"),
-        (("strategy", "xla", "devices", 2), r"strategy xla, --trainer\.devices 2 do not fit: .*torch_xla"),
-        (("precision", "transformer-engine"), r"precision transformer-engine do not fit: .*transformer_engine"),
+        (("strategy", "xla", "devices", 2), "do not fit: .*torch_xla"),
+        (("precision", "transformer-engine"), "do not fit: .*transformer_engine"),
         (("num_nodes", 2), r"num_nodes 2: nothing says where the other nodes are.*torchrun or srun"),
-        (("devices", 2), r"devices 2: each further one starts the script anew .* 'script' is none"),
         (("devices", 0), "not a valid input using cpu"),
         (("devices", -1), "do not fit: .*int > 0"),
         (("limit_test_batches", 0), r"--trainer\.limit_test_batches 0 leaves no image"),
         (("limit_test_batches", 0.0), r"leaves no image"),
-        (("fast_dev_run", "true"), r"fast_dev_run leaves nothing behind.*limit_test_batches 1"),
+        (("fast_dev_run", "true"), "fast_dev_run True has no effect here: take --trainer.limit_test_batches"),
         (("barebones", "true"), "do not fit: .*barebones"),
-        (("strategy", "single_device", "devices", 2), r"trainer\.devices 2: this strategy has one\. Leave"),
         (
             ("max_time", "00:00:01:00"),
             "has no effect here: start the run by the command timeout",
@@ -61,7 +56,6 @@ def test_refused_before_the_first_image(
     message: str,
 ) -> None:
     words = [f"--trainer.{word}" if k % 2 == 0 else word for k, word in enumerate(options)]
-    monkeypatch.setattr(sys.modules["__main__"], "__spec__", None)  # of pytest, where python -m began it
     monkeypatch.delenv("MASTER_ADDR", raising=False)
     where = ["--data.root", shapes / "val", "--model.weights", "shapes", "--trainer.accelerator", "cpu"]
     with pytest.raises(RunError, match=message):

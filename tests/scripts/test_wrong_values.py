@@ -47,8 +47,7 @@ def options(script: str, args: list[str]) -> Iterator[str]:
         importlib.import_module(script).main(args)
     parser = found[0]
     for name, option in parser.known.items():
-        takes_a_value = option.n_values == 1 and not option.is_positional and name not in parser.links
-        if takes_a_value and not name.startswith(("trainer", "config")):
+        if option.n_values == 1 and not name.startswith(("trainer", "config")):
             yield f"--{name}"
 
 

@@ -1,9 +1,9 @@
-"""A RUN that has come to its end, read back: its rows, settings and inputs."""
+"""A RUN that has come to its end: what it leaves then, and reading it back."""
 
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -16,10 +16,15 @@ from lightning_modules.figures.saving import name_of_one_image, pixels_of
 from lightning_modules.pages.runs import page_of_run
 from lightning_modules.pages.told import Told
 from lightning_modules.results.comparison.measured import Measured, measured
+from lightning_modules.results.report import Report, describe_images
 from lightning_modules.results.rows.parts import columns_of_rows
 from lightning_modules.results.rows.stored import StoredRows, parts_of
-from lightning_modules.running.folder.run_folder import RunError, RunFolder, differences_of
+from lightning_modules.results.tables import Table, print_tables
+from lightning_modules.running.folder.provenance import git_commit, versions
+from lightning_modules.running.folder.run_folder import RunError, RunFolder, differences_of, write_text
 from lightning_modules.running.parsing.parser import HelpfulParser
+
+PAGE = "index.html"
 
 
 @dataclass(frozen=True)
@@ -51,6 +56,39 @@ class FinishedRun:
         return pixels_of(named[0]) if len(named) == 1 else None
 
 
+def leave_what_was_found(
+    run: RunFolder, report: Report, details: Sequence[Table], produced_by: Mapping[str, Any], about: str, page: bool
+) -> None:
+    """Writes ``summary.json``, ``report.json`` and the page, which is kept true where there is one already.
+
+    Args:
+        run: The folder.
+        report: Of all rows.
+        details: Tables of single images.
+        produced_by: What produced the rows, beside the code.
+        about: What the script does.
+        page: Whether a page is asked for.
+    """
+    produced_by = {**produced_by, "git_commit": git_commit(), "versions": versions()}
+    whole = {**report.summary, "produced_by": produced_by}
+    # The list of all classes is long, and comes last for those who read the file.
+    whole = dict(sorted(whole.items(), key=lambda item: item[0] == "classes"))
+    write_text(run.path / "summary.json", json.dumps(whole, indent=2) + "\n")
+    Told.by(report, details, about).save(run.path)
+    if page or (run.path / PAGE).exists():
+        page_of_run(run.path, run.commands()).write(run.path / PAGE)
+
+
+def show_what_was_found(report: Report, details: Sequence[Table], what: str, out: Path | None) -> None:
+    """Prints the tables, what stands out, how many images there were, and where to look."""
+    print_tables([*details, *report.all_tables], report.all_notes)
+    print(describe_images(report.summary))
+    if out is not None:
+        print(plain(f"{what}: {out}\nLook at it: tensorboard --logdir {out}"))
+        if (out / PAGE).exists():
+            print(plain(f"Hand it on: {out / PAGE}"))
+
+
 def run_report(*, description: str | None, args: list[str] | None = None) -> int:
     """Makes the page of each run that is named, wherever it lies now, from what it left; returns the exit code.
 
@@ -62,8 +100,8 @@ def run_report(*, description: str | None, args: list[str] | None = None) -> int
     parser.add_argument("runs", nargs="+", type=str, help="Folders of runs that have come to their end.")
     for run in [Path(run).expanduser() for run in parser.parse_args(args).runs]:
         _read_summary(run)
-        page_of_run(run, RunFolder(run).commands()).write(run / "index.html")
-        print(plain(f"Hand it on: {run / 'index.html'}"))
+        page_of_run(run, RunFolder(run).commands()).write(run / PAGE)
+        print(plain(f"Hand it on: {run / PAGE}"))
     return 0
 
 

@@ -32,15 +32,11 @@ def versions() -> dict[str, str | None]:
 
 def git_commit() -> str | None:
     """The commit of this code, with ``+changes`` if files differ from it; None outside a git checkout."""
-    git = ("git", "-C", str(Path(__file__).resolve().parent))
+    git = ["git", "-C", str(Path(__file__).resolve().parent), "describe", "--always", "--abbrev=40", "--exclude=*"]
     try:
-        commit = subprocess.run([*git, "rev-parse", "HEAD"], capture_output=True, text=True, check=True)
-        changes = subprocess.run(
-            [*git, "status", "--porcelain", "--untracked-files=no"], capture_output=True, text=True, check=True
-        )
+        return subprocess.check_output([*git, "--dirty=+changes"], stderr=subprocess.DEVNULL, text=True).strip()
     except (OSError, subprocess.CalledProcessError):
         return None
-    return commit.stdout.strip() + ("+changes" if changes.stdout.strip() else "")
 
 
 def weights_sha256(network: nn.Module) -> str:
@@ -59,7 +55,7 @@ def weights_sha256(network: nn.Module) -> str:
 
 def device_names(device: torch.device) -> list[str]:
     """The devices of all processes of the run, by rank."""
-    name = torch.cuda.get_device_name(device) if device.type == "cuda" else _cpu_name()
+    name = torch.cuda.get_device_name(device) if device.type == "cuda" else cpu_name()
     if not (torch.distributed.is_available() and torch.distributed.is_initialized()):
         return [name]
     names: list[Any] = [None] * torch.distributed.get_world_size()
@@ -76,7 +72,8 @@ def seeds(owner: Any) -> dict[str, int]:
     return found
 
 
-def _cpu_name() -> str:
+def cpu_name() -> str:
+    """The processor, and how many CPUs there are."""
     try:
         lines = Path("/proc/cpuinfo").read_text().splitlines()
         model = next(line.partition(":")[2].strip() for line in lines if line.startswith("model name"))

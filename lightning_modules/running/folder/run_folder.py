@@ -60,24 +60,18 @@ class RunFolder:
         self.path = path
         self._lock: IO[str] | None = None
 
-    def check(self) -> None:
-        if self.path.exists() and not self.path.is_dir():
-            raise RunError(f"--out should be a folder, but {self.path} is a file.")
-
-    def make(self) -> None:
-        self.check()
-        try:
-            self.path.mkdir(parents=True, exist_ok=True)
-        except OSError as error:
-            raise RunError(f"The folder --out {self.path} cannot be made: {error.strerror}.") from error
-
     def lock(self) -> None:
         """Takes the folder for this run alone; its first process calls this, before the others start.
 
         Raises:
             RunError: If another run writes it.
         """
-        self.make()
+        if self.path.exists() and not self.path.is_dir():
+            raise RunError(f"--out should be a folder, but {self.path} is a file.")
+        try:
+            self.path.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise RunError(f"The folder --out {self.path} cannot be made: {error.strerror}.") from error
         self._take(fcntl.LOCK_EX)
         if self._lock is not None:
             self._lock.truncate(0)

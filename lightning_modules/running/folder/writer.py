@@ -22,6 +22,8 @@ from lightning_modules.results.rows.stored import StoredRows, parts_of
 from lightning_modules.run_module import Outputs, RunModule
 from lightning_modules.running import stopping
 from lightning_modules.running.folder.board import Board
+from lightning_modules.running.folder.provenance import device_names
+from lightning_modules.running.folder.run_folder import RunFolder
 from lightning_modules.whole_files import naming, written_whole
 
 ROWS_PER_PART = 8192
@@ -43,6 +45,7 @@ class RunWriter(pl.Callback):
         settings: Names -> plain values: TensorBoard's hyperparameters.
 
     Attributes:
+        devices: Of all processes, by rank.
         summary: Of all rows, on the first process, at the end; None if there are no rows.
     """
 
@@ -54,9 +57,11 @@ class RunWriter(pl.Callback):
         settings: Mapping[str, bool | str | float] | None = None,
     ) -> None:
         self.run = run
+        self.folder = RunFolder(run)
         self.figure_format = figure_format
         self.command = command
         self.settings = dict(settings or {})
+        self.devices: list[str] = []
         self.summary: dict[str, Any] | None = None
         self.parts: PartsWithKept | None = None
         self.board: Board | None = None
@@ -69,6 +74,9 @@ class RunWriter(pl.Callback):
 
     def setup(self, trainer: pl.Trainer, pl_module: pl.LightningModule, stage: str) -> None:
         assert isinstance(pl_module, RunModule)
+        if not trainer.is_global_zero:  # whose script has locked the folder, or there would be no other process
+            self.folder.share()
+        self.devices = device_names(trainer.strategy.root_device)
         # Which may decide the columns.
         pl_module.check_data(trainer.datamodule)  # type: ignore[attr-defined]
         when = ROWS_PER_PART, pl_module.seconds_per_part
@@ -86,12 +94,6 @@ class RunWriter(pl.Callback):
         self.n_images = getattr(trainer.datamodule, "n_listed", None)  # type: ignore[attr-defined]
         if trainer.is_global_zero:
             pl_module.prepare_run(self.run)
-
-    def on_test_batch_start(
-        self, trainer: pl.Trainer, pl_module: pl.LightningModule, batch: Any, batch_idx: int, dataloader_idx: int = 0
-    ) -> None:
-        assert isinstance(pl_module, RunModule)
-        pl_module.n_in_hand = len(batch["path"])
 
     def on_test_batch_end(
         self,

@@ -1,9 +1,11 @@
-"""The command line's parser, whose errors say what would have been right."""
+"""The command line's parser, whose errors say what would have been right, and whose help begins with what matters."""
 
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable, Collection, Iterable
+from argparse import SUPPRESS
+from collections.abc import Callable, Collection, Iterable, Mapping
+from types import NoneType
 from typing import Any, NoReturn
 
 from pytorch_lightning import Trainer
@@ -14,16 +16,17 @@ from lightning_modules.running.parsing.diagnosis import (
     Option,
     annotations_of,
     given_options,
-    required_of,
+    is_group,
+    kinds_of,
     what_is_wrong,
 )
-from lightning_modules.running.parsing.help import arranged
 from lightning_modules.running.parsing.written import AS_WRITTEN, Limit
 
 LIMITS = tuple(f"limit_{loop}_batches" for loop in ("train", "val", "test", "predict"))
 """Options of which Lightning's own type is int or float in an order that depends on what else was imported."""
 
 LARGEST = 2**63 - 1
+TRAINER = "Where and how it runs (Lightning's Trainer; its other options work too, see its documentation)"
 
 
 class HelpfulParser(LightningArgumentParser):
@@ -31,7 +34,9 @@ class HelpfulParser(LightningArgumentParser):
 
     Attributes:
         trainer_options: Which of the Trainer's options help shows; all of them are understood.
-        known: What it takes, by name; of a class, its options by their names behind a dot.
+        known: The options, by name; of a class, its options by their names behind a dot.
+        links: Options that follow from others -> those.
+        takes_words: Whether words may stand without an option.
     """
 
     trainer_options: Collection[str] = ()
@@ -39,17 +44,19 @@ class HelpfulParser(LightningArgumentParser):
     def __init__(self, *args: Any, parser_mode: str = AS_WRITTEN, **options: Any) -> None:
         self.known: dict[str, Option] = {}
         self.links: dict[str, str] = {}
+        self.takes_words = False
         self.words: list[str] = []
         super().__init__(*args, parser_mode=parser_mode, **options)
 
     def add_argument(self, *names: str, **options: Any) -> Any:
         action = options.get("action")
         if "type" in options or isinstance(action, str):  # else it is of a class or a function, see below
-            name, is_positional = names[-1].lstrip("-"), names[-1][:1] != "-"
-            n_values = 0 if action in ("store_true", "help") else options.get("nargs", 1)
-            is_required = options.get("required", is_positional)
             parser = getattr(self, "parser", self)  # of a group of options
-            parser.known[name] = Option(options.get("type", str), is_required, n_values, is_positional)
+            if names[-1].startswith("-"):
+                n_values = 0 if action in ("store_true", "help") else options.get("nargs", 1)
+                parser.known[names[-1].lstrip("-")] = Option(options.get("type", str), n_values)
+            else:
+                parser.takes_words = True
         return super().add_argument(*names, **options)
 
     def add_class_arguments(
@@ -67,18 +74,17 @@ class HelpfulParser(LightningArgumentParser):
         return self._note(function, super().add_function_arguments(function, *args, **options), "")
 
     def _note(self, maker: Callable[..., Any], names: list[str], prefix: str) -> list[str]:
-        annotations, required = annotations_of(maker), required_of(maker)
-        for name in names:
-            own = name.removeprefix(prefix)
-            self.known[name] = Option(annotations.get(own, Any), own in required)
+        annotations = annotations_of(maker)
+        self.known |= {name: Option(annotations.get(name.removeprefix(prefix), Any)) for name in names}
         return names
 
     def add_subclass_arguments(self, baseclass: Any, nested_key: str, *args: Any, **options: Any) -> Any:
-        self.known[nested_key] = Option(baseclass, False)
+        self.known[nested_key] = Option(baseclass)
         return super().add_subclass_arguments(baseclass, nested_key, *args, **options)
 
     def link_arguments(self, source: Any, target: str, *args: Any, **options: Any) -> None:
         self.links[target] = source
+        self.known.pop(target, None)
         return super().link_arguments(source, target, *args, **options)
 
     def parse_args(self, args: Iterable[str] | None = None, *more: Any, **options: Any) -> Any:
@@ -86,33 +92,47 @@ class HelpfulParser(LightningArgumentParser):
         self.words = sys.argv[1:] if args is None else [*args]
         for name, _ in given_options(self.words, self.known)[0]:
             if name in self.links:
-                self.refuse(self._linked(name))
-        parsed = super().parse_args(self.words, *more, **options)
+                self.refuse(f"--{name} follows from --{self.links[name]}: leave it out.")
+        parsed, defaults = super().parse_args(self.words, *more, **options), self.get_defaults()
         for name, value in parsed.items():
-            if value == "" != self.get_defaults().get(name):  # as a path, it would be the present folder
+            if value == "" != defaults.get(name):  # as a path, it would be the present folder
                 self.refuse(f"--{name} is empty: give it a value, or leave it out.")
             if isinstance(value, int) and abs(value) > LARGEST:
                 self.refuse(f"--{name} must fit in 64 bits, got {value}.")
+            if value is None and (is_group(name, self.known) or self._needs_a_value(name, defaults)):
+                self.refuse(f"--{name} is null: give it a value, or leave it out.")
         return parsed
 
-    def _linked(self, name: str) -> str:
-        source = self.links[name]
-        if "." in source:
-            return f"--{name} follows from --{source}: give that."
-        given = f"{source}.{name.rpartition('.')[2]}"
-        is_option = given in self.known or source in self.known
-        return f"--{name} follows from the {source}: {f'give --{given}' if is_option else 'it is not to be given'}."
+    def _needs_a_value(self, name: str, defaults: Any) -> bool:
+        kinds = kinds_of(self.known[name].annotation) if name in self.known else [Any]
+        return defaults.get(name) is not None and not {NoneType, Any} & {*kinds}
+
+    def explain(self, texts: Mapping[str, str]) -> None:
+        """Gives options other texts of help, by their names."""
+        for action in self._actions:
+            action.help = texts.get(action.dest, action.help)
 
     def format_help(self, *args: Any) -> str:
-        with arranged(self, self.trainer_options):
-            return super().format_help(*args)
+        # Not before: the parser leaves hidden options out of configurations too.
+        shown = {f"trainer.{name}" for name in self.trainer_options}
+        hidden = {action.dest for action in self._actions if action.dest.startswith("trainer.")} - shown
+        self.explain(dict.fromkeys(hidden, SUPPRESS))
+        of_trainer = [
+            group
+            for group in self._action_groups
+            if any(action.dest.startswith("trainer.") for action in group._group_actions)
+        ]
+        for group in of_trainer:
+            group.title = TRAINER
+        self._action_groups = sorted(self._action_groups, key=of_trainer.__contains__)
+        return super().format_help(*args)
 
     def error(self, message: str, ex: Exception | None = None) -> NoReturn:
         # Parsers of a class's options raise; what they say is a part of the whole's message.
         if not self.exit_on_error:
             super().error(message, ex)
-        known = {name: option for name, option in self.known.items() if name not in self.links}
-        self.refuse(what_is_wrong(self.words, known, self.get_defaults()) or " ".join(message.split()))
+        sentence = what_is_wrong(self.words, self.known, self.takes_words, self.get_defaults())
+        self.refuse(sentence or " ".join(message.split()))
 
     def refuse(self, sentence: str) -> NoReturn:
         """Prints what is wrong and ends the process with exit code 2."""

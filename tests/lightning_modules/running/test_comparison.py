@@ -172,8 +172,6 @@ def test_what_cannot_be_compared(a: Path, b: Path, write_run: Callable[..., Path
         compare("a", "b", "../" + a.parent.name + "/a")
     with pytest.raises(RunError, match="nowhere is no RUN with rows: name what an evaluation had as --out"):
         compare("a", "nowhere")
-    with pytest.raises(RunError, match="--n_images must be at least 0, got -1"):
-        compare("a", "b", "--n_images", -1)
     write_run("resized", [0.5] * 4, sizes="other")
     with pytest.raises(
         RunError, match=r"a and .*resized are of other images: their names are the same, but not the siz"

@@ -12,7 +12,7 @@ from rich.progress import Progress
 
 from lightning_modules import AttributionModule, Occlusion, ScoreCAM
 from lightning_modules.metrics import InsertionDeletion
-from lightning_modules.running.progress import EvaluationProgress
+from lightning_modules.running.progress import RunProgress
 from tests.lightning_modules.fragile import NETWORK
 
 N_PASSES = 1 + 4 + 225 + 2 * 2 * (32 // 8 + 1)
@@ -33,9 +33,8 @@ class Run:
         self.trainer: Any = SimpleNamespace(
             progress_bar_callback=bar, is_global_zero=True, world_size=1, lightning_module=self.module
         )
-        self.progress = EvaluationProgress(lambda: self.now)
+        self.progress = RunProgress(lambda: self.now)
         self.progress.on_test_start(self.trainer, self.module)
-        self.progress.on_test_batch_start(self.trainer, self.module, batch(20), 0)
 
     def show(self, n_images: int, seconds: float, n_in_hand: int = 1) -> None:
         """Shows the network images, after so many seconds, while some are being computed."""

@@ -7,11 +7,11 @@ from typing import Any
 import pytest
 import torch
 
-from lightning_modules.running.training import UnturnedImages
+from lightning_modules.running.training import Counts
 
 
 def asking(*orientations: int) -> dict:
-    return {"file_columns": [{"exif_orientation": orientation} for orientation in orientations]}
+    return {"file_columns": [{"exif_orientation": each} for each in orientations], "label": orientations}
 
 
 def test_images_that_ask_to_be_turned_are_told_of_once(caplog: pytest.LogCaptureFixture) -> None:
@@ -19,7 +19,7 @@ def test_images_that_ask_to_be_turned_are_told_of_once(caplog: pytest.LogCapture
     strategy: Any = SimpleNamespace(reduce=lambda n, reduce_op: 3 * n)
     trainer: Any = SimpleNamespace(sanity_checking=True, strategy=strategy)
     module: Any = SimpleNamespace(device=torch.device("cpu"))
-    callback = UnturnedImages()
+    callback = Counts()
     callback.on_validation_batch_end(trainer, module, None, asking(6, 6), 0)
     trainer.sanity_checking = False
     with caplog.at_level(logging.INFO):
