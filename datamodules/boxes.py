@@ -74,7 +74,9 @@ def read_annotation(path: Path, content: bytes | None = None) -> Annotation:
                 raise ValueError(f"a box has {shown}")
             if box[0] >= box[2] or box[1] >= box[3]:
                 raise ValueError(f"a box lies outside the image: {shown}")
-            names.append(_text(element, "name"))
+            if not (name := (element.findtext("name") or "").strip()):
+                raise ValueError("<name> is missing or empty")
+            names.append(name)
             boxes.append(box)
             if box != (left, top, right + 1, bottom + 1):
                 problems.append(f"{path}: a box was clipped to the image: {shown}")
@@ -231,15 +233,8 @@ def write_annotation(path: Path, annotation: Annotation) -> None:
     ElementTree.ElementTree(root).write(path, encoding="utf-8")
 
 
-def _text(element: ElementTree.Element, path: str) -> str:
-    text = element.findtext(path)
-    if text is None or not text.strip():
-        raise ValueError(f"<{path.replace('/', '><')}> is missing or empty")
-    return text.strip()
-
-
 def _number(element: ElementTree.Element, path: str) -> float:
-    number = float(_text(element, path))
+    number = float(element.findtext(path) or "nan")
     if not math.isfinite(number):
-        raise ValueError(f"<{path.replace('/', '><')}> is {number}")
+        raise ValueError(f"<{path.replace('/', '><')}> should be a number, got {element.findtext(path)!r}")
     return number

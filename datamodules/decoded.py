@@ -130,9 +130,9 @@ class DecodedSource(Source):
         table, facts = _opened(root)
         paths = table["path"].combine_chunks().cast(pa.large_string()).cast(pa.large_binary())
         texts, box_names = table["class"].combine_chunks(), table["box_names"]
-        labelled = label_images(root, options, paths, top_folders(paths), texts, lambda i: box_names[i].as_py())
+        labels, _, notes = label_images(root, options, paths, top_folders(paths), texts, lambda i: box_names[i].as_py())
         facts |= {"root": str(root), "has_boxes": bool(pc.any(box_names.is_valid()).as_py())}
-        return cls.make(paths, labelled.labels, facts, labelled.notes, row=np.arange(len(table)))
+        return cls.make(paths, labels, facts, notes, row=np.arange(len(table)))
 
     @property
     def may_have_boxes(self) -> bool:

@@ -45,21 +45,21 @@ class FolderSource(Source):
         folders = top_folders(paths)
         _check(root, paths, folders, options, left_out)
         boxes = options.boxes
-        labelled = label_images(
+        labels, _, notes = label_images(
             root,
             options,
             paths,
             folders,
             box_names=None if boxes is None else lambda i: names_of_boxes(find_annotation(boxes, path_at(paths, i))),
         )
-        groups = labels = labelled.labels
+        groups = labels
         if options.labels is None and not folders.null_count:
             places = pa.array(sort_folders(folders.unique().to_pylist()))
             groups = pc.index_in(folders, places).to_numpy()
         if groups.min() < groups.max():
             order = round_the_classes(groups)
             paths, labels = paths.take(pa.array(order)), labels[order]
-        return cls.make(paths, labels, {"root": str(root)}, [*left_out.notes(), *labelled.notes])
+        return cls.make(paths, labels, {"root": str(root)}, [*left_out.notes(), *notes])
 
     @property
     def root(self) -> Path:

@@ -12,7 +12,6 @@ from typing import Any
 
 import numpy as np
 import requests
-import torch
 import urllib3
 from PIL import Image
 
@@ -135,8 +134,7 @@ class ImageSourcesDataModule(BytesDataModule):
         self.num_workers = num_workers
 
     def predict_dataloader(self) -> ThreadedLoader[Sample | Failure, Batch]:
-        pin = torch.cuda.is_available()
-        return ThreadedLoader(self.read, range(len(self.sources)), self.batch_size, self.num_workers, collate, pin)
+        return ThreadedLoader(self.read, range(len(self.sources)), self.batch_size, self.num_workers, collate)
 
     def read(self, index: int) -> Sample | Failure:
         """The source of a number as a sample, or why there is none."""

@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Sequence
 from functools import partial
 from pathlib import Path
-from typing import NamedTuple
 
 import numpy as np
 import pyarrow as pa
@@ -18,20 +17,6 @@ from datamodules.labels import LabelFile, index_written
 from datamodules.source import ListingOptions, names_of, path_at
 
 
-class Labels(NamedTuple):
-    """The classes of N images.
-
-    Attributes:
-        labels: Their indices, long ``(N,)``; -1 = unlabelled.
-        errors: What is wrong with the class of an image, by the number of the image.
-        notes: What was decided, in sentences without their full stops.
-    """
-
-    labels: np.ndarray
-    errors: dict[int, str]
-    notes: list[str]
-
-
 def label_images(
     root: Path,
     options: ListingOptions,
@@ -41,7 +26,7 @@ def label_images(
     box_names: Callable[[int], Iterable[str] | None] | None = None,
     *,
     is_lenient: bool = False,
-) -> Labels:
+) -> tuple[np.ndarray, dict[int, str], list[str]]:
     """Labels N images by the first of these that there is: the label file, a text, the class folder, the boxes.
 
     Args:
@@ -52,6 +37,10 @@ def label_images(
         texts: What lies with each image as its class, a string; "" = unlabelled whatever its folder; null = nothing.
         box_names: What the boxes of the image of a number are named after; None = it has none.
         is_lenient: Whether an image of no class of the network is an error of its own, as long as others are of some.
+
+    Returns:
+        The indices of their classes, long ``(N,)``, -1 = unlabelled; what is wrong with the class of an image, by the
+        number of the image; and what was decided, in sentences without their full stops.
 
     Raises:
         DataError: If there are classes that the network does not have.
@@ -79,7 +68,7 @@ def label_images(
         _label_by_boxes(labels, box_names, paths, table, notes)
     if options.boxes is not None:
         notes += notes_of_boxes(paths, options.boxes, table)
-    return Labels(labels, errors, notes)
+    return labels, errors, notes
 
 
 def _labels_of(
@@ -101,7 +90,7 @@ def _by_file(
     notes += found
     known = texts.unique().drop_null().to_pylist()
     table = ClassTable(sorted(known)) if table is None else table
-    indices = dict(zip(known, file.indices(known, table)))
+    indices = file.indices(known, table)
     labels, _ = _labels_of(texts, lambda texts: [indices[text] for text in texts])
     # Numbers that are no names may count from 1, or have an order of their own.
     if numbers := [text for text in known if text[0].isdigit() and not table.is_named(text)]:

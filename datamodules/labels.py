@@ -125,8 +125,8 @@ class LabelFile:
             found = pc.coalesce(found, more)
         return found
 
-    def indices(self, texts: Iterable[str], table: ClassTable) -> list[int]:
-        """The indices of classes as the file writes them.
+    def indices(self, texts: Iterable[str], table: ClassTable) -> dict[str, int]:
+        """The index of each class as the file writes it.
 
         Raises:
             DataError: If the file names classes that the network does not have, or are several of its classes.
@@ -148,7 +148,7 @@ class LabelFile:
                 f"{self.path} (data.labels) names{column} {len(wrong)} classes that the network does not have: "
                 f"{some(map(repr, sorted(wrong)))}. {advice}"
             )
-        return [*known.values()]
+        return known
 
     def _read_numbers(self, lines: Iterable[str], synsets: Path | None) -> pa.Table:
         """Paths and WordNet ids of a list of numbers."""

@@ -48,8 +48,7 @@ class ThreadedLoader(Generic[SampleT, BatchT]):
         indices: The numbers, in order.
         batch_size: Samples in a batch.
         num_workers: Threads; 0 = the one that asks.
-        collate: Samples -> batch.
-        pin: Whether the batch's tensors, a dict's, are put where a GPU can fetch them by itself.
+        collate: Samples -> batch. The tensors of a dict are pinned if there is a GPU.
         marks: File in which each thread notes the number that it reads, until it is read. None = nowhere.
     """
 
@@ -60,7 +59,6 @@ class ThreadedLoader(Generic[SampleT, BatchT]):
         batch_size: int,
         num_workers: int,
         collate: Callable[[Sequence[SampleT]], BatchT],
-        pin: bool = False,
         marks: Path | None = None,
     ) -> None:
         self.read = read
@@ -68,7 +66,6 @@ class ThreadedLoader(Generic[SampleT, BatchT]):
         self.batch_size = batch_size
         self.num_workers = num_workers
         self.collate = collate
-        self.pin = pin
         self.marks = marks
 
     def __len__(self) -> int:
@@ -114,7 +111,7 @@ class ThreadedLoader(Generic[SampleT, BatchT]):
 
     def _batch(self, samples: Sequence[SampleT]) -> BatchT:
         batch: Any = self.collate(samples)
-        if self.pin:
+        if torch.cuda.is_available() and isinstance(batch, dict):  # where a GPU can fetch them by itself
             batch = {name: value.pin_memory() if isinstance(value, Tensor) else value for name, value in batch.items()}
         return batch
 

@@ -14,7 +14,7 @@ from typing import Any, cast
 
 import pytorch_lightning as pl
 import torch
-from torch.utils.data import DataLoader
+from torch.utils.data import DataLoader, Dataset
 
 from datamodules.batch import Batch, with_pixels
 from datamodules.boxes import folder_of_boxes
@@ -25,12 +25,12 @@ from datamodules.folder import FolderSource
 from datamodules.labels import label_file
 from datamodules.loader import MARKS, CopiedAhead, ThreadedLoader, default_workers, forget, lethal, marked
 from datamodules.preprocess import Preprocess
-from datamodules.reader import Failure, Sample, SampleReader, collate
+from datamodules.reader import SampleReader, collate
 from datamodules.source import ListingOptions, Source
 from datamodules.subset import Subset
 from datamodules.tar import TarSource
 from datamodules.text import Text, Texts
-from datamodules.training import RandomCrops, TrainingImages, list_for_training, train_class_names
+from datamodules.training import RandomCrops, list_for_training, read_batch, train_class_names
 
 LISTING = "listing.arrow"
 """File of RUN that holds the list of images."""
@@ -224,14 +224,14 @@ class ImageFolderDataModule(BytesDataModule):
         self._refuse_packed()
         return train_class_names(self.root)
 
-    def train_dataloader(self) -> DataLoader[Sample | Failure]:
+    def train_dataloader(self) -> DataLoader[int]:
         size, preprocess = self.preprocess.input_size, self.preprocess
         crops = RandomCrops(preprocess.resize_size, size, preprocess.interpolation, self.min_crop)
         # A last batch of few images is a noisy step; but of few batches none can be spared.
         drop_last = len(self.train_source) >= 20 * self.batch_size
         return self._training_loader(self.train_source, crops, shuffle=True, drop_last=drop_last)
 
-    def val_dataloader(self) -> DataLoader[Sample | Failure]:
+    def val_dataloader(self) -> DataLoader[int]:
         return self._training_loader(self.val_source, self.preprocess)
 
     def test_dataloader(self) -> Iterable[Batch]:
@@ -245,7 +245,6 @@ class ImageFolderDataModule(BytesDataModule):
             self.batch_size,
             self._n_workers(),
             collate,
-            pin=torch.cuda.is_available(),
             marks=self._marks,
         )
         device = self.trainer.strategy.root_device if self.trainer else torch.device("cpu")
@@ -268,15 +267,15 @@ class ImageFolderDataModule(BytesDataModule):
             return self.num_workers
         return default_workers(self.trainer.num_devices if self.trainer else 1)
 
-    def _training_loader(self, source: Source, preprocess: Preprocess, **options: Any) -> DataLoader[Sample | Failure]:
-        n_workers = self._n_workers()
+    def _training_loader(self, source: Source, preprocess: Preprocess, **options: Any) -> DataLoader[int]:
+        n_workers, reader = self._n_workers(), SampleReader(preprocess, exif_orientation=self.exif_orientation)
         return DataLoader(
-            TrainingImages(source, SampleReader(preprocess, exif_orientation=self.exif_orientation)),
+            cast(Dataset[int], range(len(source))),
             self.batch_size,
             num_workers=n_workers,
             persistent_workers=n_workers > 0,
             pin_memory=torch.cuda.is_available(),
-            collate_fn=cast(Any, collate),
+            collate_fn=partial(read_batch, source=source, reader=reader),
             **options,
         )
 

@@ -201,7 +201,7 @@ def _name_in_shard(path: str, content: bytes, number: int) -> tuple[str, str]:
     stem, extension = os.path.splitext(path)
     if extension.lower() not in image_extensions():
         # An image by its content alone. Readers know what is one by its suffix.
-        stem, extension = path, extension_by_content(content) or ".jpg"
+        stem, extension = path, extension_by_content(io.BytesIO(content)) or ".jpg"
     folder, slash, name = stem.rpartition("/")
     # WebDataset's own files are called so, which it leaves out.
     is_reserved = path.startswith("__") and path.partition("/")[0].endswith("__")

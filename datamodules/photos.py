@@ -8,7 +8,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import torch
 
 from datamodules.batch import Batch
 from datamodules.errors import DataError
@@ -62,8 +61,7 @@ class PhotoFolder:
 
     def batches(self) -> Iterable[Batch]:
         read = partial(self.source.read, reader=self.reader)
-        pin = torch.cuda.is_available()
-        return ThreadedLoader(read, range(len(self)), self.batch_size, self.num_workers, collate, pin)
+        return ThreadedLoader(read, range(len(self)), self.batch_size, self.num_workers, collate)
 
     def pixels(self, index: int) -> np.ndarray:
         """What a network sees of a photo that could be read, uint8 ``(H, W, 3)``.

@@ -18,7 +18,7 @@ from braceexpand import braceexpand
 
 from datamodules.boxes import names_of_boxes
 from datamodules.classes import ClassTable
-from datamodules.errors import DataError
+from datamodules.errors import DataError, printable
 from datamodules.labelling import label_images
 from datamodules.reader import Failure, Sample, SampleReader
 from datamodules.source import ListingOptions, Source, names_of, path_at, require_classes
@@ -52,20 +52,20 @@ class TarSource(Source):
         index = _earlier_index(options.earlier, shards)
         if index is None:
             index = index_shards([shard for shard, _, _ in shards])
-        paths, faults = _row_names(index, [shard for shard, _, _ in shards])
+        paths = _row_names(index, [shard for shard, _, _ in shards])
         base, columns = index["path"], {name: index[name] for name in SCHEMA.names[1:]}
         source = cls.make(paths, np.full(len(paths), -1), {"shards": shards}, **columns, base=base)
-        labelled = label_images(
+        labels, errors, notes = label_images(
             root,
             options,
             base.combine_chunks(),
-            _folders(base.combine_chunks(), table, faults),
+            _folders(base.combine_chunks(), table, columns["fault"].combine_chunks()),
             source.columns["class"],
             lambda i: names_of_boxes(Path(path_at(base, i)), source.boxes(i)) if source.has_boxes(i) else None,
             is_lenient=True,
         )
-        errors = {**labelled.errors, **{k: fault for k, fault in enumerate(faults) if fault is not None}}
-        return cls.make(paths, labelled.labels, source.facts, labelled.notes, errors, **columns, base=base)
+        errors |= {k: fault for k, fault in enumerate(columns["fault"].to_pylist()) if fault is not None}
+        return cls.make(paths, labels, source.facts, notes, errors, **columns, base=base)
 
     @property
     def may_have_boxes(self) -> bool:
@@ -130,28 +130,31 @@ def _earlier_index(earlier: Path | None, shards: list[list[Any]]) -> pa.Table | 
     return table.take(pa.array(np.arange(len(table))))
 
 
-def _row_names(index: pa.Table, shards: Sequence[str]) -> tuple[pa.Array, list[str | None]]:
-    """How the rows call the images, and their faults: also that the shard has an earlier one of the same name."""
-    paths, faults = index["path"].combine_chunks(), index["fault"].to_pylist()
-    numbers, codes = index["shard"].to_numpy(), paths.dictionary_encode().indices.to_numpy().astype(np.int64)
-    in_shard = np.unique(codes * len(shards) + numbers, return_index=True)[1]
-    repeats = len(np.unique(codes)) < len(in_shard)
-    if not repeats and len(in_shard) == len(paths):
-        return paths, faults
+def _row_names(index: pa.Table, shards: Sequence[str]) -> pa.Array:
+    """How the rows call the images: after their shard, where names begin anew in each.
+
+    Raises:
+        DataError: If a shard has two samples of one name.
+    """
+    paths, numbers = index["path"].combine_chunks(), index["shard"].to_numpy()
+    codes = paths.dictionary_encode().indices.to_numpy().astype(np.int64)
+    if len(np.unique(codes)) == len(paths):
+        return paths
+    _, first, n = np.unique(codes * len(shards) + numbers, return_index=True, return_counts=True)
+    if (n > 1).any():
+        k = int(first[n > 1][0])
+        name = printable(paths[k].as_py())
+        raise DataError(f"{shards[numbers[k]]} has several samples named {name}, which rows could not tell apart.")
     bases = [os.path.basename(shard) for shard in shards]
     names = [base if bases.count(base) == 1 else shard for base, shard in zip(bases, shards)]
-    rows = [os.fsencode(f"{names[n]}/") * repeats + path for n, path in zip(numbers.tolist(), paths.to_pylist())]
-    starts = np.searchsorted(numbers, np.arange(len(shards)))
-    for k in sorted({*range(len(paths))} - {*in_shard.tolist()}):
-        rows[k] += os.fsencode(f" (sample {k - starts[numbers[k]]} of {names[numbers[k]]})")
-        faults[k] = "an earlier sample of the shard has the same name"
-    return pa.array(rows, pa.large_binary()), faults
+    rows = [os.fsencode(f"{names[n]}/") + path for n, path in zip(numbers.tolist(), paths.to_pylist())]
+    return pa.array(rows, pa.large_binary())
 
 
-def _folders(paths: pa.Array, table: ClassTable, faults: Sequence[str | None]) -> pa.Array:
+def _folders(paths: pa.Array, table: ClassTable, faults: pa.Array) -> pa.Array:
     """Of each image the topmost folder that is called after a class or, if none is, the topmost of all."""
-    names, is_good = names_of(paths), pa.array([fault is None for fault in faults])
-    has_parent = pc.and_(is_good, pc.match_substring(names, "/"))
+    names = names_of(paths)
+    has_parent = pc.and_(faults.is_null(), pc.match_substring(names, "/"))
     parents = pc.if_else(has_parent, pc.replace_substring_regex(names, "(?s)/[^/]*$", ""), None).dictionary_encode()
     found = []
     for parent in parents.dictionary.to_pylist():

@@ -17,7 +17,7 @@ from rich.console import Console
 from rich.progress import track
 
 from datamodules.errors import DataError, printable
-from datamodules.images.formats import image_extensions, is_raw, remedy
+from datamodules.images.formats import image_extensions
 from datamodules.source import chunked
 from datamodules.walk import is_of_the_system
 
@@ -181,8 +181,6 @@ def _fault(members: Sequence[_Member], images: Sequence[str]) -> str | None:
         return f"a sample should hold one image; this one holds {held}" + _FOREIGN_DOTS * any(
             end in image_extensions() for end in ends
         )
-    if is_raw(f"x.{images[0]}"):
-        return remedy(f"x.{images[0]}")
     if not all(member.header.isreg() for member in members):
         return "a link; shards hold the files themselves"
     return None

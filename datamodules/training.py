@@ -3,19 +3,20 @@
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
 from PIL import Image
 from torch import Tensor
-from torch.utils.data import Dataset
 from torchvision.transforms import v2
 
+from datamodules.batch import Batch
 from datamodules.errors import DataError
 from datamodules.folder import FolderSource
 from datamodules.preprocess import Preprocess
-from datamodules.reader import Failure, Sample, SampleReader
+from datamodules.reader import SampleReader, collate
 from datamodules.source import ListingOptions, Source
 from datamodules.walk import class_folders, holds_images
 
@@ -37,18 +38,9 @@ class RandomCrops(Preprocess):
         return v2.Compose([crop, v2.RandomHorizontalFlip(), v2.PILToTensor()])(image)
 
 
-class TrainingImages(Dataset[Sample | Failure]):
-    """The images of a source for a DataLoader: random crops need processes, each with random numbers of its own."""
-
-    def __init__(self, source: Source, reader: SampleReader) -> None:
-        self.source = source
-        self.reader = reader
-
-    def __len__(self) -> int:
-        return len(self.source)
-
-    def __getitem__(self, index: int) -> Sample | Failure:
-        return self.source.read(index, self.reader)
+def read_batch(numbers: Sequence[int], source: Source, reader: SampleReader) -> Batch:
+    """A batch, read by the process that a DataLoader asks: random crops need random numbers of its own."""
+    return collate([source.read(number, reader) for number in numbers])
 
 
 def train_class_names(root: Path) -> list[str]:

@@ -36,8 +36,8 @@ from lightning_modules.networks.loading import load_network
 from lightning_modules.networks.making import as_network
 from lightning_modules.networks.network import Network
 from lightning_modules.networks.weights.files import WeightsError
-from lightning_modules.results.kept.images import read_adversarial
-from lightning_modules.results.kept.maps import read_maps, score_maps
+from lightning_modules.results.adversarial import read_adversarial
+from lightning_modules.results.maps import read_maps, score_maps
 from lightning_modules.robustness import RobustnessModule
 from lightning_modules.running.folder.writer import RunWriter
 from lightning_modules.running.progress import SynthesisProgress

@@ -4,30 +4,28 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import replace
 from pathlib import Path
 from typing import Any, Unpack
 
 import pyarrow as pa
 import torch
 from matplotlib.figure import Figure
+from torch import Tensor
 
 from datamodules.batch import Photos, UnitBatch
 from lightning_modules.errors import InputError
-from lightning_modules.exemplars import read_exemplars, read_facts, settle_exemplars
-from lightning_modules.figures.exemplars import exemplar_sheets
-from lightning_modules.figures.synthesis import Growth, run_sheets
-from lightning_modules.figures.variants import variants_figure
+from lightning_modules.evaluation import EvaluationModule, Outputs
+from lightning_modules.exemplars import read_exemplars, read_facts, update_exemplars
+from lightning_modules.figures.sheets import exemplar_sheets, run_sheets, variants_figure
+from lightning_modules.figures.synthesis import Growth
 from lightning_modules.gradients.fitting import is_out_of_memory
-from lightning_modules.image_pass import ImagePass, Watch, passes
+from lightning_modules.host import on_host
 from lightning_modules.judging import judged_image, load_judges, measured_image, warn_of_judges
 from lightning_modules.networks.loading import load_network
 from lightning_modules.networks.making import Said
 from lightning_modules.networks.network import Network
 from lightning_modules.results.report import Report
-from lightning_modules.results.rows.images import Rows
-from lightning_modules.results.rows.parts import read_rows
-from lightning_modules.results.rows.reading import on_host
+from lightning_modules.results.storage import Rows, read_rows
 from lightning_modules.results.summaries.synthesis import (
     COLUMNS,
     label_of_variant,
@@ -38,7 +36,6 @@ from lightning_modules.results.summaries.synthesis import (
 )
 from lightning_modules.results.summaries.verdicts import first_of, verdicts
 from lightning_modules.results.tables import Table
-from lightning_modules.run_module import Outputs, RunModule
 from lightning_modules.synthesis import (
     L2,
     VARIANTS,
@@ -57,12 +54,11 @@ from lightning_modules.synthesis import (
     Transform,
     maximize,
 )
+from lightning_modules.synthesis.passes import ImagePass, passes_of
+from lightning_modules.text import plain_name
 
-FIRST_SAID = " Below: what {} names first, and the rank and probability that it gives the class asked for."
-"""In the title of all variants."""
 
-
-class ActivationMaximizationModule(RunModule):
+class ActivationMaximizationModule(EvaluationModule):
     """Optimizes an image for each unit of a batch, to the end, in one test step.
 
     An image follows from the settings, its unit and its seed alone: hundreds of steps amplify a difference of one
@@ -160,11 +156,7 @@ class ActivationMaximizationModule(RunModule):
         return {f"judge.{judge.name}": judge.network for judge in self.judges}
 
     def check_data(self, data: Any) -> None:
-        """Whether the judges know the classes that images are to be made of.
-
-        Raises:
-            InputError: If one does not; names them.
-        """
+        """Checks that the judges know the classes that images are to be made of."""
         units = [unit for unit, _ in getattr(data, "items", [])]
         for judge in self.judges:
             judge.check(unit.target for unit in units if unit.layer is None)
@@ -173,7 +165,7 @@ class ActivationMaximizationModule(RunModule):
         super().on_test_start()
         units = [unit for unit, _ in getattr(self.trainer.datamodule, "items", [])]  # type: ignore[attr-defined]
         for judge in self.judges:
-            # They are no parts of this module: its state dict, and its precision, are those of the network.
+            # Not registered as submodules, so they stay out of the state dict and the trainer's precision.
             judge.network.to(self.device)
         if self.judges and self.trainer.is_global_zero:
             warn_of_judges(self.judges, n_channels=sum(unit.layer is not None for unit in units), n_units=len(units))
@@ -184,19 +176,24 @@ class ActivationMaximizationModule(RunModule):
         photos: Photos | None = getattr(data, "photos", None)
         if photos is not None:
             units = list(dict.fromkeys(unit for unit, _ in data.items))
-            settle_exemplars(self.network, units, self._objective_of, photos, data.n_exemplars, run / "exemplars")
+            update_exemplars(self.network, units, self._objective_of, photos, data.n_exemplars, run / "exemplars")
 
-    def test_step(self, batch: UnitBatch, batch_idx: int) -> Outputs:
-        """Optimizes the images of a batch; those of each pass are handed over, but for the last."""
-        batch = on_host(batch)  # where it is, unless a data module of somebody else's lets it be moved
-        *early, last = passes(batch, self._objective_of, self.images_per_pass)
+    def test_step(self, batch: UnitBatch, batch_idx: int) -> Outputs:  # type: ignore[override]
+        """Makes the images of a batch; those of each pass but the last are handed over at once."""
+        batch = on_host(batch)  # a data module of somebody else's may let it be moved
+        *early, last = passes_of(batch, self._objective_of, self.images_per_pass)
         for images in early if self.part_listeners else []:
-            self.hand_over(self._outputs_of([images]), batch, len(images.members))
-        return self._outputs_of([last] if self.part_listeners else [*early, last])
+            self.hand_over(self.evaluate([images]), batch, len(images.rows))
+        return self.evaluate([last] if self.part_listeners else [*early, last])
 
-    def _outputs_of(self, parts: Sequence[ImagePass]) -> Outputs:
+    def evaluate(self, parts: Sequence[ImagePass]) -> Outputs:  # type: ignore[override]
+        """The rows, images and figures of units, pass by pass.
+
+        Raises:
+            InputError: If a pass does not fit in the device's memory.
+        """
         outputs: Outputs = {"rows": [], "images": {}, "figures": {}}
-        self.n_in_hand = sum(len(images.members) for images in parts)
+        self.n_in_hand = sum(len(images.rows) for images in parts)
         for images in parts:
             for variant in self.recipes:
                 try:
@@ -208,7 +205,7 @@ class ActivationMaximizationModule(RunModule):
                         f"The device's memory does not suffice for {self.images_per_pass} images at a time. Fewer, "
                         "model.images_per_pass, are other images, so this is yours to choose."
                     ) from error
-        # What belongs to one unit stands together, so that a part of the rows has all of it or nothing.
+        # The rows of a unit stand together, so that a part of the rows has all of them or none.
         outputs["rows"].sort(key=lambda row: row["path"])
         return outputs
 
@@ -216,49 +213,48 @@ class ActivationMaximizationModule(RunModule):
         """What is maximized of the units of a layer; None = of classes."""
         return self.objective if layer is None or layer == self.objective.layer else Channel(layer)
 
-    def _make(self, wanted: ImagePass, variant: str, outputs: Outputs) -> None:
-        """Makes the images of a pass as ``variant`` has it and adds what they give to ``outputs``."""
-        files = wanted.files(variant if len(self.recipes) > 1 else None)
-        keys, named_members = wanted.keys, wanted.named
-        watch = self._watch(wanted, variant, files)
+    def _make(self, images: ImagePass, variant: str, outputs: Outputs) -> None:
+        """Makes the images of a pass in one variant, and adds their rows, pixels and figures to ``outputs``."""
+        recipe, rows, n = self.recipes[variant], images.rows, len(images.rows)
+        stems = [row["path"].removesuffix(".png") for row in rows]
+        if len(self.recipes) > 1:
+            stems = [f"{stem}_{plain_name(variant)}" for stem in stems]
+        is_drawn = [variant == VARIANTS[-1] and index < self.n_figures for index in images.indices]
+        growths = {k: Growth(recipe.steps) for k in range(n) if is_drawn[k]}
+        reached: Tensor | None = None  # whether the objective's gradient ever reached each image, bool (N,)
+
+        def listen(progress: Progress) -> None:
+            nonlocal reached
+            reached = progress.reached if reached is None else reached | progress.reached
+            for k, growth in growths.items():
+                growth.add(progress, k)
+            for listener in self.listeners:
+                listener(stems, progress, recipe.steps)
+
         start, cpu_start = time.monotonic(), time.process_time()
-        recipe, n = self.recipes[variant], len(wanted.members)
-        images = maximize(self.network, wanted.objective, wanted.target, recipe, self.size, keys, watch)
-        made = {
+        made = maximize(self.network, images.objective, images.target, recipe, self.size, images.keys, listen)
+        same = {
             "variant": variant,
             "steps": recipe.steps,
             "seconds": (time.monotonic() - start) / n,
             "cpu_seconds": (time.process_time() - cpu_start) / n,
         }
-        finished = [
-            measured_image(image, self.network, wanted.objective, row["target"], key, (self.fresh, self.n_fresh))
-            for image, key, row in zip(images, keys, named_members)
+        fresh = self.fresh, self.n_fresh
+        measured = [
+            measured_image(image, self.network, images.objective, row["target"], key, fresh)
+            for image, key, row in zip(made, images.keys, rows)
         ]
         # All is computed before anything is read, so that a GPU is waited for once.
-        finished, reached = on_host((finished, watch.reached))
-        for member, (image, named, file, growth) in enumerate(zip(finished, named_members, files, watch.growths)):
-            unreached_in = recipe.steps if reached is not None and not reached[member] else None
-            judged = judged_image(image, self.network, wanted.objective, named["target"], self.judges, unreached_in)
-            is_ok = judged["status"] == "ok"
-            outputs["rows"].append({**named, **made, **judged} | ({"image": file} if is_ok else {}))
-            if is_ok:
-                outputs["images"][file] = image.pixels.numpy()
-            if is_ok and growth is not None:
-                figure = growth.draw(f"{named['name']}, seed {named['seed']}")
-                outputs["figures"][wanted.members[member]] = figure
-
-    def _watch(self, wanted: ImagePass, variant: str, files: Sequence[str]) -> Watch:
-        """What notes how the images of a pass grow, and calls the listeners."""
-        steps = self.recipes[VARIANTS[-1]].steps
-        most = self.n_figures if variant == VARIANTS[-1] else 0
-        growths = [Growth(steps) if int(wanted.batch["index"][i]) < most else None for i in wanted.members]
-        names = [file.removesuffix(".png") for file in files]
-
-        def tell(progress: Progress) -> None:
-            for listener in self.listeners:
-                listener(names, progress, steps)
-
-        return Watch(growths, tell)
+        measured, reached = on_host((measured, reached))
+        for k, (image, row, stem) in enumerate(zip(measured, rows, stems)):
+            unreached_in = recipe.steps if reached is not None and not reached[k] else None
+            judged = judged_image(image, self.network, images.objective, row["target"], self.judges, unreached_in)
+            outputs["rows"].append({**row, **same, **judged})
+            if judged["status"] == "ok":
+                outputs["rows"][-1]["image"] = f"{stem}.png"
+                outputs["images"][f"{stem}.png"] = image.pixels.numpy()
+                if k in growths:
+                    outputs["figures"][images.numbers[k]] = growths[k].draw(f"{row['name']}, seed {row['seed']}")
 
     def n_to_compute(self) -> int | None:
         data: Any = self.trainer.datamodule  # type: ignore[attr-defined]
@@ -277,9 +273,9 @@ class ActivationMaximizationModule(RunModule):
         return summarize_synthesis(table, judges)
 
     def report(self, summary: dict[str, Any]) -> Report:
-        report, n = report_synthesis(summary), torch.get_num_threads()
-        notes = [*report.notes, f"The processor worked with {n} thread{'s' * (n > 1)} (OMP_NUM_THREADS)."]
-        return replace(report, notes=[*notes, self.legend] if len(self.recipes) > 1 else notes)
+        n = torch.get_num_threads()
+        notes = [f"The processor worked with {n} thread{'s' * (n > 1)} (OMP_NUM_THREADS)."]
+        return report_synthesis(summary, [*notes, self.legend] if len(self.recipes) > 1 else notes)
 
     def details(self, run: Path) -> list[Table]:
         rows = read_rows(run / "results").to_pylist()
@@ -295,7 +291,12 @@ class ActivationMaximizationModule(RunModule):
         yield from run_sheets(rows, run, verdicts)
         if len(summary["variants"]) > 1:
             labels = {name: label_of_variant(name, numbers) for name, numbers in summary["variants"].items()}
-            title = f"{run.name}: {self.legend}" + "".join(FIRST_SAID.format(judge.name) for judge in self.judges[:1])
+            title = f"{run.name}: {self.legend}"
+            if self.judges:
+                name = self.judges[0].name
+                title += (
+                    f" Below: what {name} names first, and the rank and probability that it gives the class asked for."
+                )
             yield "ablation", variants_figure(rows, run / "images", labels, title, first_of)
         whole = [row for row in rows if row["variant"] == VARIANTS[-1]]
         folder = run / "exemplars"

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import replace
 from pathlib import Path
 from typing import Any, Unpack
 
@@ -15,11 +14,11 @@ from torch import Tensor
 from datamodules.batch import Batch
 from datamodules.text import Text
 from lightning_modules.errors import InputError, check_objects
-from lightning_modules.evaluation import EvaluationModule
-from lightning_modules.figures.comparison import comparison_figure, curves_figure
-from lightning_modules.figures.ranking import ranking_figure
+from lightning_modules.evaluation import EvaluationModule, Outputs
+from lightning_modules.figures.comparison import comparison_figure, curves_figure, ranking_figure
 from lightning_modules.gradients.fitting import select_images
 from lightning_modules.gradients.forward_pass import ForwardPass
+from lightning_modules.host import on_host
 from lightning_modules.methods.base import AttributionMethod
 from lightning_modules.methods.cam import GradCAM, GuidedGradCAM
 from lightning_modules.methods.explain import Explanation, explain, joined_needs
@@ -27,20 +26,22 @@ from lightning_modules.methods.gradient import GuidedBackprop
 from lightning_modules.methods.maps import shows_something
 from lightning_modules.methods.smooth_grad import SmoothGrad
 from lightning_modules.methods.uninformed import UninformedMethod
-from lightning_modules.metrics.base import AttributionMetric, without_degenerate
-from lightning_modules.metrics.causal import AverageDrop, InsertionDeletion
-from lightning_modules.metrics.localization import EnergyInBox, PointingGame
-from lightning_modules.metrics.randomization import SEEDS, WeightRandomization
-from lightning_modules.metrics.sparseness import Sparseness
+from lightning_modules.metrics import (
+    AttributionMetric,
+    AverageDrop,
+    EnergyInBox,
+    PointingGame,
+    Sparseness,
+    without_degenerate,
+)
 from lightning_modules.networks.class_names import find_target
 from lightning_modules.networks.loading import load_network
 from lightning_modules.networks.making import Said
-from lightning_modules.results.kept.maps import FOLDER, OPTION, bytes_of_maps, halved, table_of_maps
+from lightning_modules.results.maps import FOLDER, OPTION, bytes_of_maps, scaled_to_half, table_of_maps
 from lightning_modules.results.report import Report
-from lightning_modules.results.rows.images import IMAGE_FIELDS, Row, Rows, image_columns, seen_in, with_columns
-from lightning_modules.results.rows.reading import on_host
+from lightning_modules.results.rows import IMAGE_FIELDS, image_columns, logit_stats, with_columns
+from lightning_modules.results.storage import Row, Rows
 from lightning_modules.results.summaries.attribution import LABEL, report_attribution, summarize_attribution
-from lightning_modules.run_module import Outputs
 
 
 class AttributionModule(EvaluationModule):
@@ -93,8 +94,8 @@ class AttributionModule(EvaluationModule):
         self.metrics = list(metrics)
         self.needs_of_metrics = joined_needs(self.network, metrics)
         methods = self.methods.values()
-        of_methods = dict.fromkeys(name for method in methods for name in method.columns)
-        self.columns = (*of_methods, *(name for metric in metrics for name in metric.columns))
+        method_columns = dict.fromkeys(name for method in methods for name in method.columns)
+        self.columns = (*method_columns, *(name for metric in metrics for name in metric.columns))
         self.curves = [name for metric in metrics for name in metric.curves]
         _refuse_twins("model.metrics", [f"the score {name}" for name in (*self.columns, *self.curves)])
         neutral = {name for metric in metrics for name in metric.neutral}
@@ -112,8 +113,8 @@ class AttributionModule(EvaluationModule):
     def schema(self) -> pa.Schema:
         """Columns of the rows: those of the image, the target, the method, and its scores.
 
-        ``degenerate`` says that the map is constant or not finite: it shows nothing. What a method says itself of its
-        maps is null in the rows of the others. ``label.`` before a score: of the map of the label's class.
+        ``degenerate`` marks maps that are constant or not finite. The columns of a method are null in the rows of the
+        others. ``label.`` before a score: of the map of the label's class.
         """
         fields = [*IMAGE_FIELDS, pa.field("target", pa.int64()), pa.field("method", pa.string())]
         fields += [pa.field("degenerate", pa.bool_())]
@@ -124,8 +125,8 @@ class AttributionModule(EvaluationModule):
 
     def passes(self) -> dict[str, int]:
         methods = list(self.methods.values())
-        of_metrics = {repr(metric): metric.n_passes(self.network, methods) for metric in self.metrics}
-        return {name: method.n_passes(self.network) for name, method in self.methods.items()} | of_metrics
+        passes = {name: method.n_passes(self.network) for name, method in self.methods.items()}
+        return passes | {repr(metric): metric.n_passes(self.network, methods) for metric in self.metrics}
 
     def check_data(self, data: Any) -> None:
         super().check_data(data)
@@ -139,13 +140,12 @@ class AttributionModule(EvaluationModule):
         # All is computed before anything is read, so that a GPU is waited for once.
         maps, scores = self._explained(batch, self._targets(batch))
         forward_pass = maps.forward_pass
-        kept = {name: halved(grid) for name, grid in maps.grids.items()} if self.save_maps else {}
+        kept = {name: scaled_to_half(grid) for name, grid in maps.grids.items()} if self.save_maps else {}
         boxes = batch["boxes"], batch["box_labels"], batch["n_boxes"]
-        seen, explained, scores, kept, boxes = on_host(
-            (seen_in(forward_pass.logits, batch, forward_pass.probabilities), forward_pass.target, scores, kept, boxes)
-        )
-        self.check_labels(seen.label)
-        images = image_columns(seen, batch, self.network.class_names)
+        stats = logit_stats(forward_pass.logits, batch, forward_pass.probabilities)
+        stats, explained, scores, kept, boxes = on_host((stats, forward_pass.target, scores, kept, boxes))
+        self.check_labels(stats.label)
+        images = image_columns(stats, batch, self.network.class_names)
         if self.target == "both":
             self._add_scores_of_labels(scores, batch, images, boxes[2].tolist())
         rows = []
@@ -155,7 +155,7 @@ class AttributionModule(EvaluationModule):
         if self.save_maps:
             good = [i for i, row in enumerate(images) if row["status"] == "ok"]
             height, width = batch["image"].shape[2:]
-            outputs["kept"] = {FOLDER: table_of_maps(good, batch["path"], explained, boxes, kept, (height, width))}
+            outputs["arrays"] = {FOLDER: table_of_maps(good, batch["path"], explained, boxes, kept, (height, width))}
         return outputs
 
     def bytes_kept(self) -> dict[str, int]:
@@ -194,8 +194,9 @@ class AttributionModule(EvaluationModule):
     def _score(
         self, attribution: Tensor, forward_pass: ForwardPass, batch: Batch, method: AttributionMethod
     ) -> dict[str, Tensor]:
-        """What the rows say of a batch's maps: N values for each column, NaN where there is none."""
-        columns = {"degenerate": ~shows_something(attribution.flatten(1))} | method.told(attribution, forward_pass)
+        """The columns of a batch's maps, ``(N,)`` each, NaN where there is no number."""
+        columns = {"degenerate": ~shows_something(attribution.flatten(1))}
+        columns |= method.extra_columns(attribution, forward_pass)
         for metric in self.metrics:
             columns |= without_degenerate(metric.score(attribution, forward_pass, batch, method), attribution)
         return columns
@@ -205,7 +206,7 @@ class AttributionModule(EvaluationModule):
             return None
         if self.target != "label":
             return int(self.target)
-        # What is no class is told of when it is read, with the rows.
+        # Labels that are no class are refused when they are read, with the rows.
         return batch["label"].clamp(0, len(self.network.class_names) - 1)
 
     def summarize(self, table: Rows) -> dict[str, Any]:
@@ -213,50 +214,39 @@ class AttributionModule(EvaluationModule):
         return {**summarize_attribution(table, self.better, uninformed), "unranked": self.unranked}
 
     def report(self, summary: dict[str, Any]) -> Report:
-        report = report_attribution(summary, self.has_boxes, target=self.target)
-        notes = list(report.notes)
+        notes = []
         if self.has_default_metrics and self.has_boxes is False:
-            named, of_boxes = (" and ".join(map(repr, of)) for of in (self.metrics, _default_metrics(True)))
-            notes.append(f"There are no boxes, so the scores are {named}. With --data.boxes they are {of_boxes}.")
+            named, with_boxes = (" and ".join(map(repr, each)) for each in (self.metrics, _default_metrics(True)))
+            notes.append(f"There are no boxes, so the scores are {named}. With --data.boxes they are {with_boxes}.")
         if self.unranked and len(self.methods) > 1:
             notes.append(
                 f"Methods are not ranked by {', '.join(self.unranked)}: whether more or less of it is better is not "
-                "known. A metric says it by lower_is_better."
+                "known. A metric's lower_is_better says it."
             )
         notes += [note for metric in self.metrics for note in metric.notes(self.methods)]
-        return replace(report, notes=notes)
+        return report_attribution(summary, self.has_boxes, target=self.target, further_notes=notes)
 
     def run_figures(self, summary: dict[str, Any], run: Path) -> Iterator[tuple[str, Figure]]:
         """The methods' scores side by side, and their curves."""
         methods = summary["methods"]
-        if any(score["n"] for of_method in methods.values() for score in of_method["scores"].values()):
+        if any(score["n"] for numbers in methods.values() for score in numbers["scores"].values()):
             yield "scores", comparison_figure(methods, self.better)
         if summary["ranking"]:
             yield "ranking", ranking_figure(summary["ranking"], list(methods))
-        likeness = "likeness to the trained network's map"
-        randomization = next((metric for metric in self.metrics if isinstance(metric, WeightRandomization)), None)
-        for name in self.curves:
-            curves = {method: of["curves"][name] for method, of in methods.items() if of["curves"][name]}
-            if not curves:
-                continue
-            score = name.removesuffix("_curve")
-            title = score.replace("_", " ") + (f" ({self.better[name]} is better)" if name in self.better else "")
-            if randomization and name in SEEDS.values():
-                seeds = [str(randomization.seed + k) for k in range(randomization.n_seeds)]
-                yield name, curves_figure(curves, title, "seed of the random weights", likeness, seeds)
-            elif randomization and name.startswith("randomization"):
-                layers = randomization.layers_of(self.network)
-                yield name, curves_figure(curves, title, "randomized from the output down to", likeness, layers)
-            else:
-                side, metrics = self.network.input_size, [of for of in self.metrics if name in of.curves]
-                shares = [of.shares(side, side).tolist() for of in metrics if isinstance(of, InsertionDeletion)]
-                labels = "share of the pixels", "probability of the target"
-                yield name, curves_figure(curves, title, *labels, positions=shares[0] if shares else None)
+        for metric in self.metrics:
+            for name in metric.curves:
+                curves = {method: numbers["curves"][name] for method, numbers in methods.items()}
+                curves = {method: curve for method, curve in curves.items() if curve}
+                title = name.removesuffix("_curve").replace("_", " ")
+                if name in self.better:
+                    title += f" ({self.better[name]} is better)"
+                if curves:
+                    yield name, curves_figure(curves, title, *metric.curve_axes(name, self.network))
 
 
 def _default_metrics(has_boxes: bool | None) -> list[AttributionMetric]:
-    of_boxes, of_any = [PointingGame(), EnergyInBox()], [AverageDrop(), Sparseness()]
-    return [*(of_boxes if has_boxes is not False else ()), *(of_any if not has_boxes else ())]
+    with_boxes, without = [PointingGame(), EnergyInBox()], [AverageDrop(), Sparseness()]
+    return [*(with_boxes if has_boxes is not False else ()), *(without if not has_boxes else ())]
 
 
 def _refuse_twins(option: str, names: Sequence[str]) -> None:

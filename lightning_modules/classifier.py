@@ -14,11 +14,11 @@ from torchmetrics.classification import MulticlassAccuracy
 
 from datamodules.batch import Batch
 from lightning_modules.errors import InputError
+from lightning_modules.evaluation import refuse_rounded_weights
 from lightning_modules.networks.built_in.vgg16 import VGG16, load_vgg16
 from lightning_modules.networks.inputs import trusted
 from lightning_modules.networks.network import Network
-from lightning_modules.results.rows.images import errors_of_logits
-from lightning_modules.run_module import refuse_rounded_weights
+from lightning_modules.results.rows import errors_of_logits
 
 LARGEST = 16
 """Times VGG16's channels, or its hidden features: beyond it is a slip of the keyboard."""

@@ -1,226 +1,163 @@
-"""What the evaluating LightningModules share: from batches to rows and figures, from the rows of a run to its report.
+"""What all evaluations share: a LightningModule that makes rows and figures of batches, and a report of all rows.
 
-A module says what it computes of one batch. Nothing is skipped, and nothing that was computed is lost: images that
-could not be read become failed rows, and a batch that does not fit in the device's memory is computed in parts.
+A module says what it computes of one batch. No image is skipped and no result is lost: images that could not be read
+become failed rows, and a batch that does not fit in the device's memory is computed in parts.
 """
 
 from __future__ import annotations
 
 import math
 import time
-from abc import abstractmethod
+from abc import ABC, abstractmethod
 from collections.abc import Iterator, Mapping, Sequence
-from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, NotRequired, TypedDict
 
 import numpy as np
 import pyarrow as pa
+import pytorch_lightning as pl
 import torch
 from matplotlib.figure import Figure
-from torch import Tensor
+from torch import Tensor, nn
 
-from datamodules.batch import Batch, boxes_of, with_pixels
+from datamodules.batch import Batch, with_pixels
 from lightning_modules.errors import InputError
-from lightning_modules.figures.attribution import attribution_figure
+from lightning_modules.figures.attribution import drawings_of_images
 from lightning_modules.figures.comparison import histograms_figure
 from lightning_modules.figures.saving import Drawing
 from lightning_modules.gradients.fitting import results_of_parts, split_batch
 from lightning_modules.gradients.forward_pass import ForwardPass
+from lightning_modules.host import on_host
 from lightning_modules.networks.inputs import trusted
 from lightning_modules.networks.network import Network
-from lightning_modules.results.kept.lists import check_room
-from lightning_modules.results.report import SCORES, Report, image_scalars, tag
-from lightning_modules.results.rows.images import (
+from lightning_modules.results.arrays import check_room
+from lightning_modules.results.report import Report
+from lightning_modules.results.rows import (
     IMAGE_FIELDS,
-    Row,
-    Rows,
     failed_rows,
     image_columns,
-    seen_in,
+    logit_stats,
     with_columns,
     with_failures_alone,
 )
-from lightning_modules.results.rows.parts import read_rows
-from lightning_modules.results.rows.reading import on_host
-from lightning_modules.results.rows.stored import numbers_of
-from lightning_modules.results.scores import mean_with_interval, summarize_score
-from lightning_modules.results.summaries.images import summarize_images
+from lightning_modules.results.storage import Row, Rows, read_rows
+from lightning_modules.results.summaries.images import report_images, summarize_columns
 from lightning_modules.results.tables import Table
-from lightning_modules.run_module import Outputs, RunModule
-
-LEGEND = (
-    "Each figure shows one image, with the classes that the network finds most probable. The dashed frame is what the "
-    "network sees."
-)
-
 
 SECONDS_BETWEEN_ROWS = 60.0
 """A batch that takes longer is computed in parts."""
 
 PASSES_TO_TRY_ONE = 500
-"""A first batch for which the network is shown so many images may take minutes: its first image shows how long."""
+"""If the network sees so many images for a first batch, its first image is computed alone, to learn how long one takes.
+"""
 
 
-class EvaluationModule(RunModule):
+class Outputs(TypedDict):
+    """What a test step returns.
+
+    Attributes:
+        rows: Column name -> value.
+        figures: Number of an image in the batch -> its figure, or a function that draws it when it is saved.
+        images: Synthesized images, file name -> uint8 ``(H, W, 3)``.
+        pictures: Other images, path in RUN -> uint8 ``(H, W, 3)``.
+        arrays: Folder in RUN -> a table with a row of arrays for each image that did not fail.
+    """
+
+    rows: list[Row]
+    figures: dict[int, Figure | Drawing]
+    images: NotRequired[dict[str, np.ndarray]]
+    pictures: NotRequired[dict[str, np.ndarray]]
+    arrays: NotRequired[dict[str, pa.Table]]
+
+
+class EvaluationModule(pl.LightningModule, ABC):
     """Computes something of each image of a data set. A subclass says what, by :meth:`evaluate`.
 
     With :attr:`columns` and :meth:`outputs` that is all: the rows hold one row an image, the summary the mean of each
-    column with its interval, the figures the first images and a histogram of each column. Whoever has several rows an
-    image, or more to say of them, replaces the methods in question.
+    column with its interval, the figures the first images and a histogram of each column. A subclass with several rows
+    an image, or with more to report, overrides the methods in question.
 
     Args:
         network: From pixels in [0, 1] to logits.
         n_figures: Images of which a figure is drawn: the first of each class in turn.
 
     Attributes:
-        target: The class that is looked at: "predicted", "label" (the folder's), another word, or its index.
+        target: The class that is explained or attacked: "predicted", "label" (the folder's), another word, or an index.
+        part_listeners: Callbacks with ``on_part_end``, which take a part of a batch.
+        n_in_hand: How many images are being computed, and have no rows yet.
+        seconds_per_part: How long rows may wait before they are written: what a crash can lose at most.
     """
 
     columns: tuple[str, ...] = ()
-    """Names of the numbers that the rows hold beyond what every row says of its image."""
+    """Names of the numbers in the rows, beside the columns that every row has."""
 
     verb = "explain"
-    """What is done to the target, in messages."""
+    """What is done to the target, for messages."""
+
+    seconds_per_part = 60.0
 
     def __init__(self, network: Network, n_figures: int = 16) -> None:
-        super().__init__(network, n_figures)
+        super().__init__()
+        if n_figures < 0:
+            raise InputError(f"model.n_figures must be at least 0, got {n_figures}.")
+        self.network = network
+        self.n_figures = n_figures
         self.target: str | int = "predicted"
-        self.seconds_per_image: float | None = None  # not known before there were some
+        self.part_listeners: list[Any] = []
+        self.n_in_hand = 0
+        self.seconds_per_image: float | None = None  # unknown before the first image
 
     @abstractmethod
     def evaluate(self, batch: Batch) -> Outputs:
-        """The rows and figures of a batch of at least one image. What it gives of an image depends on that image alone.
+        """The rows and figures of a batch of at least one image. The rows of an image must depend on that image alone.
 
-        The images are floating-point, in [0, 1]. The N of the batch may be a part of those that the test step got. Of
-        an image of which a row is ``failed`` that row alone is kept, and no figure; :meth:`outputs` says so where the
-        logits are no numbers.
+        The images are floating-point, in [0, 1]. The batch may be a part of the one that the test step got. If any row
+        of an image is ``failed``, only that row is kept, and no figure.
         """
 
     @property
     def schema(self) -> pa.Schema:
+        """Columns of the rows."""
         return pa.schema([*IMAGE_FIELDS, *(pa.field(name, pa.float64()) for name in self.columns)])
 
-    def on_test_start(self) -> None:
-        super().on_test_start()
-        data: Any = self.trainer.datamodule  # type: ignore[attr-defined]
-        if hasattr(data, "source"):
-            self.check_labels(data.source.labels)
-
-    def bytes_kept(self) -> dict[str, int]:
-        """What is kept of each image beside its rows, at the most, in bytes; by the option that asks for it."""
+    @property
+    def helpers(self) -> dict[str, Network]:
+        """Other networks that numbers come from, by their names in ``summary.json``."""
         return {}
 
-    def prepare_run(self, run: Path) -> None:
-        """Says how much is going to be kept.
-
-        Raises:
-            InputError: If the disk has not that much.
-        """
-        super().prepare_run(run)
-        for option, of_image in self.bytes_kept().items():
-            print(check_room(run, option, of_image, self.n_to_compute()))
+    @property
+    def n_listed(self) -> int | None:
+        """How many images the run is of, with those that a limit leaves out; None = not counted."""
+        return getattr(self.trainer.datamodule, "n_listed", None)  # type: ignore[attr-defined]
 
     def n_to_compute(self) -> int | None:
+        """How many images have no rows yet, at the most; None = not counted."""
         data: Any = self.trainer.datamodule  # type: ignore[attr-defined]
         world = self.trainer.world_size
         return sum(map(data.n_left, range(world), [world] * world)) if hasattr(data, "n_left") else None
 
-    def test_step(self, batch: Batch, batch_idx: int) -> Outputs:
-        """Computes a batch; in parts if it takes long, each of which is handed over, but for the last."""
-        batch = with_pixels(batch)  # which it has, unless a data module of somebody else's gives bytes as they are
-        start, rest = 0, batch
-        while self.part_listeners and (n := self._images_per_part(len(rest["image"]))) < len(rest["image"]):
-            part, rest = split_batch(rest, n)
-            self.hand_over(self._outputs_of(part, start), batch, n)
-            start += n
-        return self._outputs_of(rest, start)
+    def passes(self) -> dict[str, int]:
+        """About how many images the network sees for each one beside the image itself, by what needs them."""
+        return {}
 
-    def _images_per_part(self, n: int) -> int:
-        """Of how many of ``n`` images the rows are to wait for each other: of what takes about a minute.
+    def bytes_kept(self) -> dict[str, int]:
+        """Bytes that are stored for each image beside its rows, at the most, by the option that asks for them."""
+        return {}
 
-        A power of two, so that it seldom depends on what else the machine does.
+    def check_data(self, data: Any) -> None:
+        """Checks, before anything is written, that the images of a data module can be evaluated as asked.
+
+        Raises:
+            InputError: If they cannot.
         """
-        if self.seconds_per_image is None:
-            return 1 if n * (1 + sum(self.passes().values())) >= PASSES_TO_TRY_ONE else n
-        return 2 ** int(math.log2(max(1.0, SECONDS_BETWEEN_ROWS / self.seconds_per_image)))
-
-    def _outputs_of(self, batch: Batch, start: int) -> Outputs:
-        """Computes a part of a batch, which begins at its image ``start``; in halves if its memory does not suffice."""
-        began, self.n_in_hand = time.monotonic(), len(batch["image"])
-        outputs: Outputs = {"rows": [], "figures": {}}
-        if len(batch["image"]):
-            with trusted():
-                parts = results_of_parts(self.evaluate, batch)
-            for first, part in parts:
-                outputs["rows"] += part["rows"]
-                outputs["figures"] |= {first + i: figure for i, figure in part["figures"].items()}
-                if "pictures" in part:
-                    outputs["pictures"] = outputs.get("pictures", {}) | part["pictures"]
-            if kept := [part["kept"] for _, part in parts if "kept" in part]:
-                outputs["kept"] = {folder: pa.concat_tables([of[folder] for of in kept]) for folder in kept[0]}
-        outputs["rows"] = with_failures_alone(outputs["rows"])
-        failed = {row["path"] for row in outputs["rows"] if row.get("status") == "failed"}
-        figures = {i: figure for i, figure in outputs["figures"].items() if batch["path"][i] not in failed}
-        outputs["figures"] = {start + i: figure for i, figure in figures.items()}
-        outputs["rows"] += failed_rows(batch)
-        if n := len(batch["image"]):
-            self.seconds_per_image = max(1e-6, time.monotonic() - began) / n
-        return outputs
-
-    def outputs(self, forward_pass: ForwardPass, batch: Batch, columns: Mapping[str, Tensor]) -> Outputs:
-        """One row for each image of a pass, with its columns ``(N,)``, NaN = null; and figures of the first images.
-
-        An image of which the pass's logits are NaN or infinite is ``failed``: it has neither.
-        """
-        seen, columns = on_host((seen_in(forward_pass.logits, batch, forward_pass.probabilities), dict(columns)))
-        self.check_labels(seen.label)
-        images = image_columns(seen, batch, self.network.class_names)
-        return {"rows": with_columns(images, columns), "figures": self.draw(forward_pass, batch, {}, images)}
-
-    def draw(
-        self, forward_pass: ForwardPass, batch: Batch, maps: Mapping[str, Tensor], images: Sequence[Row]
-    ) -> dict[int, Figure | Drawing]:
-        """What draws a figure of each image that came with its original, with its maps, by its number in the batch."""
-        names = self.network.class_names
-        shown = [i for i, row in enumerate(images) if batch["original"][i] is not None and row["status"] != "failed"]
-        if not shown:
-            return {}
-        best = forward_pass.probabilities.topk(min(5, len(names)))
-        of_maps = {i: {name: attribution[i] for name, attribution in maps.items()} for i in shown}
-        boxes = batch["boxes"], batch["box_labels"], batch["n_boxes"]
-        values, classes, target, of_maps, boxes = on_host(
-            (best.values, best.indices, forward_pass.target, of_maps, boxes)
-        )
-        read: Batch = {**batch, "boxes": boxes[0], "box_labels": boxes[1], "n_boxes": boxes[2]}
-        figures: dict[int, Figure | Drawing] = {}
-        for i in shown:
-            image, original = images[i], batch["original"][i]
-            assert original is not None
-            predicted = f"predicted: {image['prediction_name']} ({image['probability']:.1%})"
-            label = f"label: {image['label_name']}   " if image["label_name"] else ""
-            explained = f"   maps explain: {names[int(target[i])]}" if maps else ""
-            of_image, box_labels = boxes_of(read, i)
-            figures[i] = partial(
-                attribution_figure,
-                original.pixels,
-                original.view,
-                of_maps[i],
-                [(names[k], value) for k, value in zip(classes[i].tolist(), values[i].tolist())],
-                title=image["path"],
-                subtitle=f"{label}{predicted}{explained}",
-                boxes=of_image,
-                is_target=box_labels == int(target[i]),
-            )
-        return figures
 
     def check_labels(self, labels: Tensor | np.ndarray) -> None:
-        """Whether images with these labels can be evaluated as asked.
+        """Checks that images with these labels can be evaluated as asked.
 
         Raises:
             InputError: If a label is no class of the network, or is needed but missing.
         """
-        # A copy: labels that are mapped into memory cannot be written, of which PyTorch warns.
+        # A copy: PyTorch warns of arrays that cannot be written, such as those mapped into memory.
         labels = labels if isinstance(labels, Tensor) else torch.tensor(labels)
         n_classes = len(self.network.class_names)
         if labels.numel() and int(labels.max()) >= n_classes:
@@ -231,22 +168,119 @@ class EvaluationModule(RunModule):
                 f"neither a .cls nor a folder. Label them, or {self.verb} the predicted class: model.target predicted."
             )
 
+    def on_test_start(self) -> None:
+        refuse_rounded_weights(self.network)
+        callbacks: list[Any] = self.trainer.callbacks  # type: ignore[attr-defined]
+        self.part_listeners = [callback for callback in callbacks if hasattr(callback, "on_part_end")]
+        data: Any = self.trainer.datamodule  # type: ignore[attr-defined]
+        self.check_data(data)
+        if hasattr(data, "source"):
+            self.check_labels(data.source.labels)
+
+    def prepare_run(self, run: Path) -> None:
+        """Prepares, on the first process, what the run needs beside its rows; a continued run calls it again.
+
+        Raises:
+            InputError: If the disk has no room for what is to be stored.
+        """
+        for option, n_bytes in self.bytes_kept().items():
+            print(check_room(run, option, n_bytes, self.n_to_compute()))
+
+    def test_step(self, batch: Batch, batch_idx: int) -> Outputs:
+        """Evaluates a batch; a slow one in parts, all of which but the last are handed over at once."""
+        batch = with_pixels(batch)  # a data module of somebody else's may give bytes
+        start, rest = 0, batch
+        while self.part_listeners and (n := self._images_per_part(len(rest["image"]))) < len(rest["image"]):
+            part, rest = split_batch(rest, n)
+            self.hand_over(self._evaluate_part(part, start), batch, n)
+            start += n
+        return self._evaluate_part(rest, start)
+
+    def hand_over(self, outputs: Outputs, batch: Any, n_images: int) -> None:
+        """Gives the outputs of some images of a batch to the callbacks; figures have the numbers of the whole batch."""
+        for listener in self.part_listeners:
+            listener.on_part_end(self.trainer, outputs, batch, n_images)
+
+    def _images_per_part(self, n: int) -> int:
+        """How many of ``n`` images take about a minute: a power of two, so that it seldom depends on the machine."""
+        if self.seconds_per_image is None:
+            return 1 if n * (1 + sum(self.passes().values())) >= PASSES_TO_TRY_ONE else n
+        return 2 ** int(math.log2(max(1.0, SECONDS_BETWEEN_ROWS / self.seconds_per_image)))
+
+    def _evaluate_part(self, batch: Batch, start: int) -> Outputs:
+        """Evaluates a part of a batch, from its image ``start`` on; in halves if it does not fit in the memory."""
+        n, began = len(batch["image"]), time.monotonic()
+        self.n_in_hand = n
+        with trusted():
+            parts = results_of_parts(self.evaluate, batch) if n else []
+        rows = with_failures_alone([row for _, part in parts for row in part["rows"]])
+        failed = {row["path"] for row in rows if row.get("status") == "failed"}
+        figures = {first + i: figure for first, part in parts for i, figure in part["figures"].items()}
+        outputs: Outputs = {
+            "rows": rows + failed_rows(batch),
+            "figures": {start + i: figure for i, figure in figures.items() if batch["path"][i] not in failed},
+        }
+        if pictures := [part["pictures"] for _, part in parts if "pictures" in part]:
+            outputs["pictures"] = {file: pixels for files in pictures for file, pixels in files.items()}
+        if arrays := [part["arrays"] for _, part in parts if "arrays" in part]:
+            outputs["arrays"] = {name: pa.concat_tables([tables[name] for tables in arrays]) for name in arrays[0]}
+        if n:
+            self.seconds_per_image = max(1e-6, time.monotonic() - began) / n
+        return outputs
+
+    def outputs(self, forward_pass: ForwardPass, batch: Batch, columns: Mapping[str, Tensor]) -> Outputs:
+        """One row for each image of a pass, with its columns ``(N,)``, NaN = null; and figures of the first images.
+
+        Images with logits that are NaN or infinite are ``failed``: without columns and figure.
+        """
+        stats, columns = on_host((logit_stats(forward_pass.logits, batch, forward_pass.probabilities), dict(columns)))
+        self.check_labels(stats.label)
+        images = image_columns(stats, batch, self.network.class_names)
+        return {"rows": with_columns(images, columns), "figures": self.draw(forward_pass, batch, {}, images)}
+
+    def draw(
+        self, forward_pass: ForwardPass, batch: Batch, maps: Mapping[str, Tensor], images: Sequence[Row]
+    ) -> dict[int, Figure | Drawing]:
+        """Functions that draw the figure of each image that came with its original, by its number in the batch."""
+        names, probabilities = self.network.class_names, forward_pass.probabilities
+        return drawings_of_images(batch, images, names, probabilities, forward_pass.target, maps)
+
     def summarize(self, table: Rows) -> dict[str, Any]:
-        """Counts of images, accuracy, and of each column its mean, interval, mean over classes and count."""
-        label = numbers_of(table["label"])
-        scores = {name: summarize_score(numbers_of(table[name]), label) for name in self.columns}
-        return {**summarize_images(table), "scores": scores}
+        """The summary of all rows of a run, as plain values, with at least ``n_images`` and ``n_failed``.
+
+        Args:
+            table: The rows; ``table[name]`` reads one column, ``table.to_pandas()`` all of them.
+        """
+        return summarize_columns(table, self.columns)
 
     def report(self, summary: dict[str, Any]) -> Report:
-        scores = summary["scores"]
-        scalars = image_scalars(summary) | {tag(SCORES, name): score["mean"] for name, score in scores.items()}
-        rows = [[name, mean_with_interval(score), f"{score['n']:,}"] for name, score in scores.items() if score["n"]]
-        table = Table(["mean and 95 % interval", "of all images", "n"], rows)
-        return Report(scalars, summary, [table], legend=LEGEND)
+        """The report of a run, from its summary."""
+        return report_images(summary)
+
+    def details(self, run: Path) -> list[Table]:
+        """Tables of single rows for the report, from the run's folder."""
+        return []
+
+    def facts(self, run: Path) -> dict[str, Any]:
+        """What ``summary.json`` says of the run beside its rows, as plain values: what its helpers are."""
+        return {name: helper.description() for name, helper in self.helpers.items()}
 
     def run_figures(self, summary: dict[str, Any], run: Path) -> Iterator[tuple[str, Figure]]:
-        """A histogram of each column."""
-        if not any(score["n"] for score in summary["scores"].values()):
-            return
-        table = read_rows(run / "results", ["path", *self.columns])
-        yield "scores", histograms_figure({name: table[name].drop_null().to_numpy() for name in self.columns})
+        """Figures of the whole run with their file names: here a histogram of each column."""
+        if any(score["n"] for score in summary["scores"].values()):
+            table = read_rows(run / "results", ["path", *self.columns])
+            yield "scores", histograms_figure({name: table[name].drop_null().to_numpy() for name in self.columns})
+
+
+def refuse_rounded_weights(network: nn.Module) -> None:
+    """Checks that the weights, and so the pixels that meet them, are at least float32.
+
+    Raises:
+        InputError: If any is not: ``trainer.precision`` bf16-true and 16-true make all of them so.
+    """
+    for dtype in {parameter.dtype for parameter in network.parameters()} & {torch.bfloat16, torch.float16}:
+        raise InputError(
+            f"The network's weights are {dtype}, which rounds pixels, gradients, and budgets such as 1/255. Use "
+            "trainer.precision bf16-mixed or 16-mixed, which keep weights and pixels in float32; a module that is in "
+            "half precision by itself needs module.float()."
+        )

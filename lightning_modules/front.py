@@ -26,24 +26,23 @@ from datamodules.batch import Batch, pixels_of, with_pixels
 from datamodules.image_sources import ImageSource
 from datamodules.loader import default_workers
 from lightning_modules.activation_maximization import ActivationMaximizationModule
-from lightning_modules.attack_figures import AttackFigures
 from lightning_modules.attacks.base import Attack
 from lightning_modules.attacks.budgets import format_eps, parse_eps
 from lightning_modules.attribution import AttributionModule
 from lightning_modules.classifier import Prediction, PredictionModule
 from lightning_modules.errors import InputError
-from lightning_modules.evaluation import EvaluationModule
+from lightning_modules.evaluation import EvaluationModule, refuse_rounded_weights
+from lightning_modules.figures.attacks import AttackFigures
 from lightning_modules.figures.attribution import attribution_figure
 from lightning_modules.figures.saving import Drawing
+from lightning_modules.host import on_host
 from lightning_modules.judging.named import note_of_named
 from lightning_modules.methods.base import AttributionMethod
 from lightning_modules.metrics.base import AttributionMetric
 from lightning_modules.networks.network import Network
-from lightning_modules.results.rows.images import Row
-from lightning_modules.results.rows.reading import on_host
+from lightning_modules.results.storage import Row
 from lightning_modules.results.tables import Table
 from lightning_modules.robustness import RobustnessModule
-from lightning_modules.run_module import refuse_rounded_weights
 
 Files = ImageSource | Sequence[ImageSource]
 """A file, a folder, an address, an image, its levels; or a list of them."""

@@ -3,18 +3,23 @@
 from __future__ import annotations
 
 import functools
+import hashlib
 import math
 from collections.abc import Sequence
 
 import torch
 from torch import Tensor
 
-from lightning_modules.options import seed_from
-
 GENERATOR = "SplitMix64"
 """What runs say of where their random numbers come from."""
 
 _BITS = 64
+
+
+def seed_from(*parts: object) -> int:
+    """A seed of 63 bits from what is to decide it, such as a run's seed and an image's key."""
+    text = "\0".join(str(part) for part in parts)
+    return int.from_bytes(hashlib.sha256(text.encode()).digest()[:8], "big") >> 1
 
 
 class RandomNumbers:

@@ -14,7 +14,6 @@ from torch import Tensor
 
 from datamodules.batch import Batch, pixels_of
 from datamodules.text import Text
-from lightning_modules.attack_figures import AttackFigures
 from lightning_modules.attacks.base import (
     Attack,
     Distances,
@@ -28,12 +27,13 @@ from lightning_modules.attacks.fgsm import FGSM
 from lightning_modules.attacks.noise import random_steps
 from lightning_modules.attacks.targets import classes_of, parse_target
 from lightning_modules.errors import InputError, check_object, check_objects
-from lightning_modules.evaluation import EvaluationModule
+from lightning_modules.evaluation import EvaluationModule, Outputs
+from lightning_modules.figures.attacks import AttackFigures
 from lightning_modules.figures.robustness import accuracy_figure
 from lightning_modules.figures.saving import Drawing
 from lightning_modules.gradients.forward_pass import ForwardPass
 from lightning_modules.gradients.needs import Needs
-from lightning_modules.host import replaced, where_float64_is
+from lightning_modules.host import on_host, replaced, where_float64_is
 from lightning_modules.judging import VICTIM, load_judges, show_to, warn_of_judges
 from lightning_modules.methods.base import AttributionMethod
 from lightning_modules.methods.cam import GradCAM
@@ -45,7 +45,7 @@ from lightning_modules.networks.inputs import are_pixels, check_range
 from lightning_modules.networks.loading import load_network
 from lightning_modules.networks.making import Said
 from lightning_modules.networks.network import Network
-from lightning_modules.results.kept.images import (
+from lightning_modules.results.adversarial import (
     FOLDER,
     OPTION,
     bytes_of_image,
@@ -53,8 +53,7 @@ from lightning_modules.results.kept.images import (
     pictures_of,
     table_of_pixels,
 )
-from lightning_modules.results.report import Report
-from lightning_modules.results.rows.attacked import (
+from lightning_modules.results.attacked_rows import (
     ATTACK_FIELDS,
     EMPTY,
     OF_ANOTHER,
@@ -65,13 +64,12 @@ from lightning_modules.results.rows.attacked import (
     likeness_columns,
     likeness_fields,
 )
-from lightning_modules.results.rows.images import IMAGE_FIELDS, Row, Rows, seen_in
-from lightning_modules.results.rows.reading import on_host
-from lightning_modules.results.summaries.attacked_scores import score_column, with_scores, with_table_of_scores
+from lightning_modules.results.report import Report
+from lightning_modules.results.rows import IMAGE_FIELDS, logit_stats
+from lightning_modules.results.storage import Row, Rows
 from lightning_modules.results.summaries.robustness import summarize_robustness
-from lightning_modules.results.summaries.robustness_report import report_robustness
+from lightning_modules.results.summaries.robustness_report import report_robustness, score_column, with_scores
 from lightning_modules.results.summaries.transfer import transfer_rates, with_transfer
-from lightning_modules.run_module import Outputs
 
 
 class RobustnessModule(EvaluationModule):
@@ -234,7 +232,7 @@ class RobustnessModule(EvaluationModule):
         pictures = [in_bytes(each) for each in seen] if self.save_adversarial or self.victims else []
         pixels = seen if self.save_adversarial else []
         same, measured, pictures, pixels = on_host((same, measured, pictures, pixels))
-        self.check_labels(measured[0].seen.label)
+        self.check_labels(measured[0].stats.label)
         self._check_bounds(images, adversarial, measured)
         rows = self._rows(batch, same, measured, pictures)
         failed = {row["path"] for row in rows if row["status"] == "failed"}
@@ -244,7 +242,7 @@ class RobustnessModule(EvaluationModule):
         outputs: Outputs = {"rows": rows, "figures": self.draw_attacked(drawn, shown)}
         if self.save_adversarial:
             outputs["pictures"] = pictures_of(paths, self.eps, pictures[1:], failed)
-            outputs["kept"] = {FOLDER: table_of_pixels(paths, self.eps, pixels, failed)}
+            outputs["arrays"] = {FOLDER: table_of_pixels(paths, self.eps, pixels, failed)}
         return outputs
 
     def _rows(
@@ -283,7 +281,7 @@ class RobustnessModule(EvaluationModule):
                 found = without_degenerate(metric.score(maps[name], maps.forward_pass, batch, method), maps[name])
                 columns |= {score_column(name, score): found[score] for score in metric.columns}
         is_lost, is_target = distances.is_lost, of_pass.argmax(1) == target
-        return AtBudget(seen_in(of_pass, batch), is_lost, is_target, distances.is_within | is_lost, columns, {})
+        return AtBudget(logit_stats(of_pass, batch), is_lost, is_target, distances.is_within | is_lost, columns, {})
 
     def _check_bounds(self, images: Tensor, adversarial: Sequence[Tensor], measured: Sequence[AtBudget]) -> None:
         """Asks that the images, and what the attack made of them, lie where they should; the former first.
@@ -312,8 +310,7 @@ class RobustnessModule(EvaluationModule):
         return with_scores(summary, table, list(self.methods), self.scores)
 
     def report(self, summary: dict[str, Any]) -> Report:
-        report = report_robustness(summary, self._remedy(), type(self.attack).__name__, self.attack.caveat)
-        return with_table_of_scores(report, summary)
+        return report_robustness(summary, self._remedy(), type(self.attack).__name__, self.attack.caveat)
 
     def _remedy(self) -> str:
         """What would show how robust images are of which the network is too sure; empty where none is needed."""

@@ -29,7 +29,7 @@ from lightning_modules import (
     as_network,
 )
 from lightning_modules.methods.cam import ClassActivationMap
-from lightning_modules.options import seed_from
+from lightning_modules.random_numbers import seed_from
 
 
 def full_pass(

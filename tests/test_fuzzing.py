@@ -163,7 +163,7 @@ def test_label_files(tmp_path: Path, content: bytes) -> None:
         told(error, name="labels.csv")
         return
     assert all("labels.csv" in note for note in notes)
-    assert set(indices) <= {0, 1}
+    assert set(indices.values()) <= {0, 1}
 
 
 def shard_of(*members: tuple[str, bytes]) -> bytes:

@@ -65,8 +65,8 @@ def read_image(source: str | os.PathLike[str] | bytes, exif_orientation: bool = 
             name = os.fspath(source)
             if not stat.S_ISREG(mode := os.stat(source).st_mode) and not stat.S_ISDIR(mode):  # folders fail below
                 raise DecodingError("a pipe, socket or device, not a file")
-            if is_raw(name):
-                raise DecodingError(remedy(name))
+        if is_raw(name):
+            raise DecodingError(remedy(name))
         openable()  # all that Pillow has, and its plugins
         with io.BytesIO(source) if isinstance(source, bytes) else open(source, "rb") as file:
             head = file.read(LONGEST_BEGINNING)

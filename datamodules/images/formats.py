@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import functools
-import io
 import os
 import warnings
 from collections.abc import Callable
 from importlib import import_module
 from importlib.util import find_spec
 from mimetypes import MimeTypes
+from typing import BinaryIO
 
 from PIL import Image
 
@@ -105,19 +105,33 @@ def begins_as_image(path: str | bytes | os.PathLike[str]) -> bool:
     """Whether a file begins as an image does, whatever it is called; False too if it cannot be read."""
     try:
         with open(path, "rb") as file:
-            return bool(_extension_by_content(file))
+            return bool(extension_by_content(file))
     except OSError:
         return False
 
 
-def extension_by_content(content: bytes) -> str:
-    """The extension that an image should have by its content; "" = it is none that is known.
+def extension_by_content(file: BinaryIO) -> str:
+    """The extension that an image should have by its header; "" = it is none that is known.
+
+    Its first letters alone may begin a text too.
 
     Example:
-        >>> extension_by_content(b"gimp xcf v011")
+        >>> import io
+        >>> extension_by_content(io.BytesIO(b"gimp xcf v011"))
         '.xcf'
     """
-    return _extension_by_content(io.BytesIO(content))
+    openable()
+    if known := _known_beginning(file.read(LONGEST_BEGINNING)):
+        return known
+    file.seek(0)
+    try:
+        with Image.open(file) as image:
+            found = "JPEG" if image.format == "MPO" else image.format
+    except Exception:  # Pillow's plugins raise nearly anything
+        return ""
+    if found in _NO_PIXELS | _WITHOUT_BEGINNING:
+        return ""
+    return next((extension for extension, name in Image.registered_extensions().items() if name == found), "")
 
 
 def is_raw(name: str | bytes) -> bool:
@@ -138,22 +152,6 @@ def remedy(name: str | bytes, head: bytes = b"") -> str | None:
     """
     extension = _known_beginning(head) or extension_of(name)
     return None if extension in openable() else UNREADABLE.get(extension)
-
-
-def _extension_by_content(file: io.IOBase) -> str:
-    """The extension for a file by its header; its first letters alone may begin a text too."""
-    openable()
-    if known := _known_beginning(file.read(LONGEST_BEGINNING)):
-        return known
-    file.seek(0)
-    try:
-        with Image.open(file) as image:  # type: ignore[arg-type]
-            found = "JPEG" if image.format == "MPO" else image.format
-    except Exception:  # Pillow's plugins raise nearly anything
-        return ""
-    if found in _NO_PIXELS | _WITHOUT_BEGINNING:
-        return ""
-    return next((extension for extension, name in Image.registered_extensions().items() if name == found), "")
 
 
 def _known_beginning(head: bytes) -> str:

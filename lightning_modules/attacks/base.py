@@ -24,7 +24,7 @@ from lightning_modules.host import replaced, where_float64_is
 from lightning_modules.networks.enabled import gradients_enabled
 from lightning_modules.networks.inputs import ROUNDING, are_pixels, check_images, target_classes, trusted
 from lightning_modules.networks.network import Network, check_network
-from lightning_modules.options import NamedByOptions
+from lightning_modules.text import NamedByOptions
 
 CLIP_MIN, CLIP_MAX = 0.0, 1.0
 """The range of real pixels, which no adversarial image leaves."""

@@ -62,6 +62,8 @@ class FGSM(Attack):
         4.0
     """
 
+    meaning = "An attack in one step: every pixel moves by the same small amount, up or down, as hurts most."
+
     follows_gradient = True
     caveat = "FGSM takes a single step; the many of PGD (--model.attack PGD) fool far more as a rule."
 

@@ -11,8 +11,7 @@ from lightning_modules.attacks.base import CLIP_MAX, CLIP_MIN
 from lightning_modules.attacks.cleverhans_adapter import noised, steepest_direction
 from lightning_modules.attacks.seeded import SeededAttack
 from lightning_modules.networks.network import Network
-from lightning_modules.options import seed_from
-from lightning_modules.random_numbers import RandomNumbers
+from lightning_modules.random_numbers import RandomNumbers, seed_from
 
 
 class Noise(SeededAttack):
@@ -34,6 +33,8 @@ class Noise(SeededAttack):
         >>> round(float((noisy - images).abs().max()), 3)
         0.1
     """
+
+    meaning = "Random noise of the same size: what an attack is to be compared with."
 
     caveat = "Noise asks the network nothing: that it fools few images, or none, says nothing of an adversary."
 

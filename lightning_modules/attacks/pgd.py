@@ -41,6 +41,8 @@ class PGD(SeededAttack):
         True
     """
 
+    meaning = "An attack in many small steps."
+
     follows_gradient = True
 
     def __init__(

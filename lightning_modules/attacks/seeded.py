@@ -11,7 +11,7 @@ from lightning_modules.attacks.base import Attack, checked, float32_gradients
 from lightning_modules.gradients.forward_pass import ForwardPass, keys_of
 from lightning_modules.networks.inputs import trusted
 from lightning_modules.networks.network import Network
-from lightning_modules.options import seed_from
+from lightning_modules.random_numbers import seed_from
 
 
 class SeededAttack(Attack):

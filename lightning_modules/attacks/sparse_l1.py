@@ -30,6 +30,8 @@ class SparseL1Descent(SeededAttack):
     Reference: Tramèr & Boneh, "Adversarial Training and Robustness for Multiple Perturbations", NeurIPS 2019.
     """
 
+    meaning = "An attack that moves few pixels, each by much."
+
     norm = 1
     follows_gradient = True
     is_random = False

@@ -42,6 +42,8 @@ class SPSA(SeededAttack):
     Reference: Uesato et al., "Adversarial Risk and the Dangers of Evaluating Against Weak Attacks", ICML 2018.
     """
 
+    meaning = "An attack that only looks at the network's answers, not into it."
+
     @property
     def caveat(self) -> str:  # type: ignore[override]
         return (

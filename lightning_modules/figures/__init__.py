@@ -1,4 +1,4 @@
 """Tensors and summaries -> matplotlib figures.
 
-Nothing here knows a network or a logger.
+Nothing here knows a logger or a Trainer.
 """

@@ -1,8 +1,9 @@
-"""The figure of an image and of what methods make of it. Knows no network and no logger."""
+"""The figure of an image with the maps of methods."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -13,6 +14,8 @@ from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
 from torch import Tensor
 
+from datamodules.batch import Batch, boxes_of
+from lightning_modules.figures.saving import Drawing
 from lightning_modules.figures.style import (
     MAGNITUDE_COLORS,
     SIGNED_COLORS,
@@ -23,6 +26,7 @@ from lightning_modules.figures.style import (
     show_overlay,
     wrap_name,
 )
+from lightning_modules.host import on_host
 
 Box = Sequence[float]
 
@@ -31,6 +35,58 @@ MOST_COLUMNS = 7
 
 HEIGHT, BAND = 5.9, 5.2
 """Inches: how high a figure with one band is, and how much each further one adds."""
+
+
+def drawings_of_images(
+    batch: Batch,
+    rows: Sequence[Mapping[str, Any]],
+    names: Sequence[str],
+    probabilities: Tensor,
+    target: Tensor,
+    maps: Mapping[str, Tensor],
+) -> dict[int, Figure | Drawing]:
+    """Functions that draw the figure of each image that came with its original and did not fail.
+
+    Args:
+        batch: N images.
+        rows: The row of each.
+        names: Of the classes.
+        probabilities: ``(N, C)``.
+        target: The class that the maps explain, ``(N,)``.
+        maps: Method -> ``(N, 1 or 3, H, W)``; none if there is nothing to explain.
+
+    Returns:
+        Number of an image in the batch -> function.
+    """
+    shown = [i for i, row in enumerate(rows) if batch["original"][i] is not None and row["status"] != "failed"]
+    if not shown:
+        return {}
+    top = probabilities.topk(min(5, len(names)))
+    maps_of_images = {i: {name: attribution[i] for name, attribution in maps.items()} for i in shown}
+    boxes = {name: batch[name] for name in ("boxes", "box_labels", "n_boxes")}
+    top_probabilities, top_classes, target, maps_of_images, boxes = on_host(
+        (top.values, top.indices, target, maps_of_images, boxes)
+    )
+    batch = {**batch, **boxes}  # type: ignore[typeddict-item]
+    drawings: dict[int, Figure | Drawing] = {}
+    for i in shown:
+        row, original = rows[i], batch["original"][i]
+        assert original is not None
+        label = f"label: {row['label_name']}   " if row["label_name"] else ""
+        explained = f"   maps explain: {names[int(target[i])]}" if maps else ""
+        image_boxes, box_labels = boxes_of(batch, i)
+        drawings[i] = partial(
+            attribution_figure,
+            original.pixels,
+            original.view,
+            maps_of_images[i],
+            [(names[k], value) for k, value in zip(top_classes[i].tolist(), top_probabilities[i].tolist())],
+            title=row["path"],
+            subtitle=f"{label}predicted: {row['prediction_name']} ({row['probability']:.1%}){explained}",
+            boxes=image_boxes,
+            is_target=box_labels == int(target[i]),
+        )
+    return drawings
 
 
 @plain_text

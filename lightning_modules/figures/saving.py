@@ -13,9 +13,9 @@ import numpy as np
 from matplotlib.figure import Figure
 from PIL import Image
 
-from lightning_modules.figures.fonts import use_fonts_with_all_letters
-from lightning_modules.options import plain_name
-from lightning_modules.whole_files import written_whole
+from datamodules.writing import written_whole
+from lightning_modules.figures.style import use_fonts_with_all_letters
+from lightning_modules.text import plain_name
 
 FigureFormat = Literal["png", "pdf"]
 
@@ -23,13 +23,13 @@ Drawing = Callable[[], Figure]
 """What draws a figure when it is saved."""
 
 TITLE, DESCRIPTION = "Title", "Description"
-"""Where a PNG file says in words what it shows."""
+"""Keys of a PNG file's text: the figure in words."""
 
 
 def save_figure(figure: Figure | Drawing, folder: Path, name: str, file_format: FigureFormat = "png") -> Path:
     """Writes a figure to ``folder/name.png`` and, if asked for, to ``name.pdf`` beside it; returns the last.
 
-    The pixels are always written: TensorBoard shows them. They say in words what they show: the figure's first lines.
+    The PNG is always written, for TensorBoard. Its text holds the figure's first lines.
     """
     figure = figure if isinstance(figure, Figure) else figure()
     use_fonts_with_all_letters(figure)
@@ -49,21 +49,21 @@ def pixels_of(path: Path) -> np.ndarray:
     return np.asarray(Image.open(path).convert("RGB"))
 
 
-def is_of_one_image(path: Path) -> bool:
+def shows_one_image(path: Path) -> bool:
     """Whether a figure's file shows a single image, not the whole run: its name begins with the image's number.
 
     Example:
-        >>> is_of_one_image(Path("00012_star.png")), is_of_one_image(Path("scores.png"))
+        >>> shows_one_image(Path("00012_star.png")), shows_one_image(Path("scores.png"))
         (True, False)
     """
     return re.match(r"\d{5}_", path.name) is not None
 
 
-def name_of_one_image(index: int, path: str) -> str:
+def figure_name(index: int, path: str) -> str:
     """What the file of an image's figure is called, of letters that every file system takes: of a long path, the end.
 
     Example:
-        >>> name_of_one_image(12, "stars/a star.png")
+        >>> figure_name(12, "stars/a star.png")
         '00012_stars_a_star'
     """
     name = plain_name(Path(path).with_suffix("").as_posix())[-80:]

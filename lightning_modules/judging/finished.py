@@ -13,7 +13,8 @@ from lightning_modules.figures.synthesis import as_bytes
 from lightning_modules.host import where_float64_is
 from lightning_modules.judging.judges import Judge, with_verdicts
 from lightning_modules.networks.network import Network
-from lightning_modules.results.rows.images import FAULTS, Row, faults_of
+from lightning_modules.results.rows import FAULTS, faults_of
+from lightning_modules.results.storage import Row
 from lightning_modules.synthesis import Objective, RandomShift, generators, respond, total_variation
 
 

@@ -14,10 +14,11 @@ from torchvision.transforms import functional as F
 
 from datamodules.batch import AmbiguousClassError, ClassTable
 from lightning_modules.errors import InputError
+from lightning_modules.host import on_host
 from lightning_modules.networks.inputs import trusted
 from lightning_modules.networks.network import Network
-from lightning_modules.results.rows.images import Row, errors_of_logits
-from lightning_modules.results.rows.reading import on_host
+from lightning_modules.results.rows import errors_of_logits
+from lightning_modules.results.storage import Row
 from lightning_modules.results.summaries.verdicts import VERDICTS, verdict_columns
 
 

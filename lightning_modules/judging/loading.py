@@ -14,7 +14,7 @@ from lightning_modules.judging.judges import JUDGE, Judge, Role
 from lightning_modules.networks.loading import load_network
 from lightning_modules.networks.making import Said
 from lightning_modules.networks.network import Network
-from lightning_modules.options import plain_name
+from lightning_modules.text import plain_name
 
 OPTIONS = ("network", "weights", *Said.__annotations__)
 """What may be said of a judge, as of the network of the run; and its ``name``."""

@@ -6,6 +6,8 @@ Maps are raw: at the size of the input, one channel for a class activation map a
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from collections.abc import Mapping
+from typing import ClassVar
 
 from torch import Tensor
 
@@ -13,7 +15,7 @@ from lightning_modules.gradients.forward_pass import ForwardPass
 from lightning_modules.gradients.needs import Needs, check_gradient
 from lightning_modules.methods.maps import Sign
 from lightning_modules.networks.network import Network
-from lightning_modules.options import NamedByOptions
+from lightning_modules.text import NamedByOptions
 
 
 class AttributionMethod(NamedByOptions, ABC):
@@ -34,7 +36,10 @@ class AttributionMethod(NamedByOptions, ABC):
     """
 
     columns: tuple[str, ...] = ()
-    """Names of the numbers that the rows hold of each of its maps, beside the scores; see :meth:`told`."""
+    """Names of the numbers that the rows hold of each of its maps, beside the scores; see :meth:`extra_columns`."""
+
+    column_meanings: ClassVar[Mapping[str, str]] = {}
+    """Column -> what it means, in one line."""
 
     lower_is_better: tuple[str, ...] | None = None
     """Those columns of which less is better; of all others more is. None = the method does not say it."""
@@ -59,7 +64,7 @@ class AttributionMethod(NamedByOptions, ABC):
     def __call__(self, forward_pass: ForwardPass) -> Tensor:
         """The maps of all images of the pass, which keeps what :meth:`needs` names and nothing else."""
 
-    def told(self, attribution: Tensor, forward_pass: ForwardPass) -> dict[str, Tensor]:
+    def extra_columns(self, attribution: Tensor, forward_pass: ForwardPass) -> dict[str, Tensor]:
         """What the method itself says of its maps: ``(N,)`` for each of :attr:`columns`, NaN where there is nothing.
 
         So Integrated Gradients say how far they are from what they should add up to.

@@ -137,6 +137,8 @@ class GradCAM(ClassActivationMap):
     ICCV 2017.
     """
 
+    meaning = "Grad-CAM. Marks the regions that raise the score of the class. It is coarse, but knows classes apart."
+
     @staticmethod
     def weighted(activation: Tensor, gradient: Tensor) -> Tensor:
         return gradient.mean((2, 3), keepdim=True) * activation
@@ -152,6 +154,8 @@ class GuidedGradCAM(AttributionMethod):
     Reference: Selvaraju et al., "Grad-CAM: Visual Explanations from Deep Networks via Gradient-based Localization",
     ICCV 2017.
     """
+
+    meaning = "Guided Grad-CAM. The product of the two: the sharp pixels, inside the regions of the class."
 
     def __init__(self, layer: Text | None = None, rectify: bool = True) -> None:
         self.layer = layer

@@ -25,6 +25,8 @@ class GradCAMPlusPlus(ClassActivationMap):
     Networks", WACV 2018.
     """
 
+    meaning = "Grad-CAM++. As Grad-CAM, but of several objects of the class each counts."
+
     @staticmethod
     def weighted(activation: Tensor, gradient: Tensor) -> Tensor:
         denominator = 2 + gradient * activation.sum((2, 3), keepdim=True)
@@ -46,6 +48,8 @@ class XGradCAM(ClassActivationMap):
     Reference: Fu et al., "Axiom-based Grad-CAM: Towards Accurate Visualization and Explanation of CNNs", BMVC 2020.
     """
 
+    meaning = "XGrad-CAM. As Grad-CAM, but what a channel is worth is judged where it responds."
+
     @staticmethod
     def weighted(activation: Tensor, gradient: Tensor) -> Tensor:
         total = activation.sum((2, 3), keepdim=True)
@@ -65,6 +69,8 @@ class HiResCAM(ClassActivationMap):
     Reference: Draelos & Carin, "Use HiResCAM instead of Grad-CAM for faithful explanations of convolutional neural
     networks", 2020.
     """
+
+    meaning = "As Grad-CAM, but each place of a channel counts by what it does itself, not by the channel's mean."
 
     @staticmethod
     def weighted(activation: Tensor, gradient: Tensor) -> Tensor:

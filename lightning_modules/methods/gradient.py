@@ -19,6 +19,8 @@ class Saliency(AttributionMethod):
     Reference: Simonyan, Vedaldi & Zisserman, "Deep Inside Convolutional Networks", ICLR 2014 workshop.
     """
 
+    meaning = "How much each pixel changes the score of the class."
+
     def __call__(self, forward_pass: ForwardPass) -> Tensor:
         return forward_pass.input_gradient()
 
@@ -35,6 +37,8 @@ class InputXGradient(AttributionMethod):
     Differences", 2016.
     """
 
+    meaning = "How much each pixel adds to the score: how bright it is, times how much it changes the score."
+
     sign = "signed"
 
     def __call__(self, forward_pass: ForwardPass) -> Tensor:
@@ -46,6 +50,11 @@ class GuidedBackprop(AttributionMethod):
 
     Reference: Springenberg et al., "Striving for Simplicity: The All Convolutional Net", ICLR 2015 workshop.
     """
+
+    meaning = (
+        "Guided Backpropagation. Marks the pixels and edges that the network responds to. It is sharp, but hardly "
+        "depends on the class."
+    )
 
     def needs(self, network: Network) -> Needs:
         check_guided_rule(network)

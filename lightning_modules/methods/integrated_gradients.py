@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import ClassVar, Literal
 
 import numpy as np
 import torch
@@ -47,6 +47,11 @@ class IntegratedGradients(AttributionMethod):
     Reference: Sundararajan, Taly & Yan, "Axiomatic Attribution for Deep Networks", ICML 2017.
     """
 
+    meaning = "What each pixel adds to the score, from an image without information to this one."
+    column_meanings: ClassVar[dict[str, str]] = {
+        "completeness_error": "How far the sum of a map is from the score that it should explain. Lower is better.",
+        "relative_completeness_error": "The same as a share of that score. More than 0.05 asks for more steps.",
+    }
     columns = ("completeness_error", "relative_completeness_error")
     lower_is_better = columns
     sign = "signed"
@@ -87,7 +92,7 @@ class IntegratedGradients(AttributionMethod):
                 mean[part] += weight * of_step
         return mean * (images - baseline)
 
-    def told(self, attribution: Tensor, forward_pass: ForwardPass) -> dict[str, Tensor]:
+    def extra_columns(self, attribution: Tensor, forward_pass: ForwardPass) -> dict[str, Tensor]:
         baseline = baseline_images(forward_pass, self.baseline, self.seed)
         at_baseline = forward_pass.at(baseline, forward_pass.target, Needs()).target_logit
         whole, start, maps = map(where_float64_is, (forward_pass.target_logit, at_baseline, attribution))

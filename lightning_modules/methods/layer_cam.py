@@ -44,6 +44,8 @@ class LayerCAM(ClassActivationMap):
     Transactions on Image Processing 2021.
     """
 
+    meaning = "As HiResCAM, of what raises the score alone. It can look at fine layers too, and join several."
+
     def __init__(self, layers: Texts | None = None, rectify: bool = True) -> None:
         self.rectify = rectify
         self.sign = sign_of(rectify)

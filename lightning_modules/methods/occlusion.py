@@ -42,6 +42,8 @@ class Occlusion(AttributionMethod):
     Reference: Zeiler & Fergus, "Visualizing and Understanding Convolutional Networks", ECCV 2014.
     """
 
+    meaning = "How much probability is lost when a window around a pixel is hidden."
+
     sign = "signed"
 
     def __init__(

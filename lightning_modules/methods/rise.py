@@ -41,6 +41,8 @@ class RISE(AttributionMethod):
     Reference: Petsiuk, Das & Saenko, "RISE: Randomized Input Sampling for Explanation of Black-box Models", BMVC 2018.
     """
 
+    meaning = "How probable the class is, on average, when the pixel is shown and random others are hidden."
+
     sign = "positive"
 
     def __init__(

@@ -39,6 +39,8 @@ class ScoreCAM(AttributionMethod):
     workshops 2020.
     """
 
+    meaning = "Score-CAM. As Grad-CAM, but a channel is worth what the network says of the part that it shows."
+
     sign: Sign = "positive"
 
     def __init__(self, layer: Text | None = None, max_batch: int | None = None, rectify: bool = True) -> None:

@@ -36,6 +36,8 @@ class SmoothGrad(NoisyCopies):
     Reference: Smilkov et al., "SmoothGrad: removing noise by adding noise", 2017.
     """
 
+    meaning = "How much each pixel changes the score, averaged over noisy copies of the image."
+
     def __init__(
         self,
         n_samples: int = 25,

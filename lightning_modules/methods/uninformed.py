@@ -21,7 +21,7 @@ from lightning_modules.methods.cam import GradCAM
 from lightning_modules.methods.maps import Sign
 from lightning_modules.methods.variants import random_numbers
 from lightning_modules.networks.network import Network
-from lightning_modules.options import seed_from
+from lightning_modules.random_numbers import seed_from
 
 
 class UninformedMethod(AttributionMethod):
@@ -45,6 +45,8 @@ class Random(UninformedMethod):
         seed: Seed of the numbers.
     """
 
+    meaning = "A map of random numbers. A method that does not beat it explains nothing."
+
     def __init__(self, seed: int = 0) -> None:
         self.seed = seed
 
@@ -67,6 +69,8 @@ class CentreGaussian(UninformedMethod):
         InputError: If ``width`` is not above 0.
     """
 
+    meaning = "A bright spot in the middle, the same for all images. It is what a score gives for nothing."
+
     def __init__(self, width: float = 0.25) -> None:
         if not width > 0:
             raise InputError(f"width must be above 0, got {width}.")
@@ -87,6 +91,8 @@ class EdgeFilter(UninformedMethod):
 
     Reference: Adebayo et al., "Sanity Checks for Saliency Maps", NeurIPS 2018, which compares maps with edges.
     """
+
+    meaning = "The edges of the image. They do not depend on the network, so a method should beat them."
 
     def __call__(self, forward_pass: ForwardPass) -> Tensor:
         padded = F.pad(forward_pass.images.detach().mean(1, keepdim=True), (1, 1, 1, 1), mode="replicate")
@@ -112,6 +118,8 @@ class OtherImage(UninformedMethod):
         method: Whose map. null = GradCAM.
         seed: Seed of the draws.
     """
+
+    meaning = "The map of another picture, this one turned or mirrored. A map that explains this one beats it."
 
     def __init__(self, method: AttributionMethod | None = None, seed: int = 0) -> None:
         self.method = method

@@ -20,6 +20,8 @@ class VarGrad(NoisyCopies):
     Reference: Adebayo et al., "Sanity Checks for Saliency Maps", NeurIPS 2018; its appendix.
     """
 
+    meaning = "How much the effect of each pixel varies over noisy copies of the image."
+
     def __call__(self, forward_pass: ForwardPass) -> Tensor:
         mean: Tensor | None = None
         for part, n, maps in self.samples(forward_pass):

@@ -8,8 +8,7 @@ from torch import Tensor
 
 from lightning_modules.gradients.forward_pass import ForwardPass
 from lightning_modules.gradients.needs import Needs
-from lightning_modules.options import seed_from
-from lightning_modules.random_numbers import RandomNumbers
+from lightning_modules.random_numbers import RandomNumbers, seed_from
 
 LEAST_BATCH = 32
 """So many images share a pass, where there are so many variants, even if the batch has fewer."""

@@ -3,7 +3,7 @@
 Scores never draw or write; they read the forward pass that the maps explain.
 """
 
-from lightning_modules.metrics.base import AttributionMetric, without_degenerate
+from lightning_modules.metrics.base import AttributionMetric, CurveAxes, without_degenerate
 from lightning_modules.metrics.causal import (
     AverageDrop,
     InsertionDeletion,
@@ -38,6 +38,7 @@ __all__ = [
     "AttributionMetric",
     "AverageDrop",
     "ClassDiscrimination",
+    "CurveAxes",
     "EnergyInBox",
     "Infidelity",
     "InsertionDeletion",

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
+from typing import ClassVar, NamedTuple
 
 import torch
 from torch import Tensor
@@ -21,7 +22,23 @@ from lightning_modules.gradients.needs import Needs
 from lightning_modules.methods.base import AttributionMethod
 from lightning_modules.methods.maps import shows_something
 from lightning_modules.networks.network import Network
-from lightning_modules.options import NamedByOptions
+from lightning_modules.text import NamedByOptions
+
+
+class CurveAxes(NamedTuple):
+    """The axes of the figure of a curve.
+
+    Attributes:
+        x_label: Of the points.
+        y_label: Of the values.
+        names: Of the points; None = they have none.
+        positions: Of the points; None = at equal distances.
+    """
+
+    x_label: str
+    y_label: str
+    names: Sequence[str] | None = None
+    positions: Sequence[float] | None = None
 
 
 class AttributionMetric(NamedByOptions, ABC):
@@ -38,6 +55,9 @@ class AttributionMetric(NamedByOptions, ABC):
 
     curves: tuple[str, ...] = ()
     """Names of what has several numbers for each map: columns of lists in the rows."""
+
+    column_meanings: ClassVar[Mapping[str, str]] = {}
+    """Column -> what it means, in one line; pages show it below the tables."""
 
     lower_is_better: tuple[str, ...] | None = None
     """Those columns and curves of which less is better; of all others more is. None = the metric does not say it, and
@@ -57,6 +77,10 @@ class AttributionMetric(NamedByOptions, ABC):
     def n_passes(self, network: Network, methods: Sequence[AttributionMethod]) -> int:
         """How many images it shows ``network`` for the maps of one, of all methods, so that a run can say how long."""
         return 0
+
+    def curve_axes(self, curve: str, network: Network) -> CurveAxes:
+        """The axes of the figure of one of :attr:`curves`, of maps of ``network``."""
+        return CurveAxes("point", curve.replace("_", " "))
 
     def notes(self, methods: Mapping[str, AttributionMethod]) -> list[str]:
         """What a reader of the scores should know, in sentences below them.

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from typing import ClassVar
 
 import numpy as np
 import torch
@@ -15,7 +16,7 @@ from lightning_modules.errors import check_at_least_one
 from lightning_modules.gradients.forward_pass import ForwardPass
 from lightning_modules.methods.base import AttributionMethod
 from lightning_modules.methods.maps import Sign, relative_magnitude
-from lightning_modules.metrics.base import AttributionMetric, without_degenerate
+from lightning_modules.metrics.base import AttributionMetric, CurveAxes, without_degenerate
 from lightning_modules.metrics.order import check_sign, note_of_signs, pixel_order
 from lightning_modules.networks.inputs import trusted
 from lightning_modules.networks.network import Network
@@ -127,6 +128,12 @@ class InsertionDeletion(AttributionMetric):
     predicted class; here it is the pass's target.
     """
 
+    column_meanings: ClassVar[dict[str, str]] = {
+        "insertion": "How soon the network knows the class when the marked pixels appear first. Higher is better.",
+        "deletion": "How long the network knows the class when the marked pixels vanish first. Lower is better.",
+        "tied_pixels": "Share of the pixels that a map marks as much as another. Chance decides which of them goes "
+        "first.",
+    }
     columns = ("insertion", "deletion", "tied_pixels")
     curves = ("insertion_curve", "deletion_curve")
     lower_is_better = ("deletion", "deletion_curve")
@@ -139,6 +146,10 @@ class InsertionDeletion(AttributionMetric):
         self.max_batch = max_batch
         self.sign = sign
         self.seed = seed
+
+    def curve_axes(self, curve: str, network: Network) -> CurveAxes:
+        shares = self.shares(network.input_size, network.input_size).tolist()
+        return CurveAxes("share of the pixels", "probability of the target", positions=shares)
 
     def n_passes(self, network: Network, methods: Sequence[AttributionMethod]) -> int:
         n_points = -(-(network.input_size**2) // (self.step or 8 * network.input_size)) + 1
@@ -182,6 +193,10 @@ class AverageDrop(AttributionMetric):
     Reference: Chattopadhay et al., "Grad-CAM++: Generalized Gradient-based Visual Explanations", WACV 2018.
     """
 
+    column_meanings: ClassVar[dict[str, str]] = {
+        "average_drop": "How much probability is lost when only what the map marks is shown. Lower is better.",
+        "increase_in_confidence": "Share of images of which the class becomes more probable then. Higher is better.",
+    }
     columns = ("average_drop", "increase_in_confidence")
     lower_is_better = ("average_drop",)
 

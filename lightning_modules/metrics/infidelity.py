@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from typing import ClassVar
 from weakref import WeakKeyDictionary
 
 import torch
@@ -16,8 +17,7 @@ from lightning_modules.methods.base import AttributionMethod
 from lightning_modules.methods.variants import at_variants, noise, random_numbers, shared_batches
 from lightning_modules.metrics.base import AttributionMetric, without_degenerate
 from lightning_modules.networks.network import Network
-from lightning_modules.options import seed_from
-from lightning_modules.random_numbers import RandomNumbers
+from lightning_modules.random_numbers import RandomNumbers, seed_from
 
 
 class Infidelity(AttributionMetric):
@@ -60,6 +60,13 @@ class Infidelity(AttributionMetric):
     here it has no direction.
     """
 
+    column_meanings: ClassVar[dict[str, str]] = {
+        "infidelity": "How far a map is from foretelling what noise in the image does to the score of the class. "
+        "Lower is better. Networks cannot be compared by it.",
+        "infidelity_explained": "How much of what noise in the image does to the score a map foretells: 1 all, 0 "
+        "nothing. Higher is better.",
+        "infidelity_explained_null": "The same of the map with its pixels shuffled, which foretells nothing: chance.",
+    }
     columns = ("infidelity", "infidelity_explained", "infidelity_explained_null")
     lower_is_better = ("infidelity",)
     neutral = ("infidelity_explained_null",)

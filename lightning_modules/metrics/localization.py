@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import ClassVar
+
 import numpy as np
 import torch
 from scipy import ndimage
@@ -138,6 +140,9 @@ class PointingGame(AttributionMetric):
         tolerance: How far beside the box, in pixels of the input, still counts as a hit.
     """
 
+    column_meanings: ClassVar[dict[str, str]] = {
+        "pointing_game": "Share of maps of which the brightest pixel lies on the object. Higher is better.",
+    }
     columns = ("pointing_game",)
     lower_is_better = ()
 
@@ -159,6 +164,9 @@ class EnergyInBox(AttributionMetric):
     Images without a box of the target class are not scored.
     """
 
+    column_meanings: ClassVar[dict[str, str]] = {
+        "energy_in_box": "Share of a map's total strength that lies inside the object's box. Higher is better.",
+    }
     columns = ("energy_in_box",)
     lower_is_better = ()
 
@@ -184,6 +192,11 @@ class LocalizationError(AttributionMetric):
     Reference: Selvaraju et al., "Grad-CAM", ICCV 2017, section 4.1.
     """
 
+    column_meanings: ClassVar[dict[str, str]] = {
+        "localization_error_top1": "Share of images where the map's box or the predicted class is wrong. Lower is "
+        "better.",
+        "localization_error_top5": "The same, where the class may be any of the five most probable ones.",
+    }
     columns = ("localization_error_top1", "localization_error_top5")
     lower_is_better = columns
 
@@ -220,6 +233,9 @@ class ClassDiscrimination(AttributionMetric):
     Only images with boxes of the target class and of another class are scored.
     """
 
+    column_meanings: ClassVar[dict[str, str]] = {
+        "class_discrimination": "Of two objects, how much more of the map lies on the one asked for. Higher is better.",
+    }
     columns = ("class_discrimination",)
     lower_is_better = ()
 

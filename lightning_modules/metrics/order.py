@@ -12,8 +12,7 @@ from lightning_modules.errors import check_is_one_of
 from lightning_modules.gradients.forward_pass import ForwardPass
 from lightning_modules.methods.base import AttributionMethod
 from lightning_modules.methods.maps import Sign, relative_worth
-from lightning_modules.options import seed_from
-from lightning_modules.random_numbers import RandomNumbers
+from lightning_modules.random_numbers import RandomNumbers, seed_from
 
 
 def check_sign(sign: Sign | None) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from typing import ClassVar
 
 import torch
 from torch import Tensor
@@ -14,7 +15,7 @@ from lightning_modules.gradients.needs import Needs
 from lightning_modules.methods.base import AttributionMethod
 from lightning_modules.methods.explain import explain
 from lightning_modules.methods.uninformed import OtherImage
-from lightning_modules.metrics.base import AttributionMetric
+from lightning_modules.metrics.base import AttributionMetric, CurveAxes
 from lightning_modules.metrics.forgetting import cascade, weighted_layers
 from lightning_modules.metrics.similarity import Ranking, rank_correlation, structural_similarity
 from lightning_modules.networks.network import Network
@@ -62,6 +63,18 @@ class WeightRandomization(AttributionMetric):
     Reference: Adebayo et al., "Sanity Checks for Saliency Maps", NeurIPS 2018; magnitudes are compared.
     """
 
+    column_meanings: ClassVar[dict[str, str]] = {
+        "randomization_correlation": "How alike a map stays while the network forgets what it has learnt, on average "
+        "over the layers. A map that stays the same does not explain the network. Lower is better.",
+        "randomization_correlation_first": "The same when only the last layer has forgotten. The map must change at "
+        "once.",
+        "randomization_correlation_end": "The same when all is forgotten.",
+        "randomization_correlation_floor": "How alike the maps of different images are. Less cannot be asked for.",
+        "randomization_ssim": "How alike the two maps look while the network forgets, on average over the layers.",
+        "randomization_ssim_first": "The same when only the last layer has forgotten.",
+        "randomization_ssim_end": "The same when all is forgotten.",
+        "randomization_ssim_floor": "How alike the maps of different images look. Less cannot be asked for.",
+    }
     columns = tuple(
         f"randomization_{kind}{of}" for kind in ("correlation", "ssim") for of in ("", "_first", "_end", "_floor")
     )
@@ -97,6 +110,13 @@ class WeightRandomization(AttributionMetric):
         if unknown := [name for name in layers if name not in possible]:
             raise InputError(f"WeightRandomization cannot randomize {unknown[0]!r}; it can: {', '.join(possible)}.")
         return layers
+
+    def curve_axes(self, curve: str, network: Network) -> CurveAxes:
+        likeness = "likeness to the trained network's map"
+        if curve in SEEDS.values():
+            seeds = [str(self.seed + k) for k in range(self.n_seeds)]
+            return CurveAxes("seed of the random weights", likeness, seeds)
+        return CurveAxes("randomized from the output down to", likeness, self.layers_of(network))
 
     def n_passes(self, network: Network, methods: Sequence[AttributionMethod]) -> int:
         n_evaluations = self.n_seeds * len(self.layers_of(network)) + 1  # and one of another image, for the floor

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
+from typing import ClassVar
 
 import torch
 from torch import Tensor
@@ -52,6 +53,14 @@ class ROAD(AttributionMetric):
     Reference: Rong et al., "A Consistent and Efficient Evaluation Strategy for Attribution Methods", ICML 2022.
     """
 
+    column_meanings: ClassVar[dict[str, str]] = {
+        "road": "How much more probability is lost when the pixels that the map marks are smoothed out than when the "
+        "others are; half of the difference. Higher is better.",
+        "road_most": "How the probability changes when the marked pixels are smoothed out. Lower is better.",
+        "road_least": "How the probability changes when those that the map marks least are. Higher is better.",
+        "road_tied_pixels": "Share of the pixels that a map marks as much as another. Chance decides which of them "
+        "goes.",
+    }
     columns = ("road", "road_most", "road_least", "road_tied_pixels")
     lower_is_better = ("road_most",)
     neutral = ("road_tied_pixels",)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import ClassVar
 
 import torch
 from torch import Tensor
@@ -45,6 +46,10 @@ class SensitivityMax(AttributionMetric):
     Reference: Yeh et al., "On the (In)fidelity and Sensitivity of Explanations", NeurIPS 2019.
     """
 
+    column_meanings: ClassVar[dict[str, str]] = {
+        "sensitivity_max": "How far a map moves at the most, as a share of its size, when the image hardly changes. "
+        "Lower is better.",
+    }
     columns = ("sensitivity_max",)
     lower_is_better = columns
 

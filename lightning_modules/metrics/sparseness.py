@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import ClassVar
+
 import torch
 from torch import Tensor
 
@@ -43,6 +45,10 @@ class Sparseness(AttributionMetric):
     Reference: Chalasani et al., "Concise Explanations of Neural Networks using Adversarial Training", ICML 2020.
     """
 
+    column_meanings: ClassVar[dict[str, str]] = {
+        "sparseness": "How few pixels a map marks: 0 where all count the same, near 1 where few hold it all. It does "
+        "not say whether they are the right ones. Higher is better.",
+    }
     columns = ("sparseness",)
     lower_is_better = ()
 

@@ -3,17 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
-from lightning_modules.escaping import plain_lines
+from datamodules.writing import written_whole
 from lightning_modules.pages.pictures import Picture
 from lightning_modules.pages.words import explained_words
+from lightning_modules.results.report import Report
 from lightning_modules.results.tables import Table
-from lightning_modules.whole_files import written_whole
+from lightning_modules.text import plain_lines
 
 
 @dataclass(frozen=True)
@@ -22,16 +23,13 @@ class Section:
 
     Attributes:
         title: A few words.
-        about: What was done, or what is to be seen.
+        about: What was done, or what is to be seen; instead of what the report says of it.
         commands: As they are typed.
         output: What the command printed, where that is its result.
-        counts: How many images there were, and how well they were classified.
-        notes: Sentences about what stands out.
-        tables: The numbers.
+        report: Counts, tables, notes and the legend of the panels.
         figures: Of the whole run.
         images: That were made.
         panels: A figure of each of some images.
-        legend: How to read a panel.
         failures: What could not be computed, and why.
         left_out: Sentences about what the page does not hold, and where that is.
         facts: What made the results.
@@ -42,13 +40,10 @@ class Section:
     about: str = ""
     commands: Sequence[str] = ()
     output: str = ""
-    counts: str = ""
-    notes: Sequence[str] = ()
-    tables: Sequence[Table] = ()
+    report: Report = field(default_factory=Report)
     figures: Sequence[Picture] = ()
     images: Sequence[Picture] = ()
     panels: Sequence[Picture] = ()
-    legend: str = ""
     failures: Sequence[Table] = ()
     left_out: Sequence[str] = ()
     facts: Table | None = None
@@ -79,7 +74,7 @@ class Page:
             trim_blocks=True,
             lstrip_blocks=True,
         )
-        words = explained_words([table for section in self.sections for table in section.tables])
+        words = explained_words([table for section in self.sections for table in section.report.tables])
         return environment.get_template("page.html").render(page=self, words=words)
 
     def write(self, path: Path) -> None:

@@ -68,7 +68,7 @@ class Album:
         Args:
             paths: Image files.
             most: How many at the most.
-            caption: Gives a file's title and text; None = what the figure says of itself.
+            caption: Gives a file's title and text; None = those in the figure's file.
         """
         pictures: list[Picture] = []
         for path in paths:
@@ -91,12 +91,12 @@ def embedded(path: Path, title: str = "", text: str = "") -> Picture:
 
     Args:
         path: The file.
-        title: What it shows; by default what the figure says of itself, or the name of the file in words.
+        title: What it shows; by default that in the figure's file, or the name of the file in words.
         text: More about it.
     """
     with Image.open(path) as image:
         size, kind = image.size, Image.MIME[image.format or "PNG"]
-        told = {name: str(value) for name, value in image.info.items() if name in (TITLE, DESCRIPTION)}
+        texts = {name: str(value) for name, value in image.info.items() if name in (TITLE, DESCRIPTION)}
         data = path.read_bytes()
         if len(data) > SMALL or max(size) > MOST_PIXELS:
             smaller = image.convert("RGB")
@@ -106,8 +106,8 @@ def embedded(path: Path, title: str = "", text: str = "") -> Picture:
                 data, kind, size = file.getvalue(), "image/webp", smaller.size
         else:
             image.load()  # a file that breaks off should not be shown
-    title = title or told.get(TITLE) or in_words(path)
-    text = text or told.get(DESCRIPTION, "")
+    title = title or texts.get(TITLE) or in_words(path)
+    text = text or texts.get(DESCRIPTION, "")
     return Picture(f"data:{kind};base64,{base64.b64encode(data).decode()}", *size, title, text)
 
 

@@ -8,18 +8,14 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-import pandas as pd
-import pyarrow as pa
 import pyarrow.compute as pc
 import yaml
 
-from lightning_modules.figures.saving import is_of_one_image
+from lightning_modules.figures.saving import shows_one_image
 from lightning_modules.pages.page import Page, Section
 from lightning_modules.pages.pictures import Album, in_words
-from lightning_modules.pages.told import Told
-from lightning_modules.results.rows.images import Row
-from lightning_modules.results.rows.parts import columns_of_rows, read_rows
-from lightning_modules.results.rows.stored import StoredRows
+from lightning_modules.results.report import Report
+from lightning_modules.results.storage import Row, columns_of_rows, read_columns
 from lightning_modules.results.tables import Table
 
 MOST_FIGURES, MOST_IMAGES, MOST_PANELS, MOST_FAILURES, MOST_ROWS = 12, 48, 16, 20, 100
@@ -30,7 +26,6 @@ SHEET = "contact_sheet"
 """How the figures begin that show on one sheet the images that a run made."""
 
 FAILED = ["failed", "why"]
-NO_ERRORS = pd.DataFrame({"path": [], "error": []}, dtype=object)
 
 
 def page_of_run(run: Path, commands: Sequence[str]) -> Page:
@@ -53,35 +48,34 @@ def section_of_run(run: Path, commands: Sequence[str], title: str = "", about: s
         title: A few words; by default the folder's name.
         about: What is to be seen; by default what the script does.
     """
-    told, summary = Told.load(run), json.loads((run / "summary.json").read_text())
+    report, summary = Report.load(run), json.loads((run / "summary.json").read_text())
     settings = (run / "config.yaml").read_text()
     album, left_out = Album(MOST_BYTES), []
     paths = sorted((run / "figures").glob("[!.]*.png"))
     made = sorted((run / "images").glob("[!.]*.png"))
-    of_run = [path for path in paths if not is_of_one_image(path) and not (made and path.name.startswith(SHEET))]
-    of_images = [path for path in paths if is_of_one_image(path)]
+    panel_files = [path for path in paths if shows_one_image(path)]
+    others = [path for path in paths if path not in panel_files and not (made and path.name.startswith(SHEET))]
     found = {}
     for name, files, most, caption in (
-        ("figures of the whole run", of_run, MOST_FIGURES, None),
+        ("figures of the whole run", others, MOST_FIGURES, None),
         ("images that were made", made, MOST_IMAGES, _captions(run, made[:MOST_IMAGES])),
-        ("figures of single images", of_images, MOST_PANELS, None),
+        ("figures of single images", panel_files, MOST_PANELS, None),
     ):
         found[name] = album.embed(files, most, caption)
         if len(found[name]) < len(files):
             left_out.append(f"Of {len(files):,} {name}, {len(found[name]):,} are shown. All lie in {files[0].parent}.")
-    tables = [_bounded(table, run, left_out) for table in told.tables if list(table.header) != FAILED]
+    tables = [
+        _bounded(table, run, left_out) for table in (*report.tables, *report.details) if list(table.header) != FAILED
+    ]
     figures, images, panels = found.values()
     return Section(
         title or run.resolve().name,
-        about or told.about,
+        about or report.about,
         commands,
-        counts=told.counts,
-        notes=told.notes,
-        tables=tables,
+        report=dataclasses.replace(report, tables=tables),
         figures=figures,
         images=images,
         panels=panels,
-        legend=told.legend,
         failures=failures_of(run, summary),
         left_out=left_out + album.unread,
         facts=facts(summary, yaml.safe_load(settings)),
@@ -89,31 +83,26 @@ def section_of_run(run: Path, commands: Sequence[str], title: str = "", about: s
     )
 
 
-def _read(run: Path, names: Sequence[str]) -> pa.Table:
-    """Of the rows those columns that there are; of a huge run all of them would not fit in the memory."""
-    known = columns_of_rows(run / "results")
-    return read_rows(run / "results", [name for name in names if name in known])
-
-
 def _captions(run: Path, images: Sequence[Path]) -> Callable[[Path], tuple[str, str]]:
-    """Gives a made image's name, and what the network says of it."""
-    table = _read(run, ["image", "name", "seed", "variant", "prediction_name", "probability"]) if images else None
-    if table is None or "image" not in table.column_names:
-        return lambda path: (in_words(path), "")
-    table = table.filter(pc.is_in(table["image"], pa.array([path.name for path in images])))
-    rows: dict[str, Row] = {row["image"]: row for row in table.to_pylist()}
+    """A function from a synthesized image to its name, and the network's prediction."""
+    names = ["image", "name", "seed", "variant", "prediction_name", "probability"]
+    known = columns_of_rows(run / "results")
+    rows: dict[str, Row] = {}
+    if images and "image" in known:
+        chosen = pc.field("image").isin([path.name for path in images])
+        table = read_columns(run / "results", [name for name in names if name in known], chosen)
+        rows = {row["image"]: row for row in table.to_pylist()}
     several = {name for name in ("seed", "variant") if len({row.get(name) for row in rows.values()}) > 1}
 
     def caption(path: Path) -> tuple[str, str]:
-        row = rows.get(path.name)
-        if row is None or not row.get("name"):
+        row = rows.get(path.name, {})
+        if not row.get("name"):
             return in_words(path), ""
         title = str(row["name"]) + f", seed {row.get('seed')}" * ("seed" in several)
         title += f": {row.get('variant')}" * ("variant" in several)
-        sure = f" ({row['probability']:.1%})" if row.get("probability") is not None else ""
-        said = row.get("prediction_name")
-        is_it = said == row["name"]
-        return title, f"The network says: {said}{sure if is_it else ''}." if said else ""
+        predicted, probability = row.get("prediction_name"), row.get("probability")
+        is_sure = predicted == row["name"] and probability is not None
+        return title, f"The network says: {predicted}{f' ({probability:.1%})' if is_sure else ''}." if predicted else ""
 
     return caption
 
@@ -126,18 +115,12 @@ def _bounded(table: Table, run: Path, left_out: list[str]) -> Table:
 
 
 def failures_of(run: Path, summary: Mapping[str, Any]) -> list[Table]:
-    """The first images that failed or of which the boxes are wrong, and why; none, where there is nothing to tell."""
+    """A table of the first images that failed or have wrong boxes, and why; no table if there are none."""
     if not summary.get("n_failed") and not summary.get("n_box_errors"):
         return []
-    rows = StoredRows(run / "results")
-    if not {"path", "status", "error"} <= set(rows.schema.names):
-        return []
-    told = [
-        batch.filter(pc.or_kleene(pc.equal(batch["status"], "failed"), pc.is_valid(batch["error"])))
-        for batch in rows.select(["path", "error", "status"]).to_batches()
-    ]
-    frames = [batch.to_pandas().astype(object) for batch in told if len(batch)]
-    errors = pd.concat(frames).sort_values("path", kind="stable").drop_duplicates("path") if frames else NO_ERRORS
+    has_error = (pc.field("status") == "failed") | pc.field("error").is_valid()
+    errors = read_columns(run / "results", ["path", "error"], has_error).to_pandas()
+    errors = errors.sort_values("path", kind="stable").drop_duplicates("path")
     title = f"The first {MOST_FAILURES} of {len(errors):,}; the rows have all" if len(errors) > MOST_FAILURES else ""
     first = errors[["path", "error"]].head(MOST_FAILURES).fillna("").to_numpy().tolist()
     return [Table(FAILED, first, title, n_left=2)]

@@ -9,7 +9,7 @@ from rich.console import Console
 from rich.table import Column
 from rich.table import Table as RichTable
 
-from lightning_modules.escaping import in_markdown, in_rich, plain_lines
+from lightning_modules.text import in_markdown, in_rich, plain_lines
 
 NOTHING = ("", "-")
 """Cells in which nothing stands."""
@@ -101,7 +101,7 @@ def number(value: float | None, form: str = ".2f") -> str:
 
 
 def print_tables(tables: Sequence[Table], notes: Sequence[str]) -> None:
-    """Prints what came out: wide enough for a file, where the output is no terminal."""
+    """Prints tables and notes; in wide lines if the output is no terminal."""
     console = Console()
     console = console if console.is_terminal else Console(width=max(140, console.width))
     for table in tables:

@@ -23,7 +23,6 @@ from pytorch_lightning.utilities.exceptions import MisconfigurationException
 from datamodules.batch import DataError
 from datamodules.text import Text
 from lightning_modules.errors import InputError
-from lightning_modules.escaping import plain_lines, show_warnings_plainly
 from lightning_modules.gradients.memory import keep_freed_memory
 from lightning_modules.running import stopping
 from lightning_modules.running.folder.run_folder import RunError
@@ -35,6 +34,7 @@ from lightning_modules.running.starts import (
     refuse_what_has_no_effect,
     refuse_what_leaves_no_run,
 )
+from lightning_modules.text import plain_lines, show_warnings_plainly
 
 
 class ProgressBar(RichProgressBar):

@@ -12,20 +12,20 @@ import yaml
 from jsonargparse import Namespace
 from jsonargparse.typing import NonNegativeInt
 
-from lightning_modules.figures.differences import differences_figure, pictures_below_each_other
-from lightning_modules.figures.saving import name_of_one_image, save_figure
+from lightning_modules.figures.comparison import differences_figure, pictures_below_each_other
+from lightning_modules.figures.saving import figure_name, save_figure
 from lightning_modules.results.comparison.differences import (
     EVERY,
     Changed,
     most_changed,
     report_comparisons,
-    score_to_look_at,
+    score_to_rank_by,
     summarize_comparisons,
     table_of_changed,
 )
 from lightning_modules.results.comparison.measured import FLAGS, Measured
 from lightning_modules.results.comparison.pairing import Pairs, pairs_of
-from lightning_modules.results.report import Report, flat_settings
+from lightning_modules.results.report import Report, first_paragraph, flat_settings
 from lightning_modules.running.cli import as_typed
 from lightning_modules.running.folder.board import Board
 from lightning_modules.running.folder.finished_run import (
@@ -78,14 +78,13 @@ def run_comparison(*, description: str | None, args: list[str] | None = None) ->
     compared = _compare(options)
     summary = summarize_comparisons([each.pairs for each in compared])
     details = [table for each in compared for table in table_of_changed(each.pairs, each.score, each.changed)]
-    report = report_comparisons(summary, details, compared[0].first.told.legend)
-    missing = _missing_figures(compared)
-    report = replace(report, notes=[*report.notes, *missing])
+    report = report_comparisons(summary, details, compared[0].first.report.legend, _missing_figures(compared))
+    report = replace(report, about=first_paragraph(description or ""))
     out = None if options.out is None else Path(options.out).expanduser()
     if out is not None:
         command = as_typed(["python", sys.argv[0], *(sys.argv[1:] if args is None else args)])
-        _write(RunFolder(out), compared, report, command, options, parser, description or "")
-    show_what_was_found(report, [], "Summary, figures", out)
+        _write(RunFolder(out), compared, summary, report, command, options, parser)
+    show_what_was_found(report, "Summary, figures", out)
     return 0
 
 
@@ -124,8 +123,8 @@ def _compare(options: Namespace) -> list[Compared]:
     for second in runs[1:] or runs:
         refuse_other_measures(first, second)
         pairs = pairs_of(*_chosen(first, second, options.methods), common=options.common)
-        pairs = replace(pairs, told=[*pairs.told, *other_settings(first, second)])
-        score = score_to_look_at(pairs, options.score)
+        pairs = replace(pairs, notes=[*pairs.notes, *other_settings(first, second)])
+        score = score_to_rank_by(pairs, options.score)
         found.append(Compared(first, second, pairs, score, most_changed(pairs, score, options.n_images)))
     return found
 
@@ -163,11 +162,11 @@ def _missing_figures(compared: Sequence[Compared]) -> list[str]:
 def _write(
     folder: RunFolder,
     compared: Sequence[Compared],
+    summary: Mapping[str, Any],
     report: Report,
     command: str,
     options: Namespace,
     parser: HelpfulParser,
-    description: str,
 ) -> None:
     """Leaves what came out as a RUN: summary, figures, TensorBoard, page."""
     runs = [compared[0].first.path, *(each.second.path for each in compared)]
@@ -184,14 +183,14 @@ def _write(
         folder.settle("config.yaml", settings, fixed=False)
         folder.begin_session(command)
         out = folder.path
-        _save_figures(compared, report.summary, out)
+        _save_figures(compared, summary, out)
         board = Board(out / "tensorboard", out / "figures")
         board.show_figures()
         board.show_report(report, command, flat_settings(yaml.safe_load(settings)))
         board.close()
         folder.end_session()
         produced_by = {"runs": [str(run.resolve()) for run in runs]}
-        leave_what_was_found(folder, report, [], produced_by, description, page=True)
+        leave_what_was_found(folder, summary, report, produced_by, page=True)
     finally:
         folder.unlock()
 
@@ -220,7 +219,7 @@ def _save_figures(compared: Sequence[Compared], summary: Mapping[str, Any], out:
                     f"{FLAGS.get(each.score, each.score)}{group}: {changed.first:.3f} in {each.pairs.first.name}, "
                     f"{changed.second:.3f} in {each.pairs.second.name} ({changed.second - changed.first:+.3f})",
                 )
-                save_figure(figure, out / "figures", name_of_one_image(number, changed.path))
+                save_figure(figure, out / "figures", figure_name(number, changed.path))
                 number += 1
 
 

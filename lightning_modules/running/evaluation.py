@@ -6,6 +6,7 @@ import inspect
 import json
 import os
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from functools import partial
 from operator import attrgetter
 from pathlib import Path
@@ -19,13 +20,14 @@ from pytorch_lightning.cli import LightningArgumentParser
 from pytorch_lightning.utilities.rank_zero import rank_zero_info
 
 from datamodules.batch import EvaluationData
+from datamodules.writing import naming
+from lightning_modules.evaluation import EvaluationModule
 from lightning_modules.figures.saving import FigureFormat
 from lightning_modules.networks.built_in.vgg16 import WEIGHTS_HELP
 from lightning_modules.networks.loading import NETWORK_HELP
 from lightning_modules.random_numbers import GENERATOR
-from lightning_modules.results.report import flat_settings, n_left_out
-from lightning_modules.results.rows.parts import done_paths, refuse_other_columns
-from lightning_modules.run_module import RunModule
+from lightning_modules.results.report import first_paragraph, flat_settings, n_left_out
+from lightning_modules.results.storage import done_paths, refuse_other_columns
 from lightning_modules.running.arithmetic import arithmetic, busy_cores_note, compute_to_float32
 from lightning_modules.running.cli import RunCLI
 from lightning_modules.running.folder.finished_run import leave_what_was_found, show_what_was_found
@@ -34,11 +36,10 @@ from lightning_modules.running.folder.run_folder import RunError
 from lightning_modules.running.folder.writer import RunWriter
 from lightning_modules.running.parsing.parser import HelpfulParser
 from lightning_modules.running.progress import RunProgress
-from lightning_modules.whole_files import naming
 
 
 def run_evaluation(
-    model_class: type[RunModule],
+    model_class: type[EvaluationModule],
     data_class: type[LightningDataModule],
     *,
     description: str | None,
@@ -62,7 +63,7 @@ def run_evaluation(
     )
     summary = cli.evaluate()
     if summary is not None:
-        cli.show(summary)
+        cli.show()
     if summary is None:  # not the first process
         return 0
     return int(summary["n_failed"] > 0 and (cli.config["strict"] or summary["n_failed"] == summary["n_images"]))
@@ -73,7 +74,7 @@ class EvaluationCLI(RunCLI):
 
     def __init__(
         self,
-        model_class: type[RunModule],
+        model_class: type[EvaluationModule],
         data_class: type[LightningDataModule],
         *,
         description: str,
@@ -193,14 +194,14 @@ class EvaluationCLI(RunCLI):
             "sessions": run.n_sessions(),
             "wall_time_s": round(run.wall_time(), 3),
         }
-        report, details = self.model.report(summary), self.model.details(self.out)
-        leave_what_was_found(run, report, details, produced_by, self.description, self.config["report"])
+        report = replace(self.writer.report, about=first_paragraph(self.description))
+        leave_what_was_found(run, summary, report, produced_by, self.config["report"])
         return summary
 
-    def show(self, summary: dict[str, Any]) -> None:
+    def show(self) -> None:
         """Prints what came out, and where to look."""
         what = ("Images, rows" if (self.out / "images").is_dir() else "Rows") + ", summary, figures"
-        show_what_was_found(self.model.report(summary), self.model.details(self.out), what, self.out)
+        show_what_was_found(self.writer.report, what, self.out)
 
 
 HELP = {"model.weights": f"{WEIGHTS_HELP}.", "model.network": f"{NETWORK_HELP}."}

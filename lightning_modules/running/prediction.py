@@ -11,7 +11,6 @@ from rich.text import Text
 
 from datamodules.batch import UPRIGHT
 from lightning_modules.classifier import Prediction, PredictionModule
-from lightning_modules.escaping import in_rich
 from lightning_modules.front import Predictions
 from lightning_modules.results.report import unturned_note
 from lightning_modules.running.arithmetic import compute_to_float32
@@ -19,6 +18,7 @@ from lightning_modules.running.description import add_network_options, network_o
 from lightning_modules.running.folder.run_folder import RunError
 from lightning_modules.running.parsing.parser import HelpfulParser
 from lightning_modules.running.starts import TRAINER_REFUSES
+from lightning_modules.text import in_rich
 
 
 def run_prediction(
@@ -82,11 +82,11 @@ def run_prediction(
 def _notes(batches: Sequence[Prediction]) -> list[str]:
     """How many images were not turned, and notes of files."""
     n = sum(of["exif_orientation"] > UPRIGHT for batch in batches for of in batch["file_columns"])
-    unturned = unturned_note(n, "--exif_orientation true")
+    unturned = [unturned_note(n, "--exif_orientation true")] if n else []
     notes = [
         f"{path}: {of['note']}"
         for batch in batches
         for path, of in zip(batch["path"], batch["file_columns"])
         if of["note"]
     ]
-    return [note for note in (unturned, *notes) if note]
+    return unturned + notes

@@ -12,8 +12,8 @@ from pytorch_lightning.callbacks import RichProgressBar
 from pytorch_lightning.loggers import TensorBoardLogger
 from torch import nn
 
+from lightning_modules.evaluation import EvaluationModule, Outputs
 from lightning_modules.results.report import CURVES, tag
-from lightning_modules.run_module import Outputs, RunModule
 from lightning_modules.synthesis import Progress, total_variation
 
 MANY_PASSES = 100
@@ -41,7 +41,7 @@ class RunProgress(pl.Callback):
         self.hook: Any = None
 
     def on_test_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        assert isinstance(pl_module, RunModule)
+        assert isinstance(pl_module, EvaluationModule)
         n_left = pl_module.n_to_compute()
         if n_left is None or trainer.progress_bar_callback is None or not trainer.is_global_zero:
             return
@@ -89,7 +89,7 @@ class RunProgress(pl.Callback):
         bar, module, now = trainer.progress_bar_callback, trainer.lightning_module, self.clock()
         if self.n_images is None or not (isinstance(bar, RichProgressBar) and bar.progress):
             return
-        assert isinstance(module, RunModule)
+        assert isinstance(module, EvaluationModule)
         n_in_hand = module.n_in_hand
         if bar.progress.console.is_terminal:
             if self.n_passes and now < self.next_look:
@@ -175,7 +175,7 @@ class SynthesisProgress(pl.Callback):
         # Reading the numbers makes a GPU wait, so not at each step.
         if step not in (1, steps) and step % self.curve_every:
             return
-        assert isinstance(module, RunModule)
+        assert isinstance(module, EvaluationModule)
         new = [name for name in names if name not in self.shown]
         self.shown += new[: max(0, module.n_figures - len(self.shown))]
         is_snapshot = step == steps or step % max(self.curve_every, steps // self.n_snapshots) == 0

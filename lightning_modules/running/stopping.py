@@ -22,7 +22,7 @@ from typing import Any, NoReturn
 
 import torch
 
-from lightning_modules.escaping import plain
+from lightning_modules.text import plain
 
 SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 """Ctrl-C, the end of a time limit, the end of the terminal."""

@@ -15,7 +15,7 @@ from pytorch_lightning.cli import LightningArgumentParser
 from pytorch_lightning.utilities.rank_zero import rank_zero_info
 
 from datamodules.batch import UPRIGHT
-from lightning_modules.escaping import plain_lines
+from datamodules.writing import naming
 from lightning_modules.networks.built_in.vgg16 import load_vgg16, save_vgg16
 from lightning_modules.results.report import unturned_note
 from lightning_modules.running import stopping
@@ -23,7 +23,7 @@ from lightning_modules.running.arithmetic import busy_cores_note
 from lightning_modules.running.cli import RunCLI, as_typed
 from lightning_modules.running.folder.run_folder import RunError, RunFolder
 from lightning_modules.running.starts import WITHOUT_EFFECT_IN_TRAINING
-from lightning_modules.whole_files import naming
+from lightning_modules.text import plain_lines
 
 GOES_ON = "The same command goes on after the last epoch that was whole."
 
@@ -142,10 +142,10 @@ class Counts(Callback):
 
     def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         if self.n_unturned is not None:  # each epoch has the same images
-            note = unturned_note(_summed(trainer, pl_module, self.n_unturned), "--data.exif_orientation true")
+            n = _summed(trainer, pl_module, self.n_unturned)
             self.n_unturned = None
-            if note:
-                rank_zero_info(note)
+            if n:
+                rank_zero_info(unturned_note(n))
 
 
 def _summed(trainer: Trainer, pl_module: LightningModule, n: int) -> int:

@@ -12,7 +12,7 @@ from torch import Tensor
 from lightning_modules.errors import InputError, check_at_least_one
 from lightning_modules.networks.enabled import gradients_enabled
 from lightning_modules.networks.network import Network
-from lightning_modules.options import seed_from
+from lightning_modules.random_numbers import seed_from
 from lightning_modules.synthesis.objectives import Objective, respond
 from lightning_modules.synthesis.parametrizations import Parametrization, Size
 from lightning_modules.synthesis.regularizers import Regularizer

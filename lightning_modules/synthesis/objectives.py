@@ -17,7 +17,7 @@ from lightning_modules.networks.inputs import trusted
 from lightning_modules.networks.network import Network
 from lightning_modules.networks.observed.facts import place
 from lightning_modules.networks.observed.observation import looked_at
-from lightning_modules.options import NamedByOptions
+from lightning_modules.text import NamedByOptions
 
 
 class Objective(NamedByOptions, ABC):

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from lightning_modules.errors import InputError
-from lightning_modules.options import NamedByOptions
+from lightning_modules.text import NamedByOptions
 
 Size = tuple[int, int]
 """Height and width in pixels."""

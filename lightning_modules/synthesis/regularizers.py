@@ -7,7 +7,7 @@ from abc import ABC, abstractmethod
 from torch import Tensor
 
 from lightning_modules.errors import InputError
-from lightning_modules.options import NamedByOptions
+from lightning_modules.text import NamedByOptions
 
 
 class Regularizer(NamedByOptions, ABC):

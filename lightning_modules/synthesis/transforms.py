@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from lightning_modules.errors import InputError
-from lightning_modules.options import NamedByOptions
+from lightning_modules.text import NamedByOptions
 
 Generators = Sequence[torch.Generator]
 

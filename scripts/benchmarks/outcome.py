@@ -18,13 +18,13 @@ from benchmarks.class_images import class_images
 from benchmarks.rows import OTHERS, TIMED, run_row
 from benchmarks.setting import Setting
 from benchmarks.timing import Result
+from datamodules.writing import written_whole
 from lightning_modules import keep_freed_memory
 from lightning_modules.results.tables import Table
 from lightning_modules.running import RunError
 from lightning_modules.running.arithmetic import compute_to_float32
 from lightning_modules.running.folder.provenance import cpu_name, git_commit
 from lightning_modules.running.parsing.parser import HelpfulParser
-from lightning_modules.whole_files import written_whole
 
 CLASS_IMAGES = "class_images"
 """The row that leaves images, and is measured only where it is named."""

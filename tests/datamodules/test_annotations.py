@@ -34,8 +34,8 @@ def test_round_trip(tmp_path: Path) -> None:
     ("old", "new", "message"),
     [
         ("</annotation>", "", "no element found"),
-        ("<width>500</width>", "", "<size><width> is missing"),
-        ("<width>500</width>", "<width>inf</width>", "<size><width> is inf"),
+        ("<width>500</width>", "", "<size><width> should be a number, got None"),
+        ("<width>500</width>", "<width>inf</width>", "<size><width> should be a number, got 'inf'"),
     ],
 )
 def test_malformed(tmp_path: Path, old: str, new: str, message: str) -> None:
@@ -49,7 +49,7 @@ def test_malformed(tmp_path: Path, old: str, new: str, message: str) -> None:
     ("old", "new", "message"),
     [
         ("<xmin>111</xmin>", "<xmin>left</xmin>", "could not convert"),
-        ("<xmin>111</xmin>", "<xmin>nan</xmin>", "<bndbox><xmin> is nan"),
+        ("<xmin>111</xmin>", "<xmin>nan</xmin>", "<bndbox><xmin> should be a number, got 'nan'"),
         ("<xmax>441</xmax>", "<xmax>11</xmax>", "a box has xmin 111, ymin 108, xmax 11, ymax 193"),
         ("<name>n01751748</name>", "<name/>", "<name> is missing or empty"),
         ("<xmin>111</xmin>", "<xmin>502</xmin>", "a box has"),

@@ -26,8 +26,9 @@ def of(tmp_path: Path, text: str, *paths: str, names: list[str] = NAMES) -> list
 
 
 def indices(labels: LabelFile, *paths: str, names: list[str] = NAMES) -> list[int]:
-    texts, _ = labels.match(pa.array(paths))
-    return labels.indices(texts.to_pylist(), ClassTable(names))
+    texts = labels.match(pa.array(paths))[0].to_pylist()
+    known = labels.indices(texts, ClassTable(names))
+    return [known[text] for text in texts]
 
 
 @pytest.mark.parametrize(

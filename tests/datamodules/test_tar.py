@@ -204,11 +204,11 @@ class TestForeignShards:
     def test_bad_samples_fail_and_the_rest_goes_on(self, tmp_path: Path) -> None:
         files = [("a.png", png()), ("b.txt", b""), ("c.png", png()), ("c.jpg", png()), ("d.png", png())]
         files += [("d.cls", b"2"), ("e.png", b"x"), ("f.png", png()), ("f.png", png()), ("mouse/g.png", png())]
-        files += [("a.png", png()), ("h.png", png()), ("i.v1.png", png()), ("i.v2.png", png()), ("dog/j.png", png())]
+        files += [("h.png", png()), ("i.v1.png", png()), ("i.v2.png", png()), ("dog/j.png", png())]
         found = samples(write_tar(tmp_path / "x.tar", files))
         errors = {path: sample for path, sample in found.items() if isinstance(sample, str)}
         assert found.keys() - errors.keys() == {"a.png", "h.png", "dog/j.png"}
-        assert errors.keys() == {"b", "c", "d.png", "e.png", "f.png", "mouse/g.png", "a.png (sample 7 of x.tar)", "i"}
+        assert errors.keys() == {"b", "c", "d.png", "e.png", "f.png", "mouse/g.png", "i"}
         assert errors["b"] == "a sample should hold one image; this one holds txt"
         assert errors["c"] == "a sample should hold one image; this one holds jpg, png"
         assert errors["d.png"] == "its .cls is '2', which is no class of the network"
@@ -216,7 +216,9 @@ class TestForeignShards:
         assert errors["e.png"] == "not an image in a known format"
         assert "duplicate file name" in errors["f.png"]
         assert errors["mouse/g.png"] == "its folder is 'mouse', which is no class of the network"
-        assert errors["a.png (sample 7 of x.tar)"] == "an earlier sample of the shard has the same name"
+        write_tar(tmp_path / "x.tar", [("a.png", png()), ("b.png", png()), ("a.png", png())])
+        with pytest.raises(DataError, match=r"x\.tar has several samples named a\.png"):
+            samples(tmp_path / "x.tar")
 
     def test_names_that_begin_anew_in_each_shard(self, tmp_path: Path) -> None:
         """The usual way of WebDataset's own writers; each sample is still known, also to a run that is continued."""
@@ -258,20 +260,19 @@ class TestDamage:
     @pytest.mark.parametrize(
         ("cut", "n_good", "message"),
         [
-            (3 * 1024 + 100, 2, "x.tar: .*truncated header at byte 3,072"),
+            (3 * 1024 + 100, 2, "truncated header at byte 3,072"),
             (3 * 1024 + 512, 2, "unexpected end of data"),
             (3 * 1024 + 600, 2, "unexpected end of data"),
             (3 * 1024, 2, "empty header at byte 3,072"),
         ],
     )
-    @pytest.mark.parametrize("world", [1, 2])
-    def test_truncated(self, shard: Path, cut: int, n_good: int, message: str, world: int) -> None:
+    def test_truncated(self, shard: Path, cut: int, n_good: int, message: str) -> None:
         assert len(png()) < 512
         shard.write_bytes(shard.read_bytes()[:cut])
-        self.check(shard, n_good, message.removeprefix("x.tar: .*"), world)
+        self.check(shard, n_good, message)
 
-    def check(self, shard: Path, n_good: int, message: str, world: int = 1) -> None:
-        found = samples(shard, world)
+    def check(self, shard: Path, n_good: int, message: str) -> None:
+        found = samples(shard, world=2)
         error = str(found.pop("x.tar"))
         assert error.startswith(f"the shard is damaged after its first {n_good} samples: ")
         assert message in error

@@ -14,7 +14,7 @@ from torch import Tensor
 from datamodules import ClassIndexDataModule, DataError, Preprocess
 from lightning_modules import ActivationMaximizationModule, InputError, Network, RunWriter, load_network
 from lightning_modules.exemplars import read_exemplars
-from lightning_modules.results.rows.parts import read_rows
+from lightning_modules.results.storage import read_rows
 from lightning_modules.synthesis import (
     Channel,
     LogitMargin,

@@ -30,8 +30,8 @@ from lightning_modules import (
     load_network,
 )
 from lightning_modules.classifier import ClassifierModule, PredictionModule
+from lightning_modules.evaluation import refuse_rounded_weights
 from lightning_modules.metrics import AverageDrop, EnergyInBox, InsertionDeletion
-from lightning_modules.run_module import refuse_rounded_weights
 from tests.lightning_modules.fragile import NETWORK, batch_of, dim_images
 
 FRAGILE: dict[str, Any] = {"weights": "random", "network": NETWORK}

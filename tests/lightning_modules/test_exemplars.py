@@ -14,7 +14,7 @@ from datamodules.photos import PhotoFolder
 from datamodules.units import Unit
 from lightning_modules import Network, as_network
 from lightning_modules import exemplars as module
-from lightning_modules.exemplars import find_exemplars, read_exemplars, read_facts, settle_exemplars
+from lightning_modules.exemplars import find_exemplars, read_exemplars, read_facts, update_exemplars
 from lightning_modules.synthesis import Channel, LogitMargin, Objective
 from tests.references import TinyNet
 
@@ -68,7 +68,7 @@ def test_they_are_those_of_each_photo_alone(folder: Path) -> None:
     net = network()
     by_hand = values_by_hand(net, folder)
     found = find_exemplars(net, UNITS, objective_of, photos(folder), 5)
-    assert (found.n_photos, [path for path, _ in found.failed]) == (41, ["a/broken.png"])
+    assert (found.facts["n_photos"], [path for path, _ in found.facts["failed"]]) == (41, ["a/broken.png"])
     for number in range(len(UNITS)):
         best = sorted(by_hand, key=lambda path: -by_hand[path][number])[:5]
         assert [found.paths[index] for index in found.indices[number].tolist()] == best
@@ -95,7 +95,7 @@ def test_more_are_wanted_than_there_are(folder: Path, tmp_path: Path) -> None:
     with pytest.warns(
         UserWarning, match=r"1 of the 41 photos of data\.exemplars could not be used: a/broken\.png: not "
     ):
-        settle_exemplars(network(), UNITS, objective_of, photos(folder), 50, tmp_path / "kept")
+        update_exemplars(network(), UNITS, objective_of, photos(folder), 50, tmp_path / "kept")
     rows = read_exemplars(tmp_path / "kept")
     assert len(rows) == 4 * 40
     assert {row["rank"] for row in rows} == set(range(1, 41))
@@ -112,7 +112,7 @@ def test_photos_that_are_not_as_meant_are_told_of(tmp_path: Path) -> None:
     Image.new("RGB", (9, 8), "gray").save(tmp_path / "photos/a.png", exif=exif)
     Image.fromarray(np.zeros((8, 9, 4), np.uint8)).save(tmp_path / "photos/b.png")
     with pytest.warns(UserWarning, match="of data.exemplars") as told:
-        settle_exemplars(network(), UNITS, objective_of, photos(tmp_path / "photos"), 1, tmp_path / "kept")
+        update_exemplars(network(), UNITS, objective_of, photos(tmp_path / "photos"), 1, tmp_path / "kept")
     assert [str(warning.message).partition(":")[0] for warning in told] == [
         "Of the photos of data.exemplars, 1 image asks by its EXIF orientation to be turned, and the network saw it "
         "unturned, as published ImageNet numbers do. What turns it",
@@ -121,7 +121,7 @@ def test_photos_that_are_not_as_meant_are_told_of(tmp_path: Path) -> None:
     facts = read_facts(tmp_path / "kept")
     assert (facts["n_unturned"], [path for path, _ in facts["notes"]]) == (1, ["b.png"])
     turning = PhotoFolder(str(tmp_path / "photos"), "data.exemplars", Preprocess(8, 8), 0, exif_orientation=True)
-    assert find_exemplars(network(), UNITS, objective_of, turning, 1).n_unturned == 0
+    assert find_exemplars(network(), UNITS, objective_of, turning, 1).facts["n_unturned"] == 0
 
 
 def test_what_is_no_number_is_left_out_and_told(folder: Path) -> None:
@@ -129,8 +129,8 @@ def test_what_is_no_number_is_left_out_and_told(folder: Path) -> None:
     with torch.no_grad():
         net.module.readout.weight[0] = torch.nan  # type: ignore[union-attr, index]
     found = find_exemplars(net, UNITS, objective_of, photos(folder), 3)
-    assert len(found.failed) == 41
-    assert found.failed[0] == ("a/00.png", "a unit's value is not finite")
+    assert len(found.facts["failed"]) == 41
+    assert found.facts["failed"][0] == ["a/00.png", "a unit's value is not finite"]
     assert found.values[1].tolist() == [-torch.inf] * 3
     assert found.values[0].isfinite().all()  # a channel of which they are numbers
 
@@ -151,7 +151,7 @@ class TestKept:
     @pytest.mark.filterwarnings("ignore:1 of the")
     def test_the_same_is_not_searched_again(self, folder: Path, tmp_path: Path, searches: list[int]) -> None:
         def settle(units: list[Unit] = UNITS, n: int = 2) -> list[dict]:
-            settle_exemplars(network(), units, objective_of, photos(folder), n, tmp_path / "kept")
+            update_exemplars(network(), units, objective_of, photos(folder), n, tmp_path / "kept")
             return read_exemplars(tmp_path / "kept")
 
         first = settle()
@@ -168,10 +168,10 @@ class TestKept:
 
     @pytest.mark.filterwarnings("ignore:1 of the")
     def test_an_unfinished_search_is_none(self, folder: Path, tmp_path: Path, searches: list[int]) -> None:
-        settle_exemplars(network(), UNITS, objective_of, photos(folder), 2, tmp_path / "kept")
+        update_exemplars(network(), UNITS, objective_of, photos(folder), 2, tmp_path / "kept")
         assert json.loads((tmp_path / "kept/exemplars.json").read_text())["made_from"]["n"] == 2
         (tmp_path / "kept/exemplars.json").unlink()
         assert read_exemplars(tmp_path / "kept") == []
         assert read_facts(tmp_path / "kept") == {}
-        settle_exemplars(network(), UNITS, objective_of, photos(folder), 2, tmp_path / "kept")
+        update_exemplars(network(), UNITS, objective_of, photos(folder), 2, tmp_path / "kept")
         assert len(searches) == 2

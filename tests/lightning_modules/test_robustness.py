@@ -26,13 +26,12 @@ from lightning_modules import (
     Saliency,
     explain,
 )
-from lightning_modules.attack_figures import outcome_of
 from lightning_modules.attacks.budgets import parse_sweep
 from lightning_modules.attacks.noise import Noise, random_steps
+from lightning_modules.figures.attacks import outcome_of
 from lightning_modules.metrics import AverageDrop, EnergyInBox, InsertionDeletion, rank_correlation, top_overlap
-from lightning_modules.results.rows.parts import part_name, read_rows, write_part
-from lightning_modules.results.rows.stored import StoredRows
 from lightning_modules.results.statistics import interval_of_mean
+from lightning_modules.results.storage import StoredRows, part_name, read_rows, write_part
 from lightning_modules.results.summaries.robustness import summarize_robustness
 from lightning_modules.results.summaries.robustness_report import report_robustness
 

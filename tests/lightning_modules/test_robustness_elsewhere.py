@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from datamodules.batch import pixels_of
 from lightning_modules import FGSM, PGD, InputError, RobustnessModule, load_network
-from lightning_modules.results.kept.images import in_bytes
+from lightning_modules.results.adversarial import in_bytes
 from tests.lightning_modules.fragile import NETWORK, batch_of, dim_images
 from tests.lightning_modules.waits import put_on_device, waits_counted
 
@@ -94,7 +94,7 @@ def test_what_is_kept_is_what_was_judged() -> None:
     images[2] = 0.95  # gives NaN
     of = module(save_adversarial=True)
     outputs = of.test_step(batch(5, images), 0)
-    (folder, table), *_ = outputs["kept"].items()
+    (folder, table), *_ = outputs["arrays"].items()
     assert folder == "adversarial"
     assert table["path"].to_pylist() == ["0", "1", "3", "4"]
     good = images[[0, 1, 3, 4]]
@@ -141,7 +141,7 @@ def test_an_image_that_a_victim_cannot_judge_fails() -> None:
     assert [row["status"] for row in outputs["rows"]] == ["failed"] * 2
     assert outputs["rows"][0]["error"] == "the victim other: the network's logits are NaN"
     assert not outputs["pictures"]
-    assert len(outputs["kept"]["adversarial"]) == 0
+    assert len(outputs["arrays"]["adversarial"]) == 0
 
 
 def test_a_victim_that_lacks_a_class_is_refused_before_anything_is_computed() -> None:

@@ -40,6 +40,7 @@ from lightning_modules import (
     explain,
     load_vgg16,
 )
+from lightning_modules.host import on_host
 from lightning_modules.metrics import (
     ROAD,
     AttributionMetric,
@@ -53,7 +54,6 @@ from lightning_modules.metrics import (
     Sparseness,
 )
 from lightning_modules.networks.inputs import trusted
-from lightning_modules.results.rows.reading import on_host
 from lightning_modules.synthesis import Channel, LogitMargin, Objective
 from tests.lightning_modules.fragile import batch_of, dim_images
 from tests.lightning_modules.waits import put_on_device, waits_counted

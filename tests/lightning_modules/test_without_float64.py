@@ -26,9 +26,9 @@ from lightning_modules import (
     load_vgg16,
 )
 from lightning_modules.exemplars import _values
+from lightning_modules.host import on_host
 from lightning_modules.judging import measured_image
 from lightning_modules.metrics import LocalizationError, WeightRandomization
-from lightning_modules.results.rows.reading import on_host
 from lightning_modules.synthesis import LogitMargin, maximize
 from tests.lightning_modules.fragile import dim_images
 from tests.lightning_modules.networks.strangers import Small

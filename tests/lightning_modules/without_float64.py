@@ -87,6 +87,6 @@ def without_float64(is_strict: bool = True) -> Iterator[None]:
             real = getattr(host, name)
             for module in [of for of in sys.modules.values() if getattr(of, name, None) is real]:
                 patch.setattr(module, name, lambda tensor: not _is_far(tensor))
-        patch.setattr("lightning_modules.results.rows.reading._read_as_one", _read_one_by_one)
+        patch.setattr("lightning_modules.host._read_as_one", _read_one_by_one)
         with _Methods(), _Operations(is_strict):
             yield

@@ -17,7 +17,7 @@ from typing import Any, Literal, NamedTuple
 import pandas as pd
 import pyarrow.parquet as pq
 
-from lightning_modules.results.rows.parts import read_rows
+from lightning_modules.results.storage import read_rows
 from lightning_modules.results.summaries.synthesis import MEASURED
 from lightning_modules.results.tables import Table
 

@@ -11,7 +11,7 @@ import pandas as pd
 import pytest
 
 from datamodules import FolderSource
-from lightning_modules.results.rows.parts import read_rows
+from lightning_modules.results.storage import read_rows
 from tests.scripts.processes import complete
 from tests.zoo import VANISHING, make_zoo
 

@@ -11,7 +11,7 @@ import pytest
 from compare_runs import main as compare_runs
 from evaluate_robustness import main as evaluate_robustness
 
-from lightning_modules.results.rows.parts import read_rows
+from lightning_modules.results.storage import read_rows
 
 
 @pytest.mark.slow

@@ -17,7 +17,7 @@ import yaml
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 from lightning_modules import read_maps
-from lightning_modules.results.rows.parts import read_rows
+from lightning_modules.results.storage import read_rows
 from lightning_modules.running.folder import run_folder
 from lightning_modules.running.folder.run_folder import RunError, RunFolder
 

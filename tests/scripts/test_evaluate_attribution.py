@@ -17,7 +17,7 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 from datamodules import SHAPE_NAMES, DataError
 from lightning_modules import InputError, load_vgg16, save_vgg16
 from lightning_modules.networks import compiling
-from lightning_modules.results.rows.parts import read_rows
+from lightning_modules.results.storage import read_rows
 
 METHODS = ("--model.methods", "[GradCAM, GuidedBackprop, {class_path: SmoothGrad, init_args: {n_samples: 2}}]")
 NAMES = ["GradCAM", "GuidedBackprop", "SmoothGrad(n_samples=2)"]

@@ -15,7 +15,7 @@ from typing import Any
 import pandas as pd
 import pytest
 
-from lightning_modules.results.rows.parts import read_rows
+from lightning_modules.results.storage import read_rows
 from lightning_modules.results.summaries.synthesis import MEASURED
 
 from .processes import SCRIPTS, Run

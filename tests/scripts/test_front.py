@@ -33,7 +33,7 @@ from lightning_modules import (
     read_adversarial,
 )
 from lightning_modules.metrics import AverageDrop
-from lightning_modules.results.rows.parts import read_rows
+from lightning_modules.results.storage import read_rows
 
 METHODS = [GradCAM(), GuidedBackprop(), SmoothGrad(n_samples=2)]
 IN_WORDS = "[GradCAM, GuidedBackprop, {class_path: SmoothGrad, init_args: {n_samples: 2}}]"

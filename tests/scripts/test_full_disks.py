@@ -14,7 +14,7 @@ import evaluate_attribution
 import pytest
 from tensorboard.compat.tensorflow_stub.io.gfile import LocalFileSystem
 
-from lightning_modules.results.rows.parts import read_rows
+from lightning_modules.results.storage import read_rows
 from lightning_modules.running import cli
 from lightning_modules.running.cli import leave_errors_of_the_disk_to_the_main_thread
 from tests.images import make_images

@@ -16,8 +16,8 @@ import pytest
 from PIL import Image
 
 from lightning_modules import InputError, read_adversarial, read_maps
-from lightning_modules.results.kept.images import picture_file
-from lightning_modules.results.rows.parts import read_rows
+from lightning_modules.results.adversarial import picture_file
+from lightning_modules.results.storage import read_rows
 
 from .processes import Run
 
@@ -70,7 +70,7 @@ def stems(folder: Path) -> list[str]:
 def test_maps_of_a_run_that_is_continued(call: Callable, images: Path, tmp_path: Path, capsys: Any) -> None:
     call(evaluate_attribution.main, *options(images), *MAPS, "--out", "whole")
     said = capsys.readouterr().out
-    assert "model.save_maps keeps up to 75.4 kB of each image, 2.19 MB of 29; the disk has" in said
+    assert "model.save_maps stores up to 75.4 kB of each image, 2.19 MB of 29; the disk has" in said
     parts = [*options(images), *MAPS, "--out", "parts"]
     call(evaluate_attribution.main, *parts, "--data.batch_size", 5, "--trainer.limit_test_batches", 2)
     assert "754 kB of 10; the disk has" in capsys.readouterr().out

@@ -13,7 +13,7 @@ import pandas as pd
 import pytest
 
 from datamodules.imagenet import imagenet_classes
-from lightning_modules.results.rows.parts import read_rows
+from lightning_modules.results.storage import read_rows
 
 
 @pytest.fixture

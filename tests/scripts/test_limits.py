@@ -12,7 +12,7 @@ from PIL import Image
 
 from datamodules import pack_folder
 from datamodules.boxes import Annotation, write_annotation
-from lightning_modules.results.rows.parts import read_rows
+from lightning_modules.results.storage import read_rows
 from tests.lightning_modules.fragile import NAMES, NETWORK
 
 from .processes import Run, make_narrow

@@ -11,7 +11,7 @@ import pytest
 
 from lightning_modules.errors import InputError
 from lightning_modules.exemplars import read_exemplars
-from lightning_modules.results.rows.parts import part_name, read_rows
+from lightning_modules.results.storage import part_name, read_rows
 from lightning_modules.results.summaries.synthesis import MEASURED
 from lightning_modules.running.folder.run_folder import RunError
 from tests.scripts.processes import complete

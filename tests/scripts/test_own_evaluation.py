@@ -13,7 +13,7 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 
 from datamodules import Preprocess, decode_image
 from lightning_modules import VGG16
-from lightning_modules.results.rows.parts import read_rows
+from lightning_modules.results.storage import read_rows
 from tests.scripts.processes import Run, complete
 from tests.scripts.test_readme import EXTENSIONS
 

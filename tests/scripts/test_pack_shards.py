@@ -13,7 +13,7 @@ import pandas as pd
 import pytest
 
 from datamodules import DataError
-from lightning_modules.results.rows.parts import read_rows
+from lightning_modules.results.storage import read_rows
 from tests.scripts.processes import complete
 from tests.scripts.test_evaluate_attribution import same_rows
 

@@ -18,7 +18,7 @@ import yaml
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 from datamodules import SHAPE_NAMES
-from lightning_modules.results.rows.parts import read_rows
+from lightning_modules.results.storage import read_rows
 
 ROOT = Path(__file__).parents[2]
 MAIN = ROOT / "README.md"

@@ -17,7 +17,7 @@ from torch import nn
 from train_classifier import main
 
 from lightning_modules import load_vgg16
-from lightning_modules.results.rows.parts import read_rows
+from lightning_modules.results.storage import read_rows
 
 pytestmark = [
     pytest.mark.filterwarnings("ignore:The number of training batches"),

@@ -13,7 +13,7 @@ from PIL import ExifTags, Image
 
 from datamodules.images.decode import UNDER_ALPHA
 from lightning_modules import AttributionModule
-from lightning_modules.results.rows.parts import read_rows
+from lightning_modules.results.storage import read_rows
 from lightning_modules.running.folder.run_folder import RunError
 from tests.lightning_modules.fragile import NETWORK
 

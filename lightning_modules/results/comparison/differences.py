@@ -25,7 +25,7 @@ def summarize_comparisons(comparisons: Sequence[Pairs]) -> dict[str, Any]:
 
     Each of ``scores`` has the ``score`` and the ``group`` that it is of, and what :class:`PairedDifference` has; one of
     yes and no has ``only_first``, ``only_second`` and ``p`` of :class:`McNemar` too, and ``p_holm``, which is corrected
-    for all tests of the summary. ``told`` are sentences about what was left out.
+    for all tests of the summary. ``notes`` are sentences about what was left out.
 
     Args:
         comparisons: Of the same first run with others, one or more.
@@ -43,7 +43,7 @@ def summarize_comparisons(comparisons: Sequence[Pairs]) -> dict[str, Any]:
             pairs.second.name: {
                 "n_images": len(pairs.paths),
                 "scores": compared[pairs.second.name],
-                "told": list(pairs.told),
+                "notes": list(pairs.notes),
             }
             for pairs in comparisons
         },
@@ -71,28 +71,32 @@ def _scores(pairs: Pairs) -> list[dict[str, Any]]:
     return found
 
 
-def report_comparisons(summary: Mapping[str, Any], details: Sequence[Table] = (), legend: str = "") -> Report:
+def report_comparisons(
+    summary: Mapping[str, Any], details: Sequence[Table] = (), legend: str = "", further_notes: Sequence[str] = ()
+) -> Report:
     """The report of a summary: of each comparison a table of yes and no, one of numbers, and what stands out.
 
     Args:
         summary: See :func:`summarize_comparisons`.
         details: Further tables, of single images.
         legend: How to read the figure of a single image.
+        further_notes: Notes to add.
     """
     tables, notes = [], [_how_to_read(summary)]
     scalars: dict[str, float | None] = {}
-    for second, of in summary["comparisons"].items():
-        tables += _tables(summary, second, of["scores"])
-        notes += [*of["told"], *_unpaired(summary["first"], second, of["scores"])]
-        for score in of["scores"]:
+    for second, compared in summary["comparisons"].items():
+        tables += _tables(summary, second, compared["scores"])
+        notes += [*compared["notes"], *_unpaired(summary["first"], second, compared["scores"])]
+        for score in compared["scores"]:
             parts = [part for part in (score["group"], second) if part]
             scalars[tag(SCORES, f"difference_{score['score']}", *parts)] = score["difference"]
-    return Report(scalars, summary, [*tables, *details], list(dict.fromkeys(notes)), legend)
+    notes = [*dict.fromkeys(notes), *further_notes]
+    return Report.from_summary(summary, scalars, [*tables, *details], notes, legend)
 
 
 def _how_to_read(summary: Mapping[str, Any]) -> str:
     """Whose difference to whom, and what the intervals and p-values are corrected for."""
-    scores = [score for of in summary["comparisons"].values() for score in of["scores"] if score["n"]]
+    scores = [score for each in summary["comparisons"].values() for score in each["scores"] if score["n"]]
     n_intervals, n_tests = len(scores), sum("p" in score for score in scores)
     sentences = [
         f"A positive difference means more than in {summary['first']}. Means and differences are over the images that "
@@ -147,8 +151,8 @@ def _numbers(score: Mapping[str, Any]) -> list[str]:
     """The cells of a score: both means, the difference, and what the test says."""
     if "p" in score:
         shares = [*("-" if score[name] is None else f"{score[name]:.1%}" for name in ("first", "second"))]
-        told = [str(score["only_first"]), str(score["only_second"]), _p(score["p_holm"])]
-        return [*shares, with_interval(score, ".1%"), *told, f"{score['n']:,}"]
+        test = [str(score["only_first"]), str(score["only_second"]), _p(score["p_holm"])]
+        return [*shares, with_interval(score, ".1%"), *test, f"{score['n']:,}"]
     # Budgets and other small numbers need more digits than shares do.
     form = ".3f" if max(abs(score["first"] or 1), abs(score["second"] or 1)) >= 0.1 else ".5f"
     return [number(score["first"], form), number(score["second"], form), with_interval(score, form), f"{score['n']:,}"]
@@ -189,7 +193,7 @@ class Changed(NamedTuple):
     second: float
 
 
-def score_to_look_at(pairs: Pairs, wanted: str | None) -> str:
+def score_to_rank_by(pairs: Pairs, wanted: str | None) -> str:
     """The score by which images are ranked: by default the first number that is not only of the prediction.
 
     Raises:
@@ -222,10 +226,10 @@ def most_changed(pairs: Pairs, score: str, n: int) -> list[Changed]:
     distance = np.abs(values[:, 1] - values[:, 0])
     distance[np.isnan(distance)] = -1
     in_group = distance.argmax(0)
-    of_image = distance.max(0)
+    largest = distance.max(0)
     found = []
-    for i in np.argsort(-of_image, kind="stable")[:n]:
-        if of_image[i] > 0:
+    for i in np.argsort(-largest, kind="stable")[:n]:
+        if largest[i] > 0:
             first, second = values[in_group[i], :, i].tolist()
             found.append(Changed(str(pairs.paths[i]), groups[in_group[i]], first, second))
     return found
@@ -235,11 +239,11 @@ def table_of_changed(pairs: Pairs, score: str, changed: Sequence[Changed]) -> li
     """The images of which a score changed most; no table where none did."""
     if not changed:
         return []
-    has_groups = any(of.group for of in changed)
+    has_groups = any(image.group for image in changed)
     rows = []
-    for of in changed:
-        numbers = [f"{of.first:.3f}", f"{of.second:.3f}", f"{of.second - of.first:+.3f}"]
-        rows.append([of.path, *([of.group] if has_groups else []), *numbers])
+    for image in changed:
+        numbers = [f"{image.first:.3f}", f"{image.second:.3f}", f"{image.second - image.first:+.3f}"]
+        rows.append([image.path, *([image.group] if has_groups else []), *numbers])
     header = ["image", *([pairs.first.kind] if has_groups else []), pairs.first.name, pairs.second.name, "difference"]
     title = f"Where {FLAGS.get(score, score)} differs most, of {len(pairs.paths):,} images"
     return [Table(header, rows, title, n_left=1 + has_groups)]

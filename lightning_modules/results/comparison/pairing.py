@@ -1,4 +1,4 @@
-"""Which rows of two runs are pairs, and what of them is not: refused, or left out and told."""
+"""Pairs of rows of two runs; what has no pair is refused, or left out with a note."""
 
 from __future__ import annotations
 
@@ -24,14 +24,14 @@ class Pairs:
         second: The other.
         paths: Of the images that failed in neither.
         groups: Method, budget or variant that both have -> the columns that both have of it.
-        told: Sentences about what was left out, and about what the numbers do not mean.
+        notes: Sentences about what was left out, and what the numbers do not mean.
     """
 
     first: Measured
     second: Measured
     paths: pd.Index
     groups: Mapping[str, Sequence[str]]
-    told: Sequence[str]
+    notes: Sequence[str]
 
     def values(self, group: str, column: str) -> tuple[np.ndarray, np.ndarray]:
         """A number of each of the images, in the first and in the second; NaN where there is none."""
@@ -43,19 +43,19 @@ def pairs_of(first: Measured, second: Measured, *, common: bool = False) -> Pair
     """Pairs the rows of two runs by the paths of their images, and by method, budget or variant.
 
     Methods of one class and the same options are paired also where they look at layers of other names, as those of two
-    networks must; the layers are told. Images that failed in one of them are left out, and told.
+    networks must; a note says so. Images that failed in one of them are left out, with a note.
 
     Args:
         first: That the other is compared with.
         second: The other.
-        common: Whether what only one of them has may be left out, and told.
+        common: Whether what only one of them has may be left out, with a note.
 
     Raises:
         InputError: If they are of different evaluations, an image is labelled otherwise, one has what the other lacks
             (unless ``common``), or they have nothing in common.
     """
     names = f"{first.name} and {second.name}"
-    first, second, of_layers = _paired_by_class(first, second)
+    first, second, layer_notes = _paired_by_class(first, second)
     if first.kind != second.kind:
         raise InputError(
             f"{names} are runs of different evaluations: {_rows_of(first)}, {_rows_of(second)}. Compare like with like."
@@ -75,14 +75,14 @@ def pairs_of(first: Measured, second: Measured, *, common: bool = False) -> Pair
         raise InputError(f"{names} have no pair: {'; '.join(left_out) or 'no image that failed in neither'}.")
     if left_out and not common:
         raise InputError(f"{names} are not of the same: {'; '.join(left_out)}. What both have is compared by --common.")
-    of_first, of_second = (run.images.loc[paths] for run in (first, second))
-    _refuse_other_labels(first, second, of_first, of_second)
-    told = [f"Left out: {'; '.join(left_out)}."] if left_out else []
-    told += of_layers
-    told += _failed(first, second)
-    told += _other_classes(first, second) or _other_targets(of_first, of_second)
-    told += [_nothing_shown(run) for run in (first, second) if run.n_degenerate]
-    return Pairs(first, second, paths, groups, told)
+    first_images, second_images = (run.images.loc[paths] for run in (first, second))
+    _refuse_other_labels(first, second, first_images, second_images)
+    notes = [f"Left out: {'; '.join(left_out)}."] if left_out else []
+    notes += layer_notes
+    notes += _failed(first, second)
+    notes += _other_classes(first, second) or _other_targets(first_images, second_images)
+    notes += [_nothing_shown(run) for run in (first, second) if run.n_degenerate]
+    return Pairs(first, second, paths, groups, notes)
 
 
 def _paired_by_class(first: Measured, second: Measured) -> tuple[Measured, Measured, list[str]]:
@@ -138,7 +138,7 @@ def _only_in_one(first: Measured, second: Measured, what: str, of: Callable[[Mea
     """What one of two runs has and the other lacks, with examples."""
     known = [of(run) for run in (first, second)]
     found = [names if isinstance(names, pd.Index) else pd.Index(list(names)) for names in known]
-    if found[0].equals(found[1]):  # of a million images, told at once
+    if found[0].equals(found[1]):  # fast, for a million images
         return []
     sentences = []
     for run, own, others in ((first, *found), (second, *found[::-1])):
@@ -148,10 +148,12 @@ def _only_in_one(first: Measured, second: Measured, what: str, of: Callable[[Mea
     return sentences
 
 
-def _refuse_other_labels(first: Measured, second: Measured, of_first: pd.DataFrame, of_second: pd.DataFrame) -> None:
-    if not all("label_name" in images for images in (of_first, of_second)):
+def _refuse_other_labels(
+    first: Measured, second: Measured, first_images: pd.DataFrame, second_images: pd.DataFrame
+) -> None:
+    if not all("label_name" in images for images in (first_images, second_images)):
         return
-    labels = [images["label_name"].fillna("").astype(str) for images in (of_first, of_second)]
+    labels = [images["label_name"].fillna("").astype(str) for images in (first_images, second_images)]
     differ = labels[0] != labels[1]
     if n := int(differ.sum()):
         path = str(differ.idxmax())
@@ -199,16 +201,16 @@ def _names_of_classes(images: pd.DataFrame) -> dict[int, str]:
     return found
 
 
-def _other_targets(of_first: pd.DataFrame, of_second: pd.DataFrame) -> list[str]:
+def _other_targets(first_images: pd.DataFrame, second_images: pd.DataFrame) -> list[str]:
     """Of how many images another class is explained, or attacked, in each run."""
-    if not all("target" in images for images in (of_first, of_second)):
+    if not all("target" in images for images in (first_images, second_images)):
         return []
-    n = int((of_first["target"] != of_second["target"]).sum())
+    n = int((first_images["target"] != second_images["target"]).sum())
     if not n:
         return []
     return [
-        f"Of {n:,} of the {len(of_first):,} images another class is explained or attacked in each run, such as the one "
-        "that it predicts: their scores are of different classes."
+        f"Of {n:,} of the {len(first_images):,} images another class is explained or attacked in each run, such as the "
+        "one that it predicts: their scores are of different classes."
     ]
 
 

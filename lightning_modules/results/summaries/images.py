@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -10,9 +11,32 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from datamodules.batch import UPRIGHT
-from lightning_modules.results.rows.images import Rows, units_of
-from lightning_modules.results.rows.stored import codes_of, numbers_of
-from lightning_modules.results.scores import mean_and_interval
+from lightning_modules.results.report import SCORES, Report, image_scalars, tag
+from lightning_modules.results.rows import units_of
+from lightning_modules.results.scores import mean_and_interval, mean_with_interval, summarize_score
+from lightning_modules.results.storage import Rows, codes_of, numbers_of
+from lightning_modules.results.tables import Table
+
+LEGEND = (
+    "Each figure shows one image, with the classes that the network finds most probable. The dashed frame is what the "
+    "network sees."
+)
+
+
+def summarize_columns(table: Rows, columns: Sequence[str]) -> dict[str, Any]:
+    """Counts of images, accuracy, and ``scores``: of each column its mean, interval, mean over classes and count."""
+    label = numbers_of(table["label"])
+    scores = {name: summarize_score(numbers_of(table[name]), label) for name in columns}
+    return {**summarize_images(table), "scores": scores}
+
+
+def report_images(summary: dict[str, Any]) -> Report:
+    """The report of :func:`summarize_columns`."""
+    scores = summary["scores"]
+    scalars = image_scalars(summary) | {tag(SCORES, name): score["mean"] for name, score in scores.items()}
+    rows = [[name, mean_with_interval(score), f"{score['n']:,}"] for name, score in scores.items() if score["n"]]
+    table = Table(["mean and 95 % interval", "of all images", "n"], rows)
+    return Report.from_summary(summary, scalars, [table], legend=LEGEND)
 
 
 def summarize_images(table: Rows) -> dict[str, Any]:

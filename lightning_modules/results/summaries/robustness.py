@@ -9,10 +9,10 @@ import numpy as np
 import pyarrow.compute as pc
 
 from lightning_modules.attacks.budgets import format_eps
-from lightning_modules.results.rows.attacked import EMPTY, LIKENESS, OF_ANOTHER, UNDER_NOISE
-from lightning_modules.results.rows.images import Rows, units_of
-from lightning_modules.results.rows.stored import codes_of, numbers_of
+from lightning_modules.results.attacked_rows import EMPTY, LIKENESS, OF_ANOTHER, UNDER_NOISE
+from lightning_modules.results.rows import units_of
 from lightning_modules.results.scores import mean_and_interval, mean_or_none
+from lightning_modules.results.storage import Rows, codes_of, numbers_of
 from lightning_modules.results.summaries.images import summarize_images
 
 
@@ -21,7 +21,7 @@ class Sweep:
 
     Attributes:
         eps: The budgets above 0 that have rows.
-        units: The image that each row is of, as :func:`~lightning_modules.results.rows.images.units_of` has it.
+        units: The image that each row is of, as :func:`~lightning_modules.results.rows.units_of` has it.
     """
 
     def __init__(self, table: Rows) -> None:

@@ -1,14 +1,19 @@
-"""From the summary of a robustness run to its report."""
+"""From the summary of a robustness run to its report; and the scores of maps of clean and of attacked images."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+import numpy as np
+import pyarrow.compute as pc
+
 from lightning_modules.attacks.budgets import format_eps
+from lightning_modules.results.attacked_rows import LIKENESS
 from lightning_modules.results.report import SCORES, SUMMARY, Report, image_scalars, tag
-from lightning_modules.results.rows.attacked import LIKENESS
-from lightning_modules.results.scores import share_with_interval
+from lightning_modules.results.rows import units_of
+from lightning_modules.results.scores import mean_and_interval, mean_with_interval, share_with_interval
+from lightning_modules.results.storage import Rows, numbers_of
 from lightning_modules.results.summaries.transfer import notes_of_victims, transfer_intervals, transfer_rates
 from lightning_modules.results.tables import Table, number, share
 
@@ -18,6 +23,43 @@ LEGEND = (
     "probabilities change while the attack grows. The maps at the right show where the network looks before and after "
     "the attack."
 )
+
+
+def score_column(method: str, score: str) -> str:
+    """The column of a score of a method's maps.
+
+    Example:
+        >>> score_column("GradCAM", "average_drop")
+        'GradCAM.average_drop'
+    """
+    return f"{method}.{score}"
+
+
+def with_scores(summary: dict[str, Any], rows: Rows, methods: Sequence[str], scores: Sequence[str]) -> dict[str, Any]:
+    """The summary of a robustness run with the ``scores`` of each method's maps: of the clean images, and each budget.
+
+    Each has its mean, its 95 % interval and ``n``, the number of maps that could be scored.
+
+    Args:
+        summary: See :func:`~lightning_modules.results.summaries.robustness.summarize_robustness`.
+        rows: Those of the run.
+        methods: Names of the methods.
+        scores: Their names.
+    """
+    if not methods or not scores:
+        return summary
+    eps, units = numbers_of(rows["eps"]), units_of(rows)
+    is_good = pc.equal(rows["status"], "ok").fill_null(False).to_numpy()
+    rows_at = [np.flatnonzero(is_good & (eps == budget)) for budget in (0.0, *(at["eps"] for at in summary["sweep"]))]
+    found: list[dict[str, Any]] = [{method: {} for method in methods} for _ in rows_at]
+    for method in methods:
+        for score in scores:
+            values = numbers_of(rows[score_column(method, score)])
+            for scores_at, chosen in zip(found, rows_at):
+                n = int((~np.isnan(values[chosen])).sum())
+                scores_at[method][score] = {**mean_and_interval(values[chosen], units[chosen]), "n": n}
+    sweep = [{**at, "scores": scores_at} for at, scores_at in zip(summary["sweep"], found[1:])]
+    return {**summary, "clean_scores": found[0], "sweep": sweep}
 
 
 def report_robustness(summary: dict[str, Any], remedy: str = "", attack: str = "attack", caveat: str = "") -> Report:
@@ -43,7 +85,9 @@ def report_robustness(summary: dict[str, Any], remedy: str = "", attack: str = "
     if sweep:
         scalars[f"{SUMMARY}/robust_acc_at_the_largest_eps"] = sweep[-1]["robust_acc"]
     tables = [_table(summary, attack), *_tables_of_maps(summary, attack)]
-    return Report(scalars, summary, tables, _notes(summary, remedy, attack, caveat), LEGEND)
+    if "clean_scores" in summary:
+        tables.append(_table_of_scores(summary, scalars))
+    return Report.from_summary(summary, scalars, tables, _notes(summary, remedy, attack, caveat), LEGEND)
 
 
 def _table(summary: dict[str, Any], attack: str) -> Table:
@@ -89,6 +133,19 @@ def _tables_of_maps(summary: dict[str, Any], attack: str) -> list[Table]:
     header = ["maps of", "eps", "images moved", "prediction changed", "prediction kept", "under noise", "other picture"]
     title = f"Maps before and after {attack}: rank correlation, and top 15 % in common"
     return [Table([*header, "maps that became empty", "n"], rows, title, n_left=2)] if rows else []
+
+
+def _table_of_scores(summary: Mapping[str, Any], scalars: dict[str, float | None]) -> Table:
+    """The scores of maps, a column for each budget; adds their means to the scalars."""
+    budgets = {"0": summary["clean_scores"]} | {at["written"]: at["scores"] for at in summary["sweep"]}
+    rows = []
+    for method, scores in summary["clean_scores"].items():
+        for score in scores:
+            rows.append([score, method, *(mean_with_interval(at[method][score]) for at in budgets.values())])
+            for eps, at in budgets.items():
+                scalars[tag(SCORES, score, method, f"eps {eps}")] = at[method][score]["mean"]
+    header = ["mean and 95 % interval", "method", *(f"eps {eps}" for eps in budgets)]
+    return Table(header, rows, "Scores of the maps of the clean images (eps 0) and of the attacked ones", n_left=2)
 
 
 def _likeness(of: Mapping[str, Any]) -> str:

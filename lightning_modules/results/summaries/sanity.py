@@ -11,15 +11,21 @@ from lightning_modules.results.statistics import interval_of_mean
 
 Verdict = Literal["passes", "fails", "undecided"]
 
+WORDS = {
+    "fails": "fails the sanity check",
+    "undecided": "is left undecided by the sanity check",
+    "passes": "passes the sanity check",
+}
 
-def sanity_verdict(of_method: Mapping[str, Any]) -> Verdict | None:
-    """What the check says of a method: it fails if its maps stay alike after the first step, or after the last.
+
+def sanity_verdict(numbers: Mapping[str, Any]) -> Verdict | None:
+    """The verdict on a method: it fails if its maps stay alike after the first step, or after the last.
 
     A mean whose 95 % interval, over the images or over the seeds of the random weights, reaches across
     :data:`~lightning_modules.metrics.randomization.FAILING_CORRELATION` decides nothing. None without any mean.
 
     Args:
-        of_method: Its part of a summary: ``scores`` and ``curves``.
+        numbers: The method's part of a summary: ``scores`` and ``curves``.
 
     Example:
         >>> first, end = ({"mean": mean, "low": mean - 0.1, "high": mean + 0.1} for mean in (0.9, 0.45))
@@ -28,20 +34,18 @@ def sanity_verdict(of_method: Mapping[str, Any]) -> Verdict | None:
         >>> sanity_verdict({"scores": {FIRST: end, END: end}, "curves": {}})
         'undecided'
     """
-    of_steps = [_of_step(of_method, name) for name in (FIRST, END)]
-    for verdict in ("fails", "undecided", "passes"):
-        if verdict in of_steps:
-            return verdict
-    return None
+    steps = [_verdict_of_step(numbers, name) for name in (FIRST, END)]
+    verdicts: tuple[Verdict, ...] = ("fails", "undecided", "passes")
+    return next((verdict for verdict in verdicts if verdict in steps), None)
 
 
-def _of_step(of_method: Mapping[str, Any], name: str) -> Verdict | None:
-    score, of_seeds = of_method["scores"].get(name), of_method["curves"].get(SEEDS[name])
+def _verdict_of_step(numbers: Mapping[str, Any], name: str) -> Verdict | None:
+    score, by_seed = numbers["scores"].get(name), numbers["curves"].get(SEEDS[name])
     if score is None or score["mean"] is None:
         return None
     intervals = [(score["low"], score["high"])]
-    if of_seeds:
-        intervals.append(interval_of_mean(of_seeds))
+    if by_seed:
+        intervals.append(interval_of_mean(by_seed))
     # A single image, or seed, has no interval.
     if all(low is not None and low > FAILING_CORRELATION for low, _ in intervals):
         return "fails"
@@ -50,27 +54,25 @@ def _of_step(of_method: Mapping[str, Any], name: str) -> Verdict | None:
 
 
 def sanity_notes(methods: Mapping[str, Any], uninformed: Collection[str] = ()) -> Iterator[str]:
-    """A sentence on each method that was checked, and what the numbers are held against.
+    """A sentence on each method that was checked, and one on the threshold.
 
     Args:
         methods: Name -> its part of a summary.
-        uninformed: Those that explain nothing, and so need no check.
+        uninformed: Methods that explain nothing, and so need no check.
     """
-    methods = {name: of_method for name, of_method in methods.items() if name not in uninformed}
-    words = {"fails": "fails the sanity check", "undecided": "is left undecided by the sanity check"}
-    words["passes"] = "passes the sanity check"
-    for method, of_method in methods.items():
-        verdict = sanity_verdict(of_method)
-        if verdict is None:
-            continue
-        curve = of_method["curves"].get("randomization_correlation_curve") or []
+    verdicts = {name: sanity_verdict(numbers) for name, numbers in methods.items() if name not in uninformed}
+    checked = {name: verdict for name, verdict in verdicts.items() if verdict is not None}
+    for name, verdict in checked.items():
+        numbers = methods[name]
+        curve = numbers["curves"].get("randomization_correlation_curve") or []
         yield (
-            f"{method} {words[verdict]}: its maps' rank correlation with those of the trained network is "
-            f"{_told(of_method, FIRST)} after the first of {len(curve)} layers has forgotten what it had learnt, "
-            f"{_told(of_method, END)} after the last, and {_mean(of_method, 'randomization_correlation')} on average "
-            f"over all. Maps of different images have {_mean(of_method, 'randomization_correlation_floor')}."
+            f"{name} {WORDS[verdict]}: its maps' rank correlation with those of the trained network is "
+            f"{_mean_with_interval(numbers, FIRST)} after the first of {len(curve)} layers has forgotten what it had "
+            f"learnt, {_mean_with_interval(numbers, END)} after the last, and "
+            f"{_mean(numbers, 'randomization_correlation')} on average over all. Maps of different images have "
+            f"{_mean(numbers, 'randomization_correlation_floor')}."
         )
-    if any(sanity_verdict(of_method) for of_method in methods.values()):
+    if checked:
         yield (
             f"A method fails the sanity check if the rank correlation stays above {FAILING_CORRELATION:g} after the "
             "first layer or after the last. This threshold is ours; where a 95 % interval, over the images or over "
@@ -78,21 +80,21 @@ def sanity_notes(methods: Mapping[str, Any], uninformed: Collection[str] = ()) -
         )
 
 
-def _told(of_method: Mapping[str, Any], name: str) -> str:
-    """The mean, with its interval over the images and over how many draws."""
-    score, of_seeds = of_method["scores"][name], of_method["curves"].get(SEEDS[name])
+def _mean_with_interval(numbers: Mapping[str, Any], name: str) -> str:
+    """The mean, with its interval over the images and its range over the draws."""
+    score, by_seed = numbers["scores"][name], numbers["curves"].get(SEEDS[name])
     if score["mean"] is None:
         return "unknown"
-    mean, low, high = (
-        "?" if score[of] is None else told_from(score[of], FAILING_CORRELATION, form=".2f")
-        for of in ("mean", "low", "high")
-    )
-    if not of_seeds:
-        return f"{mean} ({low} to {high})"
-    least, greatest = (told_from(of(of_seeds), FAILING_CORRELATION, form=".2f") for of in (min, max))
-    return f"{mean} ({low} to {high}; {least} to {greatest} over {len(of_seeds)} draws)"
+    mean, low, high = ("?" if score[part] is None else _exact(score[part]) for part in ("mean", "low", "high"))
+    draws = f"; {_exact(min(by_seed))} to {_exact(max(by_seed))} over {len(by_seed)} draws" if by_seed else ""
+    return f"{mean} ({low} to {high}{draws})"
 
 
-def _mean(of_method: Mapping[str, Any], name: str) -> str:
-    mean = of_method["scores"].get(name, {}).get("mean")
+def _exact(value: float) -> str:
+    """A number with enough digits to be told from the threshold."""
+    return told_from(value, FAILING_CORRELATION, form=".2f")
+
+
+def _mean(numbers: Mapping[str, Any], name: str) -> str:
+    mean = numbers["scores"].get(name, {}).get("mean")
     return "unknown" if mean is None else f"{mean:.2f}"

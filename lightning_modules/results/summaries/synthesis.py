@@ -5,8 +5,10 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+import pyarrow as pa
+
 from lightning_modules.results.report import SCORES, SUMMARY, Report, tag
-from lightning_modules.results.rows.images import Row, Rows
+from lightning_modules.results.storage import Row, Rows
 from lightning_modules.results.summaries.verdicts import (
     judges_in,
     note_of_verdict,
@@ -50,7 +52,7 @@ def summarize_synthesis(table: Rows, judges: Mapping[str, Mapping[str, Any]] | N
     """
     judged = [column for judge in judges or () for column in verdict_columns(judge).values()]
     names = {"status", "variant", "steps", *COLUMNS, *judged}
-    frame = table.select([name for name in table.schema.names if name in names]).to_pandas()
+    frame = pa.table({name: table[name] for name in table.schema.names if name in names}).to_pandas()
     good = frame[frame["status"] == "ok"]
     summaries = {}
     for variant in [name for name in VARIANTS if (good["variant"] == name).any()]:
@@ -68,8 +70,8 @@ def summarize_synthesis(table: Rows, judges: Mapping[str, Mapping[str, Any]] | N
     return {**counts, **({"judges": judges} if judges else {}), "variants": summaries}
 
 
-def report_synthesis(summary: dict[str, Any]) -> Report:
-    """The report of a summary: the mean of each number, for each variant, and the judges' shares."""
+def report_synthesis(summary: dict[str, Any], further_notes: Sequence[str] = ()) -> Report:
+    """The report of a summary: the mean of each number, for each variant, the judges' shares, and further notes."""
     scalars: dict[str, float | None] = {f"{SUMMARY}/{name}": summary[name] for name in ("n_images", "n_failed")}
     rows = []
     for variant, numbers in summary["variants"].items():
@@ -82,7 +84,7 @@ def report_synthesis(summary: dict[str, Any]) -> Report:
             scalars |= {tag(SCORES, f"judge.{judge}.{name}", variant): of[name] for name in ("top1", "top5")}
     header = ["mean over images (worst)", "n", *(name for name, _ in NUMBERS.values()), "seconds"]
     tables = [Table(header, rows), *table_of_verdicts(summary["variants"])]
-    return Report(scalars, summary, tables, _notes(summary), LEGEND)
+    return Report.from_summary(summary, scalars, tables, [*_notes(summary), *further_notes], LEGEND)
 
 
 def _notes(summary: Mapping[str, Any]) -> list[str]:

@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from lightning_modules.results.rows.images import Rows
+from lightning_modules.results.storage import Rows
 from lightning_modules.results.summaries.robustness import Sweep
 from lightning_modules.results.summaries.verdicts import judges_in, verdict_columns
 

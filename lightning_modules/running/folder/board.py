@@ -12,9 +12,9 @@ from tensorboard.compat.proto.summary_pb2 import Summary
 from torch.utils.tensorboard import SummaryWriter
 from torch.utils.tensorboard.summary import hparams
 
-from lightning_modules.escaping import plain_lines
-from lightning_modules.figures.saving import is_of_one_image
+from lightning_modules.figures.saving import shows_one_image
 from lightning_modules.results.report import IMAGES, RUN, Report
+from lightning_modules.text import plain_lines
 
 
 class Board:
@@ -38,7 +38,7 @@ class Board:
             if path.name in self.shown:
                 continue
             self.shown.add(path.name)
-            group = IMAGES if is_of_one_image(path) else RUN
+            group = IMAGES if shows_one_image(path) else RUN
             file_writer: Any = self.writer.file_writer
             file_writer.add_summary(Summary(value=[Summary.Value(tag=f"{group}/{path.stem}", image=_as_it_is(path))]))
         self.writer.flush()

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -11,18 +11,15 @@ from typing import Any
 import numpy as np
 import yaml
 
-from lightning_modules.escaping import plain
-from lightning_modules.figures.saving import name_of_one_image, pixels_of
+from lightning_modules.figures.saving import figure_name, pixels_of
 from lightning_modules.pages.runs import page_of_run
-from lightning_modules.pages.told import Told
 from lightning_modules.results.comparison.measured import Measured, measured
-from lightning_modules.results.report import Report, describe_images
-from lightning_modules.results.rows.parts import columns_of_rows
-from lightning_modules.results.rows.stored import StoredRows, parts_of
-from lightning_modules.results.tables import Table, print_tables
+from lightning_modules.results.report import Report
+from lightning_modules.results.storage import StoredRows, columns_of_rows, parts_of
 from lightning_modules.running.folder.provenance import git_commit, versions
 from lightning_modules.running.folder.run_folder import RunError, RunFolder, differences_of, write_text
 from lightning_modules.running.parsing.parser import HelpfulParser
+from lightning_modules.text import plain, plain_lines
 
 PAGE = "index.html"
 
@@ -37,7 +34,7 @@ class FinishedRun:
         settings: All of them.
         inputs: What it was of: hashes of the weights, the images and the boxes.
         better: Score -> whether ``higher`` or ``lower`` is better, where the run says it.
-        told: What it said at its end.
+        report: Its report.
         network: What is known of its network, as far as the summary says it.
     """
 
@@ -46,45 +43,43 @@ class FinishedRun:
     settings: Mapping[str, Any]
     inputs: Mapping[str, Any]
     better: Mapping[str, str]
-    told: Told
+    report: Report
     network: Mapping[str, Any]
 
     def picture(self, path: str) -> np.ndarray | None:
         """The figure of an image, uint8 ``(H, W, 3)``; None where there is none, or several may be it."""
-        ending = name_of_one_image(0, path)[5:]
+        ending = figure_name(0, path)[5:]
         named = [file for file in (self.path / "figures").glob("[0-9]*.png") if file.stem[5:] == ending]
         return pixels_of(named[0]) if len(named) == 1 else None
 
 
 def leave_what_was_found(
-    run: RunFolder, report: Report, details: Sequence[Table], produced_by: Mapping[str, Any], about: str, page: bool
+    run: RunFolder, summary: Mapping[str, Any], report: Report, produced_by: Mapping[str, Any], page: bool
 ) -> None:
     """Writes ``summary.json``, ``report.json`` and the page, which is kept true where there is one already.
 
     Args:
         run: The folder.
-        report: Of all rows.
-        details: Tables of single images.
+        summary: Of all rows.
+        report: Of the summary.
         produced_by: What produced the rows, beside the code.
-        about: What the script does.
         page: Whether a page is asked for.
     """
     produced_by = {**produced_by, "git_commit": git_commit(), "versions": versions()}
-    whole = {**report.summary, "produced_by": produced_by}
+    whole = {**summary, "produced_by": produced_by}
     # The list of all classes is long, and comes last for those who read the file.
     whole = dict(sorted(whole.items(), key=lambda item: item[0] == "classes"))
     write_text(run.path / "summary.json", json.dumps(whole, indent=2) + "\n")
-    Told.by(report, details, about).save(run.path)
+    report.save(run.path)
     if page or (run.path / PAGE).exists():
         page_of_run(run.path, run.commands()).write(run.path / PAGE)
 
 
-def show_what_was_found(report: Report, details: Sequence[Table], what: str, out: Path | None) -> None:
+def show_what_was_found(report: Report, what: str, out: Path | None) -> None:
     """Prints the tables, what stands out, how many images there were, and where to look."""
-    print_tables([*details, *report.all_tables], report.all_notes)
-    print(describe_images(report.summary))
+    report.show()
     if out is not None:
-        print(plain(f"{what}: {out}\nLook at it: tensorboard --logdir {out}"))
+        print(plain_lines(f"{what}: {out}\nLook at it: tensorboard --logdir {out}"))
         if (out / PAGE).exists():
             print(plain(f"Hand it on: {out / PAGE}"))
 
@@ -138,7 +133,7 @@ def read_finished_run(path: Path, name: str) -> FinishedRun:
         yaml.safe_load((path / "config.yaml").read_text()),
         json.loads((path / "inputs.json").read_text()),
         summary.get("better", {}),
-        Told.load(path),
+        Report.load(path),
         of_network,
     )
 

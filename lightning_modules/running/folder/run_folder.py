@@ -16,8 +16,8 @@ from typing import IO, Any
 
 import yaml
 
-from lightning_modules.results.kept.lists import remove_unfinished_parts
-from lightning_modules.whole_files import written_whole
+from datamodules.writing import written_whole
+from lightning_modules.results.arrays import remove_unfinished_parts
 
 FORMAT = 1
 """Of what a run leaves; counted up when its files come to mean something else."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 import threading
 from collections.abc import Mapping
 from contextlib import suppress
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -14,17 +15,16 @@ from PIL import Image
 from pytorch_lightning.loggers import TensorBoardLogger
 
 from datamodules.batch import EvaluationData
-from lightning_modules.escaping import plain
-from lightning_modules.figures.saving import Drawing, FigureFormat, name_of_one_image, save_figure
-from lightning_modules.results.kept.lists import PartsWithKept
-from lightning_modules.results.rows.parts import done_paths
-from lightning_modules.results.rows.stored import StoredRows, parts_of
-from lightning_modules.run_module import Outputs, RunModule
+from datamodules.writing import naming, written_whole
+from lightning_modules.evaluation import EvaluationModule, Outputs
+from lightning_modules.figures.saving import Drawing, FigureFormat, figure_name, save_figure
+from lightning_modules.results.report import Report
+from lightning_modules.results.storage import Parts, StoredRows, done_paths, parts_of
 from lightning_modules.running import stopping
 from lightning_modules.running.folder.board import Board
 from lightning_modules.running.folder.provenance import device_names
 from lightning_modules.running.folder.run_folder import RunFolder
-from lightning_modules.whole_files import naming, written_whole
+from lightning_modules.text import plain
 
 ROWS_PER_PART = 8192
 
@@ -32,7 +32,7 @@ GOES_ON = "The same command goes on from there."
 
 
 class RunWriter(pl.Callback):
-    """Writes all that a run of a :class:`RunModule` leaves, each file whole or not there.
+    """Writes all that a run of a :class:`EvaluationModule` leaves, each file whole or not there.
 
     After each step pictures that were made, then the figures, then what is kept beside the rows, and the rows: a row
     says that its image is done. At the end, when all processes have written their rows, the first one reduces them to
@@ -47,6 +47,7 @@ class RunWriter(pl.Callback):
     Attributes:
         devices: Of all processes, by rank.
         summary: Of all rows, on the first process, at the end; None if there are no rows.
+        report: The report of the summary, likewise.
     """
 
     def __init__(
@@ -63,7 +64,8 @@ class RunWriter(pl.Callback):
         self.settings = dict(settings or {})
         self.devices: list[str] = []
         self.summary: dict[str, Any] | None = None
-        self.parts: PartsWithKept | None = None
+        self.report = Report()
+        self.parts: Parts | None = None
         self.board: Board | None = None
         self.writing = threading.RLock()
         self.n_images: int | None = None
@@ -73,14 +75,14 @@ class RunWriter(pl.Callback):
         return self.run / "results"
 
     def setup(self, trainer: pl.Trainer, pl_module: pl.LightningModule, stage: str) -> None:
-        assert isinstance(pl_module, RunModule)
+        assert isinstance(pl_module, EvaluationModule)
         if not trainer.is_global_zero:  # whose script has locked the folder, or there would be no other process
             self.folder.share()
         self.devices = device_names(trainer.strategy.root_device)
         # Which may decide the columns.
         pl_module.check_data(trainer.datamodule)  # type: ignore[attr-defined]
         when = ROWS_PER_PART, pl_module.seconds_per_part
-        self.parts = PartsWithKept(self.rows, pl_module.schema, trainer.global_rank, *when)
+        self.parts = Parts(self.rows, pl_module.schema, trainer.global_rank, *when)
         data: EvaluationData = trainer.datamodule  # type: ignore[attr-defined]
 
         def save_early() -> None:
@@ -90,7 +92,7 @@ class RunWriter(pl.Callback):
         stopping.save_at_the_end(save_early, lambda: self._outlook(pl_module.n_in_hand))
 
     def on_test_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        assert isinstance(pl_module, RunModule)
+        assert isinstance(pl_module, EvaluationModule)
         self.n_images = getattr(trainer.datamodule, "n_listed", None)  # type: ignore[attr-defined]
         if trainer.is_global_zero:
             pl_module.prepare_run(self.run)
@@ -113,14 +115,14 @@ class RunWriter(pl.Callback):
             with written_whole(self.run / file) as aside:
                 Image.fromarray(pixels).save(aside, format="PNG")
         named = [
-            (name_of_one_image(int(batch["index"][i]), batch["path"][i]), batch["path"][i], figure)
+            (figure_name(int(batch["index"][i]), batch["path"][i]), batch["path"][i], figure)
             for i, figure in outputs["figures"].items()
         ]
         for name, path, figure in sorted(named, key=lambda each: each[0]):
             self._draw(figure, name, path)
         with self.writing:
             assert self.parts is not None
-            self.parts.add_with(outputs["rows"], outputs.get("kept", {}))
+            self.parts.add(outputs["rows"], outputs.get("arrays", {}))
             trainer.lightning_module.n_in_hand = 0  # type: ignore[assignment]
         with naming(self.run / "tensorboard"):
             if named and (board := self._opened_board(trainer)):
@@ -155,7 +157,7 @@ class RunWriter(pl.Callback):
 
     def teardown(self, trainer: pl.Trainer, pl_module: pl.LightningModule, stage: str) -> None:
         # Not on_test_epoch_end: a rank that has no images at all does not get there.
-        assert isinstance(pl_module, RunModule)
+        assert isinstance(pl_module, EvaluationModule)
         self._save()
         # After this, the first rank may read what all have written.
         trainer.strategy.barrier()
@@ -164,10 +166,11 @@ class RunWriter(pl.Callback):
         self.summary = {"n_listed": pl_module.n_listed, **pl_module.summarize(StoredRows(self.rows))}
         for name, figure in pl_module.run_figures(self.summary, self.run):
             save_figure(figure, self.run / "figures", name, self.figure_format)
+        self.report = replace(pl_module.report(self.summary), details=pl_module.details(self.run))
         with naming(self.run / "tensorboard"):
             if board := self._opened_board(trainer):
                 board.show_figures()
-                board.show_report(pl_module.report(self.summary), self.command, self.settings)
+                board.show_report(self.report, self.command, self.settings)
                 board.close()
                 self.board = None
 

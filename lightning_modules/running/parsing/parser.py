@@ -11,7 +11,6 @@ from typing import Any, NoReturn
 from pytorch_lightning import Trainer
 from pytorch_lightning.cli import LightningArgumentParser
 
-from lightning_modules.escaping import plain_lines
 from lightning_modules.running.parsing.diagnosis import (
     Option,
     annotations_of,
@@ -21,6 +20,7 @@ from lightning_modules.running.parsing.diagnosis import (
     what_is_wrong,
 )
 from lightning_modules.running.parsing.written import AS_WRITTEN, Limit
+from lightning_modules.text import plain_lines
 
 LIMITS = tuple(f"limit_{loop}_batches" for loop in ("train", "val", "test", "predict"))
 """Options of which Lightning's own type is int or float in an order that depends on what else was imported."""

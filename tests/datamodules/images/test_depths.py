@@ -229,12 +229,6 @@ def test_floats(shape: tuple[int, ...], bits: int, order: str) -> None:
         read_image(tiff(RNG.random(shape), bits, order, sample_format=3))
 
 
-@ORDERS
-def test_kinds_that_pillow_does_not_read(order: str) -> None:
-    with pytest.raises(DecodingError, match=r"a TIFF that is damaged, .* save it as grey or RGB, with 8 or 16 bits"):
-        read_image(tiff(colours(4095), 12, order))
-
-
 @pytest.mark.parametrize("extra", [0, 1, 2])
 def test_grey_with_alpha(extra: int) -> None:
     values = np.dstack([grey(255), np.full((7, 9), 255)])

@@ -21,7 +21,7 @@ from torch.nn import functional as F
 from lightning_modules import PGD, SPSA, ForwardPass, InputError, Network, Noise, SparseL1Descent, as_network
 from lightning_modules.attacks.base import Attack, check_budget
 from lightning_modules.networks.inputs import trusted
-from lightning_modules.options import seed_from
+from lightning_modules.random_numbers import seed_from
 from tests.lightning_modules.attacks.linear import Gradients, Linear
 from tests.references import numbers_of
 

@@ -14,13 +14,12 @@ from matplotlib import font_manager
 from matplotlib.figure import Figure
 from PIL import Image
 
-from lightning_modules.figures import fonts
+from lightning_modules.figures import style as fonts
 from lightning_modules.figures.comparison import curves_figure
-from lightning_modules.figures.fonts import use_fonts_with_all_letters
-from lightning_modules.figures.mosaic import Cell, mosaic
 from lightning_modules.figures.saving import save_figure
-from lightning_modules.figures.style import shorten, with_its_end, wrap, wrap_name
-from tests.lightning_modules.test_escaping import FROM_OUTSIDE, STEERING
+from lightning_modules.figures.sheets import Cell, mosaic
+from lightning_modules.figures.style import shorten, use_fonts_with_all_letters, with_its_end, wrap, wrap_name
+from tests.lightning_modules.test_text import FROM_OUTSIDE, STEERING
 
 CAT, KOREAN_CAT = "\u732b", "\uace0\uc591\uc774"
 

@@ -39,8 +39,7 @@ from lightning_modules import (
     VarGrad,
 )
 from lightning_modules.methods.baselines import baseline_images
-from lightning_modules.options import seed_from
-from lightning_modules.random_numbers import RandomNumbers
+from lightning_modules.random_numbers import RandomNumbers, seed_from
 from tests.references import PEER_CAMS, bilinear, noise_of_keys, peer_grid
 
 Oracle = Callable[[Network, Tensor, Tensor, list[str]], Tensor]

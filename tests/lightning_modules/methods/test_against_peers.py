@@ -72,5 +72,5 @@ def test_completeness_error_is_captums(network: Network, images: Tensor, rule: t
     method = IntegratedGradients(4, "mean", rule[0])
     maps = explain(network, images, [method], TARGET)
     _, delta = captum_integral(method, rule[1], network, images, TARGET, KEYS)
-    told = method.told(maps[repr(method)], maps.forward_pass)
+    told = method.extra_columns(maps[repr(method)], maps.forward_pass)
     torch.testing.assert_close(told["completeness_error"], delta.abs(), rtol=1e-5, atol=1e-8)

@@ -82,7 +82,7 @@ class TestIntegratedGradients:
         maps = explain(small_network(), images(), [IntegratedGradients(1), InputXGradient()], 1)
         one, product = maps.values()
         assert relative_error(one, product) < 1e-12
-        told = IntegratedGradients(1).told(one, maps.forward_pass)
+        told = IntegratedGradients(1).extra_columns(one, maps.forward_pass)
         assert told["completeness_error"].max() < 1e-12
 
     def test_error_by_hand(self) -> None:
@@ -94,7 +94,7 @@ class TestIntegratedGradients:
 
         method, network = IntegratedGradients(4), as_network(Square().eval(), input_size=8)
         maps = explain(network, images(), [method], 0)
-        told = method.told(maps[repr(method)], maps.forward_pass)
+        told = method.extra_columns(maps[repr(method)], maps.forward_pass)
         half = images().square().sum((1, 2, 3)) / 2
         torch.testing.assert_close(told["completeness_error"], half / 4)
         torch.testing.assert_close(told["relative_completeness_error"], torch.full((3,), 0.25).double())
@@ -102,7 +102,7 @@ class TestIntegratedGradients:
     def test_where_there_is_nothing_to_explain_there_is_no_share(self) -> None:
         method = IntegratedGradients(2)
         maps = explain(small_network(), torch.zeros(1, 3, 24, 24).double(), [method], 0)
-        told = method.told(maps[repr(method)], maps.forward_pass)
+        told = method.extra_columns(maps[repr(method)], maps.forward_pass)
         assert told["completeness_error"].tolist() == [0]
         assert told["relative_completeness_error"].isnan().all()
 
@@ -110,7 +110,9 @@ class TestIntegratedGradients:
         network, errors = small_network(nn.ReLU()), []
         for n in (2, 20, 200):
             maps = explain(network, images(), [method := IntegratedGradients(n, rule="middle")], 1)
-            errors.append(float(method.told(maps[repr(method)], maps.forward_pass)["completeness_error"].max()))
+            errors.append(
+                float(method.extra_columns(maps[repr(method)], maps.forward_pass)["completeness_error"].max())
+            )
         assert errors[0] > 5 * errors[1] > 25 * errors[2]
 
 

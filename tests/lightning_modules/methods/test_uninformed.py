@@ -29,7 +29,7 @@ from lightning_modules import (
 )
 from lightning_modules.methods.uninformed import UninformedMethod
 from lightning_modules.metrics import rank_correlation, structural_similarity
-from lightning_modules.options import seed_from
+from lightning_modules.random_numbers import seed_from
 from tests.lightning_modules.metrics.small import KEYS, small_network, small_pass
 from tests.references import full_pass, numbers_of
 

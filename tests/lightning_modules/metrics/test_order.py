@@ -9,7 +9,7 @@ from torch import Tensor
 
 from lightning_modules import ForwardPass, GradCAM, IntegratedGradients, Saliency
 from lightning_modules.metrics import InsertionDeletion, pixel_order
-from lightning_modules.options import seed_from
+from lightning_modules.random_numbers import seed_from
 from tests.lightning_modules.metrics.small import small_network
 from tests.references import full_pass, split_mix
 

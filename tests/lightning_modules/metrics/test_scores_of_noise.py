@@ -9,7 +9,7 @@ import torch
 
 from lightning_modules import GradCAM, GuidedBackprop, Saliency, SmoothGrad, explain
 from lightning_modules.metrics import ROAD, AttributionMetric, Infidelity, SensitivityMax
-from lightning_modules.options import NamedByOptions
+from lightning_modules.text import NamedByOptions
 from tests.lightning_modules.metrics.small import KEYS, small_network, small_pass
 
 BATCH: dict = {}

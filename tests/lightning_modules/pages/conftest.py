@@ -12,8 +12,8 @@ from matplotlib.figure import Figure
 from PIL import Image
 
 from lightning_modules.figures.saving import save_figure
-from lightning_modules.pages.told import Told
-from lightning_modules.results.rows.parts import write_part
+from lightning_modules.results.report import Report
+from lightning_modules.results.storage import write_part
 from lightning_modules.results.tables import Table
 
 FIELDS = [
@@ -28,7 +28,7 @@ def write_run(tmp_path: Path) -> Callable[..., Path]:
 
     def write_run(
         name: str = "run",
-        told: Told | None = None,
+        report: Report | None = None,
         n_panels: int = 2,
         images: tuple[str, ...] = (),
         failed: tuple[str, ...] = (),
@@ -36,8 +36,8 @@ def write_run(tmp_path: Path) -> Callable[..., Path]:
     ) -> Path:
         run = tmp_path / name
         (run / "images").mkdir(parents=True)
-        told = told or Told("Does something.", "3 images", [Table(["score", "GradCAM"], [["insertion", "0.5"]])])
-        told.save(run)
+        report = report or Report("Does something.", "3 images", [Table(["score", "GradCAM"], [["insertion", "0.5"]])])
+        report.save(run)
         summary: dict[str, Any] = {"n_images": 3, "n_failed": len(failed), "produced_by": {"devices": ["a machine"]}}
         (run / "summary.json").write_text(json.dumps(summary))
         (run / "config.yaml").write_text("model:\n  network: vgg16\n  weights: shapes\n")

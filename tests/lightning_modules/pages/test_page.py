@@ -8,10 +8,11 @@ from pathlib import Path
 
 import pytest
 
+from lightning_modules.metrics import InsertionDeletion
 from lightning_modules.pages.page import Page, Section
 from lightning_modules.pages.runs import MOST_FAILURES, MOST_PANELS, MOST_ROWS, page_of_run
-from lightning_modules.pages.told import Told
-from lightning_modules.pages.words import WORDS, explained_words
+from lightning_modules.pages.words import explained_words
+from lightning_modules.results.report import Report
 from lightning_modules.results.tables import Table
 from tests.browser import answers
 
@@ -51,7 +52,7 @@ def addresses(page: Elements) -> Iterator[str]:
 
 
 def test_a_run_on_one_page(write_run: Callable[..., Path]) -> None:
-    run = write_run(images=("star", "ring"), told=Told("It looks.", "3 images", [TABLE], ["Odd."], "Read it so."))
+    run = write_run(images=("star", "ring"), report=Report("It looks.", "3 images", [TABLE], ["Odd."], "Read it so."))
     page = Elements(page_of_run(run, ["python look.py"]).html())
     for text in ("run", "It looks.", "3 images", "python look.py", "All of them", "Odd.", "Read it so.", "a machine"):
         assert text in page.text, text
@@ -61,8 +62,9 @@ def test_a_run_on_one_page(write_run: Callable[..., Path]) -> None:
     alts += [f"image {k}: label: cat; predicted: dog {k}" for k in range(2)]
     assert [image["alt"] for image in page.of("img")] == alts
     assert page.text.index("insertion") < page.text.index("What the words mean")
-    assert WORDS["insertion"] in page.text
-    assert WORDS["deletion"] not in page.text
+    meanings = InsertionDeletion.column_meanings
+    assert meanings["insertion"] in page.text
+    assert meanings["deletion"] not in page.text
     assert "What went wrong" not in page.text
     assert "What this page leaves out" not in page.text
 
@@ -80,8 +82,8 @@ def test_everything_is_in_the_file(write_run: Callable[..., Path]) -> None:
 
 
 def test_text_stays_text(write_run: Callable[..., Path]) -> None:
-    told = Told(EVIL, EVIL, [Table([EVIL, "n"], [[EVIL, "1"]], EVIL)], [EVIL], EVIL)
-    run = write_run(told=told, images=(EVIL,), failed=(EVIL,))
+    report = Report(EVIL, EVIL, [Table([EVIL, "n"], [[EVIL, "1"]], EVIL)], [EVIL], EVIL)
+    run = write_run(report=report, images=(EVIL,), failed=(EVIL,))
     html = page_of_run(run, [EVIL]).html()
     page = Elements(html)
     assert not page.of("script")
@@ -97,18 +99,18 @@ def test_what_would_turn_text_round_is_left_out() -> None:
     assert "two\n    lines " in html
 
 
-def test_failures_are_told(write_run: Callable[..., Path]) -> None:
-    told = Told(tables=[Table(["failed", "why"], [["0.png", "told already"]])])
-    page = Elements(page_of_run(write_run(told=told, failed=("b.png", "a.png")), [""]).html())
+def test_failures_are_listed(write_run: Callable[..., Path]) -> None:
+    report = Report(tables=[Table(["failed", "why"], [["0.png", "listed already"]])])
+    page = Elements(page_of_run(write_run(report=report, failed=("b.png", "a.png")), [""]).html())
     assert "What went wrong" in page.text
     assert "a.png it is no image b.png it is no image" in page.text
-    assert "told already" not in page.text
+    assert "listed already" not in page.text
 
 
-def test_of_a_huge_run_a_part_is_shown_and_the_rest_is_told(write_run: Callable[..., Path]) -> None:
+def test_of_a_huge_run_a_part_is_shown_and_the_rest_is_named(write_run: Callable[..., Path]) -> None:
     rows = [[f"row {k}", "1"] for k in range(MOST_ROWS + 1)]
     failed = tuple(f"{k:03d}.png" for k in range(MOST_FAILURES + 1))
-    run = write_run(told=Told(tables=[Table(["", "n"], rows)]), n_panels=MOST_PANELS + 1, failed=failed)
+    run = write_run(report=Report(tables=[Table(["", "n"], rows)]), n_panels=MOST_PANELS + 1, failed=failed)
     page = Elements(page_of_run(run, [""]).html())
     assert len(page.of("img")) == 1 + MOST_PANELS
     shown = f"Of {MOST_PANELS + 1} figures of single images, {MOST_PANELS} are shown. All lie in {run / 'figures'}."
@@ -120,16 +122,16 @@ def test_of_a_huge_run_a_part_is_shown_and_the_rest_is_told(write_run: Callable[
     assert failed[-1] not in page.text
 
 
-def test_a_run_that_has_told_nothing_has_a_page(write_run: Callable[..., Path]) -> None:
+def test_a_run_without_a_report_has_a_page(write_run: Callable[..., Path]) -> None:
     run = write_run()
     (run / "report.json").unlink()
     assert "a machine" in Elements(page_of_run(run, [""]).html()).text
 
 
-def test_told_is_kept(tmp_path: Path) -> None:
-    told = Told("a", "b", [TABLE], ["c"], "d")
-    told.save(tmp_path)
-    assert dataclasses.asdict(Told.load(tmp_path)) == dataclasses.asdict(told)
+def test_a_report_is_read_as_it_was_saved(tmp_path: Path) -> None:
+    report = Report("a", "b", [TABLE], ["c"], "d", {"tag": 0.5}, [TABLE])
+    report.save(tmp_path)
+    assert dataclasses.asdict(Report.load(tmp_path)) == dataclasses.asdict(report)
 
 
 def test_of_several_sections_there_are_contents() -> None:
@@ -159,7 +161,7 @@ def test_writing_is_whole_or_not_at_all(tmp_path: Path) -> None:
 class TestInABrowser:
     @pytest.fixture
     def page(self, write_run: Callable[..., Path]) -> Path:
-        run = write_run(told=Told(EVIL, "", [Table(["", "n"], [[EVIL, "1"]])]), images=("star", EVIL), noise=300)
+        run = write_run(report=Report(EVIL, "", [Table(["", "n"], [[EVIL, "1"]])]), images=("star", EVIL), noise=300)
         page_of_run(run, [EVIL]).write(run / "index.html")
         return run / "index.html"
 

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import inspect
 from typing import Any
 
 import pytest
 
+import lightning_modules
+from lightning_modules import Attack, AttributionMethod
 from lightning_modules.metrics import (
     ROAD,
     AverageDrop,
@@ -86,6 +89,13 @@ def test_every_column_is_explained(tables_of: Any) -> None:
             alone = explained_words([Table([cell], [])])
             assert alone, cell
             assert alone.items() <= explained_words(tables).items()
+
+
+@pytest.mark.parametrize("name", lightning_modules.__all__)
+def test_each_method_and_attack_says_its_meaning(name: str) -> None:
+    value = getattr(lightning_modules, name)
+    is_one = isinstance(value, type) and issubclass(value, AttributionMethod | Attack) and not inspect.isabstract(value)
+    assert not is_one or value.meaning
 
 
 def test_a_figure_of_an_image_that_grew_is_explained() -> None:

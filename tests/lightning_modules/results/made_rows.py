@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pyarrow as pa
 
-from lightning_modules.results.rows.images import IMAGE_FIELDS
+from lightning_modules.results.rows import IMAGE_FIELDS
 
 SCHEMA = pa.schema([*IMAGE_FIELDS, pa.field("target", pa.int64()), pa.field("method", pa.string())]).append(
     pa.field("score", pa.float64())

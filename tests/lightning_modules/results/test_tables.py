@@ -8,7 +8,7 @@ from rich.console import Console
 from rich.text import Text
 
 from lightning_modules.results.tables import Table
-from tests.lightning_modules.test_escaping import FROM_OUTSIDE, STEERING
+from tests.lightning_modules.test_text import FROM_OUTSIDE, STEERING
 
 
 def shown_by_rich(table: Table) -> str:

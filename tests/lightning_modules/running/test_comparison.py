@@ -15,9 +15,9 @@ from PIL import Image
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 from lightning_modules.errors import InputError
-from lightning_modules.figures.saving import name_of_one_image, save_figure
-from lightning_modules.pages.told import Told
-from lightning_modules.results.rows.parts import write_part
+from lightning_modules.figures.saving import figure_name, save_figure
+from lightning_modules.results.report import Report
+from lightning_modules.results.storage import write_part
 from lightning_modules.running import RunError, run_comparison
 from lightning_modules.running.folder.run_folder import FORMAT
 
@@ -63,7 +63,7 @@ def write_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., 
         for k, path in enumerate(PATHS[:n_figures]):
             figure = Figure((4, 2), dpi=50)
             figure.suptitle(path)
-            save_figure(figure, run / "figures", name_of_one_image(k, path))
+            save_figure(figure, run / "figures", figure_name(k, path))
         metrics = [{"class_path": METRIC, "init_args": {"step": None, "max_batch": 64, **(metric or {})}}]
         settings = {"model": {"network": "vgg16", "weights": weights, "metrics": metrics}, "data": {"root": "photos"}}
         inputs = {"weights_sha256": name, "data": {"n_images": 4, "sha256": "same", "sizes_sha256": sizes}}
@@ -71,7 +71,7 @@ def write_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., 
         (run / "inputs.json").write_text(json.dumps(inputs))
         (run / "sessions.json").write_text(json.dumps([SESSION]))
         (run / "summary.json").write_text(json.dumps({"n_images": 4, "produced_by": {"network": {"n_classes": 2}}}))
-        Told(legend="Above, its map alone.").save(run)
+        Report(legend="Above, its map alone.").save(run)
         return run
 
     return write_run

@@ -14,14 +14,13 @@ from lightning_modules.errors import InputError
 from lightning_modules.results.comparison.differences import (
     most_changed,
     report_comparisons,
-    score_to_look_at,
+    score_to_rank_by,
     summarize_comparisons,
     table_of_changed,
 )
 from lightning_modules.results.comparison.measured import Measured, measured
 from lightning_modules.results.comparison.pairing import pairs_of
-from lightning_modules.results.rows.parts import read_rows, write_part
-from lightning_modules.results.rows.stored import StoredRows
+from lightning_modules.results.storage import StoredRows, read_rows, write_part
 from lightning_modules.results.summaries.verdicts import verdict_columns
 
 FIELDS = {
@@ -108,7 +107,7 @@ def test_failed_images_are_no_pairs_and_are_told(first: Measured) -> None:
     rows = [*rows_of({path: B[path] for path in "xy"}), {"path": "z", "status": "failed", "error": "it is no image"}]
     pairs = pairs_of(first, run_of(rows, "b"))
     assert list(pairs.paths) == ["x", "y"]
-    assert "1 image failed (0 in a, 1 in b) and left out: z." in pairs.told
+    assert "1 image failed (0 in a, 1 in b) and left out: z." in pairs.notes
 
 
 def test_what_only_one_has_is_refused_or_left_out(first: Measured) -> None:
@@ -118,7 +117,7 @@ def test_what_only_one_has_is_refused_or_left_out(first: Measured) -> None:
         pairs_of(first, fewer)
     pairs = pairs_of(first, fewer, common=True)
     assert list(pairs.paths) == ["x", "y"]
-    assert pairs.told[0].startswith("Left out: 1 image only in a: z; 2 images only in b: v, w; 1 method only in a")
+    assert pairs.notes[0].startswith("Left out: 1 image only in a: z; 2 images only in b: v, w; 1 method only in a")
     assert of(summarize_comparisons([pairs]), "insertion", "CAM")["difference"] == pytest.approx(0.35)
 
 
@@ -152,11 +151,11 @@ def test_other_labels(first: Measured) -> None:
 
 
 def test_other_classes_and_other_targets_are_told(first: Measured) -> None:
-    told = pairs_of(first, run_of(rows_of(B, target={"x": 3, "y": 3, "z": 0}), "b")).told
+    told = pairs_of(first, run_of(rows_of(B, target={"x": 3, "y": 3, "z": 0}), "b")).notes
     assert any(each.startswith("Of 2 of the 3 images another class is explained") for each in told)
     ten = run_of(rows_of(B, prediction={"y": 4}, prediction_name={"y": "owl"}), "b", n_classes=10)
     more = run_of(rows_of(A, prediction={"y": 4}, prediction_name={"y": "eel"}), "a", n_classes=1000)
-    told = pairs_of(more, ten).told
+    told = pairs_of(more, ten).notes
     assert "The networks of a and b know different classes (1,000 and 10; class 4 is 'eel' and 'owl')" in told[0]
 
 
@@ -176,7 +175,7 @@ def test_budgets() -> None:
     summary = summarize_comparisons([pairs])
     assert of(summary, "CAM.rank_correlation", "1/255")["difference"] == pytest.approx(0.25 - 10 / 255)
     assert of(summary, "success", "1/255")["first"] == 0.5
-    assert score_to_look_at(pairs, None) == "probability_label"
+    assert score_to_rank_by(pairs, None) == "probability_label"
 
 
 def test_made_images_and_their_judges() -> None:
@@ -198,9 +197,9 @@ def test_made_images_and_their_judges() -> None:
 
 def test_the_images_that_changed_most(first: Measured, second: Measured) -> None:
     pairs = pairs_of(first, second)
-    assert score_to_look_at(pairs, None) == "insertion"
+    assert score_to_rank_by(pairs, None) == "insertion"
     with pytest.raises(InputError, match="--score: both runs have no score 'deletion', but top1, insertion"):
-        score_to_look_at(pairs, "deletion")
+        score_to_rank_by(pairs, "deletion")
     changed = most_changed(pairs, "insertion", 5)
     assert [(of.path, of.group) for of in changed] == [("z", "CAM"), ("y", "IG"), ("x", "CAM")]
     (table,) = table_of_changed(pairs, "insertion", changed[:1])
@@ -262,8 +261,8 @@ def test_methods_that_look_at_layers_of_other_names_are_paired_by_their_class() 
     pairs = pairs_of(first, second, common=True)
     assert list(pairs.groups) == ["", "GradCAM", "IG"]
     assert [values.tolist() for values in pairs.values("GradCAM", "insertion")] == [[0.0], [1.0]]
-    assert f"GradCAM looks at other layers: {LAYERS[0]} in a is paired with {LAYERS[1]} in b." in pairs.told
-    assert not any("Left out" in told and "GradCAM" in told for told in pairs.told)
+    assert f"GradCAM looks at other layers: {LAYERS[0]} in a is paired with {LAYERS[1]} in b." in pairs.notes
+    assert not any("Left out" in told and "GradCAM" in told for told in pairs.notes)
     # Of several layers in one run nobody knows which is meant.
     both = run_of(rows_of({"x": dict.fromkeys(LAYERS, 0.2)}), "both")
     other = run_of(rows_of({"x": {"GradCAM(layer='body.3')": 0.2}}), "other")

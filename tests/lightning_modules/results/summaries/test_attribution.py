@@ -10,10 +10,9 @@ import pytest
 from lightning_modules import AttributionModule, GradCAM, Saliency
 from lightning_modules.metrics import EnergyInBox, WeightRandomization
 from lightning_modules.metrics.randomization import END, FIRST
-from lightning_modules.results.rows.images import units_of
-from lightning_modules.results.rows.parts import part_name, write_part
-from lightning_modules.results.rows.stored import StoredRows
+from lightning_modules.results.rows import units_of
 from lightning_modules.results.statistics import interval_of_mean
+from lightning_modules.results.storage import StoredRows, part_name, write_part
 from lightning_modules.results.summaries.attribution import MOST_COLUMNS, report_attribution, summarize_attribution
 
 

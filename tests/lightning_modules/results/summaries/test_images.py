@@ -7,8 +7,8 @@ from pathlib import Path
 import pytest
 
 from lightning_modules.results.report import Report
-from lightning_modules.results.rows.parts import part_name, read_rows, write_part
 from lightning_modules.results.statistics import interval_of_mean
+from lightning_modules.results.storage import part_name, read_rows, write_part
 from lightning_modules.results.summaries.images import summarize_images
 from tests.lightning_modules.results.made_rows import SCHEMA, failed, rows
 
@@ -60,9 +60,9 @@ def test_the_worst_classes_are_listed() -> None:
     accuracies = [1.0, 0.25, 0.5, 1.0, 0.0, 0.75, 0.1, 0.9]
     classes = [{"label": k, "name": f"class {k}", "n": 20, "top1": top1} for k, top1 in enumerate(accuracies)]
     counts = {"n_images": 160, "n_failed": 0, "top1": 0.5, "top5": None}
-    (worst,) = Report({}, {**counts, "classes": classes}, []).all_tables
+    (worst,) = Report.from_summary({**counts, "classes": classes}, {}, []).tables
     assert worst.title == "The worst of 8 classes"
     assert [row[0] for row in worst.rows] == [f"class {k}" for k in (4, 6, 1, 2, 5)]
     assert worst.rows[1] == ["class 6", "10.0%", "20"]
     for of_few in (classes[:1], classes[1:2], []):
-        assert Report({}, {**counts, "classes": of_few}, []).all_tables == []
+        assert Report.from_summary({**counts, "classes": of_few}, {}, []).tables == []

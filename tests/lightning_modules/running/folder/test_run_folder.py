@@ -7,8 +7,8 @@ from pathlib import Path
 import pytest
 import yaml
 
+from datamodules.writing import written_whole
 from lightning_modules.running.folder.run_folder import FORMAT, LEFT, RunError, RunFolder
-from lightning_modules.whole_files import written_whole
 
 WRITTEN = [
     *(name for name in LEFT if "." in name and name != "sessions.json"),

@@ -13,16 +13,16 @@ from matplotlib.figure import Figure
 from torch.utils.data import DataLoader
 
 from lightning_modules import load_network
+from lightning_modules.evaluation import EvaluationModule, Outputs
 from lightning_modules.results.report import Report
-from lightning_modules.results.rows.parts import read_rows
-from lightning_modules.run_module import Outputs, RunModule
+from lightning_modules.results.storage import read_rows
 from lightning_modules.running import RunWriter
 from lightning_modules.running.folder import writer
 
 pytestmark = pytest.mark.filterwarnings("ignore:.*does not have many workers", "ignore:GPU available")
 
 
-class Counting(RunModule):
+class Counting(EvaluationModule):
     """Makes a row, a figure and an image of each number; the number ``fails_at`` is an error."""
 
     def __init__(self, fails_at: int = -1) -> None:
@@ -34,9 +34,12 @@ class Counting(RunModule):
     def schema(self) -> pa.Schema:
         return pa.schema([pa.field("path", pa.string()), pa.field("value", pa.float64())])
 
-    def test_step(self, batch: dict[str, Any], batch_idx: int) -> Outputs:
+    def test_step(self, batch: dict[str, Any], batch_idx: int) -> Outputs:  # type: ignore[override]
         if batch_idx == self.fails_at:
             raise RuntimeError("broken")
+        return self.evaluate(batch)
+
+    def evaluate(self, batch: dict[str, Any]) -> Outputs:  # type: ignore[override]
         pixels = {f"{path}.png": np.zeros((4, 4, 3), np.uint8) for path in batch["path"]}
         rows = [{"path": path, "value": float(i)} for path, i in zip(batch["path"], batch["index"])]
         return {"rows": rows, "figures": {0: Figure((1, 1))}, "images": pixels}
@@ -46,7 +49,7 @@ class Counting(RunModule):
 
     def report(self, summary: dict[str, Any]) -> Report:
         self.reported.append(summary)
-        return Report({"2_summary/n_images": summary["n_images"]}, summary, [])
+        return Report(scalars={"2_summary/n_images": summary["n_images"]})
 
     def run_figures(self, summary: dict[str, Any], run: Path) -> Iterator[tuple[str, Figure]]:
         yield f"of {len(list((run / 'images').iterdir()))} images", Figure((1, 1))

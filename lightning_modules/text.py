@@ -1,16 +1,55 @@
-"""Text from outside (names of files, classes, layers, methods) made harmless for what shows it, one way for each."""
+"""Names: of configured objects, as files and tags take them, and text from outside made harmless for what shows it."""
 
 from __future__ import annotations
 
 import html
+import inspect
 import re
 import warnings
+from typing import ClassVar
 
 from rich.markup import escape
 from rich.text import Text
 
 JOINERS = "\u200c\u200d"
 """What stands between letters of Persian, of Indian scripts and of emoji; it is not seen, and turns nothing round."""
+
+
+class NamedByOptions:
+    """An object whose ``repr`` is the class's name with the options that differ from their defaults.
+
+    Each option of ``__init__`` has to be kept as the attribute of its name.
+
+    Attributes:
+        meaning: Of a class, in one line, for a reader who meets it for the first time; pages show it below the tables.
+
+    Example:
+        >>> class Blur(NamedByOptions):
+        ...     def __init__(self, sigma: float = 1.0) -> None:
+        ...         self.sigma = sigma
+        >>> Blur(), Blur(2.0)
+        (Blur, Blur(sigma=2.0))
+    """
+
+    meaning: ClassVar[str] = ""
+
+    def __repr__(self) -> str:
+        options = [
+            f"{name}={getattr(self, name)!r}"
+            for name, parameter in inspect.signature(type(self)).parameters.items()
+            if getattr(self, name, parameter.default) != parameter.default
+        ]
+        return type(self).__name__ + (f"({', '.join(options)})" if options else "")
+
+
+def plain_name(text: str) -> str:
+    """A name without what a file or a tag may not be called: each run of such letters is an underscore.
+
+    Example:
+        >>> plain_name("features.3:17 (conv)")
+        'features.3_17_conv_'
+    """
+    return re.sub(r"[^\w.-]+", "_", text)
 
 
 def plain(text: str) -> str:

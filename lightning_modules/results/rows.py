@@ -1,9 +1,9 @@
-"""What rows say of an image."""
+"""The columns that every row has: of its image, its file and the prediction."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any, NamedTuple, TypeAlias
+from typing import Any, NamedTuple
 
 import numpy as np
 import pandas as pd
@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from datamodules.batch import FILE_COLUMNS, Batch
-from lightning_modules.results.rows.stored import StoredRows, codes_of
+from lightning_modules.results.storage import Row, Rows, codes_of
 
 IMAGE_FIELDS = [
     pa.field("path", pa.string()),
@@ -29,31 +29,24 @@ IMAGE_FIELDS = [
     pa.field("top5", pa.bool_()),
     pa.field("fingerprint", pa.int64()),
 ]
-"""What every row says of its image. ``label`` is -1, and ``top1`` and ``top5`` are null, where it is unlabelled;
+"""Columns of every row, of its image. ``label`` is -1, and ``top1`` and ``top5`` are null, where it is unlabelled;
 ``top5`` is too where there are no more than five classes.
 
 ``error`` says why ``status`` is "failed", or what is wrong with the boxes of an image that is "ok".
 
-What they hold of the file stands at :data:`~datamodules.batch.FILE_COLUMNS`. ``fingerprint`` is the same of the same
-pixels, under whatever path they lie: such rows are of one image, see :func:`units_of`.
+For the columns of the file see :data:`~datamodules.batch.FILE_COLUMNS`. ``fingerprint`` is the same for the same
+pixels, whatever their path: such rows are of one image, see :func:`units_of`.
 """
 
 
-Row = dict[str, Any]
-"""The columns of a row by their names; what is missing is null."""
-
-Rows: TypeAlias = pa.Table | StoredRows
-"""The rows of a run, in the memory or in its folder: what a summary is made of."""
-
-
-class Seen(NamedTuple):
-    """What rows say of the logits of N images, and of their labels; made on the device, to be read with all else.
+class LogitStats(NamedTuple):
+    """What rows need of the logits of N images, and of their labels; on the device, to be read with all else.
 
     Attributes:
         label: As the batch has it, long ``(N,)``.
         ranks: The most probable classes, at most five, the first first: long ``(N, 5)``.
         probability: Of the first, ``(N,)``.
-        fault: What is wrong with the logits, by its number in :data:`FAULTS`: int ``(N,)``.
+        fault: Index in :data:`FAULTS` of what is wrong with the logits, int ``(N,)``.
         fingerprint: Of the images' pixels, long ``(N,)``.
     """
 
@@ -64,58 +57,58 @@ class Seen(NamedTuple):
     fingerprint: Tensor
 
 
-def seen_in(logits: Tensor, batch: Batch, probabilities: Tensor | None = None) -> Seen:
-    """What rows say of logits ``(N, n_classes)`` and of the labels of their batch."""
+def logit_stats(logits: Tensor, batch: Batch, probabilities: Tensor | None = None) -> LogitStats:
+    """What rows need of logits ``(N, n_classes)`` and of the labels of their batch."""
     best = logits.topk(min(5, logits.shape[1])).indices
     probabilities = logits.softmax(1) if probabilities is None else probabilities
-    return Seen(batch["label"], best, probabilities.amax(1), faults_of(logits), fingerprints(batch["image"]))
+    return LogitStats(batch["label"], best, probabilities.amax(1), faults_of(logits), fingerprints(batch["image"]))
 
 
 def fingerprints(images: Tensor) -> Tensor:
-    """A number of each image's pixels in 8 bits, long ``(N,)``, at least 0; not read yet.
+    """A hash of each image's pixels in 8 bits, long ``(N,)``, at least 0; on their device.
 
     Args:
         images: In [0, 1], ``(N, 3, H, W)``.
     """
     number = torch.arange(1, images[0].numel() + 1, device=images.device)
-    # Whole numbers that wrap around: in whatever order they are added, the sum is the same.
+    # Integers that wrap around have the same sum in any order.
     weights = number * 0x1E3779B97F4A7C15
     weights = (weights ^ (weights >> 29)) * 0x3F58476D1CE4E5B9
     weights = (weights ^ (weights >> 32)).view(images[0].shape)
     return ((images * 255).round().long() * weights).sum((1, 2, 3)) & (2**62 - 1)
 
 
-def image_columns(seen: Seen, batch: Batch, names: Sequence[str]) -> list[Row]:
-    """What every row says of its image: a dict of the columns ``IMAGE_FIELDS`` for each image.
+def image_columns(stats: LogitStats, batch: Batch, names: Sequence[str]) -> list[Row]:
+    """The columns ``IMAGE_FIELDS`` of each image.
 
     Where the logits are NaN or infinite there is no prediction: the image failed.
 
     Args:
-        seen: See :func:`seen_in`; on the host, as :func:`~lightning_modules.results.rows.reading.on_host` has it.
+        stats: See :func:`logit_stats`; on the host.
         batch: Where the images are from.
         names: Of the network's classes; each label is one, or -1.
     """
     rows: list[Row] = []
-    for path, file_columns, error, of_logits, label, ranks, probability, fingerprint in zip(
+    for path, file_columns, box_error, fault, label, ranks, probability, fingerprint in zip(
         batch["path"],
         batch["file_columns"],
         batch["box_error"],
-        (FAULTS[fault] for fault in seen.fault.tolist()),
-        seen.label.tolist(),
-        seen.ranks.tolist(),
-        seen.probability.tolist(),
-        seen.fingerprint.tolist(),
+        (FAULTS[index] for index in stats.fault.tolist()),
+        stats.label.tolist(),
+        stats.ranks.tolist(),
+        stats.probability.tolist(),
+        stats.fingerprint.tolist(),
     ):
         row = {"path": path, **file_columns}
         row |= {"label": label, "label_name": names[label] if label >= 0 else None}
-        if of_logits is not None:
-            rows.append({**row, "status": "failed", "error": of_logits})
+        if fault is not None:
+            rows.append({**row, "status": "failed", "error": fault})
             continue
         rows.append(
             {
                 **row,
                 "status": "ok",
-                "error": error,
+                "error": box_error,
                 "prediction": ranks[0],
                 "prediction_name": names[ranks[0]],
                 "probability": probability,
@@ -128,7 +121,7 @@ def image_columns(seen: Seen, batch: Batch, names: Sequence[str]) -> list[Row]:
 
 
 FAULTS = (None, "the network's logits are infinite", "the network's logits are NaN")
-"""What may be wrong with an image's logits; the first is nothing."""
+"""What may be wrong with an image's logits; None = nothing."""
 
 
 def errors_of_logits(logits: Tensor) -> list[str | None]:
@@ -143,12 +136,12 @@ def errors_of_logits(logits: Tensor) -> list[str | None]:
 
 
 def faults_of(logits: Tensor) -> Tensor:
-    """The same by their numbers in :data:`FAULTS`, int ``(N,)``; not read yet."""
+    """What is wrong with logits as indices in :data:`FAULTS`, int ``(N,)``; on their device."""
     return torch.where(logits.isnan(), 2, logits.isinf().int()).amax(1)
 
 
 def units_of(table: Rows) -> np.ndarray:
-    """The image that each row is of, numbered from 0: what statistics take to be independent, int ``(n,)``.
+    """The number of the image of each row, from 0, int ``(n,)``: the units that statistics take to be independent.
 
     Rows of one path are of one image; so are those of several paths with the same pixels, such as a photo of two
     objects that lies in the folder of each.
@@ -161,15 +154,12 @@ def units_of(table: Rows) -> np.ndarray:
 
 
 def with_columns(images: Sequence[Row], columns: Mapping[str, Any]) -> list[Row]:
-    """Rows of what every row says of its image, and of further columns: name -> N values; NaN becomes null.
-
-    Tensors among them should lie on the host, as :func:`~lightning_modules.results.rows.reading.on_host` has them.
-    """
+    """The rows of N images with further columns: name -> N values, on the host; NaN becomes null."""
     values = {
-        name: [without_nan(value) for value in (of.tolist() if isinstance(of, Tensor) else of)]
-        for name, of in columns.items()
+        name: [without_nan(value) for value in (column.tolist() if isinstance(column, Tensor) else column)]
+        for name, column in columns.items()
     }
-    return [{**image, **{name: of[i] for name, of in values.items()}} for i, image in enumerate(images)]
+    return [{**image, **{name: column[i] for name, column in values.items()}} for i, image in enumerate(images)]
 
 
 def without_nan(value: Any) -> Any:
@@ -180,7 +170,7 @@ def without_nan(value: Any) -> Any:
 
 
 def with_failures_alone(rows: Sequence[Row]) -> list[Row]:
-    """The rows, but of an image of which any failed only that one, with what it says of the image: nothing else holds.
+    """The rows; of an image with a failed one only that row, without what is not of the image.
 
     Example:
         >>> with_failures_alone([{"path": "a", "status": "ok"}, {"path": "a", "status": "failed", "eps": 0.1}])
@@ -195,5 +185,5 @@ def with_failures_alone(rows: Sequence[Row]) -> list[Row]:
 
 
 def failed_rows(batch: Batch) -> list[Row]:
-    """The rows of what a batch met and could not read: one for each (path, error) of ``failed``."""
+    """A row for each file of a batch that could not be read."""
     return [{"path": path, "status": "failed", "error": error} for path, error in batch["failed"]]

@@ -36,8 +36,8 @@ from lightning_modules.metrics import (
     PointingGame,
     WeightRandomization,
 )
-from lightning_modules.results.kept.lists import PartsWithKept
-from lightning_modules.results.kept.maps import halved, table_of_maps
+from lightning_modules.results.maps import scaled_to_half, table_of_maps
+from lightning_modules.results.storage import Parts
 from tests.lightning_modules.fragile import NETWORK, batch_of, dim_images
 from tests.lightning_modules.waits import put_on_device, waits_counted
 
@@ -61,8 +61,8 @@ def module(**options: Any) -> AttributionModule:
 def write(run: Path, of: AttributionModule, batch: dict[str, Any]) -> list[dict[str, Any]]:
     """The rows of a step, written with the maps."""
     outputs = of.test_step(batch, 0)
-    parts = PartsWithKept(run / "results", of.schema, 0, 1000, 1e9)
-    parts.add_with(outputs["rows"], outputs["kept"])
+    parts = Parts(run / "results", of.schema, 0, 1000, 1e9)
+    parts.add(outputs["rows"], outputs["arrays"])
     parts.write()
     return outputs["rows"]
 
@@ -70,9 +70,9 @@ def write(run: Path, of: AttributionModule, batch: dict[str, Any]) -> list[dict[
 def read_alone(run: Path, maps: Tensor) -> Tensor:
     """A map ``(C, h, w)`` after it was written and read."""
     none = torch.zeros(0, 4), torch.zeros(0, dtype=torch.long), torch.zeros(1, dtype=torch.long)
-    table = table_of_maps([0], ["a"], torch.tensor([0]), none, {"own": halved(maps[None])}, (8, 8))
-    parts = PartsWithKept(run / "results", module().schema, 0, 1000, 1e9)
-    parts.add_with([{"path": "a"}], {"maps": table})
+    table = table_of_maps([0], ["a"], torch.tensor([0]), none, {"own": scaled_to_half(maps[None])}, (8, 8))
+    parts = Parts(run / "results", module().schema, 0, 1000, 1e9)
+    parts.add([{"path": "a"}], {"maps": table})
     parts.write()
     return read_maps(run)["a"]["own"]
 
@@ -159,10 +159,10 @@ class TestOfARun:
         images[1] = 1.0
         options: dict[str, Any] = {"network": NETWORK, "weights": "random", "methods": [Saliency()]}
         outputs = module(**options, target="predicted").test_step(batch_of(images) | {"original": [None] * 3}, 0)
-        assert outputs["kept"]["maps"]["path"].to_pylist() == ["0", "2"]
-        assert outputs["kept"]["maps"]["boxes"].to_pylist() == [[[1, 1, 9, 9]]] * 2
+        assert outputs["arrays"]["maps"]["path"].to_pylist() == ["0", "2"]
+        assert outputs["arrays"]["maps"]["boxes"].to_pylist() == [[[1, 1, 9, 9]]] * 2
         nothing = module(**options, target="predicted").test_step(batch_of(torch.ones(2, 3, 32, 32)), 0)
-        assert len(nothing["kept"]["maps"]) == 0
+        assert len(nothing["arrays"]["maps"]) == 0
 
     def test_they_cost_no_wait(self) -> None:
         of, batch = module(), a_batch()
@@ -176,7 +176,7 @@ class TestOfARun:
         of, batch = module(), a_batch(32, 112)
         of.network.input_size = 112
         (told,) = of.bytes_kept().values()
-        taken = of.test_step(batch, 0)["kept"]["maps"].nbytes / 32
+        taken = of.test_step(batch, 0)["arrays"]["maps"].nbytes / 32
         assert told - 64 < taken < told + 64
         assert module(save_maps=False).bytes_kept() == {}
 
@@ -194,7 +194,7 @@ class TestScores:
         assert 0 < found["pointing_game"].mean() < 1
         only = score_maps(tmp_path, [EnergyInBox()], ["GradCAM"])
         assert only["energy_in_box"].tolist() == found.xs("GradCAM", level="method")["energy_in_box"].tolist()
-        with pytest.raises(InputError, match="kept no maps of GradCam, only of GradCAM, Saliency"):
+        with pytest.raises(InputError, match="stored no maps of GradCam, only of GradCAM, Saliency"):
             score_maps(tmp_path, BOXED, ["GradCam"])
 
     def test_images_without_a_box_are_not_scored(self, tmp_path: Path) -> None:
@@ -211,7 +211,7 @@ class TestScores:
     )
     def test_what_needs_a_network_is_refused(self, metric: AttributionMetric, tmp_path: Path) -> None:
         write(tmp_path, module(), a_batch(1))
-        with pytest.raises(InputError, match=r"cannot be computed of kept maps alone: it needs '\w+' besides"):
+        with pytest.raises(InputError, match=r"cannot be computed of stored maps alone: it needs '\w+' besides"):
             score_maps(tmp_path, [metric])
 
     def test_pixels_are_not_made_up(self, tmp_path: Path) -> None:
@@ -222,5 +222,5 @@ class TestScores:
                 return {"brightness": forward_pass.images.mean((1, 2, 3))}
 
         write(tmp_path, module(), a_batch(1))
-        with pytest.raises(InputError, match=r"Brightness cannot be computed .* it needs 'images' besides"):
+        with pytest.raises(InputError, match=r"Brightness cannot be computed .* it needs '\w+' besides"):
             score_maps(tmp_path, [Brightness()])

@@ -1,4 +1,4 @@
-"""Attacked images as a run keeps them: pictures of 8 bits for eyes and other programs, and the exact pixels."""
+"""Attacked images as a run stores them: pictures of 8 bits for eyes and other programs, and the exact pixels."""
 
 from __future__ import annotations
 
@@ -12,8 +12,8 @@ import torch
 from torch import Tensor
 
 from lightning_modules.attacks.budgets import format_eps
-from lightning_modules.options import plain_name
-from lightning_modules.results.kept.lists import OVERHEAD, Kept, as_tensor, kept_table, list_column
+from lightning_modules.results.arrays import OVERHEAD, StoredArrays, array_column, as_tensor, table_of_arrays
+from lightning_modules.text import plain_name
 
 FOLDER = "adversarial"
 OPTION = "model.save_adversarial"
@@ -55,9 +55,9 @@ def pictures_of(
         failed: The paths of the images that failed.
     """
     return {
-        picture_file(path, budget): of_image.permute(1, 2, 0).contiguous().numpy()
-        for budget, of_budget in zip(eps, pictures, strict=True)
-        for path, of_image in zip(paths, of_budget)
+        picture_file(path, budget): image.permute(1, 2, 0).contiguous().numpy()
+        for budget, images in zip(eps, pictures, strict=True)
+        for path, image in zip(paths, images)
         if path not in failed
     }
 
@@ -73,26 +73,22 @@ def table_of_pixels(paths: Sequence[str], eps: Sequence[float], pixels: Sequence
     """
     good = [i for i, path in enumerate(paths) if path not in failed]
     columns = [
-        list_column(_column(budget), of_budget[good].contiguous().numpy())
-        for budget, of_budget in zip([0.0, *eps], pixels, strict=True)
+        array_column(format_eps(budget) if budget else "0", images[good].contiguous().numpy())
+        for budget, images in zip([0.0, *eps], pixels, strict=True)
     ]
-    return kept_table([paths[i] for i in good], columns)
+    return table_of_arrays([paths[i] for i in good], columns)
 
 
 def bytes_of_image(n_pixels: int, n_budgets: int, n_bytes: int = 4) -> int:
-    """What is kept of an image at the most.
+    """How many bytes an image takes at the most.
 
     Args:
         n_pixels: Of one image, all channels.
         n_budgets: How many there are.
         n_bytes: Of a pixel as the network sees it.
     """
-    of_picture = n_pixels + n_pixels // 100 + 1024  # of noise, which PNG cannot compress
-    return (1 + n_budgets) * n_pixels * n_bytes + n_budgets * of_picture + OVERHEAD
-
-
-def _column(eps: float) -> str:
-    return format_eps(eps) if eps else "0"
+    picture = n_pixels + n_pixels // 100 + 1024  # of noise, which PNG cannot compress
+    return (1 + n_budgets) * n_pixels * n_bytes + n_budgets * picture + OVERHEAD
 
 
 class AttackedImages(Mapping[str, dict[str, Tensor]]):
@@ -103,25 +99,25 @@ class AttackedImages(Mapping[str, dict[str, Tensor]]):
     """
 
     def __init__(self, run: Path) -> None:
-        self.kept = Kept(run, FOLDER, OPTION)
+        self.stored = StoredArrays(run, FOLDER, OPTION)
 
     def __len__(self) -> int:
-        return len(self.kept)
+        return len(self.stored)
 
     def __iter__(self) -> Iterator[str]:
-        return iter(self.kept)
+        return iter(self.stored)
 
     def __getitem__(self, path: str) -> dict[str, Tensor]:
-        return {eps: as_tensor(values) for eps, values in self.kept[path].items()}
+        return {eps: as_tensor(values) for eps, values in self.stored[path].items()}
 
 
 def read_adversarial(run: str | Path) -> AttackedImages:
-    """The images that a run attacked and kept; each is read when it is asked for.
+    """The images that a run attacked and stored; each is read when it is asked for.
 
     Args:
         run: The run's folder.
 
     Raises:
-        InputError: If it kept none.
+        InputError: If it stored none.
     """
     return AttackedImages(Path(run))

@@ -2,14 +2,30 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import duckdb
 import numpy as np
+import pandas as pd
 import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 
-from lightning_modules.results.rows.parts import part_name, write_part
-from lightning_modules.results.rows.stored import StoredRows, groups_of, numbers_of
+from datamodules.writing import written_whole
+from lightning_modules.errors import InputError
 from lightning_modules.results.statistics import interval_of_mean
+from lightning_modules.results.storage import (
+    StoredRows,
+    done_paths,
+    groups_of,
+    numbers_of,
+    part_name,
+    read_rows,
+    refuse_other_columns,
+    write_part,
+)
 from lightning_modules.results.summaries.images import summarize_images
+from tests.lightning_modules.results import made_rows
+from tests.lightning_modules.results.made_rows import failed
+from tests.lightning_modules.results.made_rows import rows as image_rows
 
 SCHEMA = pa.schema(
     [
@@ -56,17 +72,11 @@ def test_they_come_in_the_order_in_which_pyarrow_sorts_them(folder: Path) -> Non
     assert len(stored) == 60
     assert stored.schema.equals(SCHEMA)
     assert stored.to_table().equals(expected)
-    assert stored.select(["score", "path"]).to_table().equals(expected.select(["score", "path"]))
+    assert StoredRows(folder, ["score", "path"]).to_table().equals(expected.select(["score", "path"]))
     for name in SCHEMA.names:
         assert stored[name].to_pylist() == expected[name].to_pylist(), name
     assert stored.to_pandas().equals(expected.to_pandas())
     assert summarize_images(stored) == summarize_images(expected)
-
-
-def test_batches_are_the_parts(folder: Path) -> None:
-    batches = list(StoredRows(folder, ["method", "score"]).to_batches())
-    assert [len(batch) for batch in batches] == [7, 1, 52]
-    assert [score for batch in batches for score in batch.column(1).to_pylist()] == list(range(60))
 
 
 def test_images_are_counted_as_pandas_counts_them(folder: Path) -> None:
@@ -99,3 +109,56 @@ def test_columns_as_numbers_and_as_groups() -> None:
         groups = groups_of(column)
         assert {name: places.tolist() for name, places in groups.items()} == {"b": [0, 3], "a": [2]}
         assert list(groups) == ["b", "a"]
+
+
+def test_round_trip_in_the_order_of_paths(tmp_path: Path) -> None:
+    write_part(tmp_path / part_name(0), image_rows("b", 0, 0, 1.0, None), made_rows.SCHEMA)
+    write_part(tmp_path / part_name(1), failed("c") + image_rows("a", 1, 0, 0.25, 0.5), made_rows.SCHEMA)
+    table = read_rows(tmp_path)
+    assert table.schema.equals(made_rows.SCHEMA)
+    assert table["path"].to_pylist() == ["a", "a", "b", "b", "c"]
+    assert table["score"].to_pylist() == [0.25, 0.5, 1.0, None, None]
+    assert done_paths(tmp_path) == {"a", "b", "c"}
+    assert done_paths(tmp_path / "nowhere") == set()
+
+
+def test_a_part_that_is_being_written_is_passed_over(tmp_path: Path) -> None:
+    """By those that README names too, while it grows and after a kill."""
+    write_part(tmp_path / part_name(0), image_rows("b", 0, 0, 1.0, None), made_rows.SCHEMA)
+    with written_whole(tmp_path / part_name(1)) as aside:
+        aside.write_bytes(next(tmp_path.glob("*.parquet")).read_bytes()[:-20])
+        seen = [
+            pd.read_parquet(tmp_path),
+            pq.read_table(tmp_path).to_pandas(),
+            duckdb.sql(f"SELECT * FROM '{tmp_path}/*.parquet'").df(),
+            read_rows(tmp_path).to_pandas(),
+        ]
+    assert [frame["path"].tolist() for frame in seen] == [["b", "b"]] * 4
+
+
+@pytest.mark.parametrize(
+    ("schema", "message"),
+    [
+        (made_rows.SCHEMA.append(pa.field("more", pa.float64())), "they lack more. Give"),
+        (made_rows.SCHEMA.remove(made_rows.SCHEMA.get_field_index("score")), "they have besides score. Give"),
+        (
+            pa.schema([*list(made_rows.SCHEMA)[:-1], pa.field("score", pa.int64())]),
+            "they have in another form score. Give",
+        ),
+    ],
+    ids=["fewer", "more", "another type"],
+)
+def test_rows_are_added_to_their_like_only(tmp_path: Path, schema: pa.Schema, message: str) -> None:
+    write_part(tmp_path / part_name(0), image_rows("b", 0, 0, 1.0), schema)
+    refuse_other_columns(tmp_path, schema)
+    write_part(tmp_path / part_name(1), image_rows("a", 0, 0, 1.0), made_rows.SCHEMA)
+    with pytest.raises(InputError, match=message):
+        refuse_other_columns(tmp_path, schema)
+
+
+def test_a_damaged_part_is_named(tmp_path: Path) -> None:
+    part = tmp_path / part_name(0)
+    part.write_bytes(b"PAR1")
+    for read in (read_rows, lambda folder: refuse_other_columns(folder, made_rows.SCHEMA)):
+        with pytest.raises(InputError, match=f"is damaged: .*{part.name}"):
+            read(tmp_path)

@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from lightning_modules.attacks.budgets import parse_eps
-from lightning_modules.results.kept.images import in_bytes, picture_file
+from lightning_modules.results.adversarial import in_bytes, picture_file
 
 
 def test_pixels_that_were_bytes_are_those_bytes() -> None:

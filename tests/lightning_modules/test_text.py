@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from rich.console import Console
 from rich.text import Text
 
-from lightning_modules.escaping import in_rich, in_rich_markup, plain, plain_lines, show_warnings_plainly
+from lightning_modules.text import in_rich, in_rich_markup, plain, plain_lines, show_warnings_plainly
 
 FROM_OUTSIDE = {
     "an end tag": "[/b]",

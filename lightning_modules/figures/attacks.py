@@ -1,4 +1,4 @@
-"""Figures of attacked images: what the network says of them, and of what lies on the way there."""
+"""Figures of attacked images: what the network predicts for them, and for the images on the way there."""
 
 from __future__ import annotations
 
@@ -15,9 +15,8 @@ from lightning_modules.attacks.base import Attack
 from lightning_modules.attacks.budgets import format_eps
 from lightning_modules.figures.robustness import Panel, robustness_figure
 from lightning_modules.figures.saving import Drawing
+from lightning_modules.host import on_host
 from lightning_modules.networks.network import Network
-from lightning_modules.results.rows.attacked import RANK_CORRELATION, TOP_OVERLAP
-from lightning_modules.results.rows.reading import on_host
 
 STEPS_ALONG = 25
 """Points on the way from an image to the adversarial one, beside those of the sweep."""
@@ -66,7 +65,7 @@ class AttackFigures:
             Panel(adversarial, after["prediction_name"], after["probability"]),
             (steps.tolist(), self._of_leading(along, leading)),
             maps,
-            {name: (after[name + RANK_CORRELATION], after[name + TOP_OVERLAP]) for name in maps},
+            {name: (after[f"{name}.rank_correlation"], after[f"{name}.top_overlap"]) for name in maps},
             eps=eps,
             sweep=self.eps,
             title=before["path"],

@@ -12,7 +12,8 @@ from torch import Tensor
 from datamodules.batch import Batch
 from lightning_modules.attacks.budgets import format_eps
 from lightning_modules.metrics.similarity import Ranking, rank_correlation, top_overlap
-from lightning_modules.results.rows.images import Row, Seen, image_columns, with_columns
+from lightning_modules.results.rows import LogitStats, image_columns, with_columns
+from lightning_modules.results.storage import Row
 
 ATTACK_FIELDS = [
     pa.field("target", pa.int64()),
@@ -25,7 +26,7 @@ ATTACK_FIELDS = [
     pa.field("saturated", pa.bool_()),
     pa.field("vanished", pa.bool_()),
 ]
-"""What a row says beyond its image. ``success`` is null where there was nothing to attack: the prediction of the clean
+"""Columns of an attacked image. ``success`` is null where there was nothing to attack: the prediction of the clean
 image was wrong already or, if the attack is targeted, right already. ``smallest_eps`` is that of the sweep that
 succeeds, null if none does. ``linf`` and ``l2`` are measured."""
 
@@ -73,16 +74,16 @@ class AtBudget(NamedTuple):
     """What was measured of N images under a budget.
 
     Attributes:
-        seen: What rows say of their logits.
+        stats: What rows need of their logits.
         is_lost: Of which the attack gave no pixels, bool ``(N,)``.
         is_target: Which are predicted to be the class attacked, bool ``(N,)``.
         is_within: Which kept to the attack's bounds, bool ``(N,)``.
         columns: Further columns, ``(N,)`` each.
-        also: Columns that say, as ``success`` does, whether something else made of the images succeeds: of each, which
-            are then predicted to be the class attacked, ``(N,)``: 1, 0, or NaN where it is not known.
+        also: Columns like ``success`` for what else is made of the images -> which of these are predicted to be the
+            class attacked, ``(N,)``: 1, 0, or NaN = unknown.
     """
 
-    seen: Seen
+    stats: LogitStats
     is_lost: Tensor
     is_target: Tensor
     is_within: Tensor
@@ -120,18 +121,18 @@ def attacked_rows(
             "success": [None if nothing else is_fooled for nothing, is_fooled in zip(success[0], fooled)],
             "smallest_eps": smallest,
         }
-        for name, of_other in at_budget.also.items():
+        for name, predicted in at_budget.also.items():
             own[name] = [
                 None if nothing or one != one else bool(one) == targeted
-                for nothing, one in zip(success[0], of_other.tolist())
+                for nothing, one in zip(success[0], predicted.tolist())
             ]
         rows += with_columns(images, {**columns, **own, **at_budget.columns})
     return rows
 
 
 def _image_columns(at_budget: AtBudget, batch: Batch, names: Sequence[str], eps: float) -> list[Row]:
-    """What the rows of a budget say of the images; of those that failed, what failed and under which budget."""
-    rows = image_columns(at_budget.seen, batch, names)
+    """The columns of the images under a budget; the error of a failed one names the budget."""
+    rows = image_columns(at_budget.stats, batch, names)
     for row, is_lost in zip(rows, at_budget.is_lost.tolist()):
         if is_lost:
             row |= {"status": "failed", "error": "the attack gives pixels that are NaN"}
@@ -143,6 +144,6 @@ def _image_columns(at_budget: AtBudget, batch: Batch, names: Sequence[str], eps:
 def _smallest_eps(success: Sequence[Sequence[bool]], sweep: Sequence[float]) -> list[float | None]:
     """For each image the smallest budget that fools it; None if none does, or there was nothing to attack."""
     return [
-        next((eps for eps, fooled in zip(sweep, of_image[1:]) if fooled), None) if not of_image[0] else None
-        for of_image in zip(*success)
+        next((eps for eps, fooled in zip(sweep, fooled_at[1:]) if fooled), None) if not fooled_at[0] else None
+        for fooled_at in zip(*success)
     ]

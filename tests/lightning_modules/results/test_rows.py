@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import torch
 
-from lightning_modules.results.rows.images import fingerprints
+from lightning_modules.results.rows import fingerprints
 
 
 def test_the_same_pixels_have_the_same_fingerprint_and_others_another() -> None:
