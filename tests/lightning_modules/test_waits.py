@@ -89,6 +89,14 @@ def waits_of(module: Any, batch: dict[str, Any]) -> list[str]:
     return waits
 
 
+def test_misclassified_images_are_waited_for_once_more() -> None:
+    module = AttributionModule("shapes", [GradCAM()], [AverageDrop(), PointingGame()])
+    predictions = module.network(a_batch()["image"]).argmax(1).tolist()
+    for labels, n in ((predictions, 1), ([(k + 1) % 8 for k in predictions], 2)):
+        waits = waits_of(module, a_batch(labels=labels))
+        assert len(waits) == n, "\n".join(waits)
+
+
 @pytest.mark.parametrize(
     ("target", "methods", "metrics"),
     [("predicted", METHODS, []), ("label", [GradCAM()], metrics()), ("ring", [GuidedBackprop()], [AverageDrop()])],
@@ -125,7 +133,7 @@ def test_a_step_of_robustness(attack: Attack) -> None:
 def test_what_figures_show_is_read_once_more() -> None:
     """Of all images of a batch; under attack once for each, since which budget is shown follows from the rows."""
     batch = batch_of(dim_images(3))
-    assert len(waits_of(AttributionModule("shapes", [GradCAM(), GuidedBackprop()], []), batch)) == 2
+    assert len(waits_of(AttributionModule("shapes", [GradCAM(), GuidedBackprop()], [], "predicted"), batch)) == 2
     assert len(waits_of(RobustnessModule("shapes", ["1/255", 0.1]), batch)) == 1 + 3
 
 
