@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Any, TypedDict, cast
+from typing import Any, TypedDict, Unpack, cast
 
 import pytorch_lightning as pl
 import torch
@@ -13,7 +13,7 @@ from torch.utils.data import DataLoader, Dataset
 from datamodules.batch import UnitBatch
 from datamodules.errors import DataError, at_least
 from datamodules.photos import PhotoFolder
-from datamodules.preprocess import Preprocess
+from datamodules.preprocess import Preprocess, PreprocessOptions
 from datamodules.source import first_batches
 from datamodules.text import Text, Texts
 from datamodules.units import Unit, parse_units
@@ -49,10 +49,8 @@ class ClassIndexDataModule(pl.LightningDataModule):
             beside what is made of it.
         n_exemplars: How many of them, 1 to 12.
         num_workers: Threads that read the photos; 0 = the main one. null = the CPUs, at most 8.
-        input_size: Height and width in pixels of what the network sees of a photo.
-        resize_size: Length in pixels of a photo's shorter side before the centre crop. null = that of the crop.
-        interpolation: How photos are resized: nearest, bilinear, bicubic, box, hamming or lanczos.
         exif_orientation: Whether photos are turned as their EXIF orientation asks.
+        **preprocessing: What the network sees of an image, see :class:`~datamodules.preprocess.PreprocessOptions`.
 
     Attributes:
         photos: The photos of ``exemplars``; None = there are none.
@@ -76,17 +74,15 @@ class ClassIndexDataModule(pl.LightningDataModule):
         exemplars: Text | None = None,
         n_exemplars: int = 6,
         num_workers: int | None = None,
-        input_size: int = 224,
-        resize_size: int | None = 256,
-        interpolation: str = "bilinear",
         exif_orientation: bool = False,
+        **preprocessing: Unpack[PreprocessOptions],
     ) -> None:
         super().__init__()
         at_least(1, n_images=n_images, batch_size=batch_size)
         at_least(0, num_workers=num_workers)
         if not 1 <= n_exemplars <= 12:
             raise DataError(f"data.n_exemplars must be 1 to 12, got {n_exemplars}.")
-        preprocess = Preprocess(resize_size, input_size, interpolation)
+        preprocess = Preprocess(**preprocessing)
         self.photos = (
             None
             if exemplars is None

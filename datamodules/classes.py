@@ -63,7 +63,7 @@ class ClassTable:
     as the command line does, needs quotes round a name with a comma: ``["crane, bird", tench]``.
 
     An option may have words of its own beside the names (``all``, ``label``, ``predicted``, ``least_likely``). Such a
-    word means the same with every network: a class that is called so is had by its index, see :meth:`tell_of`.
+    word means the same with every network: a class that is called so is had by its index, see :meth:`warn_of_word`.
 
     Args:
         names: Names of the classes, in the order of the network's outputs.
@@ -186,7 +186,7 @@ class ClassTable:
             )
         return [index for _, index in indices if index is not None]
 
-    def tell_of(self, option: str, word: str, meaning: str) -> None:
+    def warn_of_word(self, option: str, word: str, meaning: str) -> None:
         """Warns that a word of an option means what it always does, if a class is called so too."""
         if found := self._of_name(word):
             warnings.warn(

@@ -76,7 +76,9 @@ class FolderSource(Source):
         asked about each.
         """
         spread = np.unique(np.linspace(0, len(self) - 1, min(len(self), _SIZES)).astype(int))
-        sizes = json.dumps([_size(self.root / self.path(k)) for k in spread.tolist()])
+        files = [self.root / self.path(k) for k in spread.tolist()]
+        # A dangling link is listed too.
+        sizes = json.dumps([file.stat().st_size if file.exists() else None for file in files])
         return {"sizes_sha256": hashlib.sha256(sizes.encode()).hexdigest()}
 
 
@@ -144,10 +146,3 @@ def _check(root: Path, paths: pa.Array, folders: pa.Array, options: ListingOptio
                 f"{len(full)} of {len(full)} class folders match no class of the network, but {root / folder} holds "
                 f"class folders ({deeper[0]}): is it the root?"
             )
-
-
-def _size(path: Path) -> int | None:
-    try:
-        return path.stat().st_size
-    except OSError:  # a dangling link is listed too
-        return None

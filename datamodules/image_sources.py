@@ -8,7 +8,7 @@ import os
 import time
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Unpack
 
 import numpy as np
 import requests
@@ -19,7 +19,7 @@ from datamodules.batch import Batch
 from datamodules.errors import DataError, DecodingError
 from datamodules.loader import ThreadedLoader
 from datamodules.modules import BytesDataModule
-from datamodules.preprocess import Preprocess
+from datamodules.preprocess import Preprocess, PreprocessOptions
 from datamodules.reader import Failure, Sample, SampleReader, collate, failed
 from datamodules.walk import LeftOut, images_below
 
@@ -84,14 +84,11 @@ class ImageSourcesDataModule(BytesDataModule):
         sources: Where the images are, or they themselves, see :data:`ImageSource`.
         batch_size: Images in a batch.
         num_workers: Threads that read images; 0 = the main one.
-        input_size: Height and width in pixels of what the model sees.
-        resize_size: Length in pixels of the shorter side before the centre crop. None = that of the crop, so that
-            images of ``input_size`` are used as they are.
-        interpolation: How images are resized: nearest, bilinear, bicubic, box, hamming or lanczos.
         exif_orientation: Whether images are turned as their EXIF orientation asks.
         n_originals: For the first so many images, the batch carries the original pixels too.
         is_relative: Whether images are called as in a run: by their paths below the folder that is named, others by the
             names of their files; where two would be called the same, the second by its whole path.
+        **preprocessing: What the network sees of an image, see :class:`~datamodules.preprocess.PreprocessOptions`.
 
     Raises:
         DataError: If a folder holds no images.
@@ -107,15 +104,12 @@ class ImageSourcesDataModule(BytesDataModule):
         sources: Sequence[ImageSource],
         batch_size: int = 16,
         num_workers: int = 0,
-        input_size: int = 224,
-        resize_size: int | None = 256,
-        interpolation: str = "bilinear",
         exif_orientation: bool = False,
         n_originals: int = 0,
         is_relative: bool = False,
+        **preprocessing: Unpack[PreprocessOptions],
     ) -> None:
         super().__init__()
-        preprocess = Preprocess(resize_size, input_size, interpolation)
         left_out = LeftOut()
         self.sources: list[Any] = []
         self.names: list[str] = []
@@ -127,6 +121,7 @@ class ImageSourcesDataModule(BytesDataModule):
                 short = os.path.relpath(name, each) if is_folder else os.path.basename(name)
                 self.names.append(name if not is_relative or short in self.names else short)
                 self.sources.append(found)
+        preprocess = Preprocess(**preprocessing)
         self.reader = SampleReader(preprocess, n_originals=n_originals, exif_orientation=exif_orientation)
         if notes := left_out.notes():
             logger.warning("%s.", "; ".join(notes))

@@ -63,12 +63,12 @@ class LabelFile:
             else:
                 table, self._heading = read_table(path, head, lines)
         keys, _ = _keys(table["image"].combine_chunks())
-        if (twice := _contradiction(keys, table["class"].combine_chunks())) is not None:
-            first, second = (table["class"][k].as_py() for k in twice)
-            image = table["image"][twice[1]].as_py()
-            raise DataError(f"{path} (data.labels) says both {first!r} and {second!r} of {image}.")
-        is_first = pc.equal(pc.index_in(keys, keys), np.arange(len(keys)))
-        self.entries, self.classes = keys.filter(is_first), table["class"].combine_chunks().filter(is_first)
+        classes, first = table["class"].combine_chunks(), pc.index_in(keys, keys)
+        if (twice := _contradiction(first, classes)) is not None:
+            one, other = (classes[k].as_py() for k in twice)
+            raise DataError(f"{path} (data.labels) says both {one!r} and {other!r} of {table['image'][twice[1]]}.")
+        is_first = pc.equal(first, np.arange(len(keys)))
+        self.entries, self.classes = keys.filter(is_first), classes.filter(is_first)
 
     def match(self, names: pa.Array) -> tuple[pa.Array, list[str]]:
         """What the file says of images.
@@ -111,15 +111,15 @@ class LabelFile:
         wholes, stems = _keys(names)
         found = pa.nulls(len(names), pa.int32())
         for n in sorted(_depths(self.entries), reverse=True):
-            if found.null_count:
-                ends = (pc.index_in(_last(keys, n), self.entries) for keys in (wholes, stems))
-                found = pc.coalesce(found, *ends)
+            for keys in (wholes, stems):
+                if found.null_count:
+                    found = pc.coalesce(found, pc.index_in(_last(keys, n), self.entries))
         for n in _depths(wholes) if found.null_count else []:
             ends = _last(self.entries, n)
             more = pc.coalesce(pc.index_in(wholes, ends), pc.index_in(stems, ends))
             taken = pc.is_in(ends, ends.take(more.filter(found.is_null()).drop_null()))
             entries, classes, known = (each.filter(taken) for each in (self.entries, self.classes, ends))
-            if (several := _contradiction(known, classes)) is not None:
+            if (several := _contradiction(pc.index_in(known, known), classes)) is not None:
                 said = ", ".join(f"{entries[k]} {classes[k].as_py()!r}" for k in several)
                 raise DataError(f"{self.path} (data.labels) says several things of {known[several[0]]}: {said}.")
             found = pc.coalesce(found, more)
@@ -241,9 +241,13 @@ def _last(keys: pa.Array, n: int) -> pa.Array:
     return keys
 
 
-def _contradiction(keys: pa.Array, classes: pa.Array) -> tuple[int, int] | None:
-    """The numbers of two entries that have the same key and different classes."""
-    first = pc.index_in(keys, keys)
+def _contradiction(first: pa.Array, classes: pa.Array) -> tuple[int, int] | None:
+    """The numbers of two entries of different classes that are of the same key.
+
+    Args:
+        first: Of each entry the number of the first one of its key.
+        classes: Their classes.
+    """
     differ = np.flatnonzero(pc.not_equal(classes, classes.take(first)))
     return (first[differ[0]].as_py(), int(differ[0])) if len(differ) else None
 

@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
-from typing import Any, cast
+from typing import Any, Unpack, cast
 
 import pytorch_lightning as pl
 import torch
@@ -24,7 +24,7 @@ from datamodules.errors import DataError, at_least
 from datamodules.folder import FolderSource
 from datamodules.labels import label_file
 from datamodules.loader import MARKS, CopiedAhead, ThreadedLoader, default_workers, forget, lethal, marked
-from datamodules.preprocess import Preprocess
+from datamodules.preprocess import Preprocess, PreprocessOptions
 from datamodules.reader import SampleReader, collate
 from datamodules.source import ListingOptions, Source
 from datamodules.subset import Subset
@@ -74,10 +74,6 @@ class ImageFolderDataModule(BytesDataModule):
         num_workers: Threads that read images, for each device; 0 = the main one reads. null = the CPUs divided by the
             devices, at most 8. Training starts as many processes.
         class_names: Names of the network's classes, in the order of its outputs. null numbers the class folders.
-        input_size: Height and width in pixels of what the model sees.
-        resize_size: Length in pixels of the shorter side before the centre crop. null = that of the crop, so that
-            images of ``input_size`` are used as they are.
-        interpolation: How images are resized: nearest, bilinear, bicubic, box, hamming or lanczos.
         n_originals: For the first so many images the batch carries the original pixels, for figures.
         min_crop: Smallest share of an image's area that the random crops of training keep, in (0, 1].
         labels: File that says the class of each image: a table (CSV, TSV) of paths and classes, Kaggle's
@@ -91,6 +87,7 @@ class ImageFolderDataModule(BytesDataModule):
         seed: Which images ``limit_per_class`` and ``sample`` choose, by a hash of it and the paths.
         exif_orientation: Whether images are turned as their EXIF orientation asks. It is not in published ImageNet
             numbers; where it is off, a run says how many images asked.
+        **preprocessing: What the network sees of an image, see :class:`~datamodules.preprocess.PreprocessOptions`.
 
     Attributes:
         notes: What was left out of the listing or had to be decided, in sentences without their full stops.
@@ -117,11 +114,8 @@ class ImageFolderDataModule(BytesDataModule):
         batch_size: int = 32,
         num_workers: int | None = None,
         class_names: Texts | None = None,
-        input_size: int = 224,
-        resize_size: int | None = 256,
         n_originals: int = 0,
         min_crop: float = 0.5,
-        interpolation: str = "bilinear",
         labels: Text | None = None,
         synsets: Text | None = None,
         include: Texts | None = None,
@@ -129,6 +123,7 @@ class ImageFolderDataModule(BytesDataModule):
         sample: int | None = None,
         seed: int = 0,
         exif_orientation: bool = False,
+        **preprocessing: Unpack[PreprocessOptions],
     ) -> None:
         super().__init__()
         at_least(1, batch_size=batch_size)
@@ -141,7 +136,7 @@ class ImageFolderDataModule(BytesDataModule):
         self.batch_size = batch_size
         self.num_workers = num_workers
         self.class_names = None if class_names is None else checked_names(class_names)
-        self.preprocess = Preprocess(resize_size, input_size, interpolation)
+        self.preprocess = Preprocess(**preprocessing)
         patterns = (include,) if isinstance(include, str) else tuple(include or ())
         subset = Subset(patterns, limit_per_class, sample, seed)
         self.options = ListingOptions(self.class_names, label_file(labels, synsets), self.boxes, subset)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import TypedDict
 
 import numpy as np
 import torch
@@ -14,6 +15,21 @@ from torchvision.transforms.functional import InterpolationMode
 from datamodules.batch import INTERPOLATIONS, LONGEST_SIDE, pixels_of
 from datamodules.errors import DataError, DecodingError
 from datamodules.images.decode import MAX_PIXELS
+
+
+class PreprocessOptions(TypedDict, total=False):
+    """Options of :class:`Preprocess`, as data modules take them.
+
+    Args:
+        resize_size: Length in pixels of the shorter side before the centre crop; 256 by default. null = that of the
+            crop, so that images of ``input_size`` are used as they are.
+        input_size: Height and width in pixels of what the network sees; 224 by default.
+        interpolation: How images are resized: nearest, bilinear (by default), bicubic, box, hamming or lanczos.
+    """
+
+    resize_size: int | None
+    input_size: int
+    interpolation: str
 
 
 @dataclass(frozen=True)

@@ -93,7 +93,7 @@ def _units(item: int | str, table: ClassTable, channels: Mapping[str, int], laye
 
 def _classes(wanted: int | str, table: ClassTable) -> list[Unit]:
     if wanted == "all":
-        table.tell_of("data.classes", "all", "every class")
+        table.warn_of_word("data.classes", "all", "every class")
         return [Unit(index, None, name) for index, name in enumerate(table.names)]
     try:
         index = table.index(wanted)

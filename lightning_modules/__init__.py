@@ -4,8 +4,10 @@ Of ``datamodules`` only ``datamodules.batch`` is imported below ``front``, the c
 """
 
 from lightning_modules.activation_maximization import ActivationMaximizationModule
+from lightning_modules.attacks.apgd import APGD
 from lightning_modules.attacks.base import Attack
 from lightning_modules.attacks.fgsm import FGSM
+from lightning_modules.attacks.minimum_norm import DDN, FMN, DeepFool
 from lightning_modules.attacks.noise import Noise
 from lightning_modules.attacks.pgd import PGD
 from lightning_modules.attacks.sparse_l1 import SparseL1Descent
@@ -14,13 +16,14 @@ from lightning_modules.attribution import AttributionModule
 from lightning_modules.classifier import ClassifierModule, PredictionModule
 from lightning_modules.errors import InputError
 from lightning_modules.evaluation import EvaluationModule
-from lightning_modules.front import attack_files, class_images, explain_files, predict_files, preprocess_files
+from lightning_modules.front.files import attack_files, class_images, explain_files, predict_files, preprocess_files
 from lightning_modules.gradients.forward_pass import ForwardPass
 from lightning_modules.gradients.memory import keep_freed_memory
 from lightning_modules.gradients.needs import Needs
 from lightning_modules.methods.base import AttributionMethod
 from lightning_modules.methods.cam import GradCAM, GuidedGradCAM
 from lightning_modules.methods.cam_weights import GradCAMPlusPlus, HiResCAM, XGradCAM
+from lightning_modules.methods.deep_lift import DeepLift
 from lightning_modules.methods.explain import Explanation, explain
 from lightning_modules.methods.gradient import GuidedBackprop, InputXGradient, Saliency
 from lightning_modules.methods.integrated_gradients import IntegratedGradients
@@ -43,7 +46,10 @@ from lightning_modules.running.folder.writer import RunWriter
 from lightning_modules.running.progress import SynthesisProgress
 
 __all__ = [
+    "APGD",
+    "DDN",
     "FGSM",
+    "FMN",
     "PGD",
     "RISE",
     "SPSA",
@@ -54,6 +60,8 @@ __all__ = [
     "AttributionModule",
     "CentreGaussian",
     "ClassifierModule",
+    "DeepFool",
+    "DeepLift",
     "EdgeFilter",
     "EvaluationModule",
     "Explanation",

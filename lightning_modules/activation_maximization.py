@@ -22,8 +22,8 @@ from lightning_modules.gradients.fitting import is_out_of_memory
 from lightning_modules.host import on_host
 from lightning_modules.judging import judged_image, load_judges, measured_image, tell_of
 from lightning_modules.networks.loading import load_network
-from lightning_modules.networks.making import Said
 from lightning_modules.networks.network import Network
+from lightning_modules.networks.options import NetworkOptions
 from lightning_modules.results.report import Report
 from lightning_modules.results.storage import Rows, read_rows
 from lightning_modules.results.summaries.synthesis import (
@@ -110,7 +110,7 @@ class ActivationMaximizationModule(EvaluationModule):
         n_figures: int = 16,
         network: str | dict = "vgg16",
         judges: Sequence[str | dict] = (),  # not dict[str, Any]: a parser reads numbers in what may be anything
-        **said: Unpack[Said],
+        **options: Unpack[NetworkOptions],
     ) -> None:
         for name, value, least in (
             ("steps", steps, 1),
@@ -125,7 +125,7 @@ class ActivationMaximizationModule(EvaluationModule):
         if transforms is None:
             transforms = [RandomShift(32), RandomScale(0.5, 1.8), RandomRotation(20)]
         both = Recipe(parametrization or FourierImage(), regularizers, transforms, steps, learning_rate, warm_up)
-        super().__init__(load_network(network, weights, **said), n_figures)
+        super().__init__(load_network(network, weights, **options), n_figures)
         self.recipes = both.ablated() if ablation else {VARIANTS[-1]: both}
         self.objective = objective or LogitMargin()
         size = image_size or self.network.input_size

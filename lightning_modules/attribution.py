@@ -35,7 +35,7 @@ from lightning_modules.metrics import (
 )
 from lightning_modules.networks.class_names import find_target
 from lightning_modules.networks.loading import load_network
-from lightning_modules.networks.making import Said
+from lightning_modules.networks.options import NetworkOptions
 from lightning_modules.results.maps import FOLDER, OPTION, bytes_of_maps, scaled_to_half, table_of_maps
 from lightning_modules.results.report import Report
 from lightning_modules.results.rows import IMAGE_FIELDS, image_columns, logit_stats, with_columns
@@ -70,7 +70,7 @@ class AttributionModule(EvaluationModule):
         network: str | dict = "vgg16",
         save_maps: bool = False,
         compile: bool = False,
-        **said: Unpack[Said],
+        **options: Unpack[NetworkOptions],
     ) -> None:
         methods = [GradCAM(), GuidedBackprop(), GuidedGradCAM(), SmoothGrad()] if methods is None else methods
         check_objects(AttributionMethod, "method", methods)
@@ -78,7 +78,7 @@ class AttributionModule(EvaluationModule):
         _refuse_twins("model.methods", [repr(method) for method in methods])
         if not methods:
             raise InputError("model.methods is empty: name at least one attribution method.")
-        super().__init__(load_network(network, weights, compile=compile, **said), n_figures)
+        super().__init__(load_network(network, weights, compile=compile, **options), n_figures)
         self.methods = {repr(method): method for method in methods}
         self.has_default_metrics = metrics is None
         self.has_boxes: bool | None = None  # not known before there are images

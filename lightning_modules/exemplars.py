@@ -104,7 +104,7 @@ def find_exemplars(
         notes += [(path, each["note"]) for path, each in zip(batch["path"], batch["file_columns"]) if each["note"]]
         if not batch["path"]:
             continue
-        parts = results_of_parts(partial(_values, network, wanted), batch, told=True)
+        parts = results_of_parts(partial(_values, network, wanted), batch, has_warned=True)
         values = torch.cat([part for _, part in parts]).T
         is_bad = ~values.isfinite()
         failed += [

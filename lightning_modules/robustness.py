@@ -30,6 +30,7 @@ from lightning_modules.attacks.targets import classes_of, parse_target
 from lightning_modules.errors import InputError, check_object, check_objects
 from lightning_modules.evaluation import EvaluationModule, Outputs
 from lightning_modules.figures.attacks import AttackFigures
+from lightning_modules.figures.nearest import nearest_figure
 from lightning_modules.figures.robustness import accuracy_figure
 from lightning_modules.figures.saving import Drawing
 from lightning_modules.gradients.forward_pass import ForwardPass
@@ -44,8 +45,8 @@ from lightning_modules.metrics.base import AttributionMetric, without_degenerate
 from lightning_modules.metrics.similarity import Ranking, rank_correlation, top_overlap
 from lightning_modules.networks.inputs import are_pixels, check_range
 from lightning_modules.networks.loading import load_network
-from lightning_modules.networks.making import Said
 from lightning_modules.networks.network import Network
+from lightning_modules.networks.options import NetworkOptions
 from lightning_modules.results.adversarial import (
     FOLDER,
     OPTION,
@@ -58,6 +59,7 @@ from lightning_modules.results.attacked_rows import ATTACK_FIELDS, AtBudget, att
 from lightning_modules.results.report import Report
 from lightning_modules.results.rows import IMAGE_FIELDS, logit_stats
 from lightning_modules.results.storage import Rows
+from lightning_modules.results.summaries.nearest import DISTANCE_FIELD, with_nearest, with_table_of_nearest
 from lightning_modules.results.summaries.robustness import (
     EMPTY,
     OF_ANOTHER,
@@ -92,7 +94,7 @@ class RobustnessModule(EvaluationModule):
         network: What :func:`load_network` takes.
         eps: Budgets, a list such as '[1/255, 0.1]', in pixel units: numbers in [0, 1], or fractions of them. Those of
             norm 2 and 1 may exceed 1.
-        attack: The attack, by name (FGSM, PGD) or import path. null = FGSM.
+        attack: The attack, by name (FGSM, PGD, APGD, DeepFool) or import path. null = FGSM.
         target: The class to lead away from: label (the folder's) or predicted; or, if the attack is targeted, to lead
             to: least_likely, or the name or index of a class. null = label, or least_likely if targeted.
         methods: Attribution methods of which the maps before and after are compared, by name or import path. Both
@@ -127,7 +129,7 @@ class RobustnessModule(EvaluationModule):
         save_adversarial: bool = False,
         metrics: Sequence[AttributionMetric] = (),
         compile: bool = False,
-        **said: Unpack[Said],
+        **options: Unpack[NetworkOptions],
     ) -> None:
         attack = FGSM() if attack is None else attack
         check_object(Attack, "attack", attack)
@@ -137,7 +139,7 @@ class RobustnessModule(EvaluationModule):
         check_objects(AttributionMetric, "metric", metrics)
         if len({repr(method) for method in methods}) < len(methods):
             raise InputError(f"model.methods names a method twice: {', '.join(map(repr, methods))}.")
-        super().__init__(load_network(network, weights, compile=compile, **said), n_figures)
+        super().__init__(load_network(network, weights, compile=compile, **options), n_figures)
         check_attackable(self.network)
         self.attack = attack
         self.eps = sweep
@@ -157,6 +159,7 @@ class RobustnessModule(EvaluationModule):
     def schema(self) -> pa.Schema:
         """Columns of the rows: of the image, of the attack, of what else it fools, and seven for each method."""
         fields = [*IMAGE_FIELDS, *ATTACK_FIELDS, *(ROUNDED_FIELDS if self.rounded else ())]
+        fields += [DISTANCE_FIELD] if self.attack.finds_distance else []
         fields += [field for victim in self.victims for field in victim.fields]
         for name in self.methods:
             scores = [name + of + suffix for of in ("", UNDER_NOISE, OF_ANOTHER) for suffix in _SCORES]
@@ -193,7 +196,8 @@ class RobustnessModule(EvaluationModule):
         of_methods = {name: 1 + (2 + 2 * n) * method.n_passes(self.network) for name, method in self.methods.items()}
         of_metrics = {repr(metric): (1 + n) * metric.n_passes(self.network, methods) for metric in self.metrics}
         n_moved = n * (1 + self.rounded + bool(methods))
-        return {"moved images": n_moved, repr(self.attack): n * self.attack.n_passes(), **of_methods, **of_metrics}
+        of_attack = self.attack.n_passes() * (1 if self.attack.finds_distance else n)
+        return {"moved images": n_moved, repr(self.attack): of_attack, **of_methods, **of_metrics}
 
     def bytes_kept(self) -> dict[str, int]:
         n_pixels = 3 * self.network.input_size**2
@@ -209,7 +213,7 @@ class RobustnessModule(EvaluationModule):
         # As passes and attacks have them, so that all are gone through in one order of the memory.
         images = without_rounding(batch["image"].contiguous(memory_format=torch.channels_last))
         batch = {**batch, "image": images}
-        clean, forward_pass, target, (adversarial, vanished) = self._attack(batch)
+        clean, forward_pass, target, (adversarial, vanished, distance) = self._attack(batch)
         explained = forward_pass.target
         rankings = {name: Ranking(attribution) for name, attribution in clean.maps.items()}
         nothing = torch.zeros(len(images), device=images.device)
@@ -228,6 +232,7 @@ class RobustnessModule(EvaluationModule):
         # In float32 the probability of the attacked class is 1: its part of the loss's gradient is rounded away.
         saturated = clean.logits.softmax(1).gather(1, target[:, None])[:, 0] == 1
         of_images = {"target": target, "saturated": saturated, "vanished": vanished}
+        of_images |= {} if distance is None else {DISTANCE_FIELD.name: distance}
         # All is computed before anything is read, so that a GPU is waited for once.
         pictures = [in_bytes(each) for each in seen] if self.save_adversarial or self.victims else []
         pixels = seen if self.save_adversarial else []
@@ -362,10 +367,12 @@ class RobustnessModule(EvaluationModule):
 
     def summarize(self, table: Rows) -> dict[str, Any]:
         summary = with_transfer(summarize_robustness(table, self.eps), table)
+        summary = with_nearest(summary, table, self.attack.norm)
         return with_scores(summary, table, list(self.methods), self.scores)
 
     def report(self, summary: dict[str, Any]) -> Report:
-        return report_robustness(summary, self._remedy(), type(self.attack).__name__, self.attack.caveat)
+        report = report_robustness(summary, self._remedy(), type(self.attack).__name__, self.attack.caveat)
+        return with_table_of_nearest(report, summary)
 
     def _remedy(self) -> str:
         """What would show how robust images are of which the network is too sure; empty where none is needed."""
@@ -382,6 +389,8 @@ class RobustnessModule(EvaluationModule):
         """Accuracy over the budgets, and how far the explanations moved."""
         title = f"{self.attack!r}, target: {self._target_name()}"
         yield "accuracy_over_eps", accuracy_figure(summary, title, [transfer_rates(at) for at in summary["sweep"]])
+        if "nearest" in summary:
+            yield "accuracy_over_distance", nearest_figure(summary["nearest"], title)
 
     def _target_name(self) -> str:
         return self.network.class_names[self.target] if isinstance(self.target, int) else self.target

@@ -22,7 +22,7 @@ def main(args: list[str] | None = None) -> None:
     if network is None:
         n_images = pack_folder(data.root, out, options.images_per_shard, *how)
     else:
-        sees = Preprocess(network.resize_size, network.input_size, network.interpolation)
+        sees = Preprocess(**network.preprocessing)
         n_images = pack_decoded(data.root, out, sees, *how, data.exif_orientation, data.num_workers)
     sizes = [file.stat().st_size for file in out.iterdir()]
     print(f"{n_images:,} images in {len(sizes):,} files, {sum(sizes) / 1e6:,.1f} MB. Read them with --data.root {out}")

@@ -39,10 +39,13 @@ class Sweep(NamedTuple):
     Attributes:
         adversarial: Images ``(N, 3, H, W)`` for each budget.
         vanished: Where the attack had no gradient to follow, so that it did nothing: bool ``(N,)``.
+        distance: How far the nearest image lies that was found to fool, float64 ``(N,)``, NaN where none was; of an
+            attack that :attr:`~Attack.finds_distance` alone.
     """
 
     adversarial: list[Tensor]
     vanished: Tensor
+    distance: Tensor | None = None
 
 
 class Distances(NamedTuple):
@@ -84,6 +87,9 @@ class Attack(NamedByOptions, ABC):
 
     follows_gradient: bool = False
     """Whether the attack leaves an image as it is only where its gradient vanished."""
+
+    finds_distance: bool = False
+    """Whether it looks for the nearest image that fools, once for all budgets."""
 
     caveat: str = ""
     """What does not follow where this attack fools nothing; a sentence for reports."""

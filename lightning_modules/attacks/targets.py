@@ -25,7 +25,7 @@ def parse_target(target: str | int | None, attack: Attack, class_names: Sequence
         InputError: If there is no such class, or it does not fit the attack.
     """
     if target is None and attack.targeted:
-        ClassTable(class_names).tell_of("model.target", "null", TARGET_WORDS["least_likely"])
+        ClassTable(class_names).warn_of_word("model.target", "null", TARGET_WORDS["least_likely"])
     if target is None:
         return "least_likely" if attack.targeted else "label"
     target = find_target(target, class_names, ("label", "predicted", "least_likely"))

@@ -29,14 +29,14 @@ ResultT = TypeVar("ResultT")
 
 
 def results_of_parts(
-    step: Callable[[Batch], ResultT], batch: Batch, *, told: bool = False
+    step: Callable[[Batch], ResultT], batch: Batch, *, has_warned: bool = False
 ) -> list[tuple[int, ResultT]]:
     """What ``step`` gives for a batch; where its memory does not suffice, for its halves, their halves, and so on.
 
     Args:
         step: Batch -> anything. What it gives of an image depends on that image alone.
         batch: All that it holds is a list or tensor of N, but for ``failed`` and what there is of each box.
-        told: Whether the user has been told already.
+        has_warned: Whether the user was warned already.
 
     Returns:
         For each part, the number of its first image in the batch, and the result.
@@ -56,13 +56,13 @@ def results_of_parts(
         raise InputError(f"The device's memory does not suffice for a single image: {reason}")
     if torch.cuda.is_available():
         torch.cuda.empty_cache()
-    if not told:
+    if not has_warned:
         warnings.warn(
             f"A batch of {n} does not fit in the device's memory, and is computed in halves. A data.batch_size of "
             f"{n // 2} saves the attempts.",
             stacklevel=2,
         )
-    first, second = (results_of_parts(step, half, told=True) for half in split_batch(batch, n // 2))
+    first, second = (results_of_parts(step, half, has_warned=True) for half in split_batch(batch, n // 2))
     return first + [(start + n // 2, result) for start, result in second]
 
 

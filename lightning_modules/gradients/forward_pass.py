@@ -14,12 +14,12 @@ from lightning_modules.errors import InputError, described
 from lightning_modules.gradients.fitting import is_out_of_memory
 from lightning_modules.gradients.needs import Needs, check_gradient
 from lightning_modules.gradients.recording import recorded, with_labels
-from lightning_modules.gradients.rectifiers import RectifierRule, check_guided_rule, tell_guided_rule
+from lightning_modules.gradients.rectifiers import RectifierRule, check_guided_rule, warn_without_rule
 from lightning_modules.networks.enabled import gradients_enabled
 from lightning_modules.networks.inputs import Target, check_images, target_classes, trusted
 from lightning_modules.networks.network import Network, check_network
+from lightning_modules.networks.observed.nonlinearities import REENTRANT
 from lightning_modules.networks.observed.observation import visible_torchscript
-from lightning_modules.networks.observed.operators import REENTRANT
 
 
 def keys_of(images: Tensor) -> list[str]:
@@ -103,7 +103,7 @@ class ForwardPass:
             if needs.reaches_input and not logits.requires_grad:
                 raise self._without_gradient()
             if needs.guided_gradient:
-                tell_guided_rule(network, self._rule.put_on(logits, self.images))
+                warn_without_rule(network, self._rule.put_on(logits, self.images))
             self.logits = _full_precision(logits.detach())
             self.target = self._target_of(classes)
             self._attached_logits = logits

@@ -13,8 +13,8 @@ from torch import Tensor
 from lightning_modules.errors import InputError
 from lightning_modules.gradients.needs import Needs
 from lightning_modules.networks.network import Network
-from lightning_modules.networks.observed.facts import place
-from lightning_modules.networks.observed.observation import looked_at
+from lightning_modules.networks.observed.facts import split_call
+from lightning_modules.networks.observed.observation import hooked_outputs
 
 
 def with_labels(needs: Needs, network: Network) -> Needs:
@@ -39,7 +39,7 @@ def recorded(network: Network, needs: Needs) -> Iterator[dict[str, Tensor]]:
     """
     labels: dict[str, dict[int, str]] = {}
     for label in needs.layers:
-        name, number = place(label)
+        name, number = split_call(label)
         labels.setdefault(name, {})[number] = label
     activations: dict[str, Tensor] = {}
     n_calls: Counter[str] = Counter()
@@ -57,7 +57,7 @@ def recorded(network: Network, needs: Needs) -> Iterator[dict[str, Tensor]]:
         return activations[label].clone()
 
     layers = network.layers
-    with looked_at({name: layers[name] for name in labels}, keep):
+    with hooked_outputs({name: layers[name] for name in labels}, keep):
         yield activations
     if idle := sorted(needs.layers - activations.keys()):
         raise InputError(f"{network.name} has the layer {idle[0]!r}, but does not call it, or not in this thread.")

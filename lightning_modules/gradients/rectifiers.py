@@ -103,7 +103,7 @@ def _saved(node: Any, operand: int) -> Tensor:
 
 
 def check_guided_rule(network: Network) -> None:
-    """Refuses a network of whose activations the rule of Guided Backpropagation says nothing.
+    """Refuses a network that has no activation for which Guided Backpropagation has a rule.
 
     Raises:
         InputError: If it has activations, but no rectifier. A linear network is fine.
@@ -118,25 +118,25 @@ def check_guided_rule(network: Network) -> None:
         )
 
 
-_told: WeakKeyDictionary[Network, set[str]] = WeakKeyDictionary()
-_telling = Lock()
+_warned: WeakKeyDictionary[Network, set[str]] = WeakKeyDictionary()
+_warning = Lock()
 
 
-def tell_guided_rule(network: Network, found: Nonlinearities) -> None:
-    """Tells, once a network, which of its activations the rule of Guided Backpropagation says nothing of.
+def warn_without_rule(network: Network, found: Nonlinearities) -> None:
+    """Warns, once a network, of its activations for which Guided Backpropagation has no rule.
 
     Args:
-        network: What was known of it when it was loaded.
-        found: What a pass shows. Something may be hidden since: TorchScript is optimized when it has run a few times.
+        network: Its activations when it was loaded count too.
+        found: In a pass. Something may be hidden since: TorchScript is optimized when it has run a few times.
     """
     left = {**found.without_rule, **network.facts.nonlinearities.without_rule}
-    with _telling:
-        told = _told.setdefault(network, set())
-        if left.keys() <= told:
+    with _warning:
+        warned = _warned.setdefault(network, set())
+        if left.keys() <= warned:
             return
-        told.update(left)
+        warned.update(left)
     warnings.warn(
-        f"Guided Backpropagation is a rule for ReLUs. In {network.name} the true gradient passes {in_words(left)}, of "
-        "which the rule says nothing, or which hides what it does.",
+        f"Guided Backpropagation is a rule for ReLUs. In {network.name} the true gradient passes {in_words(left)}, for "
+        "which there is no rule, or which hides what it does.",
         stacklevel=3,
     )

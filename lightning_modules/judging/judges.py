@@ -20,14 +20,14 @@ from datamodules.batch import AmbiguousClassError, ClassTable
 from lightning_modules.errors import InputError
 from lightning_modules.networks.inputs import trusted
 from lightning_modules.networks.loading import load_network
-from lightning_modules.networks.making import Said
 from lightning_modules.networks.network import Network
+from lightning_modules.networks.options import NetworkOptions
 from lightning_modules.results.rows import errors_of_logits
 from lightning_modules.results.storage import Row
 from lightning_modules.results.summaries.verdicts import verdict_columns
 from lightning_modules.text import plain_name
 
-OPTIONS = ("network", "weights", *Said.__annotations__)
+OPTIONS = ("network", "weights", *NetworkOptions.__annotations__)
 """What may be said of a judge, as of the network that makes the images; and its ``name``."""
 
 _TYPES = {"probability": pa.float64(), "rank": pa.int64(), "prediction_name": pa.string()}
@@ -83,8 +83,8 @@ class Judge:
     @property
     def is_numbered(self) -> bool:
         """Whether its classes have numbers for names, since nobody said what they are called."""
-        is_said = self.network.said_by.get("class_names") != "nobody"
-        return not is_said and self._its.names == [str(k) for k in range(self.n_classes)]
+        is_named = self.network.sources["class_names"] != "nobody"
+        return not is_named and self._its.names == [str(k) for k in range(self.n_classes)]
 
     def class_of(self, target: int) -> int | None:
         """The class that is called as class ``target`` of the maker is; None = it has none.
@@ -157,7 +157,7 @@ class Judge:
 
     def _prepared(self, pixels: np.ndarray) -> torch.Tensor:
         """The image as the network's own preparation has it, without a crop: ``(3, size, size)`` in [0, 1]."""
-        size, mode = self.network.input_size, InterpolationMode(self.network.interpolation)
+        size, mode = self.network.input_size, InterpolationMode(self.network.options["interpolation"])
         resized = F.resize(Image.fromarray(pixels), [size, size], mode, antialias=True)
         return F.convert_image_dtype(F.pil_to_tensor(resized), torch.float32)
 

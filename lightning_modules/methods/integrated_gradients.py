@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import ClassVar, Literal
+from typing import Literal
 
 import numpy as np
 import torch
@@ -11,9 +11,8 @@ from torch import Tensor
 from lightning_modules.errors import check_at_least_one, check_is_one_of
 from lightning_modules.gradients.forward_pass import ForwardPass
 from lightning_modules.gradients.needs import Needs, check_gradient
-from lightning_modules.host import where_float64_is
 from lightning_modules.methods.base import AttributionMethod
-from lightning_modules.methods.baselines import Baseline, baseline_images
+from lightning_modules.methods.baselines import COMPLETENESS, Baseline, baseline_images, completeness
 from lightning_modules.methods.variants import at_variants, shared_batches
 from lightning_modules.networks.network import Network
 
@@ -48,11 +47,8 @@ class IntegratedGradients(AttributionMethod):
     """
 
     meaning = "What each pixel adds to the score, from an image without information to this one."
-    column_meanings: ClassVar[dict[str, str]] = {
-        "completeness_error": "How far the sum of a map is from the score that it should explain. Lower is better.",
-        "relative_completeness_error": "The same as a share of that score. More than 0.05 asks for more steps.",
-    }
-    columns = ("completeness_error", "relative_completeness_error")
+    column_meanings = COMPLETENESS
+    columns = tuple(COMPLETENESS)
     lower_is_better = columns
     sign = "signed"
 
@@ -93,13 +89,7 @@ class IntegratedGradients(AttributionMethod):
         return mean * (images - baseline)
 
     def extra_columns(self, attribution: Tensor, forward_pass: ForwardPass) -> dict[str, Tensor]:
-        baseline = baseline_images(forward_pass, self.baseline, self.seed)
-        at_baseline = forward_pass.at(baseline, forward_pass.target, Needs()).target_logit
-        whole, start, maps = map(where_float64_is, (forward_pass.target_logit, at_baseline, attribution))
-        difference = whole.double() - start.double()
-        error = (maps.double().sum((1, 2, 3)) - difference).abs()
-        share = error / difference.abs().where(difference != 0, torch.nan)
-        return dict(zip(self.columns, (error, share), strict=True))
+        return completeness(attribution, forward_pass, baseline_images(forward_pass, self.baseline, self.seed))
 
 
 def path_points(n: int, rule: Rule) -> tuple[list[float], list[float]]:

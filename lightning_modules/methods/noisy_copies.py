@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from itertools import groupby
+from operator import itemgetter
 
 from torch import Tensor
 
@@ -62,24 +64,18 @@ class NoisyCopies(AttributionMethod):
     def n_passes(self, network: Network) -> int:
         return self.n_samples * (1 + (self.method or Saliency()).n_passes(network))
 
-    def samples(self, forward_pass: ForwardPass) -> Iterator[tuple[slice, int, Tensor]]:
-        """Maps of noisy copies, batch by batch.
-
-        Yields:
-            Which n of the images; how many copies of them came before; and the maps, ``(K, n, C, H, W)``.
-        """
+    def samples(self, forward_pass: ForwardPass) -> Iterator[Iterator[Tensor]]:
+        """Of the images of a pass, some n after some, the maps of their noisy copies: ``(K, n, C, H, W)`` at a time."""
         images, method = forward_pass.images.detach(), self.method or Saliency()
         sigma = self.noise_level * (images.amax((1, 2, 3), keepdim=True) - images.amin((1, 2, 3), keepdim=True))
         numbers, needs = random_numbers(forward_pass, self.seed), method.needs(forward_pass.network)
-        if not len(images):  # of which the maps have a shape all the same
-            yield slice(0, 0), 0, method(forward_pass.at(images, forward_pass.target, needs))[None]
-        for part, copies in shared_batches(len(images), self.n_samples, self.max_batch):
+
+        def maps_of(part: slice, copies: slice) -> Tensor:
             noisy = images[part] + sigma[part] * noise(numbers[part], copies, images[part])
             noisy = noisy.clamp(0, 1) if self.clip else noisy
-            maps = method(at_variants(forward_pass, noisy, part, needs))
-            yield part, copies.start, maps.unflatten(0, noisy.shape[:2])
+            return method(at_variants(forward_pass, noisy, part, needs)).unflatten(0, noisy.shape[:2])
 
-
-def zeros_for(maps: Tensor, forward_pass: ForwardPass) -> Tensor:
-    """Where the maps of all images of a pass are added up, of maps ``(K, n, C, H, W)`` of some of them."""
-    return maps.new_zeros(len(forward_pass.images), *maps.shape[2:])
+        if not len(images):  # of which the maps have a shape all the same
+            yield iter([method(forward_pass.at(images, forward_pass.target, needs))[None]])
+        for _, batches in groupby(shared_batches(len(images), self.n_samples, self.max_batch), itemgetter(0)):
+            yield (maps_of(*batch) for batch in batches)

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from typing import Literal
 
+import torch
 from torch import Tensor
 
 from lightning_modules.gradients.forward_pass import ForwardPass
 from lightning_modules.methods.base import AttributionMethod
-from lightning_modules.methods.noisy_copies import NoisyCopies, zeros_for
+from lightning_modules.methods.noisy_copies import NoisyCopies
 
 
 class SmoothGrad(NoisyCopies):
@@ -52,13 +53,6 @@ class SmoothGrad(NoisyCopies):
         self.statistic = statistic
 
     def __call__(self, forward_pass: ForwardPass) -> Tensor:
-        total: Tensor | None = None
-        for part, _, maps in self.samples(forward_pass):
-            total = zeros_for(maps, forward_pass) if total is None else total
-            if self.statistic == "magnitude":
-                maps = maps.abs()
-            elif self.statistic == "squared":
-                maps = maps.square()
-            total[part] += maps.sum(0)
-        assert total is not None
-        return total / self.n_samples
+        averaged = {"signed": Tensor.detach, "magnitude": Tensor.abs, "squared": Tensor.square}[self.statistic]
+        parts = [sum(averaged(maps).sum(0) for maps in batches) for batches in self.samples(forward_pass)]
+        return torch.cat(parts) / self.n_samples  # type: ignore[arg-type]

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+
+import torch
 from torch import Tensor
 
 from lightning_modules.gradients.forward_pass import ForwardPass
-from lightning_modules.methods.noisy_copies import NoisyCopies, zeros_for
+from lightning_modules.methods.noisy_copies import NoisyCopies
 
 
 class VarGrad(NoisyCopies):
@@ -23,14 +26,20 @@ class VarGrad(NoisyCopies):
     meaning = "How much the effect of each pixel varies over noisy copies of the image."
 
     def __call__(self, forward_pass: ForwardPass) -> Tensor:
-        mean: Tensor | None = None
-        for part, n, maps in self.samples(forward_pass):
-            if mean is None:
-                mean, squares = zeros_for(maps, forward_pass), zeros_for(maps, forward_pass)
-            # Chan's way to join the squares of two samples: a mean of squares less a squared mean would round to
-            # anything where the gradient hardly varies.
-            k = len(maps)
-            change = maps.mean(0) - mean[part]
-            squares[part] += (maps - maps.mean(0)).square().sum(0) + change.square() * (n * k / (n + k))
-            mean[part] += change * (k / (n + k))
-        return squares / self.n_samples
+        return torch.cat([_squares(batches) for batches in self.samples(forward_pass)]) / self.n_samples
+
+
+def _squares(batches: Iterable[Tensor]) -> Tensor:
+    """The sum of the squares of what maps ``(K, ...)`` are from the mean of all.
+
+    Chan's way to join those of two samples: a mean of squares less a squared mean would round to anything where the
+    gradient hardly varies.
+    """
+    n, mean, squares = 0, torch.zeros(()), torch.zeros(())
+    for maps in batches:
+        k = len(maps)
+        change = maps.mean(0) - mean
+        squares = squares + (maps - maps.mean(0)).square().sum(0) + change.square() * (n * k / (n + k))
+        mean = mean + change * (k / (n + k))
+        n += k
+    return squares

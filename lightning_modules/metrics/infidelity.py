@@ -27,9 +27,9 @@ class Infidelity(AttributionMetric):
         \quad \Delta_k = f(x) - f(x - I_k)
 
     where each entry of :math:`I_k` is drawn from a normal distribution of deviation ``sigma``, and pixels are not
-    clipped to [0, 1]. With ``normalize``, :math:`\beta \ge 0` is the factor that makes the error least, so the size of$
-    map does not matter, but its sign does; it is 1 without, and then only maps in logits for each unit of pixels, such
-    as gradients, can be compared. A map of one channel counts for each of the three colours.
+    clipped to [0, 1]. With ``normalize``, :math:`\beta \ge 0` is the factor that makes the error least, so the size of
+    a map does not matter, but its sign does; it is 1 without, and then only maps in logits for each unit of pixels,
+    such as gradients, can be compared. A map of one channel counts for each of the three colours.
 
     Infidelity is in squared logits: of a network whose logits vary twice as much it is four times as large for every
     map, so networks are not compared by it. And most of it is the variance of the logit, which hardly any map

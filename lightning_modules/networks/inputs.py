@@ -93,7 +93,7 @@ def check_range(images: Tensor) -> None:
     if least < -0.2 and greatest - least < 10:
         remedy = (
             "If they are normalized, leave that out: the network normalizes by itself, and images * network.std + "
-            "network.mean undoes it (what it subtracts is said by as_network(module, mean=..., std=...))"
+            "network.mean undoes it (as_network(module, mean=..., std=...) sets what it subtracts)"
         )
     elif least >= -ROUNDING and greatest > 2:
         remedy = (
@@ -157,10 +157,7 @@ def _remedy(images: Any) -> str:
         return f"a {type(images).__name__}" + (f" of which the first is {_remedy(images[0])}" if images else "")
     kind = type(images)
     if kind.__module__.partition(".")[0] == "PIL":
-        return (
-            "a PIL image: datamodules.Preprocess(network.resize_size, network.input_size, network.interpolation)(image)"
-            "[None] makes pixels of it"
-        )
+        return "a PIL image: datamodules.Preprocess(**network.preprocessing)(image)[None] makes pixels of it"
     if kind.__module__ == "numpy":
         bytes_first = "datamodules.batch.pixels_of(torch.from_numpy(images))"
         return f"a NumPy array: {bytes_first} makes pixels of bytes, torch.from_numpy(images).float() of floats"

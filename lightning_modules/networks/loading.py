@@ -19,16 +19,17 @@ from lightning_modules.networks import compiling
 from lightning_modules.networks.built_in.efficientnet_lite0 import load_efficientnet_lite0
 from lightning_modules.networks.built_in.vgg16 import load_vgg16
 from lightning_modules.networks.enabled import gradients_enabled
-from lightning_modules.networks.libraries.torchvision_facts import (
+from lightning_modules.networks.libraries.torchvision import (
     builder_of,
     named_entry,
     torchvision_preset,
     weights_of,
 )
-from lightning_modules.networks.making import Said, as_network
+from lightning_modules.networks.making import as_network
 from lightning_modules.networks.network import Network, uncompiled
+from lightning_modules.networks.options import NetworkOptions
 from lightning_modules.networks.weights.files import WeightsError, download, find_file
-from lightning_modules.networks.weights.loading import TOLD_BY_FILES, loaded, tell
+from lightning_modules.networks.weights.loading import FROM_FILES, loaded, warn_of
 from lightning_modules.networks.weights.state_dicts import read_state_dict
 
 BUILT_IN: dict[str, Callable[..., Network]] = {"vgg16": load_vgg16, "efficientnet_lite0": load_efficientnet_lite0}
@@ -53,14 +54,14 @@ def load_network(
     *,
     seed: int = 0,
     compile: bool = False,
-    **said: Unpack[Said],
+    **options: Unpack[NetworkOptions],
 ) -> Network:
     """Loads a network from pixels in [0, 1] to logits, frozen, in eval mode and ``channels_last``.
 
     torchvision's and timm's come with the normalization, sizes and classes that their weights were trained with, and
     with the last layer that has positions as their target layer. What makes a module of your own may return a
-    :class:`Network`; otherwise the module may say of itself what :func:`as_network` reads. Where nobody says how images
-    are normalized, the network gets pixels in [0, 1], and a warning says so.
+    :class:`Network`; otherwise :func:`as_network` reads attributes of the module. Where nobody sets how images
+    are normalized, the network gets pixels in [0, 1], with a warning.
 
     Args:
         network: ``"vgg16"`` (see :func:`load_vgg16`), ``"efficientnet_lite0"`` (see
@@ -68,14 +69,14 @@ def load_network(
             ``"torchvision.models.resnet50"``; with arguments, ``{"class_path": ..., "init_args": {...}}``. One that is
             loaded stays as it is.
         weights: The name of torchvision's weights for the network, downloaded once, the hash checked each time;
-            ``"random"``, as the network's code makes it from the seed; ``"own"``, the same said of a network whose code
+            ``"random"``, as the network's code makes it from the seed; ``"own"``, the same, for a network whose code
             loads its weights itself; or the path of a file that holds a state dict, of which nothing is executed.
-            ``PATH#PART`` takes a part of it, such as ``last.ckpt#ema_model``. A number of classes that it tells need
+            ``PATH#PART`` takes a part of it, such as ``last.ckpt#ema_model``. A number of classes that it shows need
             not be among the ``init_args``.
         seed: Seed of what the network's code draws.
         compile: Whether ``torch.compile`` makes code of its passes, when the first one runs. Those of which layers or
             the guided gradient are read run as they are.
-        **said: What is said of the network here, see :class:`~lightning_modules.networks.making.Said`.
+        **options: Options of the network, see :class:`~lightning_modules.networks.options.NetworkOptions`.
 
     Raises:
         InputError: If there is no such network, or it does not map images to logits.
@@ -88,21 +89,20 @@ def load_network(
     """
     if isinstance(network, Network):
         return network
-    made = _uncompiled(network, weights, seed, said)
+    made = _uncompiled(network, weights, seed, options)
     if compile:
         made.compile(**compiling.OPTIONS)
     return made
 
 
-def _uncompiled(network: str | Mapping[str, Any], weights: str | Path, seed: int, said: Said) -> Network:
+def _uncompiled(network: str | Mapping[str, Any], weights: str | Path, seed: int, options: NetworkOptions) -> Network:
     path, arguments = _specification(network)
     if path in BUILT_IN:
         if arguments:
             raise InputError(f"model.network {path} takes no init_args; weights says which one it is.")
-        return BUILT_IN[path](weights, seed=seed, **said)
+        return BUILT_IN[path](weights, seed=seed, **options)
     maker = _find(path)
-    builder = builder_of(maker, arguments)
-    entries = weights_of(builder)
+    entries = weights_of(builder_of(maker, arguments))
     if entries and str(weights) == "DEFAULT":  # torchvision's other name of its best ones
         weights = type(entries[0])["DEFAULT"].name
     module, entry = _with_weights(maker, path, arguments, entries, str(weights), seed)
@@ -110,15 +110,15 @@ def _uncompiled(network: str | Mapping[str, Any], weights: str | Path, seed: int
     if training := [at for at, part in module.named_modules() if part.training]:
         raise InputError(f"model.network: {training[0] or path} of {path} stays in training mode after eval().")
     if isinstance(module, Network):
-        return as_network(module, **said).freeze()
+        return as_network(module, **options).freeze()
     _to_float32(module, path)
-    inside = uncompiled(module)
-    found = None  # where it is not known what made it, as_network looks for that
+    preset = None  # where it is not known what made it, as_network looks for that
     if entries:
         # Random weights have no preparation of their own.
-        found = torchvision_preset(inside, entries, entry or (entries[0] if str(weights) == "random" else None))
-    made = as_network(module, **said, name=path, preset=found)
-    _tell(made, path)
+        like = entry or (entries[0] if str(weights) == "random" else None)
+        preset = torchvision_preset(uncompiled(module), entries, like)
+    made = as_network(module, **options, name=path, preset=preset)
+    _warn_of_defaults(made, path)
     return made.freeze()
 
 
@@ -126,31 +126,40 @@ def _with_weights(
     maker: Any, path: str, arguments: dict[str, Any], entries: Sequence[WeightsEnum], name: str, seed: int
 ) -> tuple[Any, WeightsEnum | None]:
     """The module with the weights called ``name``; and the entry of torchvision's that they are, if they are one's."""
-    file = _weights_file(name, path, entries)
 
-    def make(**told: Any) -> Any:
+    def make(**more: Any) -> Any:
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(seed)
-            return _make(maker, path, {**arguments, **told})
+            return _make(maker, path, {**arguments, **more})
 
-    entry = named_entry(entries, name, arguments.get("weights"), file[0] if file else "")
+    if name in ("random", "own"):
+        return make(), named_entry(entries, arguments.get("weights"))
+    if named := [entry for entry in entries if entry.name == name]:
+        download(named[0])
+        module = make(weights=named[0])
+        if not all(parameter.isfinite().all() for parameter in module.parameters()):
+            raise WeightsError(f"{named[0]} has NaN or infinite weights: its classifier predicts nothing.")
+        return module, named[0]
+    file = find_file(name)
     if file is None:
-        module = make()
-    else:
-        advice = "They have to be of the network that model.network names."
-        module, notes = loaded(
-            read_state_dict(*file), make, _free_options(maker, arguments), f"weights of {path}", advice
+        known = ", ".join(entry.name for entry in entries)
+        has = f"torchvision has {known} for it" if known else "it is not torchvision's, which has weights by name"
+        raise WeightsError(
+            f"No weights of {path} are called {name!r} ({has}), and there is no such file. Use {NETWORK_WEIGHTS_HELP}."
         )
-        if entry is None:
-            tell(file[0], notes)
-    if entry is not None and hasattr(module, "transform_input"):
-        module.transform_input = True  # as torchvision sets it for its weights of Inception and GoogLeNet
-    elif file is not None and hasattr(module, "transform_input") and "transform_input" not in arguments:
-        warnings.warn(
-            f"{path} can normalize its images a second time, as torchvision's own weights need it, and {file[0]} does "
-            "not say whether its weights do. It does not; init_args {transform_input: true} lets it.",
-            stacklevel=3,
-        )
+    entry = named_entry(entries, arguments.get("weights"), file[0])
+    advice = "They have to be of the network that model.network names."
+    module, notes = loaded(read_state_dict(*file), make, _free_options(maker, arguments), f"weights of {path}", advice)
+    if entry is None:
+        warn_of(file[0], notes)
+    if hasattr(module, "transform_input"):  # torchvision's Inception and GoogLeNet
+        module.transform_input = module.transform_input or entry is not None  # as for its own weights
+        if entry is None and "transform_input" not in arguments:
+            warnings.warn(
+                f"{path} can normalize its images a second time, as torchvision's own weights need it; with those of "
+                f"{file[0]} it does not. If they need it, set init_args {{transform_input: true}}.",
+                stacklevel=3,
+            )
     return module, entry
 
 
@@ -162,16 +171,16 @@ def _to_float32(module: nn.Module, path: str) -> None:
         module.float()
 
 
-def _tell(network: Network, path: str) -> None:
-    """Says what was assumed since nobody said it, and what is odd: one line each."""
-    assumed = []
-    if network.said_by["mean"] == "nobody":
-        assumed += ["how its images are normalized: it gets pixels in [0, 1] (model.mean and model.std would say)"]
-    if network.said_by["input_size"] == "nobody":
+def _warn_of_defaults(network: Network, path: str) -> None:
+    """Warns of defaults that may be wrong, and of what is odd: one line each."""
+    unknown = []
+    if network.sources["mean"] == "nobody":
+        unknown += ["how its images are normalized: it gets pixels in [0, 1] (set model.mean and model.std)"]
+    if network.sources["input_size"] == "nobody":
         size = network.input_size
-        assumed += [f"the size of its images: it gets {size} × {size} pixels (model.input_size would say)"]
-    if assumed:
-        warnings.warn(f"{path} does not say {', nor '.join(assumed)}.", stacklevel=3)
+        unknown += [f"the size of its images: it gets {size} × {size} pixels (set model.input_size)"]
+    if unknown:
+        warnings.warn(f"{path} does not say {', nor '.join(unknown)}.", stacklevel=3)
     for oddity in network.facts.oddities:
         warnings.warn(f"{path}: {oddity}.", stacklevel=3)
 
@@ -211,31 +220,14 @@ def _find(path: str) -> Any:
 
 
 def _free_options(maker: Any, arguments: Mapping[str, Any]) -> list[str]:
-    """Which of the arguments that a file of weights can tell ``maker`` takes, and nobody has given."""
+    """Which of the arguments that a file of weights can give ``maker`` takes, and nobody has set."""
     try:
         parameters = inspect.signature(maker).parameters
     except (TypeError, ValueError):
         return []
     anything = any(parameter.kind is parameter.VAR_KEYWORD for parameter in parameters.values())
-    named = [name for name in TOLD_BY_FILES if name in parameters]
-    return [name for name in (TOLD_BY_FILES if anything and not named else named) if name not in arguments]
-
-
-def _weights_file(name: str, path: str, entries: Sequence[WeightsEnum]) -> tuple[Path, str] | None:
-    """The file of the weights, and which part of it; None = as the network's code leaves them."""
-    if name in ("random", "own"):
-        return None
-    for entry in entries:
-        if entry.name == name:
-            return download(entry), ""
-    file = find_file(name)
-    if file is None:
-        known = ", ".join(entry.name for entry in entries)
-        has = f"torchvision has {known} for it" if known else "it is not torchvision's, which has weights by name"
-        raise WeightsError(
-            f"No weights of {path} are called {name!r} ({has}), and there is no such file. Use {NETWORK_WEIGHTS_HELP}."
-        )
-    return file
+    named = [name for name in FROM_FILES if name in parameters]
+    return [name for name in (FROM_FILES if anything and not named else named) if name not in arguments]
 
 
 def _make(maker: Any, path: str, arguments: dict[str, Any]) -> Any:

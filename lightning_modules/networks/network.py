@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import Any, Generic, Self, TypeVar
 
 import torch
@@ -12,9 +12,10 @@ from torch import Tensor, nn
 from lightning_modules.errors import InputError
 from lightning_modules.networks.compiling import keep_graphs, running_compiled
 from lightning_modules.networks.inputs import check_images
-from lightning_modules.networks.libraries.torchvision_facts import IMAGENET_MEAN
-from lightning_modules.networks.observed.facts import Call, Facts, label_of, listed
+from lightning_modules.networks.libraries.torchvision import IMAGENET_MEAN
+from lightning_modules.networks.observed.facts import Call, Facts, label_of, last_first
 from lightning_modules.networks.observed.layouts import Layout
+from lightning_modules.networks.options import PREPROCESSING, mean_of
 from lightning_modules.networks.outputs import OutputKind, as_logits, probabilities_of
 
 ModuleT = TypeVar("ModuleT", bound=nn.Module)
@@ -25,22 +26,15 @@ class Network(nn.Module, Generic[ModuleT]):
 
     The module inside stays as it was: no class, attribute, hook or parameter of it changes. The state dict is the
     module's own, under the module's own names. Make one by :func:`as_network` or :func:`load_network`, which look at
-    what the module says of itself and at what it does.
+    the module's attributes and at what it does.
 
     Args:
         module: Maps normalized images to logits.
-        mean: Mean of each channel that normalization subtracts, in [0, 1]. None = the module takes pixels as they are.
-        std: Standard deviation of each channel that normalization divides by. None = 1.
-        class_names: Name of each class, in order.
         facts: What it showed when it ran.
-        input_size: Height and width in pixels of the images that it was trained on.
-        resize_size: Length in pixels of an image's shorter side before the crop to ``input_size``. None = images of
-            ``input_size`` stay as they are, and of others the shorter side gets that length.
-        interpolation: How images were resized for it: bilinear, bicubic, ...
-        target_layer: Where Grad-CAM looks unless told otherwise; None = not known.
-        outputs: What the numbers mean that the module gives, see :func:`~lightning_modules.networks.outputs.as_logits`.
-        fill: What stands for "no information" in a pixel, for each channel. None = ``mean``, or ImageNet's.
-        said_by: Who says the mean, the sizes, ...: option -> words.
+        options: All of :class:`~lightning_modules.networks.options.NetworkOptions`. ``mean`` None = the module takes
+            pixels as they are; ``resize_size`` None = images of ``input_size`` stay as they are, and of others the
+            shorter side gets that length; ``target_layer`` None = not known.
+        sources: Who set an option, in words: option -> source.
 
     Shape: ``(N, 3, H, W)`` in [0, 1] -> ``(N, len(class_names))``.
     """
@@ -49,41 +43,60 @@ class Network(nn.Module, Generic[ModuleT]):
     std: Tensor
 
     def __init__(
-        self,
-        module: ModuleT,
-        *,
-        class_names: Sequence[str],
-        facts: Facts,
-        mean: Sequence[float] | None = None,
-        std: Sequence[float] | None = None,
-        input_size: int = 224,
-        resize_size: int | None = 256,
-        interpolation: str = "bilinear",
-        target_layer: str | None = None,
-        outputs: OutputKind = "logits",
-        fill: Sequence[float] | None = None,
-        said_by: Mapping[str, str] | None = None,
+        self, module: ModuleT, *, facts: Facts, options: Mapping[str, Any], sources: Mapping[str, str]
     ) -> None:
         super().__init__()
         self.module = module
         if self.original is not module:
             keep_graphs()
-        self.class_names = list(class_names)
-        self.input_size = input_size
-        self.resize_size = resize_size
-        self.interpolation = interpolation
-        self.target_layer = target_layer
-        self.outputs = outputs
         self.facts = facts
-        self.said_by = dict(said_by or {})
-        self._fill = None if fill is None and mean is None else tuple(fill or mean or ())
+        self.options = dict(options)
+        self.sources = dict(sources)
+        # Not when it is asked for: the module's own lies on its device, which would be waited for.
+        self._mean = self.options["mean"] or mean_of(self.original)
         self.training = module.training
         like = next(module.parameters(), torch.empty(0))
-        for name, values in (("mean", mean or (0.0,) * 3), ("std", std or (1.0,) * 3)):
-            buffer = torch.tensor(tuple(values), dtype=like.dtype, device=like.device).view(-1, 1, 1)
+        for name, default in (("mean", 0.0), ("std", 1.0)):
+            values = self.options[name] or (default,) * 3
+            buffer = torch.tensor(values, dtype=like.dtype, device=like.device).view(-1, 1, 1)
             # Not persistent: the state dict stays the module's.
             self.register_buffer(name, buffer, persistent=False)
-        self.register_load_state_dict_pre_hook(_names_of_the_inside)
+        self.register_load_state_dict_pre_hook(_add_module_prefix)
+
+    @property
+    def class_names(self) -> list[str]:
+        """Name of each class, in the order of the logits."""
+        return self.options["class_names"]
+
+    @property
+    def input_size(self) -> int:
+        """Height and width in pixels of the images that it was trained on."""
+        return self.options["input_size"]
+
+    @property
+    def resize_size(self) -> int | None:
+        """Length in pixels of an image's shorter side before the crop; None = that of the crop."""
+        return self.options["resize_size"]
+
+    @property
+    def interpolation(self) -> str:
+        """How images are resized: bilinear, bicubic, ..."""
+        return self.options["interpolation"]
+
+    @property
+    def target_layer(self) -> str | None:
+        """The layer that class activation maps are made of by default; None = not known."""
+        return self.options["target_layer"]
+
+    @property
+    def outputs(self) -> OutputKind:
+        """What the module gives, see :func:`~lightning_modules.networks.outputs.as_logits`."""
+        return self.options["outputs"]
+
+    @property
+    def preprocessing(self) -> dict[str, Any]:
+        """How its images are prepared: ``datamodules.Preprocess(**network.preprocessing)`` does it."""
+        return {name: self.options[name] for name in PREPROCESSING}
 
     def __call__(self, images: Tensor) -> Tensor:
         """The logits ``(N, n_classes)`` of pixels.
@@ -151,17 +164,16 @@ class Network(nn.Module, Generic[ModuleT]):
     def mean_pixel(self) -> Tensor:
         """What stands for "no information" in metrics, ``(3, 1, 1)`` in [0, 1]: the mean that normalization subtracts.
 
-        A module that takes pixels as they are does not say it. Then it is ImageNet's mean, and that is told.
+        Of a module that takes pixels as they are it is its attribute ``mean``; without one, ImageNet's, with a warning.
         """
-        if self._fill is None:
+        if self._mean is None:
             warnings.warn(
-                f"{self.name} does not say which pixels stand for no information, so scores that take pixels away put "
-                "ImageNet's mean there. Say it by as_network(module, mean=..., std=...).",
+                f"{self.name} has no mean, which stands for no information in scores that take pixels away, so they "
+                "put ImageNet's there. Set it by as_network(module, mean=..., std=...).",
                 stacklevel=2,
             )
         # Made where it is read: a copy from the host would wait for what a GPU is at.
-        channels = [self.mean.new_full((1, 1), value) for value in self._fill or IMAGENET_MEAN]
-        return torch.stack(channels)
+        return torch.stack([self.mean.new_full((1, 1), value) for value in self._mean or IMAGENET_MEAN])
 
     @property
     def layers_with_positions(self) -> dict[str, tuple[int, int, int]]:
@@ -195,8 +207,8 @@ class Network(nn.Module, Generic[ModuleT]):
                 "no tensor of an entry an image" if call.shape is None else f"(N, {', '.join(map(str, call.shape))})"
             )
             raise InputError(
-                f"The layer {label!r} of {self.name} gives {given}: which of it are channels cannot be told. Layers "
-                f"with channels, the last first: {listed(self.layer_channels)}."
+                f"The layer {label!r} of {self.name} gives {given}: which axis holds channels is not known. Layers "
+                f"with channels, the last first: {last_first(self.layer_channels)}."
             )
         return call.layout
 
@@ -216,7 +228,7 @@ class Network(nn.Module, Generic[ModuleT]):
         layer = self.target_layer if layer is None or layer == "" else layer
         advice = (
             f"Name one by {{class_path: {method}, init_args: {{{option}: ...}}}}; layers with positions, the last "
-            f"first: {listed(self.facts.with_positions)}."
+            f"first: {last_first(self.facts.with_positions)}."
         )
         if layer is None:
             raise InputError(
@@ -238,20 +250,10 @@ class Network(nn.Module, Generic[ModuleT]):
 
     def description(self) -> dict[str, Any]:
         """What is known of it, as plain values."""
-        mean, std = (tuple(round(value, 6) for value in each.flatten().tolist()) for each in (self.mean, self.std))
-        return {
-            "name": self.name,
-            "n_classes": len(self.class_names),
-            "mean": list(mean),
-            "std": list(std),
-            "input_size": self.input_size,
-            "resize_size": self.resize_size,
-            "interpolation": self.interpolation,
-            "outputs": self.outputs,
-            "target_layer": self.target_layer,
-            "said_by": self.said_by,
-            **self.facts.description(),
-        }
+        known = {name: value for name, value in self.options.items() if name != "class_names"}
+        known |= {name: list(self.options[name] or (default,) * 3) for name, default in (("mean", 0.0), ("std", 1.0))}
+        name = {"name": self.name, "n_classes": len(self.class_names)}
+        return {**name, **known, "sources": self.sources, **self.facts.description()}
 
     def freeze(self) -> Self:
         """Makes the network ready to be explained: eval mode, no parameter gradients, ``channels_last``."""
@@ -293,7 +295,7 @@ def layers_of(module: nn.Module) -> dict[str, nn.Module]:
     return {name: layer for name, layer in module.named_modules() if name}
 
 
-def _names_of_the_inside(network: nn.Module, state_dict: dict[str, Any], prefix: str, *_: Any) -> None:
+def _add_module_prefix(network: nn.Module, state_dict: dict[str, Any], prefix: str, *_: Any) -> None:
     """Renames what :meth:`Network.state_dict` gave, as a part of a larger module's, to where it belongs."""
     for name in [name for name in state_dict if name.startswith(prefix)]:
         state_dict[f"{prefix}module.{name.removeprefix(prefix)}"] = state_dict.pop(name)

@@ -2,32 +2,18 @@
 
 from __future__ import annotations
 
-from typing import Any, Literal, get_args
+import re
+from typing import Any, Literal
 
 import torch
 from torch import Tensor
 
-from lightning_modules.errors import InputError, told_from
+from lightning_modules.errors import InputError, check_is_one_of, told_from
 
 OutputKind = Literal["logits", "probabilities", "binary", "independent"]
 
-_ENDS_IN_PROBABILITIES = {"SoftmaxBackward0": "softmax", "SigmoidBackward0": "sigmoid"}
-_CHANGES_NO_NUMBER = frozenset(
-    f"{name}Backward{number}"
-    for name in (
-        "View",
-        "Reshape",
-        "ReshapeAlias",
-        "UnsafeView",
-        "Squeeze",
-        "Unsqueeze",
-        "Clone",
-        "Alias",
-        "T",
-        "ToCopy",
-    )
-    for number in (0, 1, 2)
-)
+_ENDS_IN_PROBABILITIES = {"SoftmaxBackward0": "a softmax", "SigmoidBackward0": "a sigmoid"}
+_MOVES_NUMBERS = re.compile(r"(Reshape|View|Squeeze|Unsqueeze|Clone|Alias|T|ToCopy|ReshapeAlias|UnsafeView)Backward\d")
 
 
 def as_logits(output: Tensor, kind: OutputKind) -> Tensor:
@@ -61,16 +47,6 @@ def probabilities_of(logits: Tensor, kind: OutputKind) -> Tensor:
     return logits.sigmoid() if kind == "independent" else logits.softmax(1)
 
 
-def check_kind(kind: Any) -> None:
-    """Refuses what is no kind of output.
-
-    Raises:
-        InputError: If it is none.
-    """
-    if kind is not None and kind not in get_args(OutputKind):
-        raise InputError(f"model.outputs should be one of {', '.join(get_args(OutputKind))}, got {kind!r}.")
-
-
 def check_shape(output: Any, name: str, n_images: int) -> Tensor:
     """The output, if it is of one row an image.
 
@@ -98,67 +74,64 @@ def check_shape(output: Any, name: str, n_images: int) -> Tensor:
     raise InputError(f"{wanted}, but gives {given}. Wrap it in a module whose forward returns the logits alone.")
 
 
-_LEAVE_OUT = "Leave the sigmoid out, so that it gives logits, and say model.outputs independent."
-
-
-def known_kind(outputs: Tensor, said: OutputKind | None, name: str, ends_in: str | None) -> OutputKind:
-    """What the numbers mean, by what the user says and what they look like.
+def output_kind(outputs: Tensor, given: OutputKind | None, name: str, ends_in: str | None) -> OutputKind:
+    """What the numbers mean, by what the user sets and what they look like.
 
     Args:
         outputs: Of several images, ``(N, n)``.
-        said: What the user says; None = nothing.
+        given: By the user; None = not set.
         name: What messages call the network.
         ends_in: What makes the numbers probabilities, in words; None = nothing that is known to.
 
     Raises:
-        InputError: If they look like probabilities, or there is one an image, and nobody says what they are; or if
-            what is said does not fit.
+        InputError: If they look like probabilities, or there is one an image, and the user has not set what they are;
+            or if what is set does not fit.
     """
-    network, n = f"model.network: {name}", outputs.shape[1]
-    has_several = n > 1 and ends_in is not None and ends_in.startswith("a sigmoid")
+    if given is not None:
+        check_is_one_of(OutputKind, **{"model.outputs": given})
+    n, is_sigmoid = outputs.shape[1], ends_in == "a sigmoid"
     look_like_probabilities = bool(((outputs >= 0) & (outputs <= 1)).all())
-    if said is None and n == 1 and ends_in is None:
-        raise InputError(
-            f"{network} gives one number an image, so its softmax is 1 for each. If it is the logit of yes, say "
-            "model.outputs binary, which makes two classes of it."
-        )
-    if said is None:
-        sums = outputs.sum(1)
-        sum_to_one = n > 1 and look_like_probabilities and torch.allclose(sums, torch.ones_like(sums), atol=1e-3)
-        if ends_in is None and not sum_to_one:
-            return "logits"
-        if has_several:
-            raise InputError(f"{network} ends in {ends_in}: the probabilities of {n} labels of their own. {_LEAVE_OUT}")
-        why = f"ends in {ends_in}" if ends_in else "gives rows that are at least 0 and sum to 1"
-        raise InputError(
-            f"{network} {why}: these are probabilities, and what is explained here are logits. Leave that end out, or "
-            "say model.outputs probabilities, which takes their logarithm (or model.outputs logits, if they are)."
-        )
-    if said == "binary" and (n != 1 or ends_in):
-        got = f"ends in {ends_in}: say model.outputs probabilities" if n == 1 else f"gives {n} numbers an image"
-        raise InputError(f"model.outputs is binary, one logit an image, but {name} {got}.")
-    if said == "independent" and (n == 1 or ends_in):
-        remedy = "Say model.outputs binary" if n == 1 else "Leave that end out, so that it gives logits"
-        got = f"ends in {ends_in}" if ends_in else "gives one"
-        raise InputError(f"model.outputs is independent, the logits of several labels, but {name} {got}. {remedy}.")
-    if said == "probabilities" and has_several:
-        raise InputError(
-            f"model.outputs is probabilities, of which one class is true, but {name} ends in {ends_in}: {n} labels of "
-            f"their own, whose logarithms are no logits. {_LEAVE_OUT}"
-        )
-    if said == "logits" and n == 1:
-        raise InputError(f"model.outputs is logits, but {name} gives one number an image. Say model.outputs binary.")
-    if said == "probabilities" and not look_like_probabilities:
-        raise InputError(
-            f"model.outputs is probabilities, but {name} gives numbers from "
-            f"{told_from(float(outputs.min()), 0, 1)} to {told_from(float(outputs.max()), 0, 1)}."
-        )
-    return said
+    sums = outputs.sum(1)
+    sum_to_one = n > 1 and look_like_probabilities and torch.allclose(sums, torch.ones_like(sums), atol=1e-3)
+    softmax_remedy = (
+        "Remove that end, or set model.outputs probabilities, to take their logarithm, or logits, if they are logits"
+    )
+    sigmoid_remedy = "Remove the sigmoid, so that it gives logits, and set model.outputs independent"
+    end = f"ends in {ends_in}" if ends_in else f"gives {n} numbers an image" if n > 1 else "gives one number an image"
+    least, greatest = (told_from(float(value), 0, 1) for value in (outputs.min(), outputs.max()))
+    refused: dict[OutputKind | None, list[tuple[Any, str]]] = {
+        None: [
+            (
+                n == 1 and not ends_in,
+                f"{end}, so its softmax is 1. If it is the logit of yes, set model.outputs binary",
+            ),
+            (n > 1 and is_sigmoid, f"{end}: the probabilities of {n} labels of their own. {sigmoid_remedy}"),
+            (ends_in, f"{end}: its output is probabilities, and logits are explained. {softmax_remedy}"),
+            (sum_to_one, f"gives rows that are at least 0 and sum to 1: probabilities. {softmax_remedy}"),
+        ],
+        "binary": [
+            (n > 1, f"{end}, and model.outputs binary is of one logit an image"),
+            (ends_in, f"{end}, so it gives no logit: set model.outputs probabilities"),
+        ],
+        "independent": [
+            (n == 1, f"{end}, and model.outputs independent is of several labels. Set model.outputs binary"),
+            (ends_in, f"{end}, and model.outputs independent is of logits. Remove that end"),
+        ],
+        "probabilities": [
+            (n > 1 and is_sigmoid, f"{end}: {n} labels of their own, whose logarithms are no logits. {sigmoid_remedy}"),
+            (not look_like_probabilities, f"gives numbers from {least} to {greatest}: no probabilities"),
+        ],
+        "logits": [(n == 1, f"{end}. Set model.outputs binary")],
+    }
+    for is_wrong, why in refused[given]:
+        if is_wrong:
+            raise InputError(f"model.network: {name} {why}.")
+    return given or "logits"
 
 
 def last_activation(output: Tensor) -> str | None:
-    """``softmax`` or ``sigmoid``, if that is the last that was done to an output with a graph; else None."""
+    """``a softmax`` or ``a sigmoid``, if that is the last that was done to an output with a graph; else None."""
     node = output.grad_fn
-    while node is not None and type(node).__name__ in _CHANGES_NO_NUMBER:
+    while node is not None and _MOVES_NUMBERS.fullmatch(node.name()):
         node = node.next_functions[0][0]
-    return None if node is None else _ENDS_IN_PROBABILITIES.get(type(node).__name__)
+    return None if node is None else _ENDS_IN_PROBABILITIES.get(node.name())

@@ -21,7 +21,6 @@ FEWEST_RANKED = 6
 """Of fewer images no ranking can hold with 95 %: of five there are 16 ways to turn signs, and 1/16 is more than 5 %."""
 
 _Z = float(stats.norm.ppf((1 + LEVEL) / 2))
-_SKEW = (2 * _Z**2 + 1) / 6
 _MOST_UNITS = 2000
 _N_FLIPS = 4000
 _MOST_EXACT = 14
@@ -50,14 +49,16 @@ def interval_of_mean(values: ArrayLike) -> Interval:
 
     - Of zeros and ones: Wilson's, of a share.
     - Of numbers: Student's, :math:`m \pm t s / \sqrt n`, which on the side of the longer tail reaches farther by
-      :math:`(2 z^2 + 1)\, |g|\, s / (6 n)`, Hall's correction for the skewness :math:`g`.
-    - Of numbers of which half or more are the same one, their least or greatest, such as maps that lie wholly on the
-      object: values that were never seen may lie elsewhere, so :math:`z^2 / 2` more of that one are added and as many
-      that lie elsewhere, as Agresti and Coull do for shares. Elsewhere is where the others end, the nearer to the end
-      of the score's range, [0, 1] or [-1, 1], the fewer others there are.
+      :math:`(2 t^2 + 1)\, |g|\, s / (6 n)`, Hall's correction for the skewness :math:`g`.
+    - Of numbers in [-1, 1] of which half or more are the same one, their least or greatest, such as maps that lie
+      wholly on the object: values that were never seen may lie elsewhere, so :math:`z^2 / 2` more of that one are added
+      and as many that lie elsewhere, as Agresti and Coull do for shares. Elsewhere is where the others end, the nearer
+      to the end of the score's range, [0, 1] or [-1, 1], the fewer others there are.
 
     It covers the mean in 93 to 97 % of samples of 5 and more, be they normal, moderately skewed (skewness up to 1.5) or
-    shares, on average over these; of exponential values in 90 % of 5, in 94 % of 20. It is never of no width.
+    shares, on average over these. Few values do not show how long a tail is: of exponential ones it covers the mean in
+    92 % of samples of 5, 93 % of 10 and 95 % of 20; of such of which half are 0, in 81 % of 5 and 92 % of 20. It is
+    never of no width.
 
     Args:
         values: ``(n,)``; NaN = not measured, left out. Numbers or truth values.
@@ -77,8 +78,7 @@ def interval_of_mean(values: ArrayLike) -> Interval:
         >>> f"{low:.3f} {high:.3f}"
         '0.045 0.455'
     """
-    known = _known(values)
-    return _interval(known, 1.0 if len(known) and np.abs(known).max() <= 1 else math.inf)
+    return _interval(_known(values))
 
 
 def interval_of_difference(first: ArrayLike, second: ArrayLike) -> Interval:
@@ -110,8 +110,7 @@ def interval_of_difference(first: ArrayLike, second: ArrayLike) -> Interval:
         middle = (won - lost) / n
         half = _Z * math.sqrt(((won + lost) / n - middle**2) / n)
         return Interval(max(-1.0, float(middle - half)), min(1.0, float(middle + half)))
-    most = 1.0 if len(differences) and np.abs(differences).max() <= 1 else math.inf
-    return _interval(differences, most, is_signed=True)
+    return _interval(differences, is_signed=True)
 
 
 def pairs_of_values(first: ArrayLike, second: ArrayLike) -> tuple[np.ndarray, np.ndarray]:
@@ -185,9 +184,14 @@ def p_of_pairs(scores: ArrayLike, n_scores: int = 1, seed: int = 0) -> np.ndarra
     r"""How probable so clear a difference of two methods is where none differs, among all pairs: ``(M, M)``.
 
     Clear is :math:`|\sum_i d_i| / \sqrt{\sum_i d_i^2}` of the differences :math:`d_i` of two methods, which grows with
-    their t; less so by Hall's correction where the longer tail of the differences lies on the other side. Where methods
-    do not differ, a whole image's differences might as well have the other sign; so the signs of whole images are
-    turned at random, and p is the share of turns, with that of none, under which any pair is as clear.
+    their t; less so by Hall's correction, at the quantile that 5 % over all pairs is, where the longer tail of the
+    differences lies on the other side. Where methods do not differ, a whole image's differences might as well have the
+    other sign; so the signs of whole images are turned at random, and p is the share of turns, with that of none, under
+    which any pair is as clear.
+
+    The promise holds where differences are symmetric, moderately skewed or of many images: of twelve equal methods of
+    which half have exponential scores and half mirrored ones, some are told apart in 9 to 13 % of runs of 8 to 40
+    images.
 
     All turns are gone through of up to 14 images, else 4,000 are drawn. Of more than 2,000 images as many sums of
     images are turned, each of images that lie apart.
@@ -217,7 +221,8 @@ def p_of_pairs(scores: ArrayLike, n_scores: int = 1, seed: int = 0) -> np.ndarra
     sums = differences.sum(0)
     off = differences - differences.mean(0)
     squares = (off**2).sum(0)
-    longer = _SKEW * np.divide((off**3).sum(0), squares, out=np.zeros_like(sums), where=squares > 0)
+    z = stats.norm.isf((1 - LEVEL) / 2 / len(first))
+    longer = (2 * z**2 + 1) / 6 * np.divide((off**3).sum(0), squares, out=np.zeros_like(sums), where=squares > 0)
     clearness = np.maximum(np.abs(sums) + np.minimum(longer * np.sign(sums), 0), 0) / lengths
     turned = np.concatenate([signs @ values for signs in _signs(len(values), seed)])
     greatest = np.sort((np.abs(turned[:, first] - turned[:, second]) / lengths).max(1))
@@ -238,12 +243,11 @@ def _signs(n: int, seed: int) -> Iterator[np.ndarray]:
         yield 1.0 - 2 * draws.integers(0, 2, (500, n))
 
 
-def _interval(values: np.ndarray, most: float, is_signed: bool | None = None) -> Interval:
+def _interval(values: np.ndarray, is_signed: bool | None = None) -> Interval:
     """That of :func:`interval_of_mean`, of values without NaN.
 
     Args:
         values: ``(n,)``.
-        most: The greatest magnitude that any may have; inf = nobody knows.
         is_signed: Whether there may be negative ones; None = if there are.
     """
     n = len(values)
@@ -252,29 +256,32 @@ def _interval(values: np.ndarray, most: float, is_signed: bool | None = None) ->
     if _is_binary(values) and not is_signed:
         of_share = stats.binomtest(int(values.sum()), n).proportion_ci(LEVEL, method="wilson")
         return Interval(float(of_share.low), float(of_share.high))
-    mean, t = float(values.mean()), float(stats.t.ppf((1 + LEVEL) / 2, n - 1))
+    is_bounded = np.abs(values).max() <= 1
     distinct, counts = np.unique(values, return_counts=True)
     common, is_end = distinct[counts.argmax()], counts.argmax() in (0, len(distinct) - 1)
-    if 2 * counts.max() < n or not is_end:
-        off = values - mean
-        deviation = values.std(ddof=1)
-        longer = (2 * _Z**2 + 1) * (off**3).mean() / (off**2).mean() / (6 * n)
-        half = t * deviation / math.sqrt(n)
-        return Interval(float(mean - half + min(longer, 0)), float(mean + half + max(longer, 0)))
-    if len(distinct) == 1 and math.isinf(most):
+    if len(distinct) == 1 and not is_bounded:
         return NO_INTERVAL
-    is_signed = bool(values.min() < 0) if is_signed is None else is_signed
-    n_others = n - counts.max()
-    least = -most if is_signed else 0.0
-    elsewhere = np.array([distinct[0], distinct[-1]])
-    if math.isfinite(most):
-        elsewhere = (np.array([least, most]) + n_others * elsewhere) / (n_others + 1)
+    if is_bounded and is_end and 2 * counts.max() >= n:
+        least = -1.0 if is_signed or values.min() < 0 else 0.0
+        return _interval_of_mostly_one(values, common, distinct[[0, -1]], least)
+    mean, deviation, t = values.mean(), values.std(ddof=1), float(stats.t.ppf((1 + LEVEL) / 2, n - 1))
+    off = values - mean
+    # The skewness as a sample without bias has it; two values have none.
+    longer = (2 * t**2 + 1) * (off**3).mean() / (off**2).mean() / (6 * max(n - 2, 1))
+    half = t * deviation / math.sqrt(n)
+    return Interval(float(mean - half + min(longer, 0)), float(mean + half + max(longer, 0)))
+
+
+def _interval_of_mostly_one(values: np.ndarray, common: float, ends: np.ndarray, least: float) -> Interval:
+    """That of :func:`interval_of_mean`, of numbers from ``least`` to 1 of which half or more are ``common``."""
+    n, n_others = len(values), int((values != common).sum())
+    elsewhere = (np.array([least, 1.0]) + n_others * ends) / (n_others + 1)
     elsewhere = elsewhere[elsewhere != common]
     all_values = np.concatenate([values, [common], elsewhere])
     weights = np.concatenate([np.ones(n), [_Z**2 / 2], np.full(len(elsewhere), _Z**2 / 2 / len(elsewhere))])
     middle = np.average(all_values, weights=weights)
     half = _Z * math.sqrt(np.average((all_values - middle) ** 2, weights=weights) / weights.sum())
-    return Interval(max(float(middle - half), least if math.isfinite(most) else -most), min(float(middle + half), most))
+    return Interval(max(float(middle - half), least), min(float(middle + half), 1.0))
 
 
 def _known(values: ArrayLike) -> np.ndarray:

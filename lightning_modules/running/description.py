@@ -12,10 +12,10 @@ from lightning_modules.methods.base import AttributionMethod
 from lightning_modules.methods.uninformed import UninformedMethod
 from lightning_modules.networks.built_in.vgg16 import WEIGHTS_HELP
 from lightning_modules.networks.loading import NETWORK_HELP, load_network
-from lightning_modules.networks.making import Said
 from lightning_modules.networks.network import Network
-from lightning_modules.networks.observed.facts import place, shown
+from lightning_modules.networks.observed.facts import split_call
 from lightning_modules.networks.observed.nonlinearities import in_words
+from lightning_modules.networks.options import NetworkOptions
 from lightning_modules.results.tables import Table, print_tables
 from lightning_modules.running.cli import import_from_here
 from lightning_modules.running.parsing.diagnosis import public_classes
@@ -52,13 +52,13 @@ def add_network_options(parser: HelpfulParser) -> None:
 def network_of(options: Namespace) -> Network:
     """The network that the options name."""
     import_from_here()
-    known = ("network", "weights", *Said.__annotations__)
+    known = ("network", "weights", *NetworkOptions.__annotations__)
     return load_network(**{name: value for name, value in vars(options).items() if name in known})
 
 
 def _table_of_facts(network: Network) -> Table:
     known = network.description()
-    by = known["said_by"]
+    by = network.sources
     names = network.class_names
     shown_names = ", ".join(names if len(names) <= 6 else [*names[:3], "...", names[-1]])
     resize = known["resize_size"]
@@ -69,11 +69,11 @@ def _table_of_facts(network: Network) -> Table:
         ["image", f"{known['input_size']} × {known['input_size']}", by["input_size"]],
         ["shorter side before the crop", "as it is" if resize is None else str(resize), by["resize_size"]],
         ["interpolation", known["interpolation"], by["interpolation"]],
-        ["outputs", known["outputs"], "observed"],
+        ["outputs", known["outputs"], by.get("outputs", "observed")],
         ["activations", _activations(known["nonlinearities"]), "observed"],
         ["target layer", known["target_layer"] or "none", by.get("target_layer", "the last with positions")],
     ]
-    return Table(["", "what is known", "said by"], rows, n_left=3)
+    return Table(["", "what is known", "set by"], rows, n_left=3)
 
 
 def _activations(counts: dict[str, dict[str, int]]) -> str:
@@ -107,7 +107,7 @@ def _table_of_layers(network: Network) -> Table:
     rows = []
     for label, call in network.facts.by_label.items():
         usable = "yes" if label in network.layers_with_positions else "no"
-        rows.append([label, type(layers[place(label)[0]]).__name__, shown(call), usable])
+        rows.append([label, type(layers[split_call(label)[0]]).__name__, str(call), usable])
     idle = [name for name in layers if name not in network.facts.calls]
     silent = [[name, type(layers[name]).__name__, "does not run", "no"] for name in idle]
     return Table(["layer, in the order they ran", "kind", "output of an image", "Grad-CAM"], rows + silent, n_left=4)

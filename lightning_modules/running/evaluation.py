@@ -17,7 +17,6 @@ import yaml
 from pytorch_lightning import LightningDataModule
 from pytorch_lightning.callbacks import Callback
 from pytorch_lightning.cli import LightningArgumentParser
-from pytorch_lightning.utilities.rank_zero import rank_zero_info
 
 from datamodules.batch import EvaluationData
 from datamodules.writing import naming
@@ -25,10 +24,11 @@ from lightning_modules.evaluation import EvaluationModule
 from lightning_modules.figures.saving import FigureFormat
 from lightning_modules.networks.built_in.vgg16 import WEIGHTS_HELP
 from lightning_modules.networks.loading import NETWORK_HELP
+from lightning_modules.networks.options import PREPROCESSING
 from lightning_modules.random_numbers import GENERATOR
 from lightning_modules.results.report import first_paragraph, flat_settings, n_left_out
 from lightning_modules.results.storage import done_paths, refuse_other_columns
-from lightning_modules.running.arithmetic import arithmetic, busy_cores_note, compute_to_float32
+from lightning_modules.running.arithmetic import arithmetic, compute_to_float32
 from lightning_modules.running.cli import RunCLI
 from lightning_modules.running.folder.finished_run import leave_what_was_found, show_what_was_found
 from lightning_modules.running.folder.provenance import seeds, weights_sha256
@@ -62,10 +62,10 @@ def run_evaluation(
         model_class, data_class, description=description or "", args=args, extra=callbacks, defaults=defaults or {}
     )
     summary = cli.evaluate()
-    if summary is not None:
-        cli.show()
     if summary is None:  # not the first process
         return 0
+    what = ("Images, rows" if (cli.out / "images").is_dir() else "Rows") + ", summary, figures"
+    show_what_was_found(cli.writer.report, what, cli.out)
     return int(summary["n_failed"] > 0 and (cli.config["strict"] or summary["n_failed"] == summary["n_images"]))
 
 
@@ -114,8 +114,9 @@ class EvaluationCLI(RunCLI):
         parser.set_defaults(self.defaults)
         parser.explain(HELP)  # the same for every module, so it does not stand in each one's docstring
         of_model, of_data = (inspect.signature(each).parameters for each in self.classes)
+        prepared = PREPROCESSING if "preprocessing" in of_data else ()  # the data module's **preprocessing
         for name, known in KNOWN_BY_THE_MODEL.items():
-            if name in of_data:
+            if name in of_data or name in prepared:
                 parser.link_arguments("model", f"data.{name}", attrgetter(known), apply_on="instantiate")
         if "n_originals" in of_data and "n_figures" in of_model:
             parser.link_arguments("model.n_figures", "data.n_originals")
@@ -130,8 +131,6 @@ class EvaluationCLI(RunCLI):
     def evaluate(self) -> dict[str, Any] | None:
         """Tests what has no rows yet; on the first rank, returns the summary of all rows, also saved."""
         compute_to_float32()
-        if self.trainer.strategy.root_device.type == "cpu" and (note := busy_cores_note()):
-            rank_zero_info(note)
         data: EvaluationData = self.datamodule
         if self.trainer.limit_test_batches == 0:
             raise RunError("--trainer.limit_test_batches 0 leaves no image: 1 is a batch, 1.0 all of them.")
@@ -198,16 +197,11 @@ class EvaluationCLI(RunCLI):
         leave_what_was_found(run, summary, report, produced_by, self.config["report"])
         return summary
 
-    def show(self) -> None:
-        """Prints what came out, and where to look."""
-        what = ("Images, rows" if (self.out / "images").is_dir() else "Rows") + ", summary, figures"
-        show_what_was_found(self.writer.report, what, self.out)
-
 
 HELP = {"model.weights": f"{WEIGHTS_HELP}.", "model.network": f"{NETWORK_HELP}."}
 
 KNOWN_BY_THE_MODEL = {
-    **{name: f"network.{name}" for name in ("class_names", "input_size", "resize_size", "interpolation")},
+    **{name: f"network.{name}" for name in ("class_names", *PREPROCESSING)},
     "channels": "network.layer_channels",
     "layer": "objective.layer",
 }

@@ -11,7 +11,7 @@ from rich.text import Text
 
 from datamodules.batch import UPRIGHT
 from lightning_modules.classifier import Prediction, PredictionModule
-from lightning_modules.front import Predictions
+from lightning_modules.front.results import Predictions
 from lightning_modules.results.report import unturned_note
 from lightning_modules.running.arithmetic import compute_to_float32
 from lightning_modules.running.description import add_network_options, network_of
@@ -27,8 +27,8 @@ def run_prediction(
     """Parses the options and prints the most probable classes of images; returns the exit code.
 
     Args:
-        data_class: Makes the data of a list of images, ``batch_size``, ``num_workers``, ``input_size``,
-            ``resize_size``, ``interpolation`` and ``exif_orientation``.
+        data_class: Makes the data of a list of images, ``batch_size``, ``num_workers``, ``exif_orientation``, and what
+            ``Network.preprocessing`` holds.
         description: What help says first.
         args: The options; None = those of the command line.
     """
@@ -49,10 +49,8 @@ def run_prediction(
         options.images,
         batch_size=options.batch_size,
         num_workers=options.num_workers,
-        input_size=network.input_size,
-        resize_size=network.resize_size,
-        interpolation=network.interpolation,
         exif_orientation=options.exif_orientation,
+        **network.preprocessing,
     )
     try:
         trainer = Trainer(

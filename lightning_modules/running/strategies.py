@@ -165,7 +165,8 @@ def _made_again(run: Path, model_class: Any, data_class: Any) -> tuple[Attributi
         found: dict[str, np.ndarray] = {}
         for batch in tqdm(data.test_dataloader(), unit="batch", delay=3):
             if batch["path"]:
-                batch = with_pixels({**batch, "image": batch["image"].to(network.mean.device)})
+                batch["image"] = batch["image"].to(network.mean.device)
+                batch = with_pixels(batch)
                 target = torch.tensor([target_of[path] for path in batch["path"]], device=batch["image"].device)
                 found |= dict(zip(batch["path"], compute(batch, target).cpu().numpy()))
         return found

@@ -19,7 +19,6 @@ from datamodules.writing import naming
 from lightning_modules.networks.built_in.vgg16 import load_vgg16, save_vgg16
 from lightning_modules.results.report import unturned_note
 from lightning_modules.running import stopping
-from lightning_modules.running.arithmetic import busy_cores_note
 from lightning_modules.running.cli import RunCLI, as_typed
 from lightning_modules.running.folder.run_folder import RunError, RunFolder
 from lightning_modules.running.starts import WITHOUT_EFFECT_IN_TRAINING
@@ -65,8 +64,6 @@ def run_training(
                 run.refuse_other_version()
             run.settle("config.yaml", cli.settings, fixed=begun, start_over=f"delete {cli.out}")
             run.begin_session(cli.command)
-        if is_first and cli.trainer.strategy.root_device.type == "cpu" and (note := busy_cores_note()):
-            rank_zero_info(note)
         last = cli.out / "checkpoints" / "last.ckpt"  # where an earlier run stopped
         begun_at = str(last) if last.exists() else None
         stopping.save_at_the_end(None, lambda: GOES_ON)

@@ -15,8 +15,8 @@ from datamodules.text import Text
 from lightning_modules.errors import InputError
 from lightning_modules.networks.inputs import trusted
 from lightning_modules.networks.network import Network
-from lightning_modules.networks.observed.facts import place
-from lightning_modules.networks.observed.observation import looked_at
+from lightning_modules.networks.observed.facts import split_call
+from lightning_modules.networks.observed.observation import hooked_outputs
 from lightning_modules.text import NamedByOptions
 
 
@@ -129,7 +129,7 @@ def responses(network: Network, images: Tensor, layers: Collection[str | None]) 
         with trusted():
             return {None: network(images)}
     layouts = {layer: network.layout(layer) for layer in layers if layer is not None}
-    places = {layer: place(network.label(layer)) for layer in layouts}
+    places = {layer: split_call(network.label(layer)) for layer in layouts}
     calls: Counter[str] = Counter()
     found: dict[str | None, Tensor] = {}
 
@@ -141,7 +141,7 @@ def responses(network: Network, images: Tensor, layers: Collection[str | None]) 
             raise _Reached
         found.update({layer: found[layer].clone() for layer in here})  # what follows may work in place
 
-    with suppress(_Reached), looked_at({name: network.layers[name] for name, _ in places.values()}, look):
+    with suppress(_Reached), hooked_outputs({name: network.layers[name] for name, _ in places.values()}, look):
         found[None] = network.uncompiled_logits(images)
     if idle := [layer for layer in layouts if layer not in found]:
         raise InputError(f"The network did not run the layer {idle[0]!r} this time.")

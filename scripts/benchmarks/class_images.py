@@ -22,6 +22,7 @@ from datamodules import ImageSourcesDataModule
 from datamodules.batch import pixels_of
 from lightning_modules import ActivationMaximizationModule, Network
 from lightning_modules.errors import InputError
+from lightning_modules.networks.inputs import trusted
 from lightning_modules.synthesis import maximize
 
 CLASSES = ("hammerhead", "ostrich", "monarch", "volcano", "goldfish", "flamingo", "tabby", "school bus")
@@ -119,7 +120,7 @@ def _horama(kind: str, network: Network, folder: str, target: int, steps: int) -
 
     # Pixels in [0, 1], and noise that is as large a share of them as by default of the range of -2.5 to 2.5.
     options: dict[str, Any] = {"values_range": (0.0, 1.0), "noise": 0.05 / 5, "device": "cpu", "total_steps": steps}
-    with contextlib.chdir(folder):  # where its magnitudes lie
+    with contextlib.chdir(folder), trusted():  # where its magnitudes lie; its noise leads beyond [0, 1]
         image, _ = getattr(horama, kind)(
             lambda images: network(images)[:, target].mean(), model_input_size=network.input_size, **options
         )

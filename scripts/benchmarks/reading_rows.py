@@ -47,8 +47,7 @@ def reading(setting: Setting, rounds: int) -> list[Result]:
     """Time of a photo, by so many of our threads and by as many processes of a DataLoader, which are started anew; and
     processor time of a decoded image, read by one thread whose files lie in memory already.
     """
-    network = setting.network
-    sees = Preprocess(network.resize_size, network.input_size, network.interpolation)
+    sees = Preprocess(**setting.network.preprocessing)
     with tempfile.TemporaryDirectory() as root, warnings.catch_warnings():
         warnings.filterwarnings("ignore", "This DataLoader will create")  # more than there are cores: so do we
         folder, results = Path(root, "photos"), []
@@ -92,8 +91,8 @@ def _refuse_other_pixels(ours: Iterable[Tensor], theirs: Iterable[Tensor]) -> No
 
 
 def _loader(root: Path, setting: Setting, n_workers: int) -> Callable[[], Iterable[Any]]:
-    known = ("class_names", "input_size", "resize_size", "interpolation")
-    how: dict[str, Any] = {name: getattr(setting.network, name) for name in known}
-    data = ImageFolderDataModule(str(root), batch_size=BATCH, num_workers=n_workers, **how)
+    network = setting.network
+    options: dict[str, Any] = {"class_names": network.class_names, **network.preprocessing}
+    data = ImageFolderDataModule(str(root), batch_size=BATCH, num_workers=n_workers, **options)
     data.setup("test")
     return data.test_dataloader

@@ -67,8 +67,8 @@ def _end_to_end(
     size, folder, module.network = setting.batch_size, Path(tempfile.mkdtemp()), setting.network
 
     write_photos(folder / "photos", 4 * size)
-    options: dict[str, Any] = {"input_size": setting.network.input_size, "resize_size": setting.network.resize_size}
-    new_data = partial(ImageFolderDataModule, str(folder / "photos"), batch_size=size, **options)
+    preprocessing = setting.network.preprocessing
+    new_data = partial(ImageFolderDataModule, str(folder / "photos"), batch_size=size, **preprocessing)
     data = new_data()
     data.setup("test")
     batches, runs = list(data.test_dataloader()), iter(range(1_000))

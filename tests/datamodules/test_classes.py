@@ -157,4 +157,4 @@ def test_near_names_however_they_are_written() -> None:
 
 def test_a_word_of_an_option_that_a_class_is_called() -> None:
     with pytest.warns(UserWarning, match="model.target label means the folder's class, .*: class 1, called 'label': 1"):
-        ClassTable(["cat", "label"]).tell_of("model.target", "label", "the folder's class")
+        ClassTable(["cat", "label"]).warn_of_word("model.target", "label", "the folder's class")

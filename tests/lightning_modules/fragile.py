@@ -38,6 +38,9 @@ class Fragile(nn.Module):
 NETWORK = f"{Fragile.__module__}.Fragile"
 """As the option ``network``, with ``weights`` random."""
 
+FRAGILE: dict[str, Any] = {"network": NETWORK, "weights": "random"}
+"""Options of a module."""
+
 
 def batch_of(images: Tensor, labels: list[int] | None = None) -> dict[str, Any]:
     """A batch of images named "0", "1", ..., each with a figure to be drawn."""

@@ -30,6 +30,11 @@ from lightning_modules.synthesis import (
 pytestmark = pytest.mark.filterwarnings("ignore:.*does not have many workers", "ignore:GPU available")
 
 
+def made(**options: Any) -> ActivationMaximizationModule:
+    """Of small images, without figures, unless the options are others."""
+    return ActivationMaximizationModule("shapes", **{"image_size": 48, "n_fresh": 1, "n_figures": 0, **options})
+
+
 def run(
     out: Path,
     module: ActivationMaximizationModule,
@@ -70,11 +75,11 @@ def pixels(out: Path, row: dict) -> np.ndarray:
 
 @pytest.mark.slow
 def test_a_class_alone_equals_it_in_a_batch_in_any_order(tmp_path: Path) -> None:
-    options = {"weights": "shapes", "steps": 12, "n_fresh": 4, "n_figures": 0}
-    batch = run(tmp_path / "batch", ActivationMaximizationModule(**options), "all")  # type: ignore[arg-type]
-    some = run(tmp_path / "some", ActivationMaximizationModule(**options), ["star", "heart"], 1)  # type: ignore[arg-type]
+    options = {"steps": 6, "n_fresh": 4}
+    batch = run(tmp_path / "batch", made(**options), "all")
+    some = run(tmp_path / "some", made(**options), ["star", "heart"], 1)
     # Under no_grad, as gloo has it, instead of inference mode.
-    alone = run(tmp_path / "alone", ActivationMaximizationModule(**options), 4, inference_mode=False)  # type: ignore[arg-type]
+    alone = run(tmp_path / "alone", made(**options), 4, inference_mode=False)
     assert [row["name"] for row in some] == ["heart", "star"]
     for name, rows in (("some", some), ("alone", alone)):
         for row in rows:
@@ -85,15 +90,15 @@ def test_a_class_alone_equals_it_in_a_batch_in_any_order(tmp_path: Path) -> None
 
 @pytest.mark.slow
 def test_an_unfilled_pass_is_as_a_full_one(tmp_path: Path) -> None:
-    options = {"weights": "shapes", "steps": 12, "n_fresh": 4, "n_figures": 0, "images_per_pass": 3}
-    four = run(tmp_path / "four", ActivationMaximizationModule(**options), [0, 1, 2, 3])  # type: ignore[arg-type]
-    one = run(tmp_path / "one", ActivationMaximizationModule(**options), [3])  # type: ignore[arg-type]
+    options = {"steps": 6, "n_fresh": 4, "images_per_pass": 3}
+    four = run(tmp_path / "four", made(**options), [0, 1, 2, 3])
+    one = run(tmp_path / "one", made(**options), [3])
     assert [row["target"] for row in four] == [0, 1, 2, 3]
     assert np.abs(pixels(tmp_path / "one", one[0]) - pixels(tmp_path / "four", four[3])).max() <= 1e-4
 
 
 def test_the_numbers_are_those_of_the_saved_image(tmp_path: Path, shapes_network: Network) -> None:
-    module = ActivationMaximizationModule("shapes", steps=20, fresh_shift=5, n_fresh=4)
+    module = made(steps=8, fresh_shift=5, n_fresh=4)
     (row,) = run(tmp_path, module, ["ring"])
     image = torch.tensor(pixels(tmp_path, row), dtype=torch.float32).permute(2, 0, 1)[None]
     target = torch.tensor([5])
@@ -103,7 +108,7 @@ def test_the_numbers_are_those_of_the_saved_image(tmp_path: Path, shapes_network
     assert row["total_variation"] == pytest.approx(float(total_variation(image)), rel=1e-5)
     crops = torch.cat([RandomShift(5)(image, generators(["0|None|5"], f"fresh {k}")) for k in range(4)])
     assert row["probability_shifted"] == pytest.approx(float(shapes_network(crops).softmax(1)[:, 5].mean()), rel=1e-4)
-    assert (row["status"], row["steps"], row["seed"], row["name"]) == ("ok", 20, 0, "ring")
+    assert (row["status"], row["steps"], row["seed"], row["name"]) == ("ok", 8, 0, "ring")
 
 
 class HardImage(PixelImage):
@@ -114,7 +119,7 @@ class HardImage(PixelImage):
 
 
 def test_what_is_clipped_is_told_as_it_was_before_rounding(tmp_path: Path) -> None:
-    module = ActivationMaximizationModule("shapes", parametrization=HardImage(2.0), steps=1, n_fresh=1, n_figures=0)  # type: ignore[arg-type]
+    module = made(parametrization=HardImage(2.0), steps=1)
     (row,) = run(tmp_path, module, [3])
     saved = pixels(tmp_path, row)
     assert 0.3 < row["clipped"] <= ((saved == 0) | (saved == 1)).mean() < 0.9
@@ -122,19 +127,19 @@ def test_what_is_clipped_is_told_as_it_was_before_rounding(tmp_path: Path) -> No
 
 
 def test_channels(tmp_path: Path, shapes_network: Network) -> None:
-    plain = ActivationMaximizationModule("shapes", steps=10, n_fresh=1)
+    plain = made(steps=10)
     (row,) = run(tmp_path / "a", plain, ["features.28:7"])
     assert (row["name"], row["layer"], row["target"], row["probability"]) == ("features.28:7", "features.28", 7, None)
-    grey = respond(shapes_network, torch.full((1, 3, 112, 112), 0.5), "features.28")
+    grey = respond(shapes_network, torch.full((1, 3, 48, 48), 0.5), "features.28")
     assert row["activation"] > 2 * max(0.1, float(grey[0, 7].mean()))
-    named = ActivationMaximizationModule("shapes", objective=Channel("features.28"), steps=10, n_fresh=1)
+    named = made(objective=Channel("features.28"), steps=10)
     (same,) = run(tmp_path / "b", named, [7])
     assert np.array_equal(pixels(tmp_path / "a", row), pixels(tmp_path / "b", same))
 
 
 @pytest.mark.slow
 def test_ablation(tmp_path: Path) -> None:
-    options: Any = {"steps": 12, "n_fresh": 1, "regularizers": [TotalVariation(3000)]}
+    options: Any = {"steps": 12, "image_size": 48, "n_fresh": 1, "regularizers": [TotalVariation(3000)]}
     module = ActivationMaximizationModule("shapes", **options, ablation=True)
     rows = run(tmp_path, module, ["star", "arrow"])
     assert [row["path"] for row in rows] == ["0000_arrow_seed0.png"] * 4 + ["0007_star_seed0.png"] * 4
@@ -156,7 +161,7 @@ def test_ablation(tmp_path: Path) -> None:
 
 
 def test_what_is_not_finite_is_a_failed_row(tmp_path: Path) -> None:
-    module = ActivationMaximizationModule("shapes", steps=2)
+    module = made(steps=2)
     with torch.no_grad():
         module.network.layers["classifier.6"].bias[0] = torch.nan
     (row,) = run(tmp_path, module, [3])
@@ -167,7 +172,7 @@ def test_what_is_not_finite_is_a_failed_row(tmp_path: Path) -> None:
 
 def test_a_channel_of_a_network_without_logits(tmp_path: Path) -> None:
     """The activation is finite; the prediction would be any class."""
-    module = ActivationMaximizationModule("shapes", steps=1, n_fresh=1)
+    module = made(steps=1)
     with torch.no_grad():
         module.network.layers["classifier.6"].bias[0] = torch.nan
     (row,) = run(tmp_path, module, ["features.28:7"])
@@ -182,7 +187,7 @@ class WithoutGradient(Objective):
 
 
 def test_pixels_that_are_no_numbers_are_not_judged_as_grey(tmp_path: Path) -> None:
-    module = ActivationMaximizationModule("shapes", objective=WithoutGradient(), steps=1, n_fresh=1)
+    module = made(objective=WithoutGradient(), steps=1)
     (row,) = run(tmp_path, module, [3])
     assert (row["status"], row["error"]) == ("failed", "the pixels are NaN, as a gradient was")
 
@@ -192,8 +197,8 @@ class TestWhereNoGradientReaches:
 
     CHANNEL = "features.29:7"
 
-    def module(self, **options: object) -> ActivationMaximizationModule:
-        module = ActivationMaximizationModule("shapes", steps=3, n_fresh=1, **options)  # type: ignore[arg-type]
+    def module(self, **options: Any) -> ActivationMaximizationModule:
+        module = made(steps=3, **options)
         with torch.no_grad():
             module.network.layers["features.28"].weight[7] = 0
             module.network.layers["features.28"].bias[7] = -1
@@ -229,7 +234,7 @@ class OfLater(Objective):
 
 
 def test_one_step_with_a_gradient_is_enough(tmp_path: Path) -> None:
-    (row,) = run(tmp_path, ActivationMaximizationModule("shapes", objective=OfLater(), steps=3, n_fresh=1), [7])
+    (row,) = run(tmp_path, made(objective=OfLater(), steps=3), [7])
     assert row["status"] == "ok"
 
 
@@ -237,7 +242,7 @@ class TestJudges:
     OTHER: ClassVar = {"network": "vgg16", "weights": "shapes", "input_size": 64, "name": "other"}
 
     def test_each_image_of_a_class_is_judged_as_it_was_saved(self, tmp_path: Path, shapes_network: Network) -> None:
-        module = ActivationMaximizationModule("shapes", steps=12, n_fresh=1, judges=[self.OTHER])
+        module = made(steps=4, image_size=64, judges=[self.OTHER])
         with pytest.warns(UserWarning, match="model.judges") as told:
             rows = run(tmp_path, module, ["ring", "star", "features.28:7"])
         messages = [str(each.message) for each in told if "model.judges" in str(each.message)]
@@ -256,21 +261,21 @@ class TestJudges:
         assert (of_judge["n"], of_judge["n_top1"]) == (2, judged["rank"].count(1))
 
     def test_they_are_no_part_of_the_module(self) -> None:
-        plain = ActivationMaximizationModule("shapes", steps=1)
-        judged = ActivationMaximizationModule("shapes", steps=1, judges=[self.OTHER])
+        plain = made(steps=1)
+        judged = made(steps=1, judges=[self.OTHER])
         assert judged.state_dict().keys() == plain.state_dict().keys()
         assert list(judged.helpers) == ["judge.other"]
 
     def test_a_class_that_a_judge_lacks_is_told_before_anything_is_made(self, tmp_path: Path) -> None:
         """star and heart are no classes of ImageNet."""
         lite = {"network": "efficientnet_lite0", "weights": "random", "input_size": 32}
-        module = ActivationMaximizationModule("shapes", steps=1, judges=[lite])
+        module = made(steps=1, judges=[lite])
         with pytest.raises(InputError, match="efficientnet_lite0 has no class called 'star' or 'heart', of which"):
             run(tmp_path, module, ["star", "heart"])
         assert not (tmp_path / "images").exists()
 
     def test_one_that_gives_no_numbers_fails_the_row(self, tmp_path: Path) -> None:
-        module = ActivationMaximizationModule("shapes", steps=1, n_fresh=1, judges=[self.OTHER])
+        module = made(steps=1, judges=[self.OTHER])
         with torch.no_grad():
             module.judges[0].network.layers["classifier.6"].bias[0] = torch.nan
         with pytest.warns(UserWarning, match="other has the weights"):
@@ -283,7 +288,7 @@ class TestExemplars:
     CLASSES = ("star", "features.28:7", "features.10:3")
 
     def test_they_are_kept_and_shown(self, tmp_path: Path, shapes: Path, shapes_network: Network) -> None:
-        module = ActivationMaximizationModule("shapes", steps=1, n_fresh=1, n_figures=0)
+        module = made(steps=1)
         run(tmp_path, module, list(self.CLASSES), exemplars=shapes / "val")
         rows = read_exemplars(tmp_path / "exemplars")
         assert [(row["name"], row["rank"]) for row in rows] == [(name, k) for name in self.CLASSES for k in (1, 2, 3)]
@@ -299,7 +304,7 @@ class TestExemplars:
         }
 
     def test_a_dead_channel_has_its_photos_all_the_same(self, tmp_path: Path, shapes: Path) -> None:
-        module = TestWhereNoGradientReaches().module(n_figures=0)
+        module = TestWhereNoGradientReaches().module()
         (row,) = run(tmp_path, module, ["features.29:7"], exemplars=shapes / "val")
         assert row["status"] == "failed"
         assert [row["value"] for row in read_exemplars(tmp_path / "exemplars")] == [0, 0, 0]
@@ -307,7 +312,7 @@ class TestExemplars:
 
     def test_a_folder_that_is_not_there(self, tmp_path: Path) -> None:
         with pytest.raises(DataError, match=r"data\.exemplars: The image folder .*nowhere does not exist"):
-            run(tmp_path, ActivationMaximizationModule("shapes", steps=1), [0], exemplars=tmp_path / "nowhere")
+            run(tmp_path, made(steps=1), [0], exemplars=tmp_path / "nowhere")
 
 
 @pytest.mark.photos
@@ -329,7 +334,7 @@ def test_an_image_of_a_real_network_and_what_another_says_of_it(tmp_path: Path, 
 
 
 def test_the_schema_holds_every_column_of_a_row(tmp_path: Path) -> None:
-    module = ActivationMaximizationModule("shapes", steps=1)
+    module = made(steps=1)
     (row,) = run(tmp_path, module, [0])
     assert isinstance(module.schema, pa.Schema)
     assert {name for name, value in row.items() if value is None} == {"error", "layer"}
@@ -348,13 +353,3 @@ def test_the_schema_holds_every_column_of_a_row(tmp_path: Path) -> None:
 def test_bad_options(options: dict, message: str) -> None:
     with pytest.raises(InputError, match=message):
         ActivationMaximizationModule("shapes", **options)
-
-
-@pytest.mark.slow
-def test_full_size(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, random_vgg16: Network) -> None:
-    monkeypatch.setattr("lightning_modules.activation_maximization.load_network", lambda *args: random_vgg16)
-    module = ActivationMaximizationModule("random", steps=2, n_fresh=1)
-    data = ["n02123045", "features.10:3"]
-    rows = {row["name"]: row for row in run(tmp_path, module, data)}
-    assert set(rows) == {"tabby", "features.10:3"}
-    assert all(pixels(tmp_path, row).shape == (224, 224, 3) for row in rows.values())

@@ -32,9 +32,7 @@ from lightning_modules import (
 from lightning_modules.classifier import ClassifierModule, PredictionModule
 from lightning_modules.evaluation import refuse_rounded_weights
 from lightning_modules.metrics import AverageDrop, EnergyInBox, InsertionDeletion
-from tests.lightning_modules.fragile import NETWORK, batch_of, dim_images
-
-FRAGILE: dict[str, Any] = {"weights": "random", "network": NETWORK}
+from tests.lightning_modules.fragile import FRAGILE, NETWORK, batch_of, dim_images
 
 
 class Surety(EvaluationModule):

@@ -8,6 +8,8 @@ import pytest
 import torch
 
 from lightning_modules import (
+    APGD,
+    DDN,
     FGSM,
     PGD,
     RISE,
@@ -36,9 +38,7 @@ from lightning_modules.metrics import (
     Sparseness,
     WeightRandomization,
 )
-from tests.lightning_modules.fragile import NETWORK, batch_of, dim_images
-
-FRAGILE: dict[str, Any] = {"weights": "random", "network": NETWORK}
+from tests.lightning_modules.fragile import FRAGILE, batch_of, dim_images
 
 
 def n_shown(module: EvaluationModule, n_images: int) -> int:
@@ -91,7 +91,12 @@ def test_metrics(metric: AttributionMetric) -> None:
 
 
 @pytest.mark.parametrize(
-    "attack", [FGSM(), PGD(n_steps=3), SPSA(n_steps=2, n_samples=3), SparseL1Descent(n_steps=2)], ids=repr
+    "attack",
+    [
+        *(FGSM(), PGD(n_steps=3), SPSA(n_steps=2, n_samples=3), SparseL1Descent(n_steps=2)),
+        *(APGD(n_steps=3), APGD(targeted=True, n_steps=2), DDN(n_steps=3)),
+    ],
+    ids=repr,
 )
 def test_attacks(attack: Attack) -> None:
     options: dict[str, Any] = {"eps": [0.01, 0.02], "methods": [GradCAM(), SmoothGrad(2)], "rounded": True, **FRAGILE}

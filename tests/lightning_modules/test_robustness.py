@@ -152,29 +152,18 @@ def test_rows(shapes: Path) -> None:
 @pytest.mark.slow
 def test_accuracy_falls_as_eps_grows(shapes: Path) -> None:
     module = RobustnessModule("shapes", EPS, methods=[])
-    rows = pd.concat([frame(module, batch) for batch in batches(shapes, 40)])
+    rows = frame(module, next(batches(shapes, 24)))
     accuracy = rows.groupby("eps")["top1"].mean().tolist()
     assert accuracy[0] > 0.95
     assert accuracy == sorted(accuracy, reverse=True)
     assert accuracy[-1] < 0.4
-    stronger = RobustnessModule("shapes", EPS, PGD(n_steps=5), methods=[])
+    stronger = RobustnessModule("shapes", EPS[1:3], PGD(n_steps=5), methods=[])
     fooled = frame(stronger, next(batches(shapes)))
     of_the_same = rows[rows["path"].isin(fooled["path"])]
-    left = fooled.groupby("eps")["top1"].mean() - of_the_same.groupby("eps")["top1"].mean()
-    assert len(left) == 5
+    left = (fooled.groupby("eps")["top1"].mean() - of_the_same.groupby("eps")["top1"].mean()).dropna()
+    assert len(left) == 3
     assert (left <= 0).all()
     assert (left < 0).any()
-
-
-def test_batch_size_does_not_matter(shapes: Path) -> None:
-    module = RobustnessModule("shapes", ["2/255"], FGSM(norm=2))
-    several, one = (
-        pd.concat([frame(module, batch) for _, batch in zip(range(n), batches(shapes, size))])
-        for n, size in ((1, 6), (3, 2))
-    )
-    assert one["prediction"].tolist() == several["prediction"].tolist()
-    for column in ("probability", "linf", "l2", "GradCAM.rank_correlation", "GradCAM.top_overlap"):
-        np.testing.assert_allclose(one[column], several[column], rtol=1e-3, atol=1e-3)
 
 
 def test_targeted(shapes: Path) -> None:
@@ -240,7 +229,7 @@ def test_a_remedy_is_named_where_it_can_help() -> None:
     assert remedies[0].endswith("The remedy: --model.attack.unsaturate true")
     assert remedies[1:] == ["", ""]
     module = RobustnessModule("shapes", ["8/255"], FGSM(), methods=[])
-    module.network.outputs = "probabilities"
+    module.network.options["outputs"] = "probabilities"
     assert module._remedy().endswith("a network that gives logits, without its softmax or sigmoid")
 
 
@@ -321,13 +310,6 @@ def test_in_lightnings_test_loop(shapes: Path, precision: Any) -> None:
     same = np.array_equal(rows["probability"], expected["probability"])
     assert same == (precision == "32-true")
     np.testing.assert_allclose(rows["probability"], expected["probability"], atol=0.1)
-
-
-def test_rounded_pixels_are_refused() -> None:
-    module = RobustnessModule("shapes")
-    module.network.bfloat16()
-    with pytest.raises(InputError, match=r"torch\.bfloat16, which rounds.*bf16-mixed"):
-        module.on_test_start()
 
 
 def test_summary_by_hand(tmp_path: Path) -> None:

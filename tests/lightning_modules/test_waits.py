@@ -10,6 +10,7 @@ from pytorch_lightning import Trainer
 from torch import Tensor
 
 from lightning_modules import (
+    APGD,
     FGSM,
     PGD,
     RISE,
@@ -38,6 +39,7 @@ from lightning_modules import (
     VarGrad,
     XGradCAM,
     explain,
+    load_network,
     load_vgg16,
 )
 from lightning_modules.host import on_host
@@ -55,7 +57,7 @@ from lightning_modules.metrics import (
 )
 from lightning_modules.networks.inputs import trusted
 from lightning_modules.synthesis import Channel, LogitMargin, Objective
-from tests.lightning_modules.fragile import batch_of, dim_images
+from tests.lightning_modules.fragile import FRAGILE, batch_of, dim_images
 from tests.lightning_modules.waits import put_on_device, waits_counted
 
 METHODS = [
@@ -87,11 +89,13 @@ def waits_of(module: Any, batch: dict[str, Any]) -> list[str]:
     return waits
 
 
-@pytest.mark.parametrize("target", ["predicted", "label", "ring"])
-def test_a_step_of_attribution(target: str) -> None:
-    # What else is computed is the same for every target.
-    what = (METHODS, metrics()) if target == "predicted" else ([GradCAM()], [AverageDrop()])
-    waits = waits_of(AttributionModule("shapes", methods=what[0], metrics=what[1], target=target), a_batch())
+@pytest.mark.parametrize(
+    ("target", "methods", "metrics"),
+    [("predicted", METHODS, []), ("label", [GradCAM()], metrics()), ("ring", [GuidedBackprop()], [AverageDrop()])],
+    ids=["predicted", "label", "ring"],
+)
+def test_a_step_of_attribution(target: str, methods: list[AttributionMethod], metrics: list[AttributionMetric]) -> None:
+    waits = waits_of(AttributionModule("shapes", methods=methods, metrics=metrics, target=target), a_batch())
     assert len(waits) == 1, "\n".join(waits)
 
 
@@ -107,11 +111,14 @@ def test_a_step_of_attribution(target: str) -> None:
         PGD(n_steps=2, random_start=True),
         Noise(),
         SparseL1Descent(n_steps=2),
+        APGD(n_steps=5),
+        APGD(2, targeted=True, loss="dlr", n_steps=5),
     ],
     ids=repr,
 )
 def test_a_step_of_robustness(attack: Attack) -> None:
-    waits = waits_of(RobustnessModule("shapes", ["1/255", 0.1], attack, methods=[GradCAM(), SmoothGrad(2)]), a_batch())
+    module = RobustnessModule(eps=["1/255", 0.1], attack=attack, methods=[GradCAM(), SmoothGrad(2)], **FRAGILE)
+    waits = waits_of(module, a_batch())
     assert len(waits) == 1, "\n".join(waits)
 
 
@@ -164,7 +171,7 @@ class Peeking(AttributionMethod):
 
 
 def test_each_wait_is_counted_and_says_where_it_is() -> None:
-    module = AttributionModule("shapes", methods=[Peeking()], metrics=[])
+    module = AttributionModule(methods=[Peeking()], metrics=[], **FRAGILE)
     waits = waits_of(module, a_batch())
     assert len(waits) == 1 + 15
     assert all("map_and_grid(method, explanation.forward_pass)" in wait for wait in waits[:-1])
@@ -179,21 +186,21 @@ def test_what_is_known_to_the_host_is_no_wait() -> None:
 
 @pytest.mark.parametrize(("target", "labels"), [("predicted", [0, 8]), ("label", [8, 0])])
 def test_a_label_that_is_no_class_is_refused_all_the_same(target: str, labels: list[int]) -> None:
-    with pytest.raises(InputError, match="There is a label 8: the network has classes 0 to 7"):
-        AttributionModule("shapes", target=target).test_step(a_batch(2, labels), 0)
+    with pytest.raises(InputError, match="There is a label 8: the network has classes 0 to 2"):
+        AttributionModule(target=target, **FRAGILE).test_step(a_batch(2, labels), 0)
 
 
 def test_an_unlabelled_image_is_refused_all_the_same() -> None:
     with pytest.raises(InputError, match=r"model\.target is label, but some images have none"):
-        AttributionModule("shapes", target="label").test_step(a_batch(2, [0, -1]), 0)
+        AttributionModule(target="label", **FRAGILE).test_step(a_batch(2, [0, -1]), 0)
 
 
 @pytest.mark.parametrize("target", ["predicted", "label"])
 def test_a_label_that_is_no_class_is_not_attacked(target: str) -> None:
-    with pytest.raises(InputError, match="There is a label 8: the network has classes 0 to 7"):
-        RobustnessModule("shapes", target=target).test_step(a_batch(2, [0, 8]), 0)
+    with pytest.raises(InputError, match="There is a label 8: the network has classes 0 to 2"):
+        RobustnessModule(target=target, **FRAGILE).test_step(a_batch(2, [0, 8]), 0)
     with pytest.raises(InputError, match=r"flat folder.*or attack the predicted class"):
-        RobustnessModule("shapes").test_step(a_batch(2, [0, -1]), 0)
+        RobustnessModule(**FRAGILE).test_step(a_batch(2, [0, -1]), 0)
 
 
 @pytest.mark.parametrize("attack", [FGSM(), FGSM(2), PGD(n_steps=2)], ids=repr)
@@ -201,9 +208,9 @@ def test_normalized_images_are_not_attacked(attack: Attack) -> None:
     batch = a_batch(2)
     batch["image"][1, 0, 0, 0] = -0.5
     with pytest.raises(InputError, match=r"number 1 \(of 2\) reach from -0\.5 to 0\."):
-        RobustnessModule("shapes", ["4/255"], attack).test_step(batch, 0)
+        RobustnessModule(eps=["4/255"], attack=attack, **FRAGILE).test_step(batch, 0)
     with trusted():
-        seen = ForwardPass(load_vgg16("shapes"), batch["image"], needs=Needs(loss_gradient=True))
+        seen = ForwardPass(load_network(**FRAGILE), batch["image"], needs=Needs(loss_gradient=True))
     (adversarial,) = attack.sweep(seen, batch["label"], [0.1]).adversarial
     assert adversarial[0].isfinite().all()
     assert adversarial[1].isnan().all()
@@ -211,8 +218,8 @@ def test_normalized_images_are_not_attacked(attack: Attack) -> None:
 
 @pytest.mark.parametrize("target", [-1, 8, torch.tensor([0, 8]), torch.tensor([-1, 0])], ids=str)
 def test_a_target_that_is_no_class_is_refused(target: Any) -> None:
-    network = load_vgg16("shapes")
-    with pytest.raises(InputError, match=r"target must lie in \[0, 8\), got"):
+    network = load_network(**FRAGILE)
+    with pytest.raises(InputError, match=r"target must lie in \[0, 3\), got"):
         explain(network, dim_images(2), [GradCAM()], target)
 
 

@@ -30,7 +30,7 @@ from lightning_modules.host import on_host
 from lightning_modules.judging import measured_image
 from lightning_modules.metrics import LocalizationError, WeightRandomization
 from lightning_modules.synthesis import LogitMargin, maximize
-from tests.lightning_modules.fragile import dim_images
+from tests.lightning_modules.fragile import FRAGILE, dim_images
 from tests.lightning_modules.networks.strangers import Small
 from tests.lightning_modules.test_waits import METHODS, a_batch, metrics
 from tests.lightning_modules.waits import put_on_device
@@ -67,12 +67,8 @@ def test_a_step_that_copies_the_network() -> None:
     ids=repr,
 )
 def test_a_step_of_robustness(attack: Attack) -> None:
-    victim = {"network": "vgg16", "weights": "shapes", "name": "other"}
-    methods = [GradCAM(), Saliency()]
-    module = RobustnessModule(
-        "shapes", ["1/255", 0.1], attack, methods=methods, victims=[victim], save_adversarial=True
-    )
-    assert_same_rows(module)
+    options: dict[str, Any] = {"eps": ["1/255", 0.1], "attack": attack, "methods": [GradCAM(), Saliency()], **FRAGILE}
+    assert_same_rows(RobustnessModule(**options, victims=[{**FRAGILE, "name": "other"}], save_adversarial=True))
 
 
 def test_images_that_are_made() -> None:

@@ -8,7 +8,6 @@ import random
 import re
 import signal
 import time
-from collections import Counter
 from collections.abc import Callable, Iterable
 from contextlib import suppress
 from pathlib import Path
@@ -19,7 +18,6 @@ import pyarrow.parquet as pq
 
 from lightning_modules.results.storage import read_rows
 from lightning_modules.results.summaries.synthesis import MEASURED
-from lightning_modules.results.tables import Table
 
 from .processes import Run
 
@@ -169,33 +167,7 @@ NORMAL = re.compile(
 """What a run that nobody disturbs says in stderr."""
 
 
-STRUCK = "what a blow led to"
-"""The property of a test that holds it."""
-
-
-class Struck(NamedTuple):
-    """What a blow led to.
-
-    Attributes:
-        evaluation: The script.
-        source: What the images lay in.
-        processes: How many there were.
-        moment: What the run was at: it had no new rows yet, some, or all, or had ended.
-        blow: The signal, and who got it.
-        code: The exit code.
-        told: What stood in stderr, beside what stands there always.
-    """
-
-    evaluation: str
-    source: str
-    processes: int
-    moment: Literal["starting", "computing", "ending", "ended"]
-    blow: str
-    code: int
-    told: str
-
-
-def strike(evaluation: Evaluation, images: Path, folder: Path, world: int, blow: Blow, whole: Whole) -> Struck:
+def strike(evaluation: Evaluation, images: Path, folder: Path, world: int, blow: Blow, whole: Whole) -> None:
     """Runs until the blow falls, and asks that what is left and said then is as it should be."""
     args = [*evaluation.args(images), "--trainer.devices", world]
     (folder / "launched").unlink(missing_ok=True)
@@ -217,39 +189,13 @@ def strike(evaluation: Evaluation, images: Path, folder: Path, world: int, blow:
     before, family = parts_of(folder), run.family()
     blow.fall(run, folder)
     (code,) = run.wait()
-    wait_for(lambda: not any(map(is_alive, family)), seconds=10)
+    wait_for(lambda: not any(map(is_alive, family)))
     told = "\n".join(line for line in run.logs[1].read_text().splitlines() if not NORMAL.fullmatch(line))
     allowed = blow.allowed()
     assert code in allowed, f"{blow}: {code}: {run.output()}"
     assert allowed[code].fullmatch(told), f"{blow}: {code}: {told}"
     assert before.items() <= parts_of(folder).items()
     assert_begun(folder, whole.rows, exact=world == 1)
-    going_on = "ending" if n_rows(before) == len(whole.rows) else "computing"
-    moment = "ended" if code == 0 else "starting" if before == at_first else going_on
-    blow_told = f"{blow.signum.name} to {blow.victims}"
-    return Struck(evaluation.script, evaluation.source or "none", world, moment, blow_told, code, told)
-
-
-def kill_table(struck: Iterable[Struck]) -> list[Table]:
-    """How often which run was killed at what, and what each blow led to."""
-    moments = ("starting", "computing", "ending", "ended")
-    struck = sorted(struck)
-    runs = Counter((*each[:3], each.moment) for each in struck)
-    ends = Counter(
-        (each.blow, each.code, re.sub(r"\d[\d,]*( of \d[\d,]*)? images", "n images", each.told)) for each in struck
-    )
-    return [
-        Table(
-            ["evaluation", "images in", "processes", *moments],
-            [[*map(str, run), *(str(runs[(*run, at)]) for at in moments)] for run in sorted({run[:3] for run in runs})],
-            n_left=3,
-        ),
-        Table(
-            ["blow", "exit code", "stderr", "times"],
-            [[blow, str(code), told or "nothing", str(n)] for (blow, code, told), n in sorted(ends.items())],
-            n_left=3,
-        ),
-    ]
 
 
 def is_alive(pid: int) -> bool:
@@ -260,8 +206,8 @@ def is_alive(pid: int) -> bool:
         return False
 
 
-def wait_for(condition: Callable[[], bool], run: Run | None = None, seconds: float = 250) -> None:
-    end = time.monotonic() + seconds
+def wait_for(condition: Callable[[], bool], run: Run | None = None) -> None:
+    end = time.monotonic() + 250
     while not condition():
         assert time.monotonic() < end, run.output() if run else "waited too long"
         time.sleep(0.02)

@@ -9,7 +9,6 @@ from typing import Any
 
 import pytest
 
-from tests.scripts.blows import STRUCK, Struck, kill_table
 from tests.scripts.processes import complete
 
 ROOT = Path(__file__).parents[2]
@@ -18,16 +17,6 @@ ROOT = Path(__file__).parents[2]
 def environment(*folders: Path) -> dict[str, str]:
     """Of a process that imports from these folders."""
     return {**os.environ, "PYTHONPATH": os.pathsep.join(map(str, folders)), "COLUMNS": "200"}
-
-
-def pytest_terminal_summary(terminalreporter: Any) -> None:
-    """Prints what the runs were at that were killed, and what came of it."""
-    reports = [each for of_kind in terminalreporter.stats.values() for each in of_kind]
-    calls = [report for report in reports if getattr(report, "when", None) == "call"]
-    if struck := [Struck(*value) for call in calls for name, value in call.user_properties if name == STRUCK]:
-        terminalreporter.section(f"{len(struck)} runs that were killed")
-        for table in kill_table(struck):
-            terminalreporter.write_line(f"{table.markdown()}\n")
 
 
 @pytest.fixture

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import ctypes
 import importlib
 import multiprocessing
 import os
@@ -46,9 +45,9 @@ class Run:
         args: Its options.
         folder: Where it runs, and where what it prints goes.
         world: Number of processes; 1 leaves the number of devices to the script.
+        nodes: Number of nodes that these are shared out to.
         rows_per_part: Rows after which a part is written, so that a small run has several parts.
         largest_file: Bytes beyond which no file can be written, as if the disk were full; None = no limit.
-        narrow: Whether it has a /dev/shm of 16 MB and 256 open files.
     """
 
     def __init__(
@@ -57,9 +56,9 @@ class Run:
         args: Sequence[object],
         folder: Path,
         world: int = 1,
+        nodes: int = 1,
         rows_per_part: int = 8192,
         largest_file: int | None = None,
-        narrow: bool = False,
     ) -> None:
         _start_server()
         self.logs = folder / "stdout.txt", folder / "stderr.txt"
@@ -75,10 +74,9 @@ class Run:
             [str(log) for log in self.logs],
             rows_per_part,
             largest_file,
-            narrow,
         )
         self.processes: list[ForkServerProcess] = [
-            SERVER.Process(target=_run, args=(*common, environment)) for environment in _environments(world)
+            SERVER.Process(target=_run, args=(*common, environment)) for environment in _environments(world, nodes)
         ]
         for process in self.processes:
             process.start()
@@ -186,36 +184,17 @@ def complete(script: str, args: Sequence[object], folder: Path, **options: Any) 
     return subprocess.CompletedProcess([script, *map(str, args)], code or 0, stdout, stderr)
 
 
-def make_narrow() -> None:
-    """Gives this process and those that it starts a /dev/shm of 16 MB, and 256 open files.
-
-    Raises:
-        OSError: If the system does not allow it, as to a user who is not root.
-    """
-    libc = ctypes.CDLL(None, use_errno=True)
-    new_mounts, for_all_below = 0x00020000, 0x00044000  # CLONE_NEWNS; MS_PRIVATE | MS_REC
-    for failed in (
-        libc.unshare(new_mounts),
-        libc.mount(b"none", b"/", None, ctypes.c_ulong(for_all_below), None),
-        libc.mount(b"tmpfs", b"/dev/shm", b"tmpfs", ctypes.c_ulong(0), b"size=16m"),
-    ):
-        if failed:
-            raise OSError(ctypes.get_errno(), os.strerror(ctypes.get_errno()))
-    resource.setrlimit(resource.RLIMIT_NOFILE, (256, 256))
-
-
-def _environments(world: int) -> list[Mapping[str, str]]:
+def _environments(world: int, nodes: int) -> list[Mapping[str, str]]:
     if world == 1:
         return [{}]
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
-    common = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port, "WORLD_SIZE": world, "LOCAL_WORLD_SIZE": world}
-    common |= {"GROUP_RANK": 0, "TORCHELASTIC_RUN_ID": "test"}
-    return [
-        {name: str(value) for name, value in {**common, "RANK": rank, "LOCAL_RANK": rank}.items()}
-        for rank in range(world)
-    ]
+    of_node = world // nodes
+    common = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port, "WORLD_SIZE": world, "LOCAL_WORLD_SIZE": of_node}
+    common |= {"TORCHELASTIC_RUN_ID": "test"}
+    ranks = [{"RANK": rank, "GROUP_RANK": rank // of_node, "LOCAL_RANK": rank % of_node} for rank in range(world)]
+    return [{name: str(value) for name, value in {**common, **each}.items()} for each in ranks]
 
 
 def _run(
@@ -225,7 +204,6 @@ def _run(
     logs: Sequence[str],
     rows_per_part: int,
     largest_file: int | None,
-    narrow: bool,
     environment: Mapping[str, str],
 ) -> None:
     os.setsid()
@@ -244,8 +222,6 @@ def _run(
     torch.set_num_threads(1)
     if largest_file is not None:
         resource.setrlimit(resource.RLIMIT_FSIZE, (largest_file, resource.RLIM_INFINITY))
-    if narrow:
-        make_narrow()
     writer.ROWS_PER_PART = rows_per_part
     launcher: Any = importlib.import_module("pytorch_lightning.strategies.launchers.subprocess_script")
     launcher.subprocess = SimpleNamespace(Popen=Forked)

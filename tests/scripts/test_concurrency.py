@@ -68,7 +68,7 @@ def written_by_another(folder: Path) -> Iterator[None]:
 
     process = fork.Process(target=hold)
     process.start()
-    assert is_locked.wait(60)
+    assert is_locked.wait(250)
     try:
         yield
     finally:

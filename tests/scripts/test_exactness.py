@@ -3,11 +3,7 @@
 from __future__ import annotations
 
 import json
-import os
 import shutil
-import socket
-import subprocess
-import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -18,7 +14,7 @@ import pytest
 from lightning_modules.results.storage import read_rows
 from lightning_modules.results.summaries.synthesis import MEASURED
 
-from .processes import SCRIPTS, Run
+from .processes import Run
 
 N_IMAGES = 13  # divides by nothing
 SMOOTH = "{class_path: SmoothGrad, init_args: {n_samples: 2}}"
@@ -95,8 +91,8 @@ def assert_same_numbers(ours: Any, theirs: Any, within: float) -> None:
         assert ours == theirs
 
 
-# All pairs of 1, 2 and 4 processes, batches of 1, 7 and 32, and 0 and 2 workers.
-SPLITS = [(1, 1, 2), (1, 7, 0), (2, 1, 0), (2, 7, 2), (2, 32, 0), (4, 1, 2), (4, 7, 0), (4, 32, 2)]
+# Each number of processes, of images in a batch and of workers with one or two others.
+SPLITS = [(1, 1, 2), (2, 7, 2), (2, 32, 0), (4, 1, 0)]
 
 
 @pytest.mark.slow
@@ -121,7 +117,7 @@ def test_fewer_images_than_processes(data: list[object], tmp_path: Path) -> None
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(("world", "batch_size", "workers"), [(1, 1, 2), (2, 7, 2), (4, 32, 0)])
+@pytest.mark.parametrize(("world", "batch_size", "workers"), [(1, 1, 2), (2, 7, 0)])
 def test_robustness(world: int, batch_size: int, workers: int, result: Callable) -> None:
     """Under an attack but for the pixels whose gradient is 0 up to rounding, which may move the other way."""
     whole = result("evaluate_robustness", 1, 32, 0)
@@ -136,7 +132,7 @@ def test_robustness(world: int, batch_size: int, workers: int, result: Callable)
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(("world", "batch_size"), [(1, 1), (2, 7), (4, 1)])
+@pytest.mark.parametrize(("world", "batch_size"), [(1, 1), (4, 1)])
 def test_maximization(world: int, batch_size: int, result: Callable) -> None:
     """Of three images; four processes are more than there are images."""
     whole = result("maximize_activation", 1, 32, 0)
@@ -146,29 +142,11 @@ def test_maximization(world: int, batch_size: int, result: Callable) -> None:
 
 @pytest.mark.slow
 def test_two_nodes(data: list[object], result: Callable, tmp_path: Path) -> None:
-    """As on a cluster: torchrun on each node, which meet by rendezvous, and write into one RUN."""
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
-    launcher = [sys.executable, "-m", "torch.distributed.run", "--nnodes", 2, "--nproc_per_node", 1]
-    launcher += ["--rdzv_backend", "c10d", "--rdzv_endpoint", f"127.0.0.1:{port}", "--rdzv_id", "test"]
-    launcher += ["--local_addr", "127.0.0.1"]
+    """As on a cluster: a process on each of two nodes, as torchrun starts them, which write into one RUN."""
     args = [*OPTIONS["evaluate_attribution"], *data, "--data.batch_size", 7, "--data.num_workers", 0]
     args += ["--model.weights", "shapes", "--trainer.accelerator", "cpu", "--out", "run"]
-    command = [*launcher, SCRIPTS / "evaluate_attribution.py", *args, "--trainer.num_nodes", 2, "--trainer.devices", 1]
-    environment = {**os.environ, "PYTHONPATH": str(SCRIPTS.parent), "OMP_NUM_THREADS": "1"}
-    logs = [(tmp_path / f"node_{k}.txt").open("w+") for k in range(2)]
-    nodes = [
-        subprocess.Popen([*map(str, command)], cwd=tmp_path, env=environment, stdout=log, stderr=subprocess.STDOUT)
-        for log in logs
-    ]
-    try:
-        codes = [node.wait(250) for node in nodes]
-    finally:
-        for node, log in zip(nodes, logs):
-            node.kill()
-            log.close()
-    assert codes == [0, 0], "\n".join(Path(log.name).read_text() for log in logs)
+    run = Run("evaluate_attribution", [*args, "--trainer.num_nodes", 2, "--trainer.devices", 1], tmp_path, 2, nodes=2)
+    assert run.wait() == [0, 0], run.output()
     assert_same(outcome(tmp_path / "run"), result("evaluate_attribution", 1, 32, 0))
     assert len({part.name.split("-")[2] for part in (tmp_path / "run/results").iterdir()}) == 2
     assert len(json.loads((tmp_path / "run/summary.json").read_text())["produced_by"]["devices"]) == 2

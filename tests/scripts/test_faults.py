@@ -27,7 +27,6 @@ from .blows import (
     ATTRIBUTION,
     EVALUATIONS,
     NORMAL,
-    STRUCK,
     Blow,
     Evaluation,
     Whole,
@@ -49,7 +48,7 @@ pytestmark = pytest.mark.faults
 
 N_IMAGES = 13  # not a multiple of anything
 N_MOMENTS = int(os.environ.get("VGG_LENS_MOMENTS", "6"))
-"""How many moments runs are killed at; 40 take ten minutes. Pytest then prints the table of them all."""
+"""How many moments runs are killed at; 40 take ten minutes."""
 
 
 @pytest.fixture(scope="module")
@@ -84,19 +83,12 @@ def whole(images: Path, tmp_path_factory: pytest.TempPathFactory) -> Callable[[E
 
 @pytest.mark.slow
 @pytest.mark.parametrize("k", range(-(-N_MOMENTS // 2)))
-def test_killed_at_random_moments(
-    k: int,
-    whole: Callable[[Evaluation], Whole],
-    images: Path,
-    tmp_path: Path,
-    record_property: Callable[[str, object], None],
-) -> None:
+def test_killed_at_random_moments(k: int, whole: Callable[[Evaluation], Whole], images: Path, tmp_path: Path) -> None:
     """Two moments of a run that goes on after each, and then to its end in one process."""
     evaluation, world = EVALUATIONS[k % len(EVALUATIONS)], 1 + (k % 5 in (1, 3))
     expected, chance = whole(evaluation), random.Random(k)
     for moment in range(2):
-        struck = strike(evaluation, images, tmp_path, world, blow(chance, world, moment), expected)
-        record_property(STRUCK, tuple(struck))
+        strike(evaluation, images, tmp_path, world, blow(chance, world, moment), expected)
     run = Run(evaluation.script, evaluation.args(images), tmp_path)
     assert run.wait() == [0], run.output()
     assert_ended(tmp_path, expected, exact=world == 1)
@@ -154,7 +146,7 @@ def test_one_of_two_processes_is_killed(images: Path, tmp_path: Path, victims: L
     family = two.family()
     blow.fall(two, tmp_path)
     codes = two.wait()
-    wait_for(lambda: not any(map(is_alive, family)), two, seconds=10)
+    wait_for(lambda: not any(map(is_alive, family)), two)
     assert codes == [-9 if victims == "first" else 1]
     assert blow.allowed()[codes[0]].fullmatch(two.logs[1].read_text().splitlines()[-1])
     assert len(rows_of(tmp_path)) == 4  # two batches of its share

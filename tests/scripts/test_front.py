@@ -27,11 +27,12 @@ from lightning_modules import (
     class_images,
     explain,
     explain_files,
-    front,
     predict_files,
     preprocess_files,
     read_adversarial,
 )
+from lightning_modules.front import files
+from lightning_modules.front.results import SHOWN
 from lightning_modules.metrics import AverageDrop
 from lightning_modules.results.storage import read_rows
 
@@ -161,7 +162,7 @@ def test_several_targets_are_explained_beside_each_other(folder: Path, shapes_ne
     assert titles.index("(star)") < titles.index(f"({shapes_network.class_names[3]})")
     lines = " ".join(text.get_text() for text in both.figure(0).texts).replace("\n", " ")
     assert f"maps explain: star, {shapes_network.class_names[3]}" in lines
-    assert both._repr_html_().count("<img") == front.SHOWN
+    assert both._repr_html_().count("<img") == SHOWN
     assert "3 of 5 figures" in both._repr_html_()
 
 
@@ -183,6 +184,6 @@ def test_a_figure_that_is_not_there(folder: Path, shapes_network: Network[VGG16]
     explained = explain_files(shapes_network, sorted(folder.glob("*.JPEG"))[:1], [GradCAM()])
     with pytest.raises(InputError, match="There are 1 images, so figure takes 0 to 0, got 1"):
         explained.figure(1)
-    monkeypatch.setattr(front, "MOST_FILES", 2)
+    monkeypatch.setattr(files, "MOST_FILES", 2)
     with pytest.raises(InputError, match=r"There are 6 images; .* more than 2 .*belong into a run"):
         attack_files(shapes_network, folder, PGD())

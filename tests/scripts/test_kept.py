@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import shutil
 import signal
-import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -19,6 +18,7 @@ from lightning_modules import InputError, read_adversarial, read_maps
 from lightning_modules.results.adversarial import picture_file
 from lightning_modules.results.storage import read_rows
 
+from .blows import parts_of, wait_for
 from .processes import Run
 
 pytestmark = pytest.mark.slow
@@ -128,11 +128,8 @@ def test_two_processes_that_are_killed_and_one_that_goes_on(call: Callable, imag
     args = [*options(images), *MAPS, "--data.batch_size", 2, "--out", "run"]
     killed = Run("evaluate_attribution", [*args, "--trainer.devices", 2], tmp_path, world=2, rows_per_part=8)
     run = tmp_path / "run"
-    end = time.monotonic() + 120
-    while not (run / "results").is_dir() or len(list((run / "results").glob("part-*.parquet"))) < 2:
-        assert not killed.has_ended(), killed.output()
-        assert time.monotonic() < end
-        time.sleep(0.05)
+    wait_for(lambda: len(parts_of(tmp_path)) >= 2 or killed.has_ended(), killed)
+    assert not killed.has_ended(), killed.output()
     killed.kill(signal.SIGKILL)
     kept = set(stems(run / "results"))
     call(evaluate_attribution.main, *args)

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import importlib
 import json
+import sys
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -14,7 +17,6 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 from datamodules import Preprocess, decode_image
 from lightning_modules import VGG16
 from lightning_modules.results.storage import read_rows
-from tests.scripts.processes import Run, complete
 from tests.scripts.test_readme import EXTENSIONS
 
 
@@ -44,13 +46,16 @@ def probability_of_the_mirrored(network: VGG16, image: Path) -> float:
 
 
 @pytest.mark.slow
-def test_it_is_resumed_and_leaves_everything(options: list[object], tmp_path: Path, shapes_network: VGG16) -> None:
-    first = complete("my_evaluation", [*options, "--trainer.limit_test_batches", 2], tmp_path)
-    assert first.returncode == 0, first.stderr
-    assert "8 of 15 images" in first.stdout
+def test_it_is_resumed_and_leaves_everything(
+    call: Callable, options: list[object], tmp_path: Path, shapes_network: VGG16, capsys: pytest.CaptureFixture[str]
+) -> None:
+    sys.path.insert(0, str(tmp_path))
+    main = importlib.import_module("my_evaluation").main
+    call(main, *options, "--trainer.limit_test_batches", 2)
+    assert "8 of 15 images" in capsys.readouterr().out
     parts = {part: part.read_bytes() for part in (tmp_path / "run/results").iterdir()}
-    again = complete("my_evaluation", options, tmp_path)
-    assert again.returncode == 0, again.stderr
+    call(main, *options)
+    again = capsys.readouterr().out
     assert all(part.read_bytes() == content for part, content in parts.items())
     rows = read_rows(tmp_path / "run/results").to_pandas()
     assert rows["path"].nunique() == len(rows) == 15
@@ -64,8 +69,8 @@ def test_it_is_resumed_and_leaves_everything(options: list[object], tmp_path: Pa
     assert score["mean"] == pytest.approx(np.mean(expected))
     assert score["n"] == 14
     assert score["low"] <= score["mean"] <= score["high"]
-    assert "probability_mirrored" in again.stdout
-    assert "15 images, of which 1 failed" in again.stdout
+    assert "probability_mirrored" in again
+    assert "15 images, of which 1 failed" in again
 
     figures = sorted((tmp_path / "run/figures").iterdir())
     assert [figure.stem[:5] for figure in figures] == ["00000", "00001", "score"]
@@ -74,19 +79,3 @@ def test_it_is_resumed_and_leaves_everything(options: list[object], tmp_path: Pa
     assert {name.partition("/")[2] for name in board.Tags()["images"]} == {figure.stem for figure in figures}
     (shown,) = board.Scalars("3_scores/probability_mirrored")
     assert shown.value == pytest.approx(np.mean(expected))
-
-
-@pytest.mark.slow
-def test_two_processes_give_the_rows_of_one(options: list[object], tmp_path: Path) -> None:
-    one = complete("my_evaluation", options, tmp_path)
-    assert one.returncode == 0, one.stderr
-    two = Run("my_evaluation", [*options, "--trainer.devices", 2, "--out", "two"], tmp_path, world=2)
-    assert two.wait() == [0, 0], two.output()
-    a, b = (read_rows(tmp_path / name / "results").to_pandas() for name in ("run", "two"))
-    assert a["path"].tolist() == b["path"].tolist()
-    np.testing.assert_allclose(a["probability_mirrored"], b["probability_mirrored"], rtol=1e-5, atol=1e-7)
-
-
-def test_it_is_as_short_as_the_readme_says() -> None:
-    code = EXTENSIONS["my_evaluation"].code
-    assert len([line for line in code.splitlines() if line.strip() and line[0] != "#"]) <= 25

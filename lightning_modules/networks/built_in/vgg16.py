@@ -14,12 +14,12 @@ from torchvision.models.vgg import cfgs, make_layers
 
 from lightning_modules.errors import InputError, check_at_least_one
 from lightning_modules.networks.enabled import gradients_enabled
-from lightning_modules.networks.libraries.presets import Preset
-from lightning_modules.networks.libraries.torchvision_facts import IMAGENET_MEAN, IMAGENET_STD, imagenet_class_names
-from lightning_modules.networks.making import Said, as_network
+from lightning_modules.networks.libraries.torchvision import IMAGENET_MEAN, IMAGENET_STD, imagenet_class_names
+from lightning_modules.networks.making import as_network
 from lightning_modules.networks.network import Network
+from lightning_modules.networks.options import NetworkOptions, Preset
 from lightning_modules.networks.weights.files import WeightsError, download, find_file, first_line, read_weights
-from lightning_modules.networks.weights.loading import load, loaded, tell
+from lightning_modules.networks.weights.loading import load, loaded, warn_of
 from lightning_modules.networks.weights.state_dicts import state_dict_in
 
 EMBEDDED_WEIGHTS = Path(__file__).with_name("shapes_vgg16.pth")
@@ -54,7 +54,7 @@ class VGG16(nn.Module):
     """
 
     target_layer = "features.29"
-    """The last ReLU of the features: where Grad-CAM looks unless told otherwise."""
+    """The last ReLU of the features: the default layer of Grad-CAM."""
 
     def __init__(
         self,
@@ -101,10 +101,9 @@ class VGG16(nn.Module):
         x = self.avgpool(self.features(images))
         return self.classifier(torch.flatten(x, 1))
 
-    def network(self, **said: Unpack[Said]) -> Network[VGG16]:
-        """The network from pixels in [0, 1] around this module; ImageNet's normalization unless another is said."""
-        preset = Preset("VGG16", IMAGENET_MEAN, IMAGENET_STD, self.input_size, self.resize_size, self.interpolation)
-        network = as_network(self, **said, preset=preset)
+    def network(self, **options: Unpack[NetworkOptions]) -> Network[VGG16]:
+        """The network from pixels in [0, 1] around this module; by default with ImageNet's normalization."""
+        network = as_network(self, **options, preset=Preset("VGG16", {"mean": IMAGENET_MEAN, "std": IMAGENET_STD}))
         self.class_names = list(network.class_names)
         return network
 
@@ -134,10 +133,12 @@ class VGG16(nn.Module):
 
 
 @gradients_enabled()
-def load_vgg16(weights: str | Path = "IMAGENET1K_V1", *, seed: int = 0, **said: Unpack[Said]) -> Network[VGG16]:
+def load_vgg16(
+    weights: str | Path = "IMAGENET1K_V1", *, seed: int = 0, **options: Unpack[NetworkOptions]
+) -> Network[VGG16]:
     """Loads a VGG16 that maps pixels in [0, 1] to logits, frozen, in eval mode and ``channels_last``.
 
-    A file says by itself how many classes it has; batch norms, as those of ``vgg16_bn``, are folded into the
+    The number of classes is that of the file; batch norms, as those of ``vgg16_bn``, are folded into the
     convolutions.
 
     Args:
@@ -145,7 +146,7 @@ def load_vgg16(weights: str | Path = "IMAGENET1K_V1", *, seed: int = 0, **said: 
             embedded model), ``"random"`` (full size, untrained), or the path of a file in torchvision's layout or of
             one that ``train_classifier.py`` wrote; ``PATH#PART`` takes a part of it. Nothing in it is executed.
         seed: Seed of the ``"random"`` weights; unused otherwise.
-        **said: What is said of the network here, see :class:`~lightning_modules.networks.making.Said`.
+        **options: Options of the network, see :class:`~lightning_modules.networks.options.NetworkOptions`.
 
     Raises:
         WeightsError: If the weights cannot be had; there is no fallback.
@@ -160,11 +161,11 @@ def load_vgg16(weights: str | Path = "IMAGENET1K_V1", *, seed: int = 0, **said: 
     if name == "random":
         with torch.device("meta"):  # 138 million weights need not be drawn twice
             module = VGG16(imagenet_class_names())
-        return module.to_empty(device="cpu").initialize(seed).network(**said).freeze()
+        return module.to_empty(device="cpu").initialize(seed).network(**options).freeze()
     if name == "shapes":
-        return _from_file(EMBEDDED_WEIGHTS, "", said)
+        return _from_file(EMBEDDED_WEIGHTS, "", options)
     if name in ("IMAGENET1K_V1", "DEFAULT"):
-        return _from_file(download(VGG16_Weights.IMAGENET1K_V1), "", said)
+        return _from_file(download(VGG16_Weights.IMAGENET1K_V1), "", options)
     if name in VGG16_Weights.__members__:
         raise WeightsError(
             f"The weights {name} are of the features alone: their classifier is NaN, so they predict nothing. "
@@ -173,7 +174,7 @@ def load_vgg16(weights: str | Path = "IMAGENET1K_V1", *, seed: int = 0, **said: 
     found = find_file(weights)
     if found is None:
         raise WeightsError(f"No weights are called {name!r}, and there is no such file. Use {WEIGHTS_HELP}.")
-    return _from_file(*found, said)
+    return _from_file(*found, options)
 
 
 def save_vgg16(network: Network[VGG16], path: str | Path) -> None:
@@ -206,7 +207,7 @@ def fold_batch_norm(network: VGG16) -> VGG16:
     return folded
 
 
-def _from_file(path: Path, part: str, said: Said) -> Network[VGG16]:
+def _from_file(path: Path, part: str, options: NetworkOptions) -> Network[VGG16]:
     content = read_weights(path)
     state = state_dict_in(path, content, part)
     description = content.get("vgg16", {})
@@ -235,5 +236,5 @@ def _from_file(path: Path, part: str, said: Said) -> Network[VGG16]:
     )
     load(state, network.to_empty(device="cpu"), "", "")
     if not ours:  # our own checkpoints keep the network under a LightningModule's attribute
-        tell(path, [*notes, *["its batch norms were folded into the convolutions"] * network.batch_norm])
-    return fold_batch_norm(network.eval()).network(**said).freeze()
+        warn_of(path, [*notes, *["its batch norms were folded into the convolutions"] * network.batch_norm])
+    return fold_batch_norm(network.eval()).network(**options).freeze()

@@ -1,4 +1,4 @@
-"""What libraries say of their own networks: weights, normalization, sizes, classes.
+"""The options that libraries have for their own networks: weights, normalization, sizes, classes.
 
 Nothing here looks at a network.
 """

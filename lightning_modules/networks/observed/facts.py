@@ -27,24 +27,26 @@ class Call(NamedTuple):
     layout: Layout | None
     is_read: bool = True
 
+    def __str__(self) -> str:
+        """``512×7×7``, ``768×14×14 (N, T, C: 196 tokens after 1 more)``, ..."""
+        if self.layout is not None:
+            return str(self.layout)
+        return "no tensor" if self.shape is None else f"{self.shape}, of unknown layout"
+
 
 @dataclass(frozen=True)
 class Facts:
     """What a network showed when it ran.
 
     Attributes:
-        n_outputs: Numbers that the module gives for an image.
         calls: The calls of each layer that ran, by its name, in the order in which the last of them ended.
-        writes_to_input: Whether the module changes the tensor that it is given. It gets one of its own.
         oddities: What a person should know before believing the numbers, a sentence each.
         nonlinearities: The activations that an image meets on its way to the output.
         has_gradient: Whether the logits have a gradient with respect to the pixels.
         quantized: The first layer that gives whole numbers for a float's; empty = none does.
     """
 
-    n_outputs: int
     calls: Mapping[str, tuple[Call, ...]] = field(default_factory=dict)
-    writes_to_input: bool = False
     oddities: tuple[str, ...] = ()
     nonlinearities: Nonlinearities = field(default_factory=Nonlinearities)
     has_gradient: bool = True
@@ -68,21 +70,20 @@ class Facts:
     def description(self) -> dict[str, Any]:
         """All of it, as plain values: of each call of a layer the shape, and how it is read."""
         return {
-            "writes_to_input": self.writes_to_input,
             "oddities": list(self.oddities),
             "has_gradient": self.has_gradient,
             "nonlinearities": asdict(self.nonlinearities),
-            "layers": {label: shown(call) for label, call in self.by_label.items()},
+            "layers": {label: str(call) for label, call in self.by_label.items()},
         }
 
 
-def listed(labels: Mapping[str, Any], most: int = 12) -> str:
+def last_first(labels: Mapping[str, Any], most: int = 12) -> str:
     """``layer4 512×7×7, ...``, the last first."""
-    words = [f"{label} {shown}" for label, shown in labels.items()][::-1]
+    words = [f"{label} {output}" for label, output in labels.items()][::-1]
     return ", ".join(words[:most]) + ", ..." * (len(words) > most)
 
 
-def place(label: str) -> tuple[str, int]:
+def split_call(label: str) -> tuple[str, int]:
     """The layer's name and the number of its call, of a label such as ``layer1.0.relu@2``."""
     found = re.fullmatch(r"(.+)@(\d+)", label)
     return (found[1], int(found[2])) if found else (label, 0)
@@ -118,9 +119,9 @@ def label_of(facts: Facts, text: str, layers: Mapping[str, Any], network: str) -
         network: What messages call the network.
 
     Raises:
-        InputError: If there is no such layer or call, the layer does not run, or it is not said which call is meant.
+        InputError: If there is no such layer or call, the layer does not run, or several of its calls could be meant.
     """
-    written, number = place(text) if isinstance(text, str) else (text, 0)
+    written, number = split_call(text) if isinstance(text, str) else (text, 0)
     name = layer_named(written, layers, network)
     calls = facts.calls.get(name, ())
     if not calls:
@@ -131,12 +132,5 @@ def label_of(facts: Facts, text: str, layers: Mapping[str, Any], network: str) -
         return f"{name}@{number}"
     if len(calls) == 1:
         raise InputError(f"{network} runs the layer {name!r} once, so there is no {text!r}. Name it {name!r}.")
-    choices = ", ".join(f"{name}@{i} {shown(call)}" for i, call in enumerate(calls))
+    choices = ", ".join(f"{name}@{i} {call}" for i, call in enumerate(calls))
     raise InputError(f"{network} runs the layer {name!r} {len(calls)} times. Name one of its calls: {choices}.")
-
-
-def shown(call: Call) -> str:
-    """What a call gives, in words: ``512×7×7``, ``768×14×14 (N, T, C: 196 tokens after 1 more)``, ..."""
-    if call.layout is not None:
-        return str(call.layout)
-    return "no tensor" if call.shape is None else f"{call.shape}, of unknown layout"

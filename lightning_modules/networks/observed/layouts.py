@@ -23,7 +23,7 @@ CHANNELS_FIRST = (
     *(nn.modules.pooling._MaxPoolNd, nn.modules.pooling._AvgPoolNd),
     *(nn.modules.pooling._AdaptiveAvgPoolNd, nn.modules.pooling._AdaptiveMaxPoolNd),
 )
-"""Layers that say by what they are that their output is ``(N, C, h, w)``."""
+"""Layers whose output is always ``(N, C, h, w)``."""
 
 
 class Layout(NamedTuple):
@@ -90,7 +90,7 @@ def probe_images(size: int) -> Tensor:
 
 
 def observed_layout(layer: nn.Module, output: Tensor, before: Layout | None = None) -> Layout | None:
-    """The layout of a layer's output for :func:`probe_images`, ``(5, ...)``; None = not to be told.
+    """The layout of a layer's output for :func:`probe_images`, ``(5, ...)``; None = in doubt.
 
     A layer with positions answers where the image changed. Of the ways in which the output may be read, that one is
     taken whose quadrants answer each to the change in its own quadrant of the image, and clearly. Where that does not
@@ -100,7 +100,7 @@ def observed_layout(layer: nn.Module, output: Tensor, before: Layout | None = No
     Args:
         layer: The layer.
         output: What it gives.
-        before: The layout of the last layer before it that says by what it is how it is read.
+        before: The layout of the last layer before it that is one of :data:`CHANNELS_FIRST`.
     """
     shape = tuple(output.shape[1:])
     if len(shape) == 1:

@@ -17,19 +17,34 @@ from torch import Tensor
 from torch.autograd.function import BackwardCFunction
 from torch.autograd.graph import Node, get_gradient_edge
 
-from lightning_modules.networks.observed.operators import (
-    ACTIVATIONS,
-    HIDDEN,
-    IN_STATISTICS,
-    LARGEST_GUARD,
-    NO_ACTIVATIONS,
-    SELU_ALPHA,
-    SUMS,
-)
-
 Kind = Literal["rectifiers", "others", "unknown"]
 
+REENTRANT = "a reentrant checkpoint"
+
+_OPERATORS = (
+    "Clamp Cos Erf Hardshrink Hardsigmoid Hardswish Hardtanh LogSigmoid Maximum Minimum Mish Sigmoid Sin Softplus "
+    "Softshrink Tanh Threshold Celu:CELU Elu:ELU Gelu:GELU Glu:GLU LeakyRelu:LeakyReLU PreluKernel:PReLU "
+    "RreluWithNoise:RReLU Silu:SiLU ClampMin:Clamp ClampMax:Clamp Fmax:Maximum Fmin:Minimum"
+)
+ACTIVATIONS = {text.split(":")[0]: text.split(":")[-1] for text in _OPERATORS.split()}
+"""Everyday names of activations that are no rectifiers, by the operator that ran."""
+
+HIDDEN = {
+    "CopySlices": "an operation in place on a view",
+    "DifferentiableGraph": "optimized TorchScript",
+    "CompiledFunction": "torch.compile",
+    "CheckpointFunction": REENTRANT,
+    "Where": "torch.where",
+    "MaskedFill": "masked_fill",
+    "Abs": "abs",
+}
+"""What hides the operators inside, or may be a part of a rectifier written out, in words."""
+
 MASK = "a product with a mask"
+SUMS = ("AdaptiveAvgPool2D", "AvgPool2D", "LinalgVectorNorm", "Mean", "Norm", "Sum")
+SELU_ALPHA = 1.6732632423543772
+LARGEST_GUARD = 1e-3
+"""A minimum above 0 that is this small keeps a division or a root from failing, as in ``normalize``."""
 
 
 @dataclass(frozen=True)
@@ -52,7 +67,7 @@ class Nonlinearities:
 
     @property
     def without_rule(self) -> dict[str, int]:
-        """Those of which the rule of Guided Backpropagation says nothing, or may say something that is not followed."""
+        """Those for which Guided Backpropagation has no rule, or may have one that cannot be followed."""
         return {**self.others, **self.unknown}
 
 
@@ -90,7 +105,7 @@ def nonlinearities_of(logits: Tensor, images: Tensor) -> Nonlinearities:
 def activations_between(logits: Tensor, images: Tensor) -> list[Activation]:
     """All activations between ``images``, which require a gradient, and ``logits``, but for products with a mask.
 
-    Only values tell a mask from another factor, and a device would have to be waited for.
+    A mask differs from another factor in its values alone, and reading those would wait for the device.
     """
     nodes = _nodes_between(logits, images).items()
     found = ((node, _kind(node, consumers)) for node, consumers in nodes)
@@ -196,13 +211,13 @@ def _kind(node: Node, consumers: list[Node]) -> tuple[Kind, str] | None:
     operands = node.next_functions  # one alone in a product with a number
     is_square = operator_of(node) == "Mul" and len(operands) == 2 and operands[0] == operands[1]
     name = "Pow" if is_square else operator_of(node)
-    if name in IN_STATISTICS:
+    if name in ("Exp", "Pow"):  # also parts of a softmax or a norm written out, which sum them
         is_summed = bool(consumers) and all(operator_of(after) in SUMS for after in consumers)
-        return None if is_summed else ("others", IN_STATISTICS[name])
+        return None if is_summed else ("others", name)
     if name in ACTIVATIONS:
         is_selu = name == "Elu" and math.isclose(getattr(node, "_saved_alpha", 1.0), SELU_ALPHA)
         return "others", "SELU" if is_selu else ACTIVATIONS[name]
-    return None if name in NO_ACTIVATIONS else ("unknown", HIDDEN.get(name, name))
+    return ("unknown", HIDDEN[name]) if name in HIDDEN else None
 
 
 def _kind_of_cut(node: Node, cut: Cut, consumers: list[Node]) -> tuple[Kind, str] | None:

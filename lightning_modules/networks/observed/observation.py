@@ -16,15 +16,14 @@ from lightning_modules.errors import InputError, described
 from lightning_modules.networks.enabled import gradients_enabled
 from lightning_modules.networks.observed.facts import Call, Facts
 from lightning_modules.networks.observed.layouts import CHANNELS_FIRST, Layout, observed_layout, probe_images
-from lightning_modules.networks.observed.nonlinearities import Nonlinearities, nonlinearities_of
-from lightning_modules.networks.observed.operators import REENTRANT
+from lightning_modules.networks.observed.nonlinearities import REENTRANT, Nonlinearities, nonlinearities_of
 from lightning_modules.networks.outputs import check_shape, last_activation
 
 Look = Callable[[str, Any], Any]
 """(name of a layer, its output) -> what the layers after it get in its place; None leaves it."""
 
 _pass: ContextVar[object] = ContextVar("_pass", default=None)
-"""Whose pass runs: that of the innermost ``looked_at``. Each thread has its own."""
+"""Whose pass runs: that of the innermost ``hooked_outputs``. Each thread has its own."""
 
 _hooking = Lock()
 """PyTorch numbers hooks without a lock: two threads at once may get one number, and one hook would take the other's
@@ -34,7 +33,7 @@ _observing = RLock()
 
 
 @contextmanager
-def looked_at(layers: Mapping[str, nn.Module], look: Look) -> Iterator[None]:
+def hooked_outputs(layers: Mapping[str, nn.Module], look: Look) -> Iterator[None]:
     """While it lasts, ``look`` is called with the name and the output of each of ``layers`` as it ends.
 
     The only place that hooks layers. The hooks are gone afterwards, also after an exception. They stand in layers that
@@ -102,13 +101,11 @@ def observe(
     images = probe_images(size).to(like.device, like.dtype)
     with _in_eval_mode(module), torch.random.fork_rng(devices=[]), visible_torchscript():
         random = torch.get_rng_state()
-        given, calls = normalized(images), _Calls(layers)
-        version = given._version
-        with looked_at(layers, calls.look), torch.no_grad():
-            together = check_shape(_output(module, given, name), name, len(images))
+        calls = _Calls(layers)
+        with hooked_outputs(layers, calls.look), torch.no_grad():
+            together = check_shape(_output(module, normalized(images), name), name, len(images))
         with gradients_enabled():
             seen = _alone(module, normalized(images[:1]), calls, name)
-            ends_in = _end(seen.output, together, calls.probabilities)
         with torch.no_grad():
             again = _output(module, normalized(images[:1]), name)
         draws = not torch.equal(torch.get_rng_state(), random)
@@ -119,16 +116,8 @@ def observe(
         at: tuple(call._replace(is_read=(at, number) not in seen.unread) for number, call in enumerate(each))
         for at, each in calls.found.items()
     }
-    facts = Facts(
-        together.shape[1],
-        found,
-        given._version != version,
-        tuple(oddities),
-        seen.nonlinearities,
-        seen.has_gradient,
-        calls.quantized,
-    )
-    return Observation(together.detach(), ends_in, facts)
+    facts = Facts(found, tuple(oddities), seen.nonlinearities, seen.has_gradient, calls.quantized)
+    return Observation(together.detach(), last_activation(seen.output), facts)
 
 
 class _Calls:
@@ -137,7 +126,6 @@ class _Calls:
     def __init__(self, layers: Mapping[str, nn.Module]) -> None:
         self.layers = layers
         self.found: dict[str, list[Call]] = {}
-        self.probabilities: dict[str, Tensor] = {}
         self.last_by_kind: Layout | None = None
         self.quantized = ""
 
@@ -150,8 +138,6 @@ class _Calls:
         if isinstance(output, Tensor) and output.ndim > 1 and len(output) == 5:
             shape, layout = tuple(output.shape[1:]), observed_layout(layer, output, self.last_by_kind)
             self.last_by_kind = layout if isinstance(layer, CHANNELS_FIRST) else self.last_by_kind
-        if isinstance(layer, nn.Softmax | nn.Sigmoid) and isinstance(output, Tensor):
-            self.probabilities[name] = output
         # Those that end last stand last.
         self.found[name] = [*self.found.pop(name, []), Call(shape, layout)]
 
@@ -173,7 +159,7 @@ def _output(module: nn.Module, images: Tensor, name: str) -> Any:
         size = images.shape[-1]
         raise InputError(
             f"model.network: {name} fails on an image (3, {size}, {size}): {described(error)} If that is not its size, "
-            "say model.input_size."
+            "set model.input_size."
         ) from error
 
 
@@ -199,19 +185,19 @@ def _alone(module: nn.Module, image: Tensor, calls: _Calls, name: str) -> _Alone
     layouts, counts = calls.with_positions(), Counter[str]()
 
     def keep(at: str, output: Any) -> Tensor | None:
-        place = at, counts[at]
+        key = at, counts[at]
         counts[at] += 1
-        if place not in layouts or not isinstance(output, Tensor) or not output.is_floating_point():
+        if key not in layouts or not isinstance(output, Tensor) or not output.is_floating_point():
             return None
         if output.requires_grad:
-            outputs[place] = output
+            outputs[key] = output
             return None
         # As in a pass, the graph begins here where it has not begun.
-        outputs[place] = output.detach().requires_grad_()
-        return outputs[place].clone()
+        outputs[key] = output.detach().requires_grad_()
+        return outputs[key].clone()
 
     leaf = image.detach().clone().requires_grad_()
-    with looked_at({at: calls.layers[at] for at, _ in layouts}, keep):
+    with hooked_outputs({at: calls.layers[at] for at, _ in layouts}, keep):
         # Not the leaf itself, which a module must not write to.
         output: Tensor = check_shape(_output(module, leaf.clone(), name), name, 1)
     nonlinearities = nonlinearities_of(output, leaf)
@@ -220,23 +206,14 @@ def _alone(module: nn.Module, image: Tensor, calls: _Calls, name: str) -> _Alone
     # Not the sum of the outputs, which is the same for all images where they are probabilities.
     weights = torch.rand(output.shape, generator=torch.Generator().manual_seed(0), dtype=torch.float32).to(output)
     try:
-        of_pixels, *gradients = torch.autograd.grad(
+        pixel_gradient, *gradients = torch.autograd.grad(
             output, [leaf, *outputs.values()], weights, retain_graph=True, allow_unused=True
         )
     except RuntimeError:  # a layer's output is worked upon in place, which a pass that keeps it lets nobody do
         return _Alone(output, nonlinearities, True, set())
-    read = {at for at, of in zip(outputs, gradients) if of is not None and layouts[at].maps(of).any()}
-    # Where none is read, an image of noise says nothing of them.
-    return _Alone(output, nonlinearities, of_pixels is not None, outputs.keys() - read if read else set())
-
-
-def _end(alone: Tensor, together: Tensor, probabilities: Mapping[str, Tensor]) -> str | None:
-    kind = last_activation(alone)
-    if kind is None:
-        return None
-    layers = [name for name, output in probabilities.items() if output.numel() == together.numel()]
-    own = [name for name in layers if torch.equal(probabilities[name].reshape_as(together), together)]
-    return f"a {kind}" + (f" (its layer {own[-1]})" if own else "")
+    read = {key for key, grad in zip(outputs, gradients) if grad is not None and layouts[key].maps(grad).any()}
+    # Where none is read, an image of noise shows nothing of them.
+    return _Alone(output, nonlinearities, pixel_gradient is not None, outputs.keys() - read if read else set())
 
 
 def _oddities(module: nn.Module, batch: Tensor, alone: Tensor, again: Tensor, name: str) -> list[str]:

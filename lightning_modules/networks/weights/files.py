@@ -6,6 +6,7 @@ import hashlib
 import pickle
 import re
 import warnings
+import zipfile
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -17,7 +18,20 @@ from safetensors.torch import load_file
 from torchvision.models import WeightsEnum
 
 from lightning_modules.errors import InputError
-from lightning_modules.networks.weights.file_kinds import is_safetensors, what_else
+
+SUFFIXES = (".pth", ".pt", ".ckpt", ".bin", ".safetensors", ".tar")
+"""How files of weights usually end."""
+
+_OTHER_LIBRARIES = "a file of another library, such as Keras, ONNX or NumPy; PyTorch loads state dicts"
+_OTHERS_BY_FIRST_BYTES = (
+    (rb"$", "an empty file (0 bytes)"),
+    (rb"version https://git-lfs", "a pointer of Git LFS in place of the file; fetch it by git lfs pull"),
+    (rb"(?i)\s*<(!doctype|html|\?xml)", "a web page; the download gave an error or asked for a login"),
+    (rb'\s*\{.*"weight_map"', "the index of weights that lie in several files; save them as one"),
+    (rb"\x1f\x8b|BZh|\xfd7zXZ", "a compressed file; unpack it"),
+    (rb"\x89HDF|\x93NUMPY|GGUF|....TFL3|\x08[\x01-\x14]\x12.[a-zA-Z]", _OTHER_LIBRARIES),
+)
+_OTHERS_BY_SUFFIX = (".h5", ".keras", ".onnx", ".pb", ".tflite", ".npy", ".npz")
 
 
 class WeightsError(InputError):
@@ -59,14 +73,14 @@ def download(entry: WeightsEnum) -> Path:
     return path
 
 
-def find_file(said: str | Path) -> tuple[Path, str] | None:
+def find_file(name: str | Path) -> tuple[Path, str] | None:
     """The file that ``PATH`` or ``PATH#PART`` names, and the part of it, "" = as a whole; None = there is no such.
 
     Example:
         >>> find_file(f"{__file__}#model_ema")[1], find_file("nowhere.pth")
         ('model_ema', None)
     """
-    whole = Path(said).expanduser()
+    whole = Path(name).expanduser()
     if whole.exists():
         return whole, ""
     path, _, part = str(whole).rpartition("#")
@@ -80,56 +94,63 @@ def read_weights(path: Path) -> Mapping[str, Any]:
         WeightsError: If it is something else, or is damaged; says what it is.
     """
     try:
-        if not path.is_dir() and is_safetensors(path):
-            return _read_safetensors(path)
-        what = what_else(path)
+        what, is_safetensors = _what_else(path), _head(path)[8:9] == b"{"
     except OSError as error:
         raise WeightsError(f"{path} cannot be read: {error.strerror}.") from error
     if what:
         raise WeightsError(f"{path} is not a file of weights: it is {what}.")
     try:
+        if is_safetensors:
+            return load_file(path)
         # Of the open file: PyTorch goes by its name otherwise. What it warns of is checked, or is of no concern.
         with warnings.catch_warnings(action="ignore"), path.open("rb") as file:
             content = torch.load(file, map_location="cpu", weights_only=True)
     except pickle.UnpicklingError as error:
-        raise WeightsError(f"{path} {_what_is_pickled(path, error)}") from error
-    except Exception as error:  # torch.load raises whatever the bytes provoke: EOFError, KeyError, RuntimeError, ...
-        raise WeightsError(f"{path} is not a PyTorch file, or it is damaged: {first_line(error)}") from error
+        try:
+            names = some_of(sorted(torch.serialization.get_unsafe_globals_in_checkpoint(path)), 3)
+        except Exception:  # a file of before PyTorch 1.6, or a damaged one
+            names = "other objects, or is damaged"
+        raise WeightsError(
+            f"{path} is not a file of tensors alone: it also holds {names}. It was not executed. If you trust it, save "
+            f"its state dict: that of torch.load('{path.name}', weights_only=False), by torch.save(..., 'new.pth')."
+        ) from error
+    except Exception as error:  # both libraries raise whatever the bytes provoke: EOFError, KeyError, ...
+        raise WeightsError(
+            f"{path} is not a file of PyTorch or safetensors, or is damaged: {first_line(error)}"
+        ) from error
     if not isinstance(content, Mapping):
         raise WeightsError(f"{path} holds a {type(content).__name__}, not a state dict (names -> tensors).")
     return content
 
 
-def _read_safetensors(path: Path) -> Mapping[str, Any]:
-    try:
-        return load_file(path)
-    except Exception as error:  # as torch.load, whatever the bytes provoke
-        raise WeightsError(f"{path} is not a safetensors file, or it is damaged: {first_line(error)}.") from error
+def _what_else(path: Path) -> str | None:
+    """What a file is in words, with what to do, if it is one of those that are often taken for weights."""
+    if path.is_dir():
+        inside = sorted(file for file in path.iterdir() if file.name.endswith(SUFFIXES))
+        return "a folder; name the file itself" + (f", such as {inside[0]}" if inside else "")
+    head = _head(path)
+    if _is_torchscript(path):
+        return (
+            "a TorchScript archive, which holds code; save its weights alone: "
+            f"torch.save(torch.jit.load('{path.name}').state_dict(), 'new.pth')"
+        )
+    found = (what for pattern, what in _OTHERS_BY_FIRST_BYTES if re.match(pattern, head, re.DOTALL))
+    return next(found, _OTHER_LIBRARIES if path.suffix in _OTHERS_BY_SUFFIX else None)
 
 
-def _what_is_pickled(path: Path, error: pickle.UnpicklingError) -> str:
-    """What a file holds that its reader would have had to execute, and what to do."""
+def _is_torchscript(path: Path) -> bool:
     try:
-        executed = sorted(torch.serialization.get_unsafe_globals_in_checkpoint(path))
-    except Exception:  # a file of before PyTorch 1.6, or a damaged one: the message names the first alone
-        executed = re.findall(r"GLOBAL (\S+)", str(error))[:1]
-    if not executed:
-        reason = (re.findall(r"WeightsUnpickler error:\s*(.+)", str(error)) or [first_line(error)])[0]
-        return (
-            f"is not a file of tensors alone, or it is damaged: {reason.strip().rstrip('.')}. It was not executed. If "
-            "you trust it, save its state dict by torch.save(state_dict, 'new.pth')."
-        )
-    names = some_of(executed, 3)
-    loaded = f"torch.load('{path.name}', weights_only=False)"
-    if any(name.startswith("torch.nn.modules.") for name in executed):
-        return (
-            f"is a whole pickled module ({names}), not a file of tensors alone. It was not executed. Where its code is "
-            f"at hand and you trust it, save its state dict: torch.save({loaded}.state_dict(), 'new.pth')."
-        )
-    return (
-        f"is not a file of tensors alone: it also holds {names}. It was not executed. If you trust it, save its state "
-        f"dict alone, of {loaded}: torch.save(..., 'new.pth')."
-    )
+        with zipfile.ZipFile(path) as archive:
+            return any("/code/" in name for name in archive.namelist())
+    except Exception:  # no archive, or a damaged one, which raises whatever its bytes provoke
+        return False
+
+
+def _head(path: Path) -> bytes:
+    if path.is_dir():
+        return b""
+    with path.open("rb") as file:
+        return file.read(1024)
 
 
 def first_line(error: Exception) -> str:

@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections import OrderedDict
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -29,13 +28,13 @@ class StateDict:
 
     Attributes:
         path: The file.
-        tensors: Names -> tensors, with the versions of the layers (``_metadata``) where the file holds them. What a
-            layer itself asks to be kept beside (``_extra_state``) need not be a tensor.
-        notes: What was chosen in reading it, as sentences without subject and full stop: to be told.
+        tensors: Names -> tensors, as PyTorch's ``OrderedDict`` with the versions of the layers where the file holds
+            them whole. What a layer itself asks to be kept beside (``_extra_state``) need not be a tensor.
+        notes: What was chosen in reading it, as sentences without subject and full stop.
     """
 
     path: Path
-    tensors: OrderedDict[str, Any]
+    tensors: Mapping[str, Any]
     notes: list[str] = field(default_factory=list)
 
 
@@ -55,64 +54,30 @@ def state_dict_in(path: Path, content: Mapping[str, Any], part: str = "") -> Sta
         path: The file, for messages.
         content: What it holds.
         part: The name of one of its state dicts, such as ``model_ema``; or what the names of the tensors wanted begin
-            with, such as ``ema_model``; or both, joined by a dot. "" = nothing said.
+            with, such as ``ema_model``; or both, joined by a dot. "" = by default.
     """
     found = dict(_state_dicts(content))
     if not found:
+        holds = f"holds {some_of([str(key) for key in content])}" if content else "holds nothing"
         raise WeightsError(
-            f"{path} is not a state dict: it should map names such as features.0.weight to tensors"
-            + (f", but holds {some_of([str(key) for key in content])}." if content else ", but holds nothing.")
+            f"{path} is not a state dict: it should map names such as features.0.weight to tensors, but {holds}."
         )
-    said = max((name for name in found if name and f"{part}.".startswith(f"{name}.")), key=len, default=None)
-    name = _preferred(path, list(found)) if said is None else said
-    prefix = part if said is None else part.removeprefix(said).removeprefix(".")
-    state = StateDict(path, _checked(path, found[name]))
+    named = max((name for name in found if name and f"{part}.".startswith(f"{name}.")), key=len, default=None)
+    name = _preferred(path, list(found)) if named is None else named
+    prefix = part if named is None else part.removeprefix(named).removeprefix(".")
+    tensors = found[name]
+    _check_tensors(path, tensors)
     if prefix:
-        below = renamed(state.tensors, lambda old: without_prefix(old, f"{prefix}."))
+        below = {old.removeprefix(f"{prefix}."): t for old, t in tensors.items() if old.startswith(f"{prefix}.")}
         if not below:
-            parts = [*filter(None, found), *dict.fromkeys(old.partition(".")[0] for old in state.tensors)]
+            parts = [*filter(None, found), *dict.fromkeys(old.partition(".")[0] for old in tensors)]
             raise WeightsError(f"{path} has no part {part!r}; its parts are {some_of(parts, 12)}.")
-        state.tensors = below
-    elif said is None and len(found) > 1:
+        return StateDict(path, below)
+    if named is None and len(found) > 1:
         others = [other for other in found if other != name]
-        state.notes.append(
-            f"{name} was taken of it; it also holds {some_of(others)}: {path.name}#{others[0]} takes that"
-        )
-    return state
-
-
-def renamed(tensors: Mapping[str, Any], rename: Callable[[str], str | None]) -> OrderedDict[str, Any]:
-    """The tensors under other names, and the versions of their layers too.
-
-    Args:
-        tensors: Names -> tensors.
-        rename: Gives the new name of a tensor, or of a layer with a dot behind it; None leaves it out.
-    """
-    result: OrderedDict[str, Any] = OrderedDict()
-    for old, tensor in tensors.items():
-        new = rename(old)
-        if new is not None:
-            result[new] = tensor
-    if (versions := versions_of(tensors)) is not None:
-        layers = ((rename(f"{layer}." if layer else ""), version) for layer, version in versions.items())
-        set_versions(result, {new.removesuffix("."): version for new, version in layers if new is not None})
-    return result
-
-
-def without_prefix(name: str, prefix: str) -> str | None:
-    """The rest of a name that begins so; None if it does not."""
-    return name.removeprefix(prefix) if name.startswith(prefix) else None
-
-
-def versions_of(tensors: Mapping[str, Any]) -> Mapping[str, Any] | None:
-    """What PyTorch keeps of each layer beside the tensors, above all its version; None = nothing was kept."""
-    versions = getattr(tensors, "_metadata", None)
-    return versions if isinstance(versions, Mapping) else None
-
-
-def set_versions(tensors: OrderedDict[str, Any], versions: Mapping[str, Any]) -> None:
-    """Lets the tensors carry the versions of their layers, as PyTorch's own state dicts do."""
-    setattr(tensors, "_metadata", OrderedDict(versions))  # noqa: B010
+        also = f"it also holds {some_of(others)}: {path.name}#{others[0]} takes that"
+        return StateDict(path, tensors, [f"{name} was taken of it; {also}"])
+    return StateDict(path, tensors)
 
 
 def _state_dicts(content: Mapping[str, Any], depth: int = 2) -> Iterator[tuple[str, Mapping[str, Any]]]:
@@ -144,24 +109,13 @@ def _preferred(path: Path, names: list[str]) -> str:
     )
 
 
-def _checked(path: Path, state: Mapping[Any, Any]) -> OrderedDict[str, Any]:
+def _check_tensors(path: Path, state: Mapping[Any, Any]) -> None:
+    """Refuses what holds something else, or tensors that PyTorch would turn into other numbers, or cannot copy."""
     for name, value in state.items():
         if not _is_entry(name, value):
             raise WeightsError(f"{path} is not a state dict: under {name!r} it holds a {type(value).__name__}.")
-        if isinstance(value, Tensor) and (kind := _unusable(value)):
-            raise WeightsError(f"{path} holds a {kind} tensor, {name}; weights should be plain numbers.")
-    tensors = OrderedDict(state)
-    if (versions := versions_of(state)) is not None:
-        set_versions(tensors, {k: v for k, v in versions.items() if isinstance(k, str) and isinstance(v, Mapping)})
-    return tensors
-
-
-def _unusable(tensor: Tensor) -> str:
-    """What kind of tensor it is, if it cannot be a weight here."""
-    if tensor.layout != torch.strided:
-        return "sparse"
-    if tensor.is_quantized:
-        return "quantized"
-    if tensor.is_complex():
-        return "complex"
-    return "" if tensor.device.type == "cpu" else f"{tensor.device.type} (that is, without values)"
+        if isinstance(value, Tensor) and (
+            value.layout != torch.strided or value.is_quantized or value.is_complex() or value.is_meta
+        ):
+            kind = f"{value.dtype}, {value.layout}, on {value.device}".replace("torch.", "")
+            raise WeightsError(f"{path} holds {name} as a tensor of {kind}; weights should be plain numbers.")

@@ -191,7 +191,7 @@ class TestTorchScript:
         images = IMAGES.clone().requires_grad_()
         for _ in range(4):
             torch.autograd.grad(network(images).sum(), images)
-        with pytest.warns(UserWarning, match="the true gradient passes optimized TorchScript, of"):
+        with pytest.warns(UserWarning, match="the true gradient passes optimized TorchScript, for"):
             explain(network, IMAGES, [GuidedBackprop()])
 
 
@@ -247,7 +247,7 @@ def test_where_the_rule_says_nothing_it_is_refused(rectify: Callable[[Tensor], T
     ],
 )
 def test_where_the_rule_says_nothing_of_a_part_it_is_told(rectify: Callable[[Tensor], Tensor], named: str) -> None:
-    with pytest.warns(UserWarning, match=rf"In Net the true gradient passes {named}, of") as told:
+    with pytest.warns(UserWarning, match=rf"In Net the true gradient passes {named}, for") as told:
         gradients(rectify)
     assert len(told) == 2  # once a network
     network = as_network(Net(rectify), input_size=6)

@@ -41,8 +41,9 @@ def judge(
 ) -> Judge:
     maker_network = network([str(k) for k in range(len(maker))], weights=(4, 5, 6)[: len(maker)])
     other = network(None, **options)
-    maker_network.class_names = list(maker)  # past what is checked where they are said
-    other.class_names, other.said_by["class_names"] = (list(names), "the user") if names else ([*"012"], "nobody")
+    maker_network.options["class_names"] = list(maker)  # past what is checked where they are said
+    other.options["class_names"] = list(names) if names else [*"012"]
+    other.sources["class_names"] = "the user" if names else "nobody"
     return Judge("other", other, maker_network)
 
 

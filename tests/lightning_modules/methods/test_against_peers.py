@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from datamodules import Preprocess, decode_image
 from lightning_modules import AttributionMethod, IntegratedGradients, Network, as_network, explain
 from lightning_modules.networks.inputs import trusted
-from lightning_modules.networks.libraries.torchvision_facts import IMAGENET_MEAN, IMAGENET_STD
+from lightning_modules.networks.libraries.torchvision import IMAGENET_MEAN, IMAGENET_STD
 from tests.lightning_modules.methods.peers import Oracle, captum_integral, oracles
 from tests.references import relative_error
 
@@ -54,7 +54,7 @@ def test_of_photos(photos: Path, plain_squeezenet: nn.Module) -> None:
     network = as_network(plain_squeezenet.double(), mean=IMAGENET_MEAN, std=IMAGENET_STD)
     try:
         preprocess = Preprocess(72, 64, "bilinear")
-        paths = sorted(photos.glob("*/*"))[:70:40]
+        paths = sorted(photos.glob("*/*"))[:1]
         images = torch.stack([preprocess(decode_image(str(path))) for path in paths]).double()
         keys = [path.name for path in paths]
         cases = list(oracles("features.3"))

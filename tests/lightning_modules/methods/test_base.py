@@ -15,6 +15,7 @@ from datamodules.batch import boxes_of, with_pixels
 from lightning_modules import (
     RISE,
     AttributionMethod,
+    DeepLift,
     GradCAM,
     GradCAMPlusPlus,
     GuidedBackprop,
@@ -54,6 +55,7 @@ METHODS = [
     ScoreCAM("features.1"),
     Occlusion(window=48),
     RISE(n_masks=10),
+    DeepLift(),
 ]
 
 

@@ -17,7 +17,6 @@ from lightning_modules import (
     EdgeFilter,
     ForwardPass,
     GradCAM,
-    GuidedBackprop,
     InputError,
     IntegratedGradients,
     Network,
@@ -111,18 +110,18 @@ def test_how_their_pixels_are_read() -> None:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("method", [GradCAM(), GuidedBackprop(), Saliency()], ids=repr)
+@pytest.mark.parametrize("method", [GradCAM(), Saliency()], ids=repr)
 @pytest.mark.parametrize("split", ["val", "pairs"])
 def test_as_alike_as_maps_of_images_that_are_others(
     shapes: Path, shapes_network: Network, method: GradCAM, split: str
 ) -> None:
-    """Over 32 images, and all others of them: the mean rank correlation within 0.15, the SSIM within 0.08."""
+    """Over 32 images, and a sixth of their pairs: the mean rank correlation within 0.15, the SSIM within 0.08."""
     data = ShapesDataModule(str(shapes), 64, 80, 60, split=split, batch_size=32, num_workers=0)
     data.setup("test")
     batch = with_pixels(next(iter(data.test_dataloader())))
     seen = full_pass(shapes_network, batch["image"], batch["label"], keys=batch["path"])
     maps, turned = method(seen), OtherImage(method)(seen)
-    rolled = [maps.roll(k, 0) for k in range(1, 32, 3)]
+    rolled = [maps.roll(k, 0) for k in range(1, 32, 6)]
     for score, margin in ((rank_correlation, 0.15), (structural_similarity, 0.08)):
         others = torch.stack([score(maps, other).nanmean() for other in rolled]).mean()
         assert float(score(maps, turned).nanmean()) == pytest.approx(float(others), abs=margin)

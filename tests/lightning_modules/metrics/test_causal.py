@@ -15,7 +15,7 @@ from lightning_modules.metrics import (
     rise_blur,
     shares_of_pixels,
 )
-from lightning_modules.networks.libraries.torchvision_facts import IMAGENET_MEAN
+from lightning_modules.networks.libraries.torchvision import IMAGENET_MEAN
 from tests.references import full_pass
 
 BATCH: dict = {}
@@ -198,7 +198,7 @@ class TestMetrics:
 
     def test_a_network_that_does_not_say_its_mean_is_told(self) -> None:
         forward_pass = full_pass(NoMean().eval(), torch.full((1, 3, 32, 32), 0.9), 1)
-        with pytest.warns(UserWarning, match=r"NoMean does not say which pixels stand for no information.*as_network"):
+        with pytest.warns(UserWarning, match=r"NoMean has no mean, which stands for no information.*as_network"):
             AverageDrop().score(torch.ones(1, 1, 32, 32), forward_pass, BATCH, GradCAM())
 
     def test_deletion_of_pixels_that_count_the_same(self) -> None:

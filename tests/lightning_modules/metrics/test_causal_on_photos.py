@@ -18,7 +18,7 @@ from lightning_modules.metrics import InsertionDeletion
 from lightning_modules.metrics.order import pixel_order
 from tests.references import rise_auc, rise_scores
 
-STEP = 224 * 16
+STEP = 224 * 28
 
 
 @pytest.mark.photos

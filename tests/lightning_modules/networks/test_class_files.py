@@ -11,9 +11,8 @@ import pytest
 import torch
 
 from lightning_modules import InputError
-from lightning_modules.networks.class_files import read_class_names
-from lightning_modules.networks.class_names import find_class
-from lightning_modules.networks.libraries.torchvision_facts import imagenet_class_names
+from lightning_modules.networks.class_names import find_class, read_class_names
+from lightning_modules.networks.libraries.torchvision import imagenet_class_names
 
 CAT_DOG = ["cat", "dog"]
 
@@ -86,11 +85,11 @@ def test_twins_are_taken_and_refused_by_name(tmp_path: Path) -> None:
         (np.array("cat"), "should be a list of names"),
         ({"cat", "dog"}, "in the order of the outputs"),
         (5, "should be a list of names"),
-        ({0: "cat", 2: "dog"}, "indices 0 to 1, each once, but has 0 to 2 for 2 names"),
-        ({1: "cat", 2: "dog"}, "has 1 to 2 for 2"),
-        ({"cat": 0, "dog": 0}, "has 0 to 0 for 2"),
-        ({"0": "cat", 0: "dog"}, "has 0 to 0 for 2"),
-        ({"cat": "dog"}, "each once, but has none"),
+        ({0: "cat", 2: "dog"}, "indices 0 to 1, each once, got {0: 'cat', 2: 'dog'}"),
+        ({1: "cat", 2: "dog"}, "indices 0 to 1"),
+        ({"cat": 0, "dog": 0}, "indices 0 to 1"),
+        ({"0": "cat", 0: "dog"}, "indices 0 to 1"),
+        ({"cat": "dog"}, "each once, got"),
         ({"0": 1, "1": 2, "2": 0}, "either may be the names"),
     ],
 )  # fmt: skip
@@ -121,7 +120,7 @@ def test_files(tmp_path: Path, content: str) -> None:
         (b"cat\n\ndog", "line 2 is empty"),
         (b"\ncat", "line 1 is empty"),
         (b"", "holds no names"),
-        (b'{"0": "cat", "0": "dog"}', "key '0' twice"),
+        (b'{"0": "cat", "0": "dog"}', "has a key twice, among 0, 0"),
         (b'{"0": "cat", "2": "dog"}', "names.txt should have the indices 0 to 1"),
         (b"caf\xe9\n", "in UTF-8"),
         ("cat\n".encode("utf-16"), "in UTF-8"),

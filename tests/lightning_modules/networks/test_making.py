@@ -70,9 +70,9 @@ def test_instances_of_torchvisions_are_known(make: Any) -> None:
 def check_imagenet(network: Network) -> None:
     assert network.mean.flatten().tolist() == pytest.approx([0.485, 0.456, 0.406])
     assert network.std.flatten().tolist() == pytest.approx([0.229, 0.224, 0.225])
-    assert (network.input_size, network.resize_size, network.interpolation) == (224, 256, "bilinear")
+    assert network.preprocessing == {"resize_size": 256, "input_size": 224, "interpolation": "bilinear"}
     assert network.target_layer == "features"
-    assert network.said_by["mean"].startswith("torchvision's SqueezeNet1_0_Weights")
+    assert network.sources["mean"].startswith("torchvision's SqueezeNet1_0_Weights")
 
 
 @pytest.mark.slow
@@ -80,13 +80,14 @@ def test_an_instance_is_told_from_its_likes() -> None:
     """EfficientNets differ in size, interpolation and, V2-L, in normalization."""
     with torch.device("meta"):
         modules = {name: models.get_model(name) for name in ("efficientnet_b3", "efficientnet_v2_l")}
-    from lightning_modules.networks.libraries.torchvision_facts import torchvision_preset
+    from lightning_modules.networks.libraries.torchvision import torchvision_preset
 
     for name, module in modules.items():
         found, expected = torchvision_preset(module), models.get_model_weights(name).DEFAULT.transforms()
         assert found is not None
-        assert (found.mean, found.input_size) == (tuple(expected.mean), expected.crop_size[0])
-        assert (found.resize_size, found.interpolation) == (expected.resize_size[0], expected.interpolation.value)
+        assert (found.options["mean"], found.options["input_size"]) == (tuple(expected.mean), expected.crop_size[0])
+        assert found.options["resize_size"] == expected.resize_size[0]
+        assert found.options["interpolation"] == expected.interpolation.value
 
 
 def test_a_class_derived_from_torchvisions_is_somebody_elses() -> None:
@@ -96,7 +97,7 @@ def test_a_class_derived_from_torchvisions_is_somebody_elses() -> None:
         pass
 
     network = as_network(Mine().eval())
-    assert network.said_by["mean"] == "nobody"
+    assert network.sources["mean"] == "nobody"
     assert network.mean.tolist() == [[[0.0]]] * 3
 
 
@@ -109,11 +110,11 @@ def test_timm(size: int | None) -> None:
     transform: Any = timm.data.create_transform(**config)
     assert network.mean.flatten().tolist() == pytest.approx(config["mean"])
     assert network.std.flatten().tolist() == pytest.approx(config["std"])
-    assert network.interpolation == config["interpolation"] == "bicubic"
+    assert network.options["interpolation"] == config["interpolation"] == "bicubic"
     assert network.input_size == (size or 224)
     resize = transform.transforms[0].size
     # Another size is a crop of as large a part of the image.
-    assert network.resize_size == (resize if size is None else int(size * resize / 224))
+    assert network.options["resize_size"] == (resize if size is None else int(size * resize / 224))
 
 
 def test_timm_prepares_the_same_image() -> None:
@@ -123,7 +124,7 @@ def test_timm_prepares_the_same_image() -> None:
     pixels = np.random.default_rng(0).integers(0, 256, (300, 400, 3), dtype=np.uint8)
     image = Image.fromarray(pixels)
     expected = timm.data.create_transform(**timm.data.resolve_model_data_config(module))(image)
-    prepared = Preprocess(network.resize_size, network.input_size, network.interpolation)(image)
+    prepared = Preprocess(**network.preprocessing)(image)
     torch.testing.assert_close(network.normalized(prepared), expected, rtol=0, atol=1e-6)
 
 
@@ -132,13 +133,15 @@ class TestSaid:
         said: dict[str, Any] = {"mean": (0.5,) * 3, "std": (0.25,) * 3, "input_size": 64, "interpolation": "bicubic"}
         network = load_network("torchvision.models.squeezenet1_0", "random", **said, resize_size=70)
         assert network.mean.flatten().tolist() == [0.5] * 3
-        assert (network.input_size, network.resize_size, network.interpolation) == (64, 70, "bicubic")
-        assert {network.said_by[name] for name in ("mean", "input_size", "resize_size")} == {"the user"}
+        assert network.preprocessing == {"resize_size": 70, "input_size": 64, "interpolation": "bicubic"}
+        assert {network.sources[name] for name in ("mean", "input_size", "resize_size")} == {"the user"}
 
     def test_no_resampling(self) -> None:
-        assert load_network("torchvision.models.squeezenet1_0", "random", resize_size=None).resize_size is None
-        assert load_network("vgg16", "shapes", resize_size=None).resize_size is None
-        assert load_network("vgg16", "shapes").resize_size == 128
+        assert (
+            load_network("torchvision.models.squeezenet1_0", "random", resize_size=None).options["resize_size"] is None
+        )
+        assert load_network("vgg16", "shapes", resize_size=None).options["resize_size"] is None
+        assert load_network("vgg16", "shapes").options["resize_size"] == 128
 
     def test_of_vgg16(self) -> None:
         network = load_network("vgg16", "shapes", mean=(0.5,) * 3, std=(0.5,) * 3, class_names=list("abcdefgh"))
@@ -148,7 +151,7 @@ class TestSaid:
     def test_where_nobody_says_it_it_is_told(self) -> None:
         with pytest.warns(UserWarning, match=r"Small does not say how its images are normalized: it gets pixels"):
             network = load_network(f"{HERE}.strangers.Small", "random", input_size=16)
-        assert network.said_by["mean"] == "nobody"
+        assert network.sources["mean"] == "nobody"
 
     @pytest.mark.filterwarnings("error")
     def test_one_that_says_what_it_subtracts_is_believed(self) -> None:
@@ -201,7 +204,7 @@ def test_predictions_of_photos_are_torchvisions(
     """With real weights, if there are some beside the photos: the same class of each photo, by every name."""
     preset = models.SqueezeNet1_0_Weights.IMAGENET1K_V1.transforms()
     network = load_network(WAYS[way], squeezenet_weights)
-    prepare = Preprocess(network.resize_size, network.input_size)
+    prepare = Preprocess(**network.preprocessing)
     files = sorted(photos.rglob("*.*"))[:: 1 if way == "builder" else 14]
     images = [v2.functional.to_pil_image(torchvision.io.decode_image(str(file), "RGB")) for file in files]
     with torch.inference_mode():

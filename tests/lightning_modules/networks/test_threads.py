@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from lightning_modules import ForwardPass, GradCAM, InputError, Needs, as_network, explain
-from lightning_modules.networks.observed.observation import looked_at
+from lightning_modules.networks.observed.observation import hooked_outputs
 
 
 class Meeting(nn.Module):
@@ -66,9 +66,9 @@ def test_two_threads_do_not_see_each_others_passes(layers: tuple[str, str]) -> N
 
 def test_a_pass_within_a_pass_is_not_recorded() -> None:
     layer, seen = nn.Identity(), []
-    with looked_at({"layer": layer}, lambda name, output: seen.append(("outer", output))):
+    with hooked_outputs({"layer": layer}, lambda name, output: seen.append(("outer", output))):
         layer(1)
-        with looked_at({"layer": layer}, lambda name, output: seen.append(("inner", output))):
+        with hooked_outputs({"layer": layer}, lambda name, output: seen.append(("inner", output))):
             layer(2)
         layer(3)
     layer(4)

@@ -174,7 +174,7 @@ class TestOfARun:
 
     def test_what_they_take_is_told_beforehand(self) -> None:
         of, batch = module(), a_batch(32, 112)
-        of.network.input_size = 112
+        of.network.options["input_size"] = 112
         (told,) = of.bytes_kept().values()
         taken = of.test_step(batch, 0)["arrays"]["maps"].nbytes / 32
         assert told - 64 < taken < told + 64

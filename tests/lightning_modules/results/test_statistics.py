@@ -33,7 +33,7 @@ def coverage(draw: Callable[[np.random.Generator], np.ndarray], mean: float, n_s
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("n", [5, 10, 20, 48, 70])
+@pytest.mark.parametrize("n", [5, 20, 70])
 def test_the_interval_of_numbers_holds_their_mean(n: int) -> None:
     """2,000 samples tell a share of 95 % to 1 %, two deviations."""
     drawn: dict[str, tuple[Callable[[np.random.Generator], np.ndarray], float]] = {
@@ -45,10 +45,19 @@ def test_the_interval_of_numbers_holds_their_mean(n: int) -> None:
     }
     found = {name: coverage(*of, n_samples=2000) for name, of in drawn.items()}
     assert all(0.93 < share < 0.975 for share in found.values()), found
+    exponential = coverage(lambda rng: rng.exponential(size=n), 1, n_samples=2000)
+    assert {5: 0.9, 10: 0.915}.get(n, 0.93) < exponential < 0.97
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("n", [5, 10, 20, 48])
+@pytest.mark.parametrize(("n", "least"), [(5, 0.78), (20, 0.9)])
+def test_the_interval_of_numbers_without_bounds_of_which_half_are_zero(n: int, least: float) -> None:
+    share = coverage(lambda rng: np.where(rng.random(n) < 0.5, 0, rng.exponential(size=n)), 0.5, n_samples=1000)
+    assert least < share < 0.97
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("n", [5, 20, 48])
 @pytest.mark.parametrize("share", [0.3, 0.6, 0.9])
 def test_the_interval_of_numbers_of_which_many_are_the_same(n: int, share: float) -> None:
     """Student's alone holds the mean of 41 % of samples of 5 of which nine in ten are 1, and of 80 % of 20."""
@@ -125,12 +134,20 @@ EQUAL: dict[str, Callable[[np.random.Generator, int], np.ndarray]] = {
 
 @pytest.mark.slow
 @pytest.mark.parametrize("name", EQUAL)
-@pytest.mark.parametrize("n", [6, 10, 20, 70])
+@pytest.mark.parametrize("n", [6, 20, 70])
 def test_of_twelve_equal_methods_hardly_any_are_told_apart(n: int, name: str) -> None:
     """Where 5 % are promised, more than 11 of 100 come in one of 200 such tests."""
     rng = np.random.default_rng(n)
     apart = sum(any(of != ANY for of in rank_methods(EQUAL[name](rng, n))) for _ in range(100))
     assert apart <= 11
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("n", [10, 20])
+def test_equal_methods_of_very_skewed_scores_are_told_apart_in_some_runs(n: int) -> None:
+    rng = np.random.default_rng(n)
+    runs = ((rng.exponential(size=(n, N_METHODS)) - 1) * (2 * ODD - 1) for _ in range(100))
+    assert sum(any(of != ANY for of in rank_methods(scores)) for scores in runs) <= 16
 
 
 def test_a_clear_difference_is_found() -> None:

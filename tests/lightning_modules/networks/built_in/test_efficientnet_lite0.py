@@ -69,7 +69,7 @@ def test_without_the_package_the_message_names_the_line(missing: str, monkeypatc
 def test_it_knows_photos(lite0: Network, authors: nn.Module, photos: Path) -> None:
     """As its authors' code does, behind torchvision's transforms.
 
-    Of 70 in class folders named by WordNet ids; with ImageNet's normalization 91 % are among its first five.
+    Of 35 in class folders named by WordNet ids; of all 70, with ImageNet's normalization 91 % are among its first five.
     """
     prepare = Preprocess(lite0.resize_size, lite0.input_size, lite0.interpolation)
     theirs = transforms.Compose(
@@ -80,7 +80,7 @@ def test_it_knows_photos(lite0: Network, authors: nn.Module, photos: Path) -> No
             transforms.Normalize([127 / 255] * 3, [128 / 255] * 3),
         ]
     )
-    files = sorted(photos.rglob("*.JPEG"))
+    files = sorted(photos.rglob("*.JPEG"))[::2]
     pictures = [Image.open(file).convert("RGB") for file in files]
     labels = torch.tensor([imagenet_classes()[file.parent.name][0] for file in files])
     with torch.inference_mode():

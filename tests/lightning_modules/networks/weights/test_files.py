@@ -6,7 +6,6 @@ import argparse
 import gzip
 import io
 import pickle
-import zipfile
 from pathlib import Path
 from typing import Any
 
@@ -27,29 +26,9 @@ def saved(content: Any, **options: Any) -> bytes:
     return buffer.getvalue()
 
 
-def zipped(**files: bytes) -> bytes:
-    buffer = io.BytesIO()
-    with zipfile.ZipFile(buffer, "w") as archive:
-        for name, content in files.items():
-            archive.writestr(name.replace("__", "."), content)
-    return buffer.getvalue()
-
-
 def scripted() -> bytes:
     buffer = io.BytesIO()
     torch.jit.save(torch.jit.script(nn.Linear(2, 2)), buffer)
-    return buffer.getvalue()
-
-
-def exported() -> bytes:
-    buffer = io.BytesIO()
-    torch.export.save(torch.export.export(nn.Linear(2, 2), (torch.rand(1, 2),)), buffer)
-    return buffer.getvalue()
-
-
-def npz() -> bytes:
-    buffer = io.BytesIO()
-    np.savez(buffer, a=np.ones(3))
     return buffer.getvalue()
 
 
@@ -62,33 +41,23 @@ ARGS = {"state_dict": STATE, "args": argparse.Namespace(lr=1), "best": np.float6
     [
         ("x.pth", lambda: b"", "it is an empty file"),
         ("x.safetensors", lambda: b"", "it is an empty file"),
-        ("x.pth", lambda: b"hello\n", "it is a text file"),
-        ("x.pth", lambda: "café".encode() * 400, "it is a text file"),
         ("x.pth", lambda: b"version https://git-lfs.github.com/spec/v1\noid", "git lfs pull"),
         ("x.safetensors", lambda: b"version https://git-lfs.github.com/spec/v1\noid", "git lfs pull"),
         ("x.pth", lambda: b"\n<!DOCTYPE html><html>", "a web page"),
         ("x.json", lambda: b'{"metadata": {}, "weight_map": {"a": "b"}}', "several files"),
-        ("x.h5", lambda: b"\x89HDF\r\n\x1a\n" + bytes(99), r"HDF5 file, as Keras and TensorFlow"),
-        ("x.onnx", lambda: b"\x08\x08\x12\x07pytorch\x1a\x052.1.0:" + bytes(99), "an ONNX model.*state dict"),
-        ("x.pth", lambda: b"\x08\x08\x12\x07pytorch\x1a\x052.1.0:" + bytes(99), "an ONNX model"),
-        ("x.pb", lambda: b"\x0a\x20\x00" + bytes(99), "a TensorFlow graph"),
-        ("x.tflite", lambda: b"\x1c\0\0\0TFL3" + bytes(99), "TensorFlow Lite"),
-        ("x.npy", lambda: b"\x93NUMPY\x01\0" + bytes(99), "a NumPy array"),
-        ("x.npz", npz, "an archive of NumPy arrays"),
-        ("x.keras", lambda: zipped(metadata__json=b"{}", model__weights__h5=b""), "a Keras model"),
-        ("x.zip", lambda: zipped(x__pth=saved(STATE)), r"a zip archive; unpack it \(it holds x\.pth\)"),
+        ("x.pth", lambda: b"\x89HDF\r\n\x1a\n" + bytes(99), "a file of another library, such as Keras"),
+        ("x.pth", lambda: b"\x08\x08\x12\x07pytorch\x1a\x052.1.0:" + bytes(99), "a file of another library, .*ONNX"),
+        ("x.pb", lambda: b"\x0a\x20\x00" + bytes(99), "a file of another library"),
         ("x.gz", lambda: gzip.compress(saved(STATE)), "a compressed file; unpack it"),
         ("x.pt", scripted, r"TorchScript archive.*torch\.jit\.load\('x\.pt'\)\.state_dict\(\), 'new\.pth'\)"),
-        ("x.pt2", exported, r"exported program.*torch\.export\.load\('x\.pt2'\)\.state_dict, "),
-        ("x.pth", lambda: saved(nn.Linear(2, 2)), r"whole pickled module \(torch\.nn\.modules\.linear\.Linear\).*"
-         r"not executed.*torch\.save\(torch\.load\('x\.pth', weights_only=False\)\.state_dict\(\), 'new\.pth'\)"),
-        ("x.pth", lambda: saved(nn.Linear(2, 2), _use_new_zipfile_serialization=False), "whole pickled module"),
-        ("x.pth", lambda: saved(ARGS), r"also holds argparse\.Namespace, numpy.*not executed.*state dict alone"),
-        ("x.pth", lambda: saved(ARGS, _use_new_zipfile_serialization=False), "also holds .*not executed"),
-        ("x.pkl", lambda: pickle.dumps(STATE), "not a file of tensors alone, or it is damaged: .*not executed"),
-        ("x.safetensors", lambda: b"\xff" * 50, "x.safetensors is not a safetensors file, or it is damaged: .*"),
-        ("x.pth", lambda: bytes(1000), "is not a PyTorch file, or it is damaged"),
-        ("x.pth", lambda: saved(STATE)[:500], "is not a PyTorch file, or it is damaged"),
+        ("x.pth", lambda: saved(nn.Linear(2, 2)), r"also holds torch\.nn\.modules\.linear\.Linear\. It was not .*"
+         r"save its state dict: that of torch\.load\('x\.pth', weights_only=False\)"),
+        ("x.pth", lambda: saved(nn.Linear(2, 2), _use_new_zipfile_serialization=False), "not a file of tensors alone"),
+        ("x.pth", lambda: saved(ARGS), r"also holds argparse\.Namespace, numpy.*not executed.*state dict"),
+        ("x.pkl", lambda: pickle.dumps(STATE), "not a file of tensors alone: .*not executed"),
+        ("x.safetensors", lambda: b"\xff" * 50, "x.safetensors is not a file of "),
+        ("x.pth", lambda: bytes(1000), "is not a file of PyTorch or safetensors, or is damaged"),
+        ("x.pth", lambda: saved(STATE)[:500], "is not a file of PyTorch or safetensors, or is damaged"),
         ("x.pth", lambda: saved(torch.ones(3)), "holds a Tensor, not a state dict"),
     ],
 )  # fmt: skip
@@ -105,9 +74,6 @@ def test_folders(tmp_path: Path) -> None:
         read_weights(tmp_path)
     (tmp_path / "last.ckpt").touch()
     with pytest.raises(WeightsError, match=r"such as .*/last\.ckpt"):
-        read_weights(tmp_path)
-    (tmp_path / "saved_model.pb").touch()
-    with pytest.raises(WeightsError, match="SavedModel"):
         read_weights(tmp_path)
 
 
@@ -177,9 +143,9 @@ def test_parts(tmp_path: Path, content: Any, part: str, value: float, note: str 
         ({}, "", "is not a state dict.*holds nothing"),
         ({**one(1), "epoch": 3}, "", "not a state dict: under 'epoch' it holds a int"),
         ({"state_dict": {**one(1), "b": "x"}}, "", "under 'b' it holds a str"),
-        ({"a": torch.ones(2, dtype=torch.cfloat)}, "", "holds a complex tensor, a"),
-        ({"a": torch.ones(2, 2).to_sparse()}, "", "holds a sparse tensor, a"),
-        ({"a": torch.ones(2, device="meta")}, "", "holds a meta .*tensor, a"),
+        ({"a": torch.ones(2, dtype=torch.cfloat)}, "", "holds a as a tensor of complex64"),
+        ({"a": torch.ones(2, 2).to_sparse()}, "", "holds a as a tensor of float32, sparse_coo"),
+        ({"a": torch.ones(2, device="meta")}, "", "holds a as a tensor of .* on meta"),
     ],
 )
 def test_no_such_part(tmp_path: Path, content: Any, part: str, message: str) -> None:
@@ -191,7 +157,7 @@ def test_no_such_part(tmp_path: Path, content: Any, part: str, message: str) -> 
 @pytest.mark.filterwarnings("ignore:.*quantize")
 def test_quantized(tmp_path: Path) -> None:
     torch.save({"a": torch.quantize_per_tensor(torch.ones(2), 1.0, 0, torch.qint8)}, tmp_path / "x.pth")
-    with pytest.raises(WeightsError, match="holds a quantized tensor, a"):
+    with pytest.raises(WeightsError, match="holds a as a tensor of qint8"):
         read_state_dict(tmp_path / "x.pth")
 
 

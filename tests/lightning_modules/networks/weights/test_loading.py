@@ -6,6 +6,7 @@ import copy
 import re
 import warnings
 from collections.abc import Callable, Mapping
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +17,7 @@ from torch import Tensor, nn
 from torchvision import models
 
 from lightning_modules import InputError, WeightsError, load_network, load_vgg16
+from lightning_modules.networks.built_in import vgg16
 from lightning_modules.networks.weights.loading import load, loaded
 from lightning_modules.networks.weights.state_dicts import read_state_dict
 from tests.lightning_modules.networks.strangers import Small
@@ -175,7 +177,7 @@ class TestRefused:
     def test_no_numbers(self, tmp_path: Path, value: float) -> None:
         state = Small().state_dict()
         state["head.weight"][0, 0] = value
-        with pytest.raises(WeightsError, match=r"x\.pth has NaN or infinite weights in head\.weight\."):
+        with pytest.raises(WeightsError, match=r"x\.pth has NaN or infinite weights in head\.weight,"):
             load_from(tmp_path / "x.pth", state, Small())
 
     def test_missing_surplus_and_shapes(self, tmp_path: Path) -> None:
@@ -187,13 +189,15 @@ class TestRefused:
     def test_a_half_that_overflows(self, tmp_path: Path) -> None:
         state = Small().state_dict()
         state["head.weight"][0, 0] = 1e30
-        with pytest.raises(WeightsError, match=r"weights in head\.weight that float16, the network's, cannot hold"):
+        with pytest.raises(
+            WeightsError, match=r"weights in head\.weight, or such as float16, the network's, cannot hold"
+        ):
             load_from(tmp_path / "x.pth", state, Small().half())
 
     def test_quantized_numbers(self, tmp_path: Path) -> None:
         state = Small().state_dict()
         state["head.weight"] = (state["head.weight"] * 127).to(torch.int8)
-        with pytest.raises(WeightsError, match=r"head\.weight as int8, which is no weight: it may be quantized"):
+        with pytest.raises(WeightsError, match=r"head\.weight as torch\.int8, which is no weight: it may be quantized"):
             load_from(tmp_path / "x.pth", state, Small())
 
     def test_one_tensor_of_two_values(self, tmp_path: Path) -> None:
@@ -202,20 +206,13 @@ class TestRefused:
         with pytest.raises(WeightsError, match="are one tensor of the network, with two values"):
             load_from(tmp_path / "x.pth", state, Twice())
 
-    def test_the_message_has_no_codes_of_a_terminal(self, tmp_path: Path) -> None:
-        torch.save(Small(), tmp_path / "whole.pth")
-        with pytest.raises(WeightsError, match="a whole pickled module") as caught:
-            read_state_dict(tmp_path / "whole.pth")
-        assert "\x1b" not in str(caught.value)
-        assert "\n" not in str(caught.value)
-
 
 class TestClasses:
     def test_a_file_tells_their_number(self, tmp_path: Path) -> None:
         """So that num_classes need not be said, of torchvision's networks too."""
         source = models.squeezenet1_1(num_classes=10)
         torch.save({"state_dict": source.state_dict()}, tmp_path / "x.pth")
-        with pytest.warns(UserWarning, match="made with num_classes=10, as the file tells"):
+        with pytest.warns(UserWarning, match="made with num_classes=10, as the file has it"):
             network = load_network("torchvision.models.squeezenet1_1", tmp_path / "x.pth", input_size=64)
         assert network.class_names == [str(k) for k in range(10)]
         check_loaded(network.module, source)
@@ -225,25 +222,19 @@ class TestClasses:
         with pytest.raises(WeightsError, match=r"head\.weight has shape \(7, 6\), not \(4, 6\)"):
             loaded(read_state_dict(tmp_path / "x.pth"), Small, (), "it", "Advice.")
 
-    @pytest.mark.slow
-    @pytest.mark.parametrize(("names", "nested"), [("text", True), (None, False)])
-    def test_a_vgg16_of_ten_classes_from_elsewhere(self, tmp_path: Path, nested: bool, names: str | None) -> None:
-        with torch.device("meta"):
-            source = models.vgg16(num_classes=10)
-        source = source.to_empty(device="cpu")
-        for parameter in source.parameters():
-            nn.init.normal_(parameter, 0, 0.01)
-        state = source.state_dict()
-        torch.save({"state_dict": state, "epoch": 5} if nested else state, tmp_path / "x.pth")
-        said: Any = {
-            "text": write(tmp_path / "names.txt", "\n".join("abcdefghij") + "\n"),
-            None: None,
-        }[names]
-        with pytest.warns(UserWarning, match="made with num_classes=10, as the file tells"):
-            network = load_vgg16(tmp_path / "x.pth", class_names=said, input_size=64)
-        assert network.class_names == (list("abcdefghij") if said else [str(k) for k in range(10)])
+    def test_a_vgg16_of_ten_classes_from_elsewhere(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        """In a checkpoint or alone; torchvision's layout, narrower, so that the test is fast."""
+        small = partial(vgg16.VGG16, width=1 / 32, hidden_features=8)
+        monkeypatch.setattr(vgg16, "VGG16", small)
+        source = small([*"abcdefghij"]).initialize(0).eval()
+        names = write(tmp_path / "names.txt", "\n".join("abcdefghij") + "\n")
         images = torch.rand(1, 3, 64, 64)
-        torch.testing.assert_close(network(images), source.eval()(network.normalized(images)))
+        for content, said in (({"state_dict": source.state_dict(), "epoch": 5}, names), (source.state_dict(), None)):
+            torch.save(content, tmp_path / "x.pth")
+            with pytest.warns(UserWarning, match="made with num_classes=10, as the file has it"):
+                network = load_vgg16(tmp_path / "x.pth", class_names=said, input_size=64)
+            assert network.class_names == (list("abcdefghij") if said else [str(k) for k in range(10)])
+            torch.testing.assert_close(network(images), source(network.normalized(images)))
         with pytest.raises(InputError, match="has 10 outputs, but 2 class_names"):
             network.module.network(class_names=["a", "b"])
 

@@ -1,4 +1,4 @@
-"""What timm says of its own networks."""
+"""timm's networks: their normalization, sizes, and the layer of Grad-CAM."""
 
 from __future__ import annotations
 
@@ -7,11 +7,11 @@ from typing import Any
 
 from torch import nn
 
-from lightning_modules.networks.libraries.presets import Preset
+from lightning_modules.networks.options import Preset
 
 
 def timm_preset(module: nn.Module) -> Preset | None:
-    """How images are prepared for a network of timm's, by its ``pretrained_cfg``; None for any other module.
+    """The options of a network of timm's, by its ``pretrained_cfg``; None for any other module.
 
     The sizes are those of timm's own evaluation: the crop is ``crop_pct`` of the shorter side.
     """
@@ -23,21 +23,20 @@ def timm_preset(module: nn.Module) -> Preset | None:
     height, width = config["input_size"][1:]
     name = getattr(module, "pretrained_cfg", {}).get("architecture", type(module).__name__)
     mode = config.get("crop_mode", "center")
-    oddities = []
+    warnings = []
     if mode != "center":
-        oddities += [f"timm prepares its images by crop_mode {mode}; here the centre is cropped"]
+        warnings += [f"timm prepares its images by crop_mode {mode}; here the centre is cropped"]
     if height != width:
-        oddities += [f"timm takes images of {height} × {width} for it; here they are squares of {height}"]
-    return Preset(
-        origin=f"timm's pretrained_cfg of {name}",
-        mean=tuple(config["mean"]),
-        std=tuple(config["std"]),
-        input_size=height,
-        resize_size=math.floor(height / config["crop_pct"]),
-        interpolation=config["interpolation"],
-        target_layer=_target_layer(module),
-        oddities=tuple(oddities),
-    )
+        warnings += [f"timm takes images of {height} × {width} for it; here they are squares of {height}"]
+    options: Any = {
+        "mean": tuple(config["mean"]),
+        "std": tuple(config["std"]),
+        "input_size": height,
+        "resize_size": math.floor(height / config["crop_pct"]),
+        "interpolation": config["interpolation"],
+        "target_layer": _target_layer(module),
+    }
+    return Preset(f"timm's pretrained_cfg of {name}", options, tuple(warnings))
 
 
 def _target_layer(module: Any) -> str | None:

@@ -1,4 +1,4 @@
-"""What torchvision says of its own networks: weights, normalization, sizes, classes, and where Grad-CAM looks."""
+"""torchvision's networks: their weights, normalization, sizes, classes, and the layer of Grad-CAM."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from torch import nn
 from torchvision import models
 from torchvision.models import VGG16_Weights, WeightsEnum, get_model_builder, get_model_weights, list_models
 
-from lightning_modules.networks.libraries.presets import Preset
+from lightning_modules.networks.options import Preset
 
 IMAGENET_MEAN = (0.485, 0.456, 0.406)
 IMAGENET_STD = (0.229, 0.224, 0.225)
@@ -50,7 +50,7 @@ def named_entry(entries: Sequence[WeightsEnum], *names: Any) -> WeightsEnum | No
 def torchvision_preset(
     module: nn.Module, entries: Sequence[WeightsEnum] = (), entry: WeightsEnum | None = None
 ) -> Preset | None:
-    """How images are prepared for a network of torchvision's; None for any other module.
+    """The options of a network of torchvision's; None for any other module.
 
     Args:
         module: The network. A class derived from torchvision's is somebody else's.
@@ -63,29 +63,24 @@ def torchvision_preset(
     if not entries:
         return None
     like = entry or next((each for each in entries if each.name == "IMAGENET1K_V1"), entries[0])
-    preset: Any = like.transforms()
-    oddities = []
-    others = [each.name for each in entries if each is not like and _sizes(each) != _sizes(like)]
-    if entry is None and others:
-        oddities += [
-            f"images are prepared as for {like}; those of {', '.join(others)} are prepared otherwise: if it has those "
-            "weights, say so by model.resize_size, model.input_size and model.interpolation"
-        ]
-    return Preset(
-        origin=f"torchvision's {like}",
-        mean=tuple(preset.mean),
-        std=tuple(preset.std),
-        input_size=preset.crop_size[0],
-        resize_size=preset.resize_size[0],
-        interpolation=preset.interpolation.value,
-        target_layer=_target_layer(module),
-        oddities=tuple(oddities),
+    others = [each.name for each in entries if _preprocessing(each) != _preprocessing(like)]
+    doubt = (
+        f"images are prepared as for {like}; those of {', '.join(others)} are prepared otherwise: if it has those "
+        "weights, set model.resize_size, model.input_size and model.interpolation"
     )
+    options: Any = {**_preprocessing(like), "target_layer": _target_layer(module)}
+    return Preset(f"torchvision's {like}", options, (doubt,) if entry is None and others else ())
 
 
-def _sizes(entry: WeightsEnum) -> tuple[Any, ...]:
-    preset: Any = entry.transforms()
-    return preset.crop_size, preset.resize_size, preset.interpolation, tuple(preset.mean), tuple(preset.std)
+def _preprocessing(entry: WeightsEnum) -> dict[str, Any]:
+    transforms: Any = entry.transforms()
+    return {
+        "mean": tuple(transforms.mean),
+        "std": tuple(transforms.std),
+        "input_size": transforms.crop_size[0],
+        "resize_size": transforms.resize_size[0],
+        "interpolation": transforms.interpolation.value,
+    }
 
 
 def _builder_of_instance(module: nn.Module) -> Callable[..., nn.Module] | None:
