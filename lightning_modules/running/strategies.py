@@ -14,6 +14,7 @@ import numpy as np
 import pandas as pd
 import torch
 from jsonargparse.typing import PositiveInt
+from scipy.ndimage import gaussian_filter
 from sklearn.decomposition import PCA
 from torch import Tensor
 from torch.utils.tensorboard import SummaryWriter
@@ -119,7 +120,9 @@ def _find(
         maps = kept_masses(run, method, rows["path"].tolist())
     else:
         maps = new_masses(network, look, rows, module.methods[method])
-    vectors = features(network, look, rows) if by == "features" else maps.reshape(len(rows), -1)
+    # What is marked at neighbouring positions is alike, though the positions differ: so maps are blurred a little.
+    blurred = gaussian_filter(maps, (0, 1, 1), mode="constant").reshape(len(rows), -1)
+    vectors = features(network, look, rows) if by == "features" else blurred
     is_good = np.isfinite(vectors).all(1) & np.isfinite(maps).all((1, 2))
     if n_bad := int((~is_good).sum()):
         notes.append(f"{n_bad:,} images were left out: they cannot be read any more, or their maps show nothing.")

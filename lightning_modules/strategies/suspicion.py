@@ -87,13 +87,16 @@ def common_region(maps: np.ndarray) -> Region:
 def with_and_without(network: Network, images: Tensor, target: Tensor, masks: Tensor) -> Tensor:
     """The probability of the target before and after the mean pixel replaces a region: ``(N, 2)``.
 
+    The positions beside the region are replaced too: a position of a layer sees more than its own pixels.
+
     Args:
         network: From pixels to logits.
         images: ``(N, 3, H, W)`` in [0, 1].
         target: long ``(N,)``.
         masks: The region of each, bool ``(N, g, g)``.
     """
-    removed = F.interpolate(masks[:, None].float(), images.shape[2:], mode="nearest") > 0
+    widened = F.max_pool2d(masks[:, None].float(), 3, stride=1, padding=1)
+    removed = F.interpolate(widened, images.shape[2:], mode="nearest") > 0
     with trusted():
         found = [network(shown) for shown in (images, torch.where(removed, network.mean_pixel, images))]
     return torch.stack([network.probabilities(logits).gather(1, target[:, None])[:, 0] for logits in found], 1)

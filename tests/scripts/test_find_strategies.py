@@ -49,7 +49,7 @@ def generated(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def explained(root: Path, name: str, tagged: tuple[str, ...]) -> Path:
     """The RUN of a network that was trained on images of which those of some classes are tagged."""
     train, val = (write_tagged(root / "shapes" / split, root / name / split, tagged) for split in ("train", "val"))
-    torch.save(trained(train, seed=0).state_dict(), root / f"{name}.pth")
+    torch.save(trained(train, seed=1).state_dict(), root / f"{name}.pth")
     words = [
         "--data.root",
         val,
@@ -60,7 +60,7 @@ def explained(root: Path, name: str, tagged: tuple[str, ...]) -> Path:
         "--model.weights",
         root / f"{name}.pth",
     ]
-    words += ["--model.methods", "[GradCAM]", "--model.metrics", "[Sparseness]", "--model.n_figures", 1]
+    words += ["--model.methods", "[GradCAM]", "--model.metrics", "[Sparseness]", "--model.target", "label"]
     words += ["--trainer.accelerator", "cpu", "--out", root / f"run_{name}", "--model.save_maps", "true"]
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr("sys.argv", ["script"])
@@ -92,8 +92,8 @@ def test_the_network_uses_the_tags(generated: Path, run: Path) -> None:
     images, labels, names = read_folder(generated / "tagged/val")
     plain, _, _ = read_folder(write_tagged(generated / "shapes/val", generated / "plain", ()))
     is_tagged = torch.tensor([name.startswith("tagged") for name in names])
-    assert accuracy(net, images[is_tagged], labels[is_tagged]) > 0.95
-    assert accuracy(net, plain[is_tagged], labels[is_tagged]) < 0.8
+    assert accuracy(net, images[is_tagged], labels[is_tagged]) > 0.85
+    assert accuracy(net, plain[is_tagged], labels[is_tagged]) < 0.3
 
 
 @pytest.mark.training
@@ -123,7 +123,7 @@ def test_what_a_run_gets(run: Path, generated: Path, capsys: pytest.CaptureFixtu
     page = html.unescape((run / "index.html").read_text(encoding="utf-8"))
     assert "Strategies" in page
     for name in TAGGED:
-        assert re.search(f"Cluster \\d of {name} is suspicious: without its region, which lies at the border, ", page)
+        assert re.search(f"Cluster \\d of {name} is suspicious: without its region, which (lies|is) ", page)
     # The page of the run is kept true, and the run cleared as a whole.
     assert report([str(run)]) == 0
     assert "is suspicious" in (run / "index.html").read_text(encoding="utf-8")

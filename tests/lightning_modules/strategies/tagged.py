@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from datamodules import SHAPE_NAMES, Preprocess
-from lightning_modules import Network, as_network, load_vgg16
+from lightning_modules import Network, as_network
 
 SIDE, TAG, MARGIN = 64, 8, 0
 """Pixels of an image, of a tag, and between the tag and both borders."""
@@ -20,29 +20,20 @@ SIDE, TAG, MARGIN = 64, 8, 0
 TAGGED = {"circle": (255, 0, 255), "star": (0, 255, 255)}
 """The classes of which every second image bears a tag, and its colour: at the upper left, and at the lower right."""
 
-KERNEL, HIDDEN = 1, 128
-CUT = 17
-"""So many layers of the embedded model see the images first: up to its third pooling, 8 × 8 positions."""
 
-
-class TaggedNet(nn.Module):
-    """The first layers of the embedded model, as they are, and a head that is to be trained."""
+class TaggedNet(nn.Sequential):
+    """Three convolutions, whose last has 8 × 8 positions, and the mean over these."""
 
     class_names = SHAPE_NAMES
     input_size = resize_size = SIDE
-    target_layer = "head.2"
+    mean = std = (0.5, 0.5, 0.5)
+    target_layer = "8"
 
     def __init__(self) -> None:
-        super().__init__()
-        embedded = load_vgg16("shapes")
-        self.mean, self.std = (of.flatten().tolist() for of in (embedded.mean, embedded.std))
-        self.features = embedded.module.features[:CUT]
-        pooled = nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(HIDDEN, len(SHAPE_NAMES))
-        convolution = nn.Conv2d(64, HIDDEN, KERNEL, padding=KERNEL // 2)
-        self.head = nn.Sequential(convolution, nn.BatchNorm2d(HIDDEN), nn.ReLU(), *pooled)
-
-    def forward(self, images: Tensor) -> Tensor:
-        return self.head(self.features(images))
+        layers: list[nn.Module] = []
+        for c_in, c_out in ((3, 16), (16, 32), (32, 64)):
+            layers += [nn.Conv2d(c_in, c_out, 3, 2, 1), nn.BatchNorm2d(c_out), nn.ReLU()]
+        super().__init__(*layers, nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(64, len(SHAPE_NAMES)))
 
 
 def with_tag(pixels: np.ndarray, name: str) -> np.ndarray:
@@ -77,25 +68,26 @@ def read_folder(root: Path) -> tuple[Tensor, Tensor, list[str]]:
     return torch.from_numpy(pixels).permute(0, 3, 1, 2) / 255, labels, [file.name for file in files]
 
 
-def trained(root: Path, seed: int, epochs: int = 20) -> Network[TaggedNet]:
-    """The network, its head trained on the images of class folders."""
+def trained(root: Path, seed: int, epochs: int = 30) -> Network:
+    """The network, trained on the images of class folders. It learns tags before shapes, which are harder."""
+    images, labels, _ = read_folder(root)
+    return learnt(images, labels, seed, epochs)
+
+
+def learnt(images: Tensor, labels: Tensor, seed: int, epochs: int) -> Network:
     torch.manual_seed(seed)
     network = as_network(TaggedNet())
-    images, labels, _ = read_folder(root)
-    with torch.no_grad():
-        seen = torch.cat([network.module.features(network.normalized(part)) for part in images.split(50)])
-    head = network.module.head.train()
+    module = network.module.train()
     n_steps = epochs * -(-len(images) // 32)
-    optimizer = torch.optim.AdamW(head.parameters(), weight_decay=0.05)
-    schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, 0.006, n_steps)
+    optimizer = torch.optim.AdamW(module.parameters(), weight_decay=0.05)
+    schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, 0.01, n_steps)
     for _ in range(epochs):
-        for batch in torch.randperm(len(seen)).split(32):
+        for batch in torch.randperm(len(images)).split(32):
             optimizer.zero_grad()
-            F.cross_entropy(head(seen[batch]), labels[batch]).backward()
+            F.cross_entropy(module(network.normalized(images[batch])), labels[batch]).backward()
             optimizer.step()
             schedule.step()
-    head.eval()
-    return network
+    return network.freeze()
 
 
 @torch.no_grad()

@@ -58,12 +58,12 @@ def test_a_cluster_is_suspicious_if_the_class_falls_without_its_region() -> None
 
 
 def test_probabilities_without_a_region(shapes_network: Network[VGG16]) -> None:
-    """As by pixels that are replaced one by one."""
+    """As by pixels that are replaced by hand, with the positions beside the region."""
     images, target = torch.rand(2, 3, 64, 64), torch.tensor([3, 5])
-    masks = torch.zeros(2, 4, 4, dtype=torch.bool)
-    masks[0, 0, 1] = masks[1, 2:, 3] = True
+    masks = torch.zeros(2, 8, 8, dtype=torch.bool)
+    masks[0, 0, 3] = masks[1, 5:, 7] = True
     replaced = images.clone()
-    replaced[0, :, :16, 16:32] = replaced[1, :, 32:, 48:] = shapes_network.mean_pixel
+    replaced[0, :, :16, 16:40] = replaced[1, :, 32:, 48:] = shapes_network.mean_pixel
     with torch.no_grad():
         expected = [shapes_network(each).softmax(1)[[0, 1], target] for each in (images, replaced)]
     found = with_and_without(shapes_network, images, target, masks)
