@@ -64,15 +64,12 @@ def summarize_attribution(
 ) -> dict[str, Any]:
     """Counts of images, accuracy, and for each method its scores and mean curves.
 
-    For a score see :func:`~lightning_modules.results.scores.summarize_score`. Its ``class_mean`` is over the classes of
-    the target, and ``n`` the number of maps that could be scored. ``right`` is the same of the images that were
-    classified rightly, and ``label``, if the rows have it, that of the maps of the labels' classes. ``n_degenerate``
-    counts the maps that are constant or not finite. ``failing_randomization`` and
-    ``undecided_randomization`` list methods, see
-    :func:`~lightning_modules.results.summaries.sanity.sanity_verdict`.
+    For a score see :func:`~lightning_modules.results.scores.summarize_score`; ``class_mean`` is over target classes.
+    ``right`` is the same of the images that were classified rightly, and ``label``, if the rows have it, that of the
+    maps of the labels' classes. ``n_degenerate`` counts the maps that are constant or not finite.
+    ``failing_randomization`` and ``undecided_randomization`` list methods, see :func:`.sanity.sanity_verdict`.
     ``ranking`` has, if there are several methods, their places by each score of which it is known whether more is
-    better, see :func:`~lightning_modules.results.summaries.ranking.summarize_ranking`; ``unbeaten`` the methods that do
-    not beat those in ``uninformed``.
+    better, see :func:`.ranking.summarize_ranking`; ``unbeaten`` the methods that do not beat those in ``uninformed``.
 
     Args:
         table: The rows.
@@ -81,17 +78,15 @@ def summarize_attribution(
     """
     better = better or {}
     schema = {field.name: field.type for field in table.schema}
-    names = list(schema)[list(schema).index("degenerate") + 1 :] if "degenerate" in schema else []
-    names = [name for name in names if not name.startswith(LABEL)]
+    names = _score_names([*schema])
     groups = groups_of(table["method"]) if "method" in schema else {}
-    methods: dict[str, Any] = {method: {"n_degenerate": 0, "scores": {}, "curves": {}} for method in groups}
-    ranking: dict[str, Any] = {}
+    methods, ranking = dict[str, Any](), dict[str, Any]()
     if groups:
         images, is_degenerate = units_of(table), numbers_of(table["degenerate"])
         target, is_right = numbers_of(table["target"]), numbers_of(table["top1"])
         n_ranked = sum(_is_ranked(table, name) for name in names if name in better)
-        for method, rows in groups.items():
-            methods[method]["n_degenerate"] = int(np.nansum(is_degenerate[rows]))
+        n_degenerate = {method: int(np.nansum(is_degenerate[rows])) for method, rows in groups.items()}
+        methods = {method: {"n_degenerate": n, "scores": {}, "curves": {}} for method, n in n_degenerate.items()}
     for name in names if groups else ():  # one column after the other, to have only one in the memory
         column = table[name]
         if pa.types.is_list(schema[name]):
@@ -104,8 +99,7 @@ def summarize_attribution(
             parts["label"] = numbers_of(table[LABEL + name])
         for method, rows in groups.items():
             score = summarize_score(values[rows], target[rows], images[rows])
-            for key, part in parts.items():
-                score[key] = {**mean_and_interval(part[rows], images[rows]), "n": int((~np.isnan(part[rows])).sum())}
+            score |= {key: _mean_and_count(part[rows], images[rows]) for key, part in parts.items()}
             methods[method]["scores"][name] = score
         if name in better:
             n_images = images.max() + 1
@@ -113,6 +107,7 @@ def summarize_attribution(
             if (ranked := summarize_ranking(means, better[name], n_ranked)) is not None:
                 ranking[name] = ranked
     verdicts = {method: sanity_verdict(numbers) for method, numbers in methods.items()}
+    failing, undecided = ([name for name, at in verdicts.items() if at == kind] for kind in ("fails", "undecided"))
     return {
         **summarize_images(table),
         "methods": methods,
@@ -120,9 +115,20 @@ def summarize_attribution(
         "ranking": ranking,
         "uninformed": list(uninformed),
         "unbeaten": unbeaten(ranking, uninformed),
-        "failing_randomization": [method for method, verdict in verdicts.items() if verdict == "fails"],
-        "undecided_randomization": [method for method, verdict in verdicts.items() if verdict == "undecided"],
+        "failing_randomization": failing,
+        "undecided_randomization": undecided,
     }
+
+
+def _score_names(columns: Sequence[str]) -> list[str]:
+    """The scores and curves among the columns, which come after all others; those of labels' maps have their names."""
+    first = columns.index("degenerate") + 1 if "degenerate" in columns else len(columns)
+    return [name for name in columns[first:] if not name.startswith(LABEL)]
+
+
+def _mean_and_count(values: np.ndarray, images: np.ndarray) -> dict[str, Any]:
+    """The mean of N scores with its interval over the images, and of how many."""
+    return {**mean_and_interval(values, images), "n": int((~np.isnan(values)).sum())}
 
 
 def mean_curve(lists: pa.ChunkedArray, rows: np.ndarray) -> list[float | None] | None:
