@@ -165,6 +165,7 @@ def quieten() -> None:
     for message in (
         "`isinstance.treespec, LeafSpec.` is deprecated",
         ".*does not have many workers",
+        "LightningCLI's args parameter",  # of a run that is read back
         "Total length of `.*` across ranks is zero",  # a run that is complete, or has fewer images than devices
     ):
         warnings.filterwarnings("ignore", message)

