@@ -89,9 +89,10 @@ def waits_of(module: Any, batch: dict[str, Any]) -> list[str]:
 
 def test_misclassified_images_are_waited_for_once_more() -> None:
     module = AttributionModule("shapes", [GradCAM()], [AverageDrop(), PointingGame()])
-    predictions = module.network(a_batch()["image"]).argmax(1).tolist()
-    for labels, n in ((predictions, 1), ([(k + 1) % 8 for k in predictions], 2)):
-        waits = waits_of(module, a_batch(labels=labels))
+    batch = a_batch()
+    predictions = module.network(batch["image"]).argmax(1)
+    for labels, n in ((predictions, 1), ((predictions + 1) % 8, 2)):
+        waits = waits_of(module, {**batch, "label": labels.clone()})
         assert len(waits) == n, "\n".join(waits)
 
 
@@ -172,7 +173,7 @@ class Peeking(AttributionMethod):
 
 
 def test_each_wait_is_counted_and_says_where_it_is() -> None:
-    module = AttributionModule("shapes", methods=[Peeking()], metrics=[])
+    module = AttributionModule("shapes", methods=[Peeking()], metrics=[], target="predicted")
     waits = waits_of(module, a_batch())
     assert len(waits) == 1 + 15
     assert all("map_and_grid(method, explanation.forward_pass)" in wait for wait in waits[:-1])
