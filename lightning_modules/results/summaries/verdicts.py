@@ -37,7 +37,7 @@ def judges_in(columns: Iterable[str], role: str = "judge") -> list[str]:
         >>> judges_in(["path", *verdict_columns("resnet18").values()])
         ['resnet18']
     """
-    start, end = f"{role}.", ".prediction_name"
+    start, end = f"{role}.", {"judge": ".rank", "victim": ".success"}[role]
     return [
         name.removeprefix(start).removesuffix(end) for name in columns if name.startswith(start) and name.endswith(end)
     ]
