@@ -20,7 +20,7 @@ from lightning_modules.figures.sheets import exemplar_sheets, run_sheets, varian
 from lightning_modules.figures.synthesis import Growth
 from lightning_modules.gradients.fitting import is_out_of_memory
 from lightning_modules.host import on_host
-from lightning_modules.judging import judged_image, load_judges, measured_image, tell_of
+from lightning_modules.judging import judged_image, load_judges, measured_image, warn_of_judges
 from lightning_modules.networks.loading import load_network
 from lightning_modules.networks.network import Network
 from lightning_modules.networks.options import NetworkOptions
@@ -168,7 +168,7 @@ class ActivationMaximizationModule(EvaluationModule):
             # Not registered as submodules, so they stay out of the state dict and the trainer's precision.
             judge.network.to(self.device)
         if self.judges and self.trainer.is_global_zero:
-            tell_of(self.judges, n_channels=sum(unit.layer is not None for unit in units), n_units=len(units))
+            warn_of_judges(self.judges, n_channels=sum(unit.layer is not None for unit in units), n_units=len(units))
 
     def prepare_run(self, run: Path) -> None:
         """Finds the photos that excite the units most, if there are photos."""

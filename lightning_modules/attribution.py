@@ -16,11 +16,12 @@ from datamodules.text import Text
 from lightning_modules.errors import InputError, check_objects
 from lightning_modules.evaluation import EvaluationModule, Outputs
 from lightning_modules.figures.comparison import comparison_figure, curves_figure, ranking_figure
+from lightning_modules.gradients.fitting import select_images
 from lightning_modules.gradients.forward_pass import ForwardPass
 from lightning_modules.host import on_host
 from lightning_modules.methods.base import AttributionMethod
 from lightning_modules.methods.cam import GradCAM, GuidedGradCAM
-from lightning_modules.methods.explain import explain, joined_needs
+from lightning_modules.methods.explain import Explanation, explain, joined_needs
 from lightning_modules.methods.gradient import GuidedBackprop
 from lightning_modules.methods.maps import shows_something
 from lightning_modules.methods.smooth_grad import SmoothGrad
@@ -39,8 +40,8 @@ from lightning_modules.networks.options import NetworkOptions
 from lightning_modules.results.maps import FOLDER, OPTION, bytes_of_maps, scaled_to_half, table_of_maps
 from lightning_modules.results.report import Report
 from lightning_modules.results.rows import IMAGE_FIELDS, image_columns, logit_stats, with_columns
-from lightning_modules.results.storage import Rows
-from lightning_modules.results.summaries.attribution import report_attribution, summarize_attribution
+from lightning_modules.results.storage import Row, Rows
+from lightning_modules.results.summaries.attribution import LABEL, report_attribution, summarize_attribution
 
 
 class AttributionModule(EvaluationModule):
@@ -53,7 +54,9 @@ class AttributionModule(EvaluationModule):
             SmoothGrad.
         metrics: Scores of the maps, by name or import path. null = PointingGame and EnergyInBox where there are boxes,
             AverageDrop and Sparseness where there are none; all four where that is not known before images are read.
-        target: The class to explain: predicted, label (the folder's), or the name or index of a class.
+        target: The class to explain: predicted, label (the folder's), or the name or index of a class. both = the
+            predicted one and, of images that are misclassified, the label's too, which costs these images once more:
+            their maps of it are scored, in columns of their own; figures and saved maps are of the predicted class.
         n_figures: Images of which a figure is drawn: the first of each class in turn.
         save_maps: Whether the maps are kept, in float16; class activation maps at the size of their layer.
         compile: Whether torch.compile makes code of the network when the first batch runs, for a GPU: on a CPU it is
@@ -65,7 +68,7 @@ class AttributionModule(EvaluationModule):
         weights: str = "IMAGENET1K_V1",
         methods: Sequence[AttributionMethod] | None = None,
         metrics: Sequence[AttributionMetric] | None = None,
-        target: Text | int = "predicted",
+        target: Text | int = "both",
         n_figures: int = 16,
         network: str | dict = "vgg16",
         save_maps: bool = False,
@@ -83,7 +86,7 @@ class AttributionModule(EvaluationModule):
         self.has_default_metrics = metrics is None
         self.has_boxes: bool | None = None  # not known before there are images
         self._set_metrics(_default_metrics(None) if metrics is None else metrics)
-        self.target = find_target(target, self.network.class_names, ("predicted", "label"))
+        self.target = find_target(target, self.network.class_names, ("both", "predicted", "label"))
         self.save_maps = save_maps
         joined_needs(self.network, methods)  # refuses what does not fit the network now, not at the first batch
 
@@ -111,12 +114,14 @@ class AttributionModule(EvaluationModule):
         """Columns of the rows: those of the image, the target, the method, and its scores.
 
         ``degenerate`` marks maps that are constant or not finite. The columns of a method are null in the rows of the
-        others.
+        others. ``label.`` before a score: of the map of the label's class.
         """
         fields = [*IMAGE_FIELDS, pa.field("target", pa.int64()), pa.field("method", pa.string())]
         fields += [pa.field("degenerate", pa.bool_())]
         fields += [pa.field(name, pa.float64()) for name in self.columns]
-        return pa.schema(fields + [pa.field(name, pa.list_(pa.float32())) for name in self.curves])
+        fields += [pa.field(name, pa.list_(pa.float32())) for name in self.curves]
+        of_labels = self.columns if self.target == "both" else ()
+        return pa.schema(fields + [pa.field(LABEL + name, pa.float64()) for name in of_labels])
 
     def passes(self) -> dict[str, int]:
         methods = list(self.methods.values())
@@ -132,23 +137,22 @@ class AttributionModule(EvaluationModule):
 
     def evaluate(self, batch: Batch) -> Outputs:
         """A row for each image and method."""
-        methods, target = list(self.methods.values()), self._targets(batch)
-        keys, needs = batch["path"], self.needs_of_metrics
-        maps = explain(self.network, batch["image"], methods, target, keys=keys, needs=needs)
-        forward_pass = maps.forward_pass
         # All is computed before anything is read, so that a GPU is waited for once.
-        scores = {name: self._score(maps[name], forward_pass, batch, method) for name, method in self.methods.items()}
+        maps, scores = self._explained(batch, self._targets(batch))
+        forward_pass = maps.forward_pass
         kept = {name: scaled_to_half(grid) for name, grid in maps.grids.items()} if self.save_maps else {}
-        boxes = (batch["boxes"], batch["box_labels"], batch["n_boxes"]) if self.save_maps else None
+        boxes = batch["boxes"], batch["box_labels"], batch["n_boxes"]
         stats = logit_stats(forward_pass.logits, batch, forward_pass.probabilities)
         stats, explained, scores, kept, boxes = on_host((stats, forward_pass.target, scores, kept, boxes))
         self.check_labels(stats.label)
         images = image_columns(stats, batch, self.network.class_names)
+        if self.target == "both":
+            self._add_scores_of_labels(scores, batch, images, boxes[2].tolist())
         rows = []
         for name, columns in scores.items():
             rows += with_columns(images, {"target": explained, "method": [name] * len(images), **columns})
         outputs: Outputs = {"rows": rows, "figures": self.draw(forward_pass, batch, maps, images)}
-        if boxes is not None:
+        if self.save_maps:
             good = [i for i, row in enumerate(images) if row["status"] == "ok"]
             height, width = batch["image"].shape[2:]
             outputs["arrays"] = {FOLDER: table_of_maps(good, batch["path"], explained, boxes, kept, (height, width))}
@@ -161,6 +165,32 @@ class AttributionModule(EvaluationModule):
         grey = torch.full((1, 3, self.network.input_size, self.network.input_size), 0.5, device=self.device)
         return {OPTION: bytes_of_maps(explain(self.network, grey, list(self.methods.values())).grids)}
 
+    def _explained(self, batch: Batch, target: Tensor | int | None) -> tuple[Explanation, dict[str, dict[str, Tensor]]]:
+        """The maps of a batch, and by their methods what the rows say of them."""
+        methods, needs = list(self.methods.values()), self.needs_of_metrics
+        maps = explain(self.network, batch["image"], methods, target, keys=batch["path"], needs=needs)
+        scored = [(name, self._score(maps[name], maps.forward_pass, batch, of)) for name, of in self.methods.items()]
+        return maps, dict(scored)
+
+    def _add_scores_of_labels(
+        self, scores: dict[str, dict[str, Tensor]], batch: Batch, images: Sequence[Row], n_boxes: Sequence[int]
+    ) -> None:
+        """Adds the scores of the maps of the labels' classes: of misclassified images in a pass of these alone.
+
+        Of an image that was classified rightly they are those that are there already, of an unlabelled one NaN.
+        """
+        is_right = torch.tensor([image.get("top1") is True for image in images])
+        wrong = [i for i, image in enumerate(images) if image.get("top1") is False]
+        of_wrong: dict[str, dict[str, Tensor]] = {}
+        if wrong:
+            misclassified = select_images(batch, wrong, n_boxes)
+            of_wrong = on_host(self._explained(misclassified, misclassified["label"])[1])
+        for method, columns in scores.items():
+            for name in [name for name in self.columns if name in columns]:
+                columns[LABEL + name] = columns[name].where(is_right, torch.nan)
+                if wrong:
+                    columns[LABEL + name][wrong] = of_wrong[method][name]
+
     def _score(
         self, attribution: Tensor, forward_pass: ForwardPass, batch: Batch, method: AttributionMethod
     ) -> dict[str, Tensor]:
@@ -172,7 +202,7 @@ class AttributionModule(EvaluationModule):
         return columns
 
     def _targets(self, batch: Batch) -> Tensor | int | None:
-        if self.target == "predicted":
+        if self.target in ("both", "predicted"):
             return None
         if self.target != "label":
             return int(self.target)
@@ -194,8 +224,7 @@ class AttributionModule(EvaluationModule):
                 "known. A metric's lower_is_better says it."
             )
         notes += [note for metric in self.metrics for note in metric.notes(self.methods)]
-        explains_predicted = self.target == "predicted"
-        return report_attribution(summary, self.has_boxes, explains_predicted=explains_predicted, further_notes=notes)
+        return report_attribution(summary, self.has_boxes, target=self.target, further_notes=notes)
 
     def run_figures(self, summary: dict[str, Any], run: Path) -> Iterator[tuple[str, Figure]]:
         """The methods' scores side by side, and their curves."""

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Any, NamedTuple, Unpack
+from typing import Any, Unpack
 
 import numpy as np
 import pyarrow as pa
@@ -17,7 +17,6 @@ from datamodules.text import Text
 from lightning_modules.attacks.base import (
     Attack,
     Distances,
-    Sweep,
     check_attackable,
     distances_of,
     left_bounds,
@@ -36,13 +35,13 @@ from lightning_modules.figures.saving import Drawing
 from lightning_modules.gradients.forward_pass import ForwardPass
 from lightning_modules.gradients.needs import Needs
 from lightning_modules.host import on_host, replaced, where_float64_is
-from lightning_modules.judging import load_victims, show_to, tell_of
+from lightning_modules.judging import VICTIM, load_judges, show_to, warn_of_judges
 from lightning_modules.methods.base import AttributionMethod
 from lightning_modules.methods.cam import GradCAM
 from lightning_modules.methods.explain import Explanation, explain, joined_needs
 from lightning_modules.methods.uninformed import OtherImage
 from lightning_modules.metrics.base import AttributionMetric, without_degenerate
-from lightning_modules.metrics.similarity import Ranking, rank_correlation, top_overlap
+from lightning_modules.metrics.similarity import Ranking
 from lightning_modules.networks.inputs import are_pixels, check_range
 from lightning_modules.networks.loading import load_network
 from lightning_modules.networks.network import Network
@@ -55,32 +54,24 @@ from lightning_modules.results.adversarial import (
     pictures_of,
     table_of_pixels,
 )
-from lightning_modules.results.attacked_rows import ATTACK_FIELDS, AtBudget, attacked_rows
-from lightning_modules.results.report import Report
-from lightning_modules.results.rows import IMAGE_FIELDS, logit_stats
-from lightning_modules.results.storage import Rows
-from lightning_modules.results.summaries.nearest import DISTANCE_FIELD, with_nearest, with_table_of_nearest
-from lightning_modules.results.summaries.robustness import (
+from lightning_modules.results.attacked_rows import (
+    ATTACK_FIELDS,
     EMPTY,
     OF_ANOTHER,
-    RANK_CORRELATION,
-    TOP_OVERLAP,
+    ROUNDED_FIELDS,
     UNDER_NOISE,
-    summarize_robustness,
+    AtBudget,
+    attacked_rows,
+    likeness_columns,
+    likeness_fields,
 )
+from lightning_modules.results.report import Report
+from lightning_modules.results.rows import IMAGE_FIELDS, logit_stats
+from lightning_modules.results.storage import Row, Rows
+from lightning_modules.results.summaries.nearest import DISTANCE_FIELD, with_nearest, with_table_of_nearest
+from lightning_modules.results.summaries.robustness import summarize_robustness
 from lightning_modules.results.summaries.robustness_report import report_robustness, score_column, with_scores
-from lightning_modules.results.summaries.transfer import ROUNDED_FIELDS, transfer_rates, with_transfer
-
-
-class _Evaluated(NamedTuple):
-    """What is kept of a forward pass: its graph is large, and a sweep has many."""
-
-    logits: Tensor
-    maps: dict[str, Tensor]
-    is_lost: Tensor
-    """Of which images the attack gave no pixels, bool ``(N,)``."""
-    scores: dict[str, Tensor]
-    """Those of the maps, ``(N,)`` for each column."""
+from lightning_modules.results.summaries.transfer import transfer_rates, with_transfer
 
 
 class RobustnessModule(EvaluationModule):
@@ -153,7 +144,7 @@ class RobustnessModule(EvaluationModule):
             raise InputError(f"model.metrics names a score twice: {', '.join(self.scores)}.")
         self.rounded = rounded or save_adversarial
         self.save_adversarial = save_adversarial
-        self.victims = load_victims(victims, self.network)
+        self.victims = load_judges(victims, self.network, VICTIM)
 
     @property
     def schema(self) -> pa.Schema:
@@ -162,9 +153,8 @@ class RobustnessModule(EvaluationModule):
         fields += [DISTANCE_FIELD] if self.attack.finds_distance else []
         fields += [field for victim in self.victims for field in victim.fields]
         for name in self.methods:
-            scores = [name + of + suffix for of in ("", UNDER_NOISE, OF_ANOTHER) for suffix in _SCORES]
-            scores += [score_column(name, score) for score in self.scores]
-            fields += [*(pa.field(score, pa.float64()) for score in scores), pa.field(name + EMPTY, pa.bool_())]
+            fields += likeness_fields(name)
+            fields += [pa.field(score_column(name, score), pa.float64()) for score in self.scores]
         return pa.schema(fields)
 
     @property
@@ -179,7 +169,7 @@ class RobustnessModule(EvaluationModule):
             # They are no parts of this module: its state dict, and its precision, are those of the network.
             victim.network.to(self.device)
         if self.trainer.is_global_zero:
-            tell_of(self.victims)
+            warn_of_judges(self.victims)
 
     def _possible_targets(self) -> list[int]:
         """The classes that may be attacked, as far as it is known before images are read."""
@@ -213,89 +203,68 @@ class RobustnessModule(EvaluationModule):
         # As passes and attacks have them, so that all are gone through in one order of the memory.
         images = without_rounding(batch["image"].contiguous(memory_format=torch.channels_last))
         batch = {**batch, "image": images}
-        clean, forward_pass, target, (adversarial, vanished, distance) = self._attack(batch)
-        explained = forward_pass.target
-        rankings = {name: Ranking(attribution) for name, attribution in clean.maps.items()}
-        nothing = torch.zeros(len(images), device=images.device)
-        evaluated, seen = [clean], [images]
-        still, floor = Distances(nothing, nothing, are_pixels(images)), self._of_another(forward_pass, rankings)
-        measured = [self._measured(clean, batch, target, still, floor)]
-        moved = distances_of(self.attack, images, adversarial, self.eps)
-        for attacked, distances in zip(adversarial, moved):
-            after, attacked, at_budget = self._under(attacked, distances, batch, explained, target, rankings)
-            evaluated.append(after)
-            seen.append(attacked)
-            measured.append(at_budget)
-        for noisy, at_budget in zip(random_steps(images, self.eps, self.attack.norm, batch["path"]), measured[1:]):
-            if self.methods:
-                at_budget.columns.update(_likeness(rankings, self._explain(batch, noisy, explained), UNDER_NOISE))
+        # The attack differentiates the clean images' pass; those of the adversarial ones are only explained.
+        clean = self._explain(batch, images, needs=self.attack.needs(self.network) | self.needs_of_metrics)
+        explained, logits, maps, seen = clean.forward_pass.target, [clean.forward_pass.logits], [dict(clean)], [images]
+        target = classes_of(self.target, logits[0], self._as_classes(batch["label"]))
+        adversarial, vanished, distance = self.attack.sweep(clean.forward_pass, target, self.eps)
         # In float32 the probability of the attacked class is 1: its part of the loss's gradient is rounded away.
-        saturated = clean.logits.softmax(1).gather(1, target[:, None])[:, 0] == 1
-        of_images = {"target": target, "saturated": saturated, "vanished": vanished}
-        of_images |= {} if distance is None else {DISTANCE_FIELD.name: distance}
+        saturated = logits[0].softmax(1).gather(1, target[:, None])[:, 0] == 1
+        nowhere = torch.zeros(len(images), device=images.device)
+        measured = [self._measured(clean, batch, target, Distances(nowhere, nowhere, are_pixels(images)))]
+        rankings = {name: Ranking(attribution) for name, attribution in clean.items()}
+        others = {name: OtherImage(method)(clean.forward_pass) for name, method in self.methods.items()}
+        measured[0].columns.update(likeness_columns(rankings, others, OF_ANOTHER))
+        measured[0].columns.update({name + EMPTY: ~ranking.usable for name, ranking in rankings.items()})
+        for attacked, distances in zip(adversarial, distances_of(self.attack, images, adversarial, self.eps)):
+            seen.append(replaced(attacked, distances.is_lost, images))
+            after = self._explain(batch, seen[-1], explained, self.needs_of_metrics)
+            measured.append(self._measured(after, batch, target, distances))
+            measured[-1].columns.update(likeness_columns(rankings, after, with_empty=True))
+            if self.rounded:
+                self._add_rounded(measured[-1], images, seen[-1], target)
+            logits.append(after.forward_pass.logits)
+            maps.append(dict(after))
+            del after  # its graph is large, and a sweep has many
+        if self.methods:
+            noisy_images = random_steps(images, self.eps, self.attack.norm, batch["path"])
+            for noisy, at_budget in zip(noisy_images, measured[1:]):
+                noisy_maps = self._explain(batch, noisy, explained)
+                at_budget.columns.update(likeness_columns(rankings, noisy_maps, UNDER_NOISE))
         # All is computed before anything is read, so that a GPU is waited for once.
+        same = {"target": target, "saturated": saturated, "vanished": vanished}
+        same |= {} if distance is None else {DISTANCE_FIELD.name: distance}
         pictures = [in_bytes(each) for each in seen] if self.save_adversarial or self.victims else []
         pixels = seen if self.save_adversarial else []
-        of_images, measured, pictures, pixels = on_host((of_images, measured, pictures, pixels))
+        same, measured, pictures, pixels = on_host((same, measured, pictures, pixels))
         self.check_labels(measured[0].stats.label)
-        self._check_bounds(images, adversarial, [at_budget.is_within for at_budget in measured])
-        errors = show_to(
-            self.victims, pictures, of_images["target"].tolist(), self.attack.targeted, [at.columns for at in measured]
-        )
-        names = self.network.class_names
-        rows = attacked_rows(batch, names, self.eps, self.attack.targeted, of_images, measured)
-        for row, error in zip(rows, errors):
-            if error is not None and row["status"] != "failed":
-                row |= {"status": "failed", "error": error}
+        self._check_bounds(images, adversarial, measured)
+        rows = self._rows(batch, same, measured, pictures)
         failed = {row["path"] for row in rows if row["status"] == "failed"}
-        logits, maps = [each.logits for each in evaluated], [each.maps for each in evaluated]
         drawn = AttackFigures(self.network, self.attack, self.eps, [images, *adversarial], logits, maps, rows)
         originals, paths = batch["original"], batch["path"]
         shown = [i for i, path in enumerate(paths) if originals[i] is not None and path not in failed]
         outputs: Outputs = {"rows": rows, "figures": self.draw_attacked(drawn, shown)}
         if self.save_adversarial:
-            outputs["pictures"] = pictures_of(batch["path"], self.eps, pictures[1:], failed)
-            outputs["arrays"] = {FOLDER: table_of_pixels(batch["path"], self.eps, pixels, failed)}
+            outputs["pictures"] = pictures_of(paths, self.eps, pictures[1:], failed)
+            outputs["arrays"] = {FOLDER: table_of_pixels(paths, self.eps, pixels, failed)}
         return outputs
+
+    def _rows(
+        self, batch: Batch, same: dict[str, Tensor], measured: Sequence[AtBudget], pictures: Sequence[Tensor]
+    ) -> list[Row]:
+        """The rows of a batch under all budgets, with what the victims make of the pictures."""
+        targeted, columns = self.attack.targeted, [at_budget.columns for at_budget in measured]
+        errors = show_to(self.victims, pictures, same["target"].tolist(), targeted, columns)
+        rows = attacked_rows(batch, self.network.class_names, self.eps, targeted, same, measured)
+        for row, error in zip(rows, errors):
+            if error is not None and row["status"] != "failed":
+                row |= {"status": "failed", "error": error}
+        return rows
 
     def draw_attacked(self, drawn: AttackFigures, shown: Sequence[int]) -> dict[int, Figure | Drawing]:
         """What draws the figures of some images of a batch, by their numbers in it."""
         return {i: drawn.draw(i) for i in shown}
-
-    def _under(
-        self,
-        attacked: Tensor,
-        distances: Distances,
-        batch: Batch,
-        explained: Tensor,
-        target: Tensor,
-        rankings: Mapping[str, Ranking],
-    ) -> tuple[_Evaluated, Tensor, AtBudget]:
-        """What the network makes of the images attacked under a budget, these without NaN, and what rows say of them.
-
-        Args:
-            attacked: The images, ``(N, 3, H, W)``.
-            distances: How far they were moved.
-            batch: Of the clean ones.
-            explained: The classes that maps explain, ``(N,)``.
-            target: The classes attacked, ``(N,)``.
-            rankings: Of the clean images' maps.
-        """
-        is_lost = distances.is_lost
-        attacked = replaced(attacked, is_lost, batch["image"])
-        distances = distances._replace(is_within=distances.is_within | is_lost)
-        maps = self._explain(batch, attacked, explained, self.needs_of_metrics)
-        after = _Evaluated(maps.forward_pass.logits, dict(maps), is_lost, self._scores(maps, batch))
-        likeness = _likeness(rankings, maps, "", with_empty=True)
-        at_budget = self._measured(after, batch, target, distances, likeness)
-        if self.rounded:
-            self._add_rounded(at_budget, batch["image"], attacked, target)
-        return after, attacked, at_budget
-
-    def _of_another(self, clean: ForwardPass, rankings: Mapping[str, Ranking]) -> dict[str, Tensor]:
-        """The columns of the clean images: how alike maps of different pictures are, and which show nothing."""
-        others = {name: OtherImage(method)(clean) for name, method in self.methods.items()}
-        return _likeness(rankings, others, OF_ANOTHER) | {name + EMPTY: ~of.usable for name, of in rankings.items()}
 
     def _add_rounded(self, at_budget: AtBudget, images: Tensor, attacked: Tensor, target: Tensor) -> None:
         """What the network says of the attacked images in 8 bits, and how far they are from the clean ones then."""
@@ -306,64 +275,40 @@ class RobustnessModule(EvaluationModule):
         change = where_float64_is(rounded).double() - where_float64_is(images)
         at_budget.columns["linf_rounded"] = change.abs().amax((1, 2, 3))
 
-    def _measured(
-        self,
-        after: _Evaluated,
-        batch: Batch,
-        target: Tensor,
-        distances: Distances,
-        similarities: Mapping[str, Tensor],
-    ) -> AtBudget:
-        """What rows say of the images under one budget; not read yet."""
-        label, (linf, l2, is_within) = where_float64_is(batch["label"]), distances
-        logits = where_float64_is(after.logits).double()
-        probabilities = logits.softmax(1).gather(1, self._as_classes(label)[:, None])[:, 0]
-        columns = {"probability_label": probabilities.where(label >= 0, torch.nan), "linf": linf, "l2": l2}
-        is_target = after.logits.argmax(1) == target
-        columns |= {**similarities, **after.scores}
-        return AtBudget(logit_stats(after.logits, batch), after.is_lost, is_target, is_within, columns, {})
+    def _measured(self, maps: Explanation, batch: Batch, target: Tensor, distances: Distances) -> AtBudget:
+        """What rows say of the images of a pass, under one budget; not read yet."""
+        of_pass, label = maps.forward_pass.logits, where_float64_is(batch["label"])
+        probabilities = where_float64_is(of_pass).double().softmax(1).gather(1, self._as_classes(label)[:, None])[:, 0]
+        columns = {"probability_label": probabilities.where(label >= 0, torch.nan)}
+        columns |= {"linf": distances.linf, "l2": distances.l2}
+        for name, method in self.methods.items():
+            for metric in self.metrics:
+                found = without_degenerate(metric.score(maps[name], maps.forward_pass, batch, method), maps[name])
+                columns |= {score_column(name, score): found[score] for score in metric.columns}
+        is_lost, is_target = distances.is_lost, of_pass.argmax(1) == target
+        return AtBudget(logit_stats(of_pass, batch), is_lost, is_target, distances.is_within | is_lost, columns, {})
 
-    def _check_bounds(self, images: Tensor, adversarial: Sequence[Tensor], is_within: Sequence[Tensor]) -> None:
+    def _check_bounds(self, images: Tensor, adversarial: Sequence[Tensor], measured: Sequence[AtBudget]) -> None:
         """Asks that the images, and what the attack made of them, lie where they should; the former first.
 
         Raises:
             InputError: If one does not.
         """
-        if not is_within[0].all():
+        if not measured[0].is_within.all():
             check_range(images)
-        for eps, attacked, are_within in zip(self.eps, adversarial, is_within[1:]):
-            if not are_within.all():
-                (distances,) = distances_of(self.attack, images, [attacked], [eps])
-                raise left_bounds(self.attack, images, replaced(attacked, distances.is_lost, images), eps)
+        for eps, attacked, at_budget in zip(self.eps, adversarial, measured[1:]):
+            if not at_budget.is_within.all():
+                raise left_bounds(self.attack, images, replaced(attacked, at_budget.is_lost, images), eps)
 
     def _as_classes(self, labels: Tensor) -> Tensor:
         """The labels, another in place of each that is no class; of which is told when they are read."""
         return labels.clamp(0, len(self.network.class_names) - 1)
-
-    def _attack(self, batch: Batch) -> tuple[_Evaluated, ForwardPass, Tensor, Sweep]:
-        """The clean images' evaluation and pass, the classes attacked, and the sweep."""
-        # The attack differentiates the clean images' pass; those of the adversarial ones are only explained.
-        maps = self._explain(batch, batch["image"], needs=self.attack.needs(self.network) | self.needs_of_metrics)
-        target = classes_of(self.target, maps.forward_pass.logits, self._as_classes(batch["label"]))
-        sweep = self.attack.sweep(maps.forward_pass, target, self.eps)
-        none_lost = torch.zeros_like(target, dtype=torch.bool)
-        clean = _Evaluated(maps.forward_pass.logits, dict(maps), none_lost, self._scores(maps, batch))
-        return clean, maps.forward_pass, target, sweep
 
     def _explain(
         self, batch: Batch, images: Tensor, target: Tensor | None = None, needs: Needs | None = None
     ) -> Explanation:
         methods, keys = list(self.methods.values()), batch["path"]
         return explain(self.network, images, methods, target, keys=keys, needs=needs)
-
-    def _scores(self, maps: Explanation, batch: Batch) -> dict[str, Tensor]:
-        """The scores of the maps of a pass, ``(N,)`` for each column."""
-        columns: dict[str, Tensor] = {}
-        for name, method in self.methods.items():
-            for metric in self.metrics:
-                found = without_degenerate(metric.score(maps[name], maps.forward_pass, batch, method), maps[name])
-                columns |= {score_column(name, score): found[score] for score in metric.columns}
-        return columns
 
     def summarize(self, table: Rows) -> dict[str, Any]:
         summary = with_transfer(summarize_robustness(table, self.eps), table)
@@ -387,26 +332,8 @@ class RobustnessModule(EvaluationModule):
 
     def run_figures(self, summary: dict[str, Any], run: Path) -> Iterator[tuple[str, Figure]]:
         """Accuracy over the budgets, and how far the explanations moved."""
-        title = f"{self.attack!r}, target: {self._target_name()}"
+        target = self.network.class_names[self.target] if isinstance(self.target, int) else self.target
+        title = f"{self.attack!r}, target: {target}"
         yield "accuracy_over_eps", accuracy_figure(summary, title, [transfer_rates(at) for at in summary["sweep"]])
         if "nearest" in summary:
             yield "accuracy_over_distance", nearest_figure(summary["nearest"], title)
-
-    def _target_name(self) -> str:
-        return self.network.class_names[self.target] if isinstance(self.target, int) else self.target
-
-
-_SCORES = {RANK_CORRELATION: rank_correlation, TOP_OVERLAP: top_overlap}
-
-
-def _likeness(
-    before: Mapping[str, Ranking], after: Mapping[str, Tensor], which: str, *, with_empty: bool = False
-) -> dict[str, Tensor]:
-    """The columns of each method, ``(N,)``; NaN where a map ranks nothing."""
-    columns: dict[str, Tensor] = {}
-    for name, ranking in before.items():
-        other = Ranking(after[name])
-        columns |= {name + which + suffix: score(ranking, other) for suffix, score in _SCORES.items()}
-        if with_empty:
-            columns[name + EMPTY] = ~other.usable
-    return columns

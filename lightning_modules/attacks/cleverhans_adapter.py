@@ -7,7 +7,7 @@ get one that ends at the pixels.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any, Literal
 
@@ -20,12 +20,17 @@ from cleverhans.torch.utils import optimize_linear
 from torch import Tensor
 from torch.overrides import TorchFunctionMode
 
+from lightning_modules.attacks.base import CLIP_MAX, CLIP_MIN
 from lightning_modules.gradients.forward_pass import ForwardPass
+from lightning_modules.gradients.needs import Needs
 from lightning_modules.gradients.scaling import largest_magnitude, scaled_near_one
 from lightning_modules.host import replaced
+from lightning_modules.networks.network import Network
 from lightning_modules.random_numbers import RandomNumbers
 
 Norm = Literal["inf", 2, 1]
+
+_CLIP = {"clip_min": CLIP_MIN, "clip_max": CLIP_MAX}
 
 
 def steepest_direction(gradient: Tensor, norm: Norm) -> Tensor:
@@ -54,57 +59,40 @@ def steepest_direction(gradient: Tensor, norm: Norm) -> Tensor:
 
 
 def projected_steps(
-    pass_at: Callable[[Tensor], ForwardPass],
-    logits_of: Callable[[Tensor], Tensor],
+    network: Network,
     images: Tensor,
     target: Tensor,
     eps: float,
     *,
+    logits_of: Callable[[Tensor], Tensor],
     step: float,
     n_steps: int,
     norm: Literal["inf", 2],
     targeted: bool,
-    clip: tuple[float, float],
-    seeds: Sequence[int] | None = None,
+    seeds: Sequence[int] | None,
 ) -> Tensor:
     """Images after steps of the fast gradient method, each projected to within ``eps`` of where they began.
 
     An image on whose way a gradient is not finite is NaN.
 
     Args:
-        pass_at: Gives the forward pass at pixels ``(N, 3, H, W)``; its needs name the loss's gradient.
-        logits_of: What is made of the logits before the loss.
+        network: From pixels to logits.
         images: Pixels to begin with.
         target: The classes whose cross-entropy grows or, where the attack is targeted, shrinks: long ``(N,)``.
         eps: The budget.
+        logits_of: What is made of the logits before the loss.
         step: Length of a step.
         n_steps: Number of steps.
         norm: The norm of both.
         targeted: Whether the cross-entropy shrinks.
-        clip: The range that pixels keep to.
         seeds: Of each image, from which a point of the budget to begin at is drawn. None = it begins at the image.
     """
-    with _Unwaited(seeds) as unwaited:
-        network = _Stepped(unwaited, pass_at, logits_of, len(images), images.device)
-        stepped = projected_gradient_descent(
-            network,
-            images,
-            eps,
-            step,
-            n_steps,
-            _order(norm),
-            clip_min=clip[0],
-            clip_max=clip[1],
-            y=target,
-            targeted=targeted,
-            rand_init=seeds is not None,
-            sanity_checks=False,
-        ).detach()
-    return replaced(stepped, ~network.is_finite, torch.nan)
+    lengths, options = (eps, step, n_steps, _order(norm)), {"targeted": targeted, "rand_init": seeds is not None}
+    return _along_gradients(projected_gradient_descent, network, images, target, lengths, options, logits_of, seeds)
 
 
 def sparse_steps(
-    pass_at: Callable[[Tensor], ForwardPass],
+    network: Network,
     images: Tensor,
     target: Tensor,
     eps: float,
@@ -113,14 +101,13 @@ def sparse_steps(
     n_steps: int,
     sparsity: float,
     targeted: bool,
-    clip: tuple[float, float],
 ) -> Tensor:
     """Images after steps along the signs of the largest entries of the gradient, projected to within ``eps`` in norm 1.
 
     An image on whose way a gradient is not finite is NaN.
 
     Args:
-        pass_at: As of :func:`projected_steps`; and so are all others.
+        network: As of :func:`projected_steps`; and so are all others.
         images: Pixels to begin with, contiguous.
         target: The classes.
         eps: The budget.
@@ -128,46 +115,51 @@ def sparse_steps(
         n_steps: Number of steps.
         sparsity: Percent of the entries that a step leaves out.
         targeted: Whether the cross-entropy shrinks.
-        clip: The range that pixels keep to.
     """
-    with _Unwaited() as unwaited:
-        network = _Stepped(unwaited, pass_at, lambda logits: logits, len(images), images.device)
-        stepped = sparse_l1_descent(
-            network,
-            images,
-            eps,
-            step,
-            n_steps,
-            y=target,
-            targeted=targeted,
-            clip_min=clip[0],
-            clip_max=clip[1],
-            grad_sparsity=float(sparsity),
-            sanity_checks=False,
-        )
-    return replaced(stepped, ~network.is_finite, torch.nan)
+    lengths, options = (eps, step, n_steps), {"targeted": targeted, "grad_sparsity": float(sparsity)}
+    return _along_gradients(sparse_l1_descent, network, images, target, lengths, options)
 
 
-def noised(images: Tensor, eps: float, seeds: Sequence[int], clip: tuple[float, float]) -> Tensor:
-    """Images with uniform noise up to ``eps``, drawn for each from its seed, within ``clip``."""
+def _along_gradients(
+    attack: Callable[..., Tensor],
+    network: Network,
+    images: Tensor,
+    target: Tensor,
+    lengths: tuple[float, ...],
+    options: Mapping[str, Any],
+    logits_of: Callable[[Tensor], Tensor] = lambda logits: logits,
+    seeds: Sequence[int] | None = None,
+) -> Tensor:
+    """What an attack of cleverhans makes of images, with the gradients of our passes; NaN where one is not finite."""
+    is_finite = torch.ones(len(images), dtype=torch.bool, device=images.device)
+    with _Unwaited(seeds) as unwaited:
+
+        def logits(pixels: Tensor) -> Tensor:
+            with unwaited.left():
+                at = pixels.detach().to(images.dtype)
+                forward_pass = ForwardPass(network, at, needs=Needs(loss_gradient=True))
+                return logits_of(_Logits.apply(pixels, forward_pass, is_finite))
+
+        stepped = attack(logits, images, *lengths, y=target, **options, **_CLIP, sanity_checks=False).detach()
+    return replaced(stepped, ~is_finite, torch.nan)
+
+
+def noised(images: Tensor, eps: float, seeds: Sequence[int]) -> Tensor:
+    """Images with uniform noise up to ``eps``, drawn for each from its seed, within [0, 1]."""
     with _Unwaited(seeds):
-        return noise(images, eps, clip_min=clip[0], clip_max=clip[1])
+        return noise(images, eps, **_CLIP)
 
 
 def spsa_steps(
-    network: Callable[[Tensor], Tensor],
+    network: Network,
     images: Tensor,
     target: Tensor,
     eps: float,
     seeds: Sequence[int],
     *,
     norm: Literal["inf", 2],
-    targeted: bool,
     n_steps: int,
-    n_samples: int,
-    learning_rate: float,
-    delta: float,
-    clip: tuple[float, float],
+    **options: Any,
 ) -> Tensor:
     """Images after steps of Adam along a gradient that is estimated, each projected to within ``eps``.
 
@@ -178,34 +170,20 @@ def spsa_steps(
         eps: The budget.
         seeds: Of all that is drawn for each image.
         norm: The norm of the budget.
-        targeted: Whether the margin grows.
         n_steps: Number of steps.
-        n_samples: Pairs of noisy images of a step.
-        learning_rate: Of Adam.
-        delta: How far the noisy images lie from the image.
-        clip: The range that pixels keep to.
+        **options: cleverhans' own: ``targeted``, ``learning_rate``, ``delta``, ``spsa_samples``.
     """
     stepped = []
     # cleverhans takes them one by one as well.
     for image, of_image, seed in zip(images.split(1), target.split(1), seeds, strict=True):
         with _Unwaited([seed]) as unwaited:
-            stepped.append(
-                spsa(
-                    unwaited.leaving(network),
-                    image,
-                    eps,
-                    n_steps,
-                    _order(norm),
-                    clip_min=clip[0],
-                    clip_max=clip[1],
-                    y=of_image,
-                    targeted=targeted,
-                    learning_rate=learning_rate,
-                    delta=delta,
-                    spsa_samples=n_samples,
-                    sanity_checks=False,
-                )
-            )
+
+            def logits(pixels: Tensor, unwaited: _Unwaited = unwaited) -> Tensor:
+                with unwaited.left():
+                    return network(pixels.contiguous(memory_format=torch.channels_last))
+
+            options |= {"y": of_image, "sanity_checks": False}
+            stepped.append(spsa(logits, image, eps, n_steps, _order(norm), **_CLIP, **options))
     return torch.cat(stepped)
 
 
@@ -234,15 +212,6 @@ class _Unwaited(TorchFunctionMode):
         self._seeds = seeds
         self._numbers: RandomNumbers | None = None
         self._n_drawn = 0
-
-    def leaving(self, call: Callable[..., Tensor]) -> Callable[..., Tensor]:
-        """What a call does is not cleverhans' own."""
-
-        def left(*args: Any) -> Tensor:
-            with self.left():
-                return call(*args)
-
-        return left
 
     @contextmanager
     def left(self) -> Iterator[None]:
@@ -274,31 +243,6 @@ class _Unwaited(TorchFunctionMode):
         copies = slice(self._n_drawn, self._n_drawn + len(images) // max(1, len(seeds)))
         self._n_drawn = copies.stop
         return self._numbers.uniform(copies, images.shape[1:]).flatten(0, 1).to(images.dtype)
-
-
-class _Stepped:
-    """Logits at the pixels to which cleverhans steps, with the gradients that passes give.
-
-    Attributes:
-        is_finite: Of which images each gradient was finite, bool ``(N,)``.
-    """
-
-    def __init__(
-        self,
-        unwaited: _Unwaited,
-        pass_at: Callable[[Tensor], ForwardPass],
-        logits_of: Callable[[Tensor], Tensor],
-        n: int,
-        device: torch.device,
-    ) -> None:
-        self._unwaited = unwaited
-        self._pass_at = pass_at
-        self._logits_of = logits_of
-        self.is_finite = torch.ones(n, dtype=torch.bool, device=device)
-
-    def __call__(self, pixels: Tensor) -> Tensor:
-        with self._unwaited.left():
-            return self._logits_of(_Logits.apply(pixels, self._pass_at(pixels.detach()), self.is_finite))
 
 
 class _Logits(torch.autograd.Function):

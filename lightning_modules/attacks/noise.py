@@ -42,7 +42,7 @@ class Noise(SeededAttack):
         self.seed = seed
 
     def attacked(self, network: Network, images: Tensor, target: Tensor, eps: float, seeds: Sequence[int]) -> Tensor:
-        return noised(images, eps, seeds, (CLIP_MIN, CLIP_MAX))
+        return noised(images, eps, seeds)
 
 
 def random_steps(

@@ -7,12 +7,10 @@ from typing import Literal
 
 from torch import Tensor
 
-from lightning_modules.attacks.base import CLIP_MAX, CLIP_MIN, at_even_odds, check_norm
+from lightning_modules.attacks.base import at_even_odds, check_norm
 from lightning_modules.attacks.cleverhans_adapter import projected_steps
 from lightning_modules.attacks.seeded import SeededAttack
 from lightning_modules.errors import InputError, check_at_least_one
-from lightning_modules.gradients.forward_pass import ForwardPass
-from lightning_modules.gradients.needs import Needs
 from lightning_modules.networks.network import Network
 
 
@@ -74,15 +72,14 @@ class PGD(SeededAttack):
 
     def attacked(self, network: Network, images: Tensor, target: Tensor, eps: float, seeds: Sequence[int]) -> Tensor:
         return projected_steps(
-            lambda x: ForwardPass(network, x.to(images.dtype), needs=Needs(loss_gradient=True)),
-            lambda logits: at_even_odds(logits, target) if self.unsaturate else logits,
+            network,
             images,
             target,
             eps,
+            logits_of=lambda logits: at_even_odds(logits, target) if self.unsaturate else logits,
             step=eps * self.relative_step,
             n_steps=self.n_steps,
             norm=self.norm,
             targeted=self.targeted,
-            clip=(CLIP_MIN, CLIP_MAX),
             seeds=seeds if self.random_start else None,
         )

@@ -2,18 +2,17 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from torch import Tensor
 
-from lightning_modules.attacks.base import CLIP_MAX, CLIP_MIN, Attack, checked, float32_gradients
 from lightning_modules.attacks.cleverhans_adapter import sparse_steps
+from lightning_modules.attacks.seeded import SeededAttack
 from lightning_modules.errors import InputError, check_at_least_one
-from lightning_modules.gradients.forward_pass import ForwardPass
-from lightning_modules.gradients.needs import Needs
-from lightning_modules.networks.inputs import trusted
 from lightning_modules.networks.network import Network
 
 
-class SparseL1Descent(Attack):
+class SparseL1Descent(SeededAttack):
     """Projected steps in the norm 1, each along the signs of the few largest entries of the gradient; by cleverhans.
 
     FGSM's step in the norm 1 changes a single pixel; this one spreads the budget over the strongest percent of them,
@@ -35,6 +34,7 @@ class SparseL1Descent(Attack):
 
     norm = 1
     follows_gradient = True
+    is_random = False
 
     def __init__(
         self, targeted: bool = False, n_steps: int = 20, relative_step: float = 0.1, sparsity: float = 99.0
@@ -52,18 +52,14 @@ class SparseL1Descent(Attack):
     def n_passes(self) -> int:
         return self.n_steps
 
-    def __call__(self, network: Network, images: Tensor, target: Tensor, eps: float) -> Tensor:
-        network, images, target, eps = checked(self, network, images, target, eps)
-        with trusted(), float32_gradients(images.device):
-            images = images.contiguous()
-            return sparse_steps(
-                lambda x: ForwardPass(network, x.to(images.dtype), needs=Needs(loss_gradient=True)),
-                images,
-                target,
-                eps,
-                step=eps * self.relative_step,
-                n_steps=self.n_steps,
-                sparsity=self.sparsity,
-                targeted=self.targeted,
-                clip=(CLIP_MIN, CLIP_MAX),
-            )
+    def attacked(self, network: Network, images: Tensor, target: Tensor, eps: float, seeds: Sequence[int]) -> Tensor:
+        return sparse_steps(
+            network,
+            images.contiguous(),
+            target,
+            eps,
+            step=eps * self.relative_step,
+            n_steps=self.n_steps,
+            sparsity=self.sparsity,
+            targeted=self.targeted,
+        )

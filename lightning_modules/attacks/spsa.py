@@ -5,10 +5,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Literal
 
-import torch
 from torch import Tensor
 
-from lightning_modules.attacks.base import CLIP_MAX, CLIP_MIN, check_norm
+from lightning_modules.attacks.base import check_norm
 from lightning_modules.attacks.cleverhans_adapter import spsa_steps
 from lightning_modules.attacks.seeded import SeededAttack
 from lightning_modules.errors import InputError, check_at_least_one
@@ -81,7 +80,7 @@ class SPSA(SeededAttack):
 
     def attacked(self, network: Network, images: Tensor, target: Tensor, eps: float, seeds: Sequence[int]) -> Tensor:
         return spsa_steps(
-            lambda pixels: network(pixels.contiguous(memory_format=torch.channels_last)),
+            network,
             images,
             target,
             eps,
@@ -89,8 +88,7 @@ class SPSA(SeededAttack):
             norm=self.norm,
             targeted=self.targeted,
             n_steps=self.n_steps,
-            n_samples=self.n_samples,
+            spsa_samples=self.n_samples,
             learning_rate=self.learning_rate,
             delta=self.delta,
-            clip=(CLIP_MIN, CLIP_MAX),
         )

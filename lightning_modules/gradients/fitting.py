@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any, TypeVar, cast
 
 import torch
@@ -85,3 +85,26 @@ def split_batch(batch: Batch, k: int) -> tuple[Batch, Batch]:
             end = n_boxes if name in OF_BOXES else k
             first[name], second[name] = value[:end], value[end:]
     return cast(Batch, first), cast(Batch, second)
+
+
+def select_images(batch: Batch, numbers: Sequence[int], n_boxes: Sequence[int]) -> Batch:
+    """Some images of a batch with their boxes.
+
+    Args:
+        batch: The batch.
+        numbers: Of the images in it, ascending.
+        n_boxes: As the batch has it, on the host.
+    """
+    of_each_box = [i for i, n in enumerate(n_boxes) for _ in range(n)]
+    boxes = [k for k, i in enumerate(of_each_box) if i in numbers]
+    selected: dict[str, Any] = {}
+    for name, value in batch.items():
+        chosen = boxes if name in OF_BOXES else numbers
+        if name in OF_WHOLE_BATCH:
+            selected[name] = []
+        elif isinstance(value, Tensor):
+            selected[name] = value[torch.tensor(chosen, dtype=torch.long, device=value.device)]
+        else:
+            assert isinstance(value, list)
+            selected[name] = [value[i] for i in chosen]
+    return cast(Batch, selected)

@@ -4,7 +4,7 @@ Nothing here optimizes an image or writes a file.
 """
 
 from lightning_modules.judging.finished import judged_image, measured_image
-from lightning_modules.judging.judges import Judge, load_judges, tell_of
-from lightning_modules.judging.victims import Victim, load_victims, show_to
+from lightning_modules.judging.judges import JUDGE, VICTIM, Judge, show_to
+from lightning_modules.judging.loading import load_judges, warn_of_judges
 
-__all__ = ["Judge", "Victim", "judged_image", "load_judges", "load_victims", "measured_image", "show_to", "tell_of"]
+__all__ = ["JUDGE", "VICTIM", "Judge", "judged_image", "load_judges", "measured_image", "show_to", "warn_of_judges"]

@@ -1,13 +1,9 @@
-"""Networks that judge images which another one made: is it, to them too, the class that it was made to be?"""
+"""Networks beside that of a run: judges of the images that it makes, and victims of those attacked for it."""
 
 from __future__ import annotations
 
-import re
-import warnings
-from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
-from pathlib import Path
-from typing import Any, ClassVar, NamedTuple, TypeVar
+from collections.abc import Iterable, Sequence
+from typing import Any, NamedTuple
 
 import numpy as np
 import pyarrow as pa
@@ -18,19 +14,12 @@ from torchvision.transforms import functional as F
 
 from datamodules.batch import AmbiguousClassError, ClassTable
 from lightning_modules.errors import InputError
+from lightning_modules.host import on_host
 from lightning_modules.networks.inputs import trusted
-from lightning_modules.networks.loading import load_network
 from lightning_modules.networks.network import Network
-from lightning_modules.networks.options import NetworkOptions
 from lightning_modules.results.rows import errors_of_logits
 from lightning_modules.results.storage import Row
-from lightning_modules.results.summaries.verdicts import verdict_columns
-from lightning_modules.text import plain_name
-
-OPTIONS = ("network", "weights", *NetworkOptions.__annotations__)
-"""What may be said of a judge, as of the network that makes the images; and its ``name``."""
-
-_TYPES = {"probability": pa.float64(), "rank": pa.int64(), "prediction_name": pa.string()}
+from lightning_modules.results.summaries.verdicts import VERDICTS, verdict_columns
 
 
 class Role(NamedTuple):
@@ -49,32 +38,35 @@ class Role(NamedTuple):
     first: str
 
 
-class Judge:
-    """A network that says of finished images what they are.
+JUDGE = Role("judge", "model.judges", "of which data.classes wants images", "makes the images")
+VICTIM = Role("victim", "model.victims", "of which images may be attacked", "is attacked")
 
-    A subclass with another :attr:`role` may say other things of them.
+
+class Judge:
+    """A network that classifies images which were made or attacked for another one.
 
     Args:
         name: What columns and figures call it.
         network: From pixels in [0, 1] to logits, frozen.
-        maker: The network that makes the images.
+        maker: The network of the run.
+        role: Whether it is a judge or a victim.
 
     Attributes:
-        had_part: Whether it is, weight by weight, the network that makes the images: no second opinion then.
+        had_part: Whether it is, weight by weight, the network of the run: no second opinion then.
     """
 
-    role: ClassVar = Role("judge", "model.judges", "of which data.classes wants images", "makes the images")
-
-    def __init__(self, name: str, network: Network, maker: Network) -> None:
+    def __init__(self, name: str, network: Network, maker: Network, role: Role = JUDGE) -> None:
         self.name = name
         self.network = network
+        self.role = role
         self.had_part = _are_equal(network, maker)
         self._theirs, self._its = ClassTable(maker.class_names), ClassTable(network.class_names)
 
     @property
     def fields(self) -> list[pa.Field]:
         """Its columns in the rows."""
-        return [pa.field(column, _TYPES[what]) for what, column in verdict_columns(self.name).items()]
+        names = verdict_columns(self.name, self.role.word)
+        return [pa.field(names[what], kind) for what, kind in VERDICTS[self.role.word].items()]
 
     @property
     def n_classes(self) -> int:
@@ -121,31 +113,25 @@ class Judge:
                 f"that knows it, or say its names, {{network: ..., class_names: ...}}."
             )
 
-    def __call__(self, pixels: np.ndarray, target: int) -> Row:
-        """Its columns of an image, or what failed: a part of the image's row.
+    def verdicts(self, logits: torch.Tensor, targets: Sequence[int]) -> dict[str, list[Any]]:
+        """Of each of N images the ``probability`` and the ``rank``, 1 = first, of its class, and ``prediction_name``.
 
         Args:
-            pixels: The image, uint8 ``(H, W, 3)``, which is resized as a whole to the size that the network takes.
-            target: The class of the maker that it is of.
+            logits: Of the images, ``(N, n_classes)``; on the host.
+            targets: The class of each, as the network of the run numbers them.
 
         Raises:
-            InputError: If it has no class of that name, or several.
+            InputError: If it has no class of a name, or several.
         """
-        self.check([target])
-        index = self.class_of(target)
-        assert index is not None
-        logits = self.logits([pixels])
-        (error,) = errors_of_logits(logits)
-        if error is not None:
-            return {"status": "failed", "error": f"the judge {self.name}: {error}"}
+        self.check(targets)
+        classes = torch.tensor([[self.class_of(target)] for target in targets])
         # One order for the rank and the prediction, also where logits are equal.
-        order = logits[0].argsort(descending=True, stable=True)
-        numbers = {
-            "probability": float(self.network.probabilities(logits)[0, index]),
-            "rank": int((order == index).nonzero()) + 1,
-            "prediction_name": self.network.class_names[int(order[0])],
+        order = logits.argsort(dim=1, descending=True, stable=True)
+        return {
+            "probability": self.network.probabilities(logits).gather(1, classes)[:, 0].tolist(),
+            "rank": ((order == classes).int().argmax(1) + 1).tolist(),
+            "prediction_name": [self.network.class_names[k] for k in order[:, 0].tolist()],
         }
-        return {column: numbers[what] for what, column in verdict_columns(self.name).items()}
 
     @torch.no_grad()
     def logits(self, pictures: Sequence[np.ndarray]) -> torch.Tensor:
@@ -162,121 +148,63 @@ class Judge:
         return F.convert_image_dtype(F.pil_to_tensor(resized), torch.float32)
 
 
-JudgeT = TypeVar("JudgeT", bound=Judge)
-
-
 def with_verdicts(judged: Row, judges: Sequence[Judge], pixels: np.ndarray, target: int) -> Row:
-    """What is known of a finished image, and what each judge says of it; or, if one gives no numbers, that it failed.
+    """What is known of a finished image, and each judge's verdict; or, if one gives no numbers, that it failed.
 
     Args:
         judged: What is known already.
         judges: Those that are asked.
-        pixels: The image, uint8 ``(H, W, 3)``.
+        pixels: The image, uint8 ``(H, W, 3)``, which each judge resizes as a whole to the size that it takes.
         target: The class of the maker that it is of.
+
+    Raises:
+        InputError: If a judge has no class of that name, or several.
     """
     for judge in judges:
-        said = judge(pixels, target)
-        if "status" in said:
-            return said
-        judged = judged | said
+        logits = on_host(judge.logits([pixels]))
+        if (error := errors_of_logits(logits)[0]) is not None:
+            return {"status": "failed", "error": f"the judge {judge.name}: {error}"}
+        verdict = judge.verdicts(logits, [target])
+        judged = judged | {column: verdict[what][0] for what, column in verdict_columns(judge.name).items()}
     return judged
 
 
-def load_judges(wanted: Sequence[str | Mapping[str, Any]], maker: Network) -> list[Judge]:
-    """Loads networks that are to judge images which ``maker`` makes; see :func:`load_beside`."""
-    return load_beside(Judge, wanted, maker)
+def show_to(
+    victims: Sequence[Judge],
+    pictures: Sequence[torch.Tensor],
+    targets: Sequence[int],
+    targeted: bool,
+    columns: Sequence[dict[str, Any]],
+) -> list[str | None]:
+    """Shows attacked images to victims and adds their verdicts to the columns of the rows.
 
-
-def load_beside(kind: type[JudgeT], wanted: Sequence[str | Mapping[str, Any]], maker: Network) -> list[JudgeT]:
-    """Loads networks that are asked beside the one of a run.
+    ``success`` is null of an image as which there is nothing to attack: the victim's prediction of the clean one is
+    wrong already or, if the attack is targeted, right already.
 
     Args:
-        kind: What they are to be.
-        wanted: Of each what :func:`~lightning_modules.networks.loading.load_network` takes: a network alone, or
-            ``{"network": ..., "weights": ..., "class_names": ..., ...}``, with a ``name`` if the network's own does not
-            tell it from others.
-        maker: The network of the run.
+        victims: Other networks; what all of them give is read at once.
+        pictures: The clean images, and those under each budget: 1 + k times uint8 ``(N, 3, H, W)``; on the host.
+        targets: The class attacked of each image.
+        targeted: Whether the attack leads to it.
+        columns: Those of the clean images, and of each budget: 1 + k.
 
-    Raises:
-        InputError: If one cannot be had, or two would be called the same; says which.
+    Returns:
+        Of each image why a victim gives no numbers; None = all do.
     """
-    specifications = [_specification(each, kind.role) for each in wanted]
-    names = _names(specifications, kind.role)
-    judges = []
-    for name, options in zip(names, specifications):
-        arguments = {key: value for key, value in options.items() if key != "name"}
-        try:
-            judges.append(kind(name, load_network(**arguments), maker))
-        except InputError as error:
-            # What they call model.network and so on is here the judge's own.
-            text = re.sub(rf"\bmodel\.({'|'.join(OPTIONS)})\b", r"\1", str(error))
-            raise type(error)(f"{kind.role.option}, {name}: {text}") from error
-    return judges
-
-
-def tell_of(judges: Sequence[Judge], n_channels: int = 0, n_units: int = 0) -> None:
-    """Warns of judges that are none: of what they are not asked, and of those that made the images themselves."""
-    if n_channels:
-        which = f"{n_channels} of the {n_units} units" if n_channels < n_units else "all units"
-        warnings.warn(
-            f"model.judges are asked of images of classes only; {which} of data.classes are channels, which no other "
-            "network has.",
-            stacklevel=2,
-        )
-    for judge in judges:
-        if judge.had_part:
-            warnings.warn(
-                f"{judge.role.option}: {judge.name} has the weights of the network that {judge.role.first}, so what it "
-                "says of them is no second opinion.",
-                stacklevel=2,
-            )
-        elif judge.is_numbered:
-            warnings.warn(
-                f"{judge.role.option}: nobody says what the classes of {judge.name} are called. They are taken to be "
-                f"those of the network that {judge.role.first}, in the same order, as there are as many.",
-                stacklevel=2,
-            )
-
-
-def _specification(wanted: Any, role: Role) -> dict[str, Any]:
-    """What is said of a judge, by the names of :data:`OPTIONS`."""
-    if isinstance(wanted, str):
-        return {"network": wanted}
-    if not isinstance(wanted, Mapping):
-        raise InputError(f"{role.option}: {wanted!r} is no network: name it as --model.network is named.")
-    options = dict(wanted)
-    if "class_path" in options:
-        options["network"] = {key: options.pop(key) for key in ("class_path", "init_args") if key in options}
-    if unknown := sorted(options.keys() - {*OPTIONS, "name"}):
-        raise InputError(
-            f"{role.option}: a {role.word} has no option {unknown[0]!r}; it has {', '.join(OPTIONS)}, name."
-        )
-    if not options.get("network"):
-        raise InputError(f"{role.option}: {options} names no network: {{network: efficientnet_lite0, ...}}.")
-    return options
-
-
-def _names(specifications: Sequence[Mapping[str, Any]], role: Role) -> list[str]:
-    """What the judges are called: as they are to be, else as their networks, else with their weights.
-
-    Raises:
-        InputError: If two are called the same.
-    """
-    short = [plain_name(str(options.get("name") or _path(options).rpartition(".")[2])) for options in specifications]
-    names = []
-    for name, options in zip(short, specifications):
-        weights = Path(str(options.get("weights", "IMAGENET1K_V1"))).stem
-        names.append(f"{name}_{plain_name(weights)}" if short.count(name) > 1 and not options.get("name") else name)
-    if double := [name for name, n in Counter(names).items() if n > 1]:
-        raise InputError(
-            f"{role.option}: two are called {double[0]}. Give each a name of its own: {{network: ..., name: ...}}."
-        )
-    return names
-
-
-def _path(options: Mapping[str, Any]) -> str:
-    network = options["network"]
-    return str(network.get("class_path", network) if isinstance(network, Mapping) else network)
+    errors: list[str | None] = [None] * len(targets)
+    as_files = [list(at_budget.permute(0, 2, 3, 1).contiguous().numpy()) for at_budget in pictures]
+    logits = on_host([[victim.logits(at_budget) for at_budget in as_files] for victim in victims])
+    for victim, at_budgets in zip(victims, logits):
+        names = verdict_columns(victim.name, VICTIM.word)
+        verdicts = [victim.verdicts(at_budget.double(), targets) for at_budget in at_budgets]
+        fooled = [[(rank == 1) == targeted for rank in verdict["rank"]] for verdict in verdicts]
+        for found, verdict, is_fooled in zip(columns, verdicts, fooled, strict=True):
+            verdict["success"] = [None if nothing else is_so for nothing, is_so in zip(fooled[0], is_fooled)]
+            found |= {column: verdict[what] for what, column in names.items()}
+        for at_budget in at_budgets:
+            found_errors = [error and f"the victim {victim.name}: {error}" for error in errors_of_logits(at_budget)]
+            errors = [before or error for before, error in zip(errors, found_errors)]
+    return errors
 
 
 def _are_equal(network: Network, other: Network) -> bool:

@@ -13,6 +13,7 @@ from lightning_modules.errors import InputError
 from lightning_modules.networks.libraries.torchvision import imagenet_class_names
 
 TARGET_WORDS = {
+    "both": "the class that each image is predicted to be, and the label's where it is another",
     "label": "the class of each image's folder",
     "predicted": "the class that each image is predicted to be",
     "least_likely": "the class that each image is least likely to be",

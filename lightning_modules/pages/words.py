@@ -55,6 +55,8 @@ WORDS = {
     "seconds": "Time that an image took.",
     "n": "How many images, or maps, the numbers are of.",
     "of all images": "The mean over all images, ± how far the true mean may lie from it with 95 % confidence.",
+    "predicted class": "Of maps of the class that the network found most probable.",
+    "label's class": "Of maps of the class that the image has: another one where the network was wrong.",
     "classified rightly": "The same without the images that the network was wrong about.",
     "maps scored": "How many maps have the score: some images lack what it takes, such as the box of an object.",
     "difference and 95 % interval": "How much more it is in the second run than in the one that it is compared with, "

@@ -1,4 +1,4 @@
-"""The rows of attacked images, from what was measured of them."""
+"""The columns and rows of attacked images, from what was measured of them."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ from torch import Tensor
 
 from datamodules.batch import Batch
 from lightning_modules.attacks.budgets import format_eps
+from lightning_modules.metrics.similarity import Ranking, rank_correlation, top_overlap
 from lightning_modules.results.rows import LogitStats, image_columns, with_columns
 from lightning_modules.results.storage import Row
 
@@ -28,6 +29,45 @@ ATTACK_FIELDS = [
 """Columns of an attacked image. ``success`` is null where there was nothing to attack: the prediction of the clean
 image was wrong already or, if the attack is targeted, right already. ``smallest_eps`` is that of the sweep that
 succeeds, null if none does. ``linf`` and ``l2`` are measured."""
+
+
+ROUNDED_FIELDS = [pa.field("success_rounded", pa.bool_()), pa.field("linf_rounded", pa.float64())]
+"""Of the attacked image in 8 bits: whether it still succeeds, and how far it then lies from the clean one, up to half a
+step beyond the budget. Null of the clean image."""
+
+LIKENESS = {"rank_correlation": rank_correlation, "top_overlap": top_overlap}
+RANK_CORRELATION, TOP_OVERLAP = (f".{name}" for name in LIKENESS)
+"""After a method's name: the columns of how alike its maps of the image and of the attacked one are."""
+
+UNDER_NOISE, OF_ANOTHER, EMPTY = ".noise", ".floor", ".empty"
+"""After a method's name: before the former, of the image under noise of the same budget and of another image, in place
+of the attacked one; and whether the map of the row's own image shows nothing."""
+
+
+def likeness_fields(method: str) -> list[pa.Field]:
+    """The columns of how alike a method's maps are."""
+    likeness = [f"{method}{which}.{name}" for which in ("", UNDER_NOISE, OF_ANOTHER) for name in LIKENESS]
+    return [*(pa.field(name, pa.float64()) for name in likeness), pa.field(method + EMPTY, pa.bool_())]
+
+
+def likeness_columns(
+    before: Mapping[str, Ranking], after: Mapping[str, Tensor], which: str = "", *, with_empty: bool = False
+) -> dict[str, Tensor]:
+    """How alike the maps of each method are, ``(N,)`` for each column; NaN where a map ranks nothing.
+
+    Args:
+        before: Of the clean images.
+        after: Maps ``(N, C, H, W)``.
+        which: What they are of, as :func:`likeness_fields` has it.
+        with_empty: Whether there is a column of those that show nothing.
+    """
+    columns: dict[str, Tensor] = {}
+    for method, ranking in before.items():
+        other = Ranking(after[method])
+        columns |= {f"{method}{which}.{name}": likeness(ranking, other) for name, likeness in LIKENESS.items()}
+        if with_empty:
+            columns[method + EMPTY] = ~other.usable
+    return columns
 
 
 class AtBudget(NamedTuple):

@@ -26,6 +26,7 @@ from lightning_modules.metrics import (
     ROAD,
     AttributionMetric,
     AverageDrop,
+    EnergyInBox,
     Infidelity,
     InsertionDeletion,
     PointingGame,
@@ -49,6 +50,28 @@ def test_rows_and_figures_of_a_batch(batch: dict[str, Any]) -> None:
     assert outputs["rows"][-1] == {"path": "x.png", "status": "failed", "error": "the file is empty"}
     assert list(outputs["figures"]) == [0]
     assert set(outputs["rows"][0]) <= set(module.schema.names)
+
+
+def test_of_misclassified_images_the_label_is_scored_too(batch: dict[str, Any]) -> None:
+    """As in runs of either target; of those that are right once, and of unlabelled ones not at all."""
+    predictions = AttributionModule("shapes").network(batch["image"]).argmax(1)
+    batch = {**batch, "original": [None] * 4, "label": predictions.clone()}
+    batch["label"][1], batch["label"][3] = -1, (predictions[3] + 1) % 8
+    batch["box_labels"] = batch["box_labels"].clone().fill_(int(batch["label"][3]))
+    options: dict[str, Any] = {"methods": [GradCAM(), Saliency()], "metrics": [AverageDrop(), EnergyInBox()]}
+    both, predicted = (AttributionModule("shapes", target=target, **options) for target in ("both", "predicted"))
+    rows = both.test_step(batch, 0)["rows"]
+    alone = predicted.test_step(batch, 0)["rows"]
+    labels = {**batch, "label": batch["label"].clamp(0)}
+    of_labels = AttributionModule("shapes", target="label", **options).test_step(labels, 0)["rows"]
+    assert [{name: of for name, of in row.items() if not name.startswith("label.")} for row in rows] == alone
+    for i, (row, other) in enumerate(zip(rows, of_labels)):
+        for name in both.columns:
+            is_none = other[name] is None or i % 4 == 1
+            expected = None if is_none else pytest.approx(other[name], rel=1e-4, abs=1e-6)
+            assert row[f"label.{name}"] == expected
+    assert rows[7]["label.energy_in_box"] > 0
+    assert rows[3]["average_drop"] != rows[3]["label.average_drop"]
 
 
 def test_what_a_method_says_of_its_maps_stands_in_its_rows(batch: dict[str, Any]) -> None:

@@ -89,6 +89,15 @@ def waits_of(module: Any, batch: dict[str, Any]) -> list[str]:
     return waits
 
 
+def test_misclassified_images_are_waited_for_once_more() -> None:
+    module = AttributionModule("shapes", [GradCAM()], [AverageDrop(), PointingGame()])
+    images = dim_images(3)
+    predictions = module.network(images).argmax(1).tolist()
+    for labels, n in ((predictions, 1), ([(k + 1) % 8 for k in predictions], 2)):
+        waits = waits_of(module, batch_of(images.clone(), labels) | {"original": [None] * 3})
+        assert len(waits) == n, "\n".join(waits)
+
+
 @pytest.mark.parametrize(
     ("target", "methods", "metrics"),
     [("predicted", METHODS, []), ("label", [GradCAM()], metrics()), ("ring", [GuidedBackprop()], [AverageDrop()])],
@@ -111,8 +120,8 @@ def test_a_step_of_attribution(target: str, methods: list[AttributionMethod], me
         PGD(n_steps=2, random_start=True),
         Noise(),
         SparseL1Descent(n_steps=2),
-        APGD(n_steps=5),
-        APGD(2, targeted=True, loss="dlr", n_steps=5),
+        APGD(loss="dlr", n_steps=5),
+        APGD(2, targeted=True, n_steps=5),
     ],
     ids=repr,
 )
@@ -125,7 +134,7 @@ def test_a_step_of_robustness(attack: Attack) -> None:
 def test_what_figures_show_is_read_once_more() -> None:
     """Of all images of a batch; under attack once for each, since which budget is shown follows from the rows."""
     batch = batch_of(dim_images(3))
-    assert len(waits_of(AttributionModule("shapes", [GradCAM(), GuidedBackprop()], []), batch)) == 2
+    assert len(waits_of(AttributionModule("shapes", [GradCAM(), GuidedBackprop()], [], "predicted"), batch)) == 2
     assert len(waits_of(RobustnessModule("shapes", ["1/255", 0.1]), batch)) == 1 + 3
 
 
@@ -171,7 +180,7 @@ class Peeking(AttributionMethod):
 
 
 def test_each_wait_is_counted_and_says_where_it_is() -> None:
-    module = AttributionModule(methods=[Peeking()], metrics=[], **FRAGILE)
+    module = AttributionModule(methods=[Peeking()], metrics=[], target="predicted", **FRAGILE)
     waits = waits_of(module, a_batch())
     assert len(waits) == 1 + 15
     assert all("map_and_grid(method, explanation.forward_pass)" in wait for wait in waits[:-1])
@@ -187,12 +196,12 @@ def test_what_is_known_to_the_host_is_no_wait() -> None:
 @pytest.mark.parametrize(("target", "labels"), [("predicted", [0, 8]), ("label", [8, 0])])
 def test_a_label_that_is_no_class_is_refused_all_the_same(target: str, labels: list[int]) -> None:
     with pytest.raises(InputError, match="There is a label 8: the network has classes 0 to 2"):
-        AttributionModule(target=target, **FRAGILE).test_step(a_batch(2, labels), 0)
+        AttributionModule(methods=[GradCAM()], target=target, **FRAGILE).test_step(a_batch(2, labels), 0)
 
 
 def test_an_unlabelled_image_is_refused_all_the_same() -> None:
     with pytest.raises(InputError, match=r"model\.target is label, but some images have none"):
-        AttributionModule(target="label", **FRAGILE).test_step(a_batch(2, [0, -1]), 0)
+        AttributionModule(methods=[GradCAM()], target="label", **FRAGILE).test_step(a_batch(2, [0, -1]), 0)
 
 
 @pytest.mark.parametrize("target", ["predicted", "label"])

@@ -98,7 +98,7 @@ def test_other_settings_into_the_same_run_are_refused(call: Callable, options: l
     options = [*options, "--model.methods", "[GradCAM]", "--trainer.limit_test_batches", 1, "--data.batch_size", 1]
     call(main, *options, "--out", "run")
     with pytest.raises(
-        ValueError, match=r"run holds a run of other settings: model\.target was 'predicted', is now 'label'"
+        ValueError, match=r"run holds a run of other settings: model\.target was 'both', is now 'label'"
     ):
         call(main, *options, "--model.target", "label", "--out", "run")
 

@@ -11,8 +11,8 @@ import pyarrow as pa
 
 from lightning_modules.attacks.budgets import format_eps
 from lightning_modules.errors import InputError
+from lightning_modules.results.attacked_rows import EMPTY, OF_ANOTHER, RANK_CORRELATION, TOP_OVERLAP, UNDER_NOISE
 from lightning_modules.results.storage import KEYS, Rows
-from lightning_modules.results.summaries.robustness import EMPTY, OF_ANOTHER, RANK_CORRELATION, TOP_OVERLAP, UNDER_NOISE
 from lightning_modules.results.summaries.verdicts import judges_in, verdict_columns
 
 KINDS = KEYS[1:]

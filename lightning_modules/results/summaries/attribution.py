@@ -39,6 +39,15 @@ BOXES_HINT = (
 MOST_COLUMNS = 6
 """With more methods, each is a row of the tables: a terminal has no room for so many columns."""
 
+LABEL = "label."
+"""Before a column of a score: it is that of the map of the label's class."""
+
+NOTHING: dict[str, Any] = {"mean": None, "low": None, "high": None, "n": 0}
+"""A score of no map."""
+
+PREDICTED, OF_LABEL, RIGHT = ", predicted class", ", label's class", ", classified rightly"
+"""After a score: of which class the maps are, or that they are of the images that were classified rightly."""
+
 ROWS_AT_ONCE = 2**16
 """Of curves, so that those of a million images do not fill the memory."""
 
@@ -55,14 +64,12 @@ def summarize_attribution(
 ) -> dict[str, Any]:
     """Counts of images, accuracy, and for each method its scores and mean curves.
 
-    For a score see :func:`~lightning_modules.results.scores.summarize_score`. Its ``class_mean`` is over the classes of
-    the target, ``n`` the number of maps that could be scored, and ``right`` the same of the images that were classified
-    rightly. ``n_degenerate`` counts the maps that are constant or not finite. ``failing_randomization`` and
-    ``undecided_randomization`` list methods, see
-    :func:`~lightning_modules.results.summaries.sanity.sanity_verdict`.
+    For a score see :func:`~lightning_modules.results.scores.summarize_score`; ``class_mean`` is over target classes.
+    ``right`` is the same of the images that were classified rightly, and ``label``, if the rows have it, that of the
+    maps of the labels' classes. ``n_degenerate`` counts the maps that are constant or not finite.
+    ``failing_randomization`` and ``undecided_randomization`` list methods, see :func:`.sanity.sanity_verdict`.
     ``ranking`` has, if there are several methods, their places by each score of which it is known whether more is
-    better, see :func:`~lightning_modules.results.summaries.ranking.summarize_ranking`; ``unbeaten`` the methods that do
-    not beat those in ``uninformed``.
+    better, see :func:`.ranking.summarize_ranking`; ``unbeaten`` the methods that do not beat those in ``uninformed``.
 
     Args:
         table: The rows.
@@ -71,16 +78,15 @@ def summarize_attribution(
     """
     better = better or {}
     schema = {field.name: field.type for field in table.schema}
-    names = list(schema)[list(schema).index("degenerate") + 1 :] if "degenerate" in schema else []
+    names = _score_names([*schema])
     groups = groups_of(table["method"]) if "method" in schema else {}
-    methods: dict[str, Any] = {method: {"n_degenerate": 0, "scores": {}, "curves": {}} for method in groups}
-    ranking: dict[str, Any] = {}
+    methods, ranking = dict[str, Any](), dict[str, Any]()
     if groups:
         images, is_degenerate = units_of(table), numbers_of(table["degenerate"])
         target, is_right = numbers_of(table["target"]), numbers_of(table["top1"])
         n_ranked = sum(_is_ranked(table, name) for name in names if name in better)
-        for method, rows in groups.items():
-            methods[method]["n_degenerate"] = int(np.nansum(is_degenerate[rows]))
+        n_degenerate = {method: int(np.nansum(is_degenerate[rows])) for method, rows in groups.items()}
+        methods = {method: {"n_degenerate": n, "scores": {}, "curves": {}} for method, n in n_degenerate.items()}
     for name in names if groups else ():  # one column after the other, to have only one in the memory
         column = table[name]
         if pa.types.is_list(schema[name]):
@@ -88,10 +94,12 @@ def summarize_attribution(
                 methods[method]["curves"][name] = mean_curve(column, rows)
             continue
         values = numbers_of(column)
+        parts = {"right": np.where(is_right == 1, values, np.nan)}
+        if LABEL + name in schema:
+            parts["label"] = numbers_of(table[LABEL + name])
         for method, rows in groups.items():
             score = summarize_score(values[rows], target[rows], images[rows])
-            right = np.where(is_right[rows] == 1, values[rows], np.nan)
-            score["right"] = {**mean_and_interval(right, images[rows]), "n": int((~np.isnan(right)).sum())}
+            score |= {key: _mean_and_count(part[rows], images[rows]) for key, part in parts.items()}
             methods[method]["scores"][name] = score
         if name in better:
             n_images = images.max() + 1
@@ -99,6 +107,7 @@ def summarize_attribution(
             if (ranked := summarize_ranking(means, better[name], n_ranked)) is not None:
                 ranking[name] = ranked
     verdicts = {method: sanity_verdict(numbers) for method, numbers in methods.items()}
+    failing, undecided = ([name for name, at in verdicts.items() if at == kind] for kind in ("fails", "undecided"))
     return {
         **summarize_images(table),
         "methods": methods,
@@ -106,9 +115,20 @@ def summarize_attribution(
         "ranking": ranking,
         "uninformed": list(uninformed),
         "unbeaten": unbeaten(ranking, uninformed),
-        "failing_randomization": [method for method, verdict in verdicts.items() if verdict == "fails"],
-        "undecided_randomization": [method for method, verdict in verdicts.items() if verdict == "undecided"],
+        "failing_randomization": failing,
+        "undecided_randomization": undecided,
     }
+
+
+def _score_names(columns: Sequence[str]) -> list[str]:
+    """The scores and curves among the columns, which come after all others; those of labels' maps have their names."""
+    first = columns.index("degenerate") + 1 if "degenerate" in columns else len(columns)
+    return [name for name in columns[first:] if not name.startswith(LABEL)]
+
+
+def _mean_and_count(values: np.ndarray, images: np.ndarray) -> dict[str, Any]:
+    """The mean of N scores with its interval over the images, and of how many."""
+    return {**mean_and_interval(values, images), "n": int((~np.isnan(values)).sum())}
 
 
 def mean_curve(lists: pa.ChunkedArray, rows: np.ndarray) -> list[float | None] | None:
@@ -142,7 +162,7 @@ def report_attribution(
     summary: dict[str, Any],
     has_boxes: bool | None = None,
     *,
-    explains_predicted: bool = False,
+    target: str | int = "both",
     further_notes: Sequence[str] = (),
 ) -> Report:
     """The report of a summary: each score of each method.
@@ -150,7 +170,7 @@ def report_attribution(
     Args:
         summary: See :func:`summarize_attribution`.
         has_boxes: Whether boxes came with the images; None = unknown.
-        explains_predicted: Whether the class explained is the predicted one, not that of the folder.
+        target: The class explained, as the module has it.
         further_notes: Notes to add.
     """
     methods = summary["methods"]
@@ -160,7 +180,7 @@ def report_attribution(
         for name, score in numbers["scores"].items():
             scalars[tag(SCORES, name, method)] = score["mean"]
     notes = [
-        *_notes_of_unscored(summary, has_boxes, explains_predicted),
+        *_notes_of_unscored(summary, has_boxes, explains_predicted=target == "predicted"),
         *sanity_notes(methods, summary.get("uninformed", ())),
     ]
     black = [name for name in methods if methods[name]["n_degenerate"] and "CAM" in name and "rectify" not in name]
@@ -170,12 +190,12 @@ def report_attribution(
             "{rectify: false} keeps it."
         )
     notes += [*notes_of_ranking(summary["ranking"]), *notes_of_unbeaten(summary.get("unbeaten", {}))]
-    if summary.get("top1") not in (None, 1):
-        target = "predicted class" if explains_predicted else "class asked for"
+    if summary.get("top1") not in (None, 1) and target != "both":
+        explained = "predicted class" if target == "predicted" else "class asked for"
         notes.append(
-            f"Of images that were classified rightly, label and prediction are the same class: whichever is explained, "
-            f"their scores are the same. Of the others the maps explain the {target}; --model.target "
-            f"{'label' if explains_predicted else 'predicted'} explains another."
+            "Of images that were classified rightly, label and prediction are the same class: whichever is explained, "
+            f"their scores are the same. Of the others the maps explain the {explained}; --model.target both scores "
+            "those of the predicted class and those of the label's."
         )
     tables = [_table_of_scores(methods), *_tables_of_places(summary)] if methods else []
     return Report.from_summary(summary, scalars, tables, [*notes, *further_notes], LEGEND)
@@ -184,18 +204,22 @@ def report_attribution(
 def _table_of_scores(methods: dict[str, Any]) -> Table:
     """The scores, each a mean over the maps that could be scored, with its 95 % interval.
 
-    If images were misclassified, a second line has the same without them.
+    If images were misclassified, further lines have the same of the maps of the labels' classes, and without them.
     """
     rows = []
     for name in _scores(methods):
         scores = [numbers["scores"][name] for numbers in methods.values()]
-        of_right = [score.get("right", score) for score in scores]
-        has_two_lines = any(0 < right["n"] < score["n"] for right, score in zip(of_right, scores))
-        lines = [(name, scores), (f"{name}, classified rightly", of_right)][: 1 + has_two_lines]
-        for words, line in lines if any(score["n"] for score in scores) else ():
-            counts = sorted({score["n"] for score in line})
-            n = "-".join(f"{count:,}" for count in dict.fromkeys((counts[0], counts[-1])))
-            rows.append([words, *map(mean_with_interval, line), n])
+        lines = {"": scores}
+        for words, key in ((OF_LABEL, "label"), (RIGHT, "right")):
+            lines[words] = [score.get(key, NOTHING) for score in scores]
+        counts = {words: [score["n"] for score in line] for words, line in lines.items()}
+        if counts[""] == counts[RIGHT] and counts[OF_LABEL] in (counts[RIGHT], [0] * len(scores)):
+            counts = {"": counts[""]}  # no image was misclassified
+        shown = [words for words, line in counts.items() if any(line)]
+        for words in shown:
+            n = "-".join(f"{count:,}" for count in dict.fromkeys((min(counts[words]), max(counts[words]))))
+            suffix = PREDICTED if OF_LABEL in shown and not words else words
+            rows.append([name + suffix, *map(mean_with_interval, lines[words]), n])
     degenerate = [numbers["n_degenerate"] for numbers in methods.values()]
     if any(degenerate):
         rows.append(["maps that show nothing", *map(str, degenerate), ""])
@@ -221,10 +245,13 @@ def _readable(table: Table, n_methods: int) -> Table:
 
 def _notes_of_unscored(summary: dict[str, Any], has_boxes: bool | None, explains_predicted: bool) -> list[str]:
     """Which scores no map has, and how it would get one."""
-    methods = summary["methods"].values()
-    unscored = [
-        name for name in _scores(summary["methods"]) if not any(numbers["scores"][name]["n"] for numbers in methods)
-    ]
+    scored = {
+        name
+        for numbers in summary["methods"].values()
+        for name, score in numbers["scores"].items()
+        if score["n"] or score.get("label", NOTHING)["n"]
+    }
+    unscored = [name for name in _scores(summary["methods"]) if name not in scored]
     against_boxes = [name for name in unscored if name in BOX_SCORES]
     others = [name for name in unscored if name not in BOX_SCORES]
     notes = []

@@ -9,18 +9,11 @@ import numpy as np
 import pyarrow.compute as pc
 
 from lightning_modules.attacks.budgets import format_eps
+from lightning_modules.results.attacked_rows import EMPTY, LIKENESS, OF_ANOTHER, UNDER_NOISE
 from lightning_modules.results.rows import units_of
 from lightning_modules.results.scores import mean_and_interval, mean_or_none
 from lightning_modules.results.storage import Rows, codes_of, numbers_of
 from lightning_modules.results.summaries.images import summarize_images
-
-LIKENESS = ("rank_correlation", "top_overlap")
-RANK_CORRELATION, TOP_OVERLAP = (f".{name}" for name in LIKENESS)
-"""After a method's name: the columns of how alike its maps of the image and of the attacked one are."""
-
-UNDER_NOISE, OF_ANOTHER, EMPTY = ".noise", ".floor", ".empty"
-"""After a method's name: before the former, of the image under noise of the same budget and of another image, in place
-of the attacked one; and whether the map of the row's own image shows nothing."""
 
 
 class Sweep:
@@ -84,49 +77,47 @@ def summarize_robustness(table: Rows, budgets: Sequence[float] = ()) -> dict[str
         table: The rows.
         budgets: Those of the sweep.
     """
+    images, of = summarize_images(table), Sweep(table)
     written = {float(eps): format_eps(eps) for eps in budgets}
-    images = summarize_images(table)
-    of = Sweep(table)
-    sweep: list[dict[str, Any]] = [{"eps": eps, "written": written.get(eps, format_eps(eps))} for eps in of.eps]
-    top1 = of.still("top1")
-    success = of.ever("success")
-    # Unlabelled images have no top1; nobody knows that they are wrong.
-    is_attacked = ~np.isnan(success[:, 0]) & (top1[:, 0] != 0)
-    success[~is_attacked] = np.nan
-    shares = {"robust_acc": top1, "robust_acc_top5": of.still("top5"), "attack_success_rate": success}
-    for k, at in enumerate(sweep, start=1):
-        rates = {name: of.rate(values[:, k]) for name, values in shares.items()}
-        at |= {name: rate["mean"] for name, rate in rates.items()}
-        at["intervals"] = {name: [rate["low"], rate["high"]] for name, rate in rates.items()}
-    predictions = of["prediction"]
-    changes = (predictions != predictions[:, :1]) & ~np.isnan(predictions)
-    for k, n in enumerate(np.maximum.accumulate(changes, axis=1).sum(0)[1:].tolist()):
-        sweep[k]["n_changed"] = n
-    linf = of["linf"]
+    predictions, linf = of["prediction"], of["linf"]
+    is_changed = ((predictions != predictions[:, :1]) & ~np.isnan(predictions))[:, 1:]
     is_moved = ~(linf[:, 1:] == 0)
-    for name in ("linf", "l2"):
-        values = of[name]
-        for k, at in enumerate(sweep):
-            at[name] = mean_or_none(values[is_moved[:, k], 1 + k])
-    for k, at in enumerate(sweep):
-        at["n_unmoved"], at["methods"] = int((~is_moved[:, k]).sum()), {}
+    is_attacked, rates = _rates(of)
+    n_changed = np.maximum.accumulate(is_changed, axis=1).sum(0).tolist()
+    sweep: list[dict[str, Any]] = []
+    for k, eps in enumerate(of.eps):
+        at: dict[str, Any] = {"eps": eps, "written": written.get(eps, format_eps(eps))}
+        at |= {name: rate[k]["mean"] for name, rate in rates.items()}
+        at["intervals"] = {name: [rate[k]["low"], rate[k]["high"]] for name, rate in rates.items()}
+        at["n_changed"] = n_changed[k]
+        at |= {name: mean_or_none(of[name][is_moved[:, k], 1 + k]) for name in ("linf", "l2")}
+        sweep.append(at | {"n_unmoved": int((~is_moved[:, k]).sum()), "methods": {}})
     floor = {}
     for method in methods_in(table.schema.names):
-        found, floor[method] = _likeness(of, method, is_moved, changes[:, 1:])
+        found, floor[method] = _likeness(of, method, is_moved, is_changed)
         for at, likeness in zip(sweep, found):
             at["methods"][method] = likeness
-    vanished = of["vanished"][:, 0] == 1
     return {
         **images,
         "clean_acc": images["top1"],
         "clean_acc_top5": images["top5"],
         "n_attacked": int(is_attacked.sum()),
         "n_saturated": int(np.nansum(of["saturated"][:, 0])),
-        "n_vanished": int(vanished.sum()),
+        "n_vanished": int((of["vanished"][:, 0] == 1).sum()),
         "median_smallest_eps": _median_smallest(of["smallest_eps"][is_attacked, 0]),
         "floor": floor,
         "sweep": sweep,
     }
+
+
+def _rates(of: Sweep) -> tuple[np.ndarray, dict[str, list[dict[str, Any]]]]:
+    """Which images could be fooled, and the shares of the summary under each budget."""
+    top1, success = of.still("top1"), of.ever("success")
+    # Unlabelled images have no top1; nobody knows that they are wrong.
+    is_attacked = ~np.isnan(success[:, 0]) & (top1[:, 0] != 0)
+    success[~is_attacked] = np.nan
+    shares = {"robust_acc": top1, "robust_acc_top5": of.still("top5"), "attack_success_rate": success}
+    return is_attacked, {name: [of.rate(column) for column in values.T[1:]] for name, values in shares.items()}
 
 
 def methods_in(columns: Iterable[str]) -> list[str]:

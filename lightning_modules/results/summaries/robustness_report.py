@@ -9,11 +9,11 @@ import numpy as np
 import pyarrow.compute as pc
 
 from lightning_modules.attacks.budgets import format_eps
+from lightning_modules.results.attacked_rows import LIKENESS
 from lightning_modules.results.report import SCORES, SUMMARY, Report, image_scalars, tag
 from lightning_modules.results.rows import units_of
 from lightning_modules.results.scores import mean_and_interval, mean_with_interval, share_with_interval
 from lightning_modules.results.storage import Rows, numbers_of
-from lightning_modules.results.summaries.robustness import LIKENESS
 from lightning_modules.results.summaries.transfer import notes_of_victims, transfer_intervals, transfer_rates
 from lightning_modules.results.tables import Table, number, share
 

@@ -2,43 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
-import pyarrow as pa
 
 from lightning_modules.results.storage import Rows
 from lightning_modules.results.summaries.robustness import Sweep
-
-VICTIM = ("success", "probability", "prediction_name")
-"""What a victim says of an attacked image: whether it is fooled, the probability of the class that is attacked, and the
-class that comes first."""
-
-ROUNDED_FIELDS = [pa.field("success_rounded", pa.bool_()), pa.field("linf_rounded", pa.float64())]
-"""Of the attacked image in 8 bits: whether it still succeeds, and how far it then lies from the clean one, up to half a
-step beyond the budget. Null of the clean image."""
-
-
-def victim_columns(victim: str) -> dict[str, str]:
-    """The columns of a victim by what they hold, see :data:`VICTIM`.
-
-    Example:
-        >>> victim_columns("resnet18")["success"]
-        'victim.resnet18.success'
-    """
-    return {what: f"victim.{victim}.{what}" for what in VICTIM}
-
-
-def victims_in(columns: Iterable[str]) -> list[str]:
-    """The victims that have columns among these.
-
-    Example:
-        >>> victims_in(["path", *victim_columns("resnet18").values()])
-        ['resnet18']
-    """
-    found = [name for name in columns if name.startswith("victim.") and name.endswith(".success")]
-    return [name.removeprefix("victim.").removesuffix(".success") for name in found]
+from lightning_modules.results.summaries.verdicts import judges_in, verdict_columns
 
 
 def with_transfer(summary: dict[str, Any], rows: Rows) -> dict[str, Any]:
@@ -52,7 +23,7 @@ def with_transfer(summary: dict[str, Any], rows: Rows) -> dict[str, Any]:
         summary: See :func:`~lightning_modules.results.summaries.robustness.summarize_robustness`.
         rows: Those of the run.
     """
-    victims = victims_in(rows.schema.names)
+    victims = judges_in(rows.schema.names, "victim")
     if "success_rounded" not in rows.schema.names and not victims:
         return summary
     of = Sweep(rows)
@@ -65,7 +36,7 @@ def with_transfer(summary: dict[str, Any], rows: Rows) -> dict[str, Any]:
             at["success_rate_rounded"] = rate["mean"]
             at["intervals"]["success_rate_rounded"] = [rate["low"], rate["high"]]
     for victim in victims:
-        success = of.ever(victim_columns(victim)["success"])
+        success = of.ever(verdict_columns(victim, "victim")["success"])
         for k, at in enumerate(sweep, start=1):
             rate = of.rate(success[:, k])
             rate["success_rate"] = rate.pop("mean")

@@ -1,4 +1,4 @@
-"""What judges said of images that another network made: their columns in the rows, and what they come to."""
+"""The verdicts of judges and victims: their columns in the rows, and what those of judges come to."""
 
 from __future__ import annotations
 
@@ -7,34 +7,40 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
+import pyarrow as pa
 
 from lightning_modules.results.scores import mean_and_interval, share_with_interval
 from lightning_modules.results.tables import Table, number, share
 
-VERDICT = ("probability", "rank", "prediction_name")
-"""What a judge says of an image: the probability and the rank, 1 = first, of the class that it was made to be, and the
-class that comes first."""
+VERDICTS: dict[str, dict[str, pa.DataType]] = {
+    "judge": {"probability": pa.float64(), "rank": pa.int64(), "prediction_name": pa.string()},
+    "victim": {"success": pa.bool_(), "probability": pa.float64(), "prediction_name": pa.string()},
+}
+"""What rows hold of a judge, and of a victim: the probability and the rank, 1 = first, of the class that the image was
+made to be, or that was attacked; the class that comes first; and whether the attack fools the victim."""
 
 
-def verdict_columns(judge: str) -> dict[str, str]:
-    """The columns of a judge by what they hold, see :data:`VERDICT`.
+def verdict_columns(name: str, role: str = "judge") -> dict[str, str]:
+    """The columns of a judge or victim by what they hold, see :data:`VERDICTS`.
 
     Example:
-        >>> verdict_columns("resnet18")["rank"]
-        'judge.resnet18.rank'
+        >>> verdict_columns("resnet18")["rank"], verdict_columns("resnet18", "victim")["success"]
+        ('judge.resnet18.rank', 'victim.resnet18.success')
     """
-    return {what: f"judge.{judge}.{what}" for what in VERDICT}
+    return {what: f"{role}.{name}.{what}" for what in VERDICTS[role]}
 
 
-def judges_in(columns: Iterable[str]) -> list[str]:
-    """The judges that have columns among these.
+def judges_in(columns: Iterable[str], role: str = "judge") -> list[str]:
+    """The judges, or victims, that have columns among these.
 
     Example:
         >>> judges_in(["path", *verdict_columns("resnet18").values()])
         ['resnet18']
     """
-    ranks = [name for name in columns if name.startswith("judge.") and name.endswith(".rank")]
-    return [name.removeprefix("judge.").removesuffix(".rank") for name in ranks]
+    start, end = f"{role}.", ".prediction_name"
+    return [
+        name.removeprefix(start).removesuffix(end) for name in columns if name.startswith(start) and name.endswith(end)
+    ]
 
 
 def summarize_verdicts(rows: pd.DataFrame, n_classes: Mapping[str, int]) -> dict[str, Any]:

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -12,7 +13,8 @@ from torch import Tensor, nn
 from datamodules.imagenet import imagenet_class_names
 from datamodules.preprocess import Preprocess
 from lightning_modules import InputError, Network, WeightsError, as_network
-from lightning_modules.judging import Judge, load_judges, tell_of
+from lightning_modules.judging import Judge, load_judges, warn_of_judges
+from lightning_modules.judging.judges import with_verdicts
 
 
 class Brightness(nn.Module):
@@ -47,6 +49,10 @@ def judge(
     return Judge("other", other, maker_network)
 
 
+def verdict(judge: Judge, pixels: np.ndarray, target: int) -> dict[str, Any]:
+    return with_verdicts({}, [judge], pixels, target)
+
+
 def picture(size: int = 8) -> np.ndarray:
     return np.random.default_rng(0).integers(0, 256, (size, size, 3), dtype=np.uint8)
 
@@ -58,14 +64,16 @@ class TestWhatItSays:
         image = Preprocess(None, 8, "bilinear")(Image.fromarray(pixels)).double()
         logits = image.mean((1, 2)) * torch.tensor([1.0, 2.0, 3.0])
         order = logits.argsort(descending=True).tolist()
-        row = judge()(pixels, target=1)  # blue, which is the judge's class 2
+        row = verdict(judge(), pixels, 1)  # blue, which is the judge's class 2
         assert row["judge.other.rank"] == order.index(2) + 1
         assert row["judge.other.probability"] == pytest.approx(float(logits.softmax(0)[2]), rel=1e-5)
         assert row["judge.other.prediction_name"] == ("red", "green", "blue")[order[0]]
 
     def test_its_own_interpolation(self) -> None:
         pixels = picture(20)
-        found = [judge(interpolation=way)(pixels, 0)["judge.other.probability"] for way in ("nearest", "bicubic")]
+        found = [
+            verdict(judge(interpolation=way), pixels, 0)["judge.other.probability"] for way in ("nearest", "bicubic")
+        ]
         for way, value in zip(("nearest", "bicubic"), found):
             image = Preprocess(None, 8, way)(Image.fromarray(pixels))
             logits = network(interpolation=way)(image[None])[0]
@@ -74,7 +82,7 @@ class TestWhatItSays:
 
     def test_equal_logits_have_one_order(self) -> None:
         black = np.zeros((8, 8, 3), np.uint8)
-        ranks = {name: judge()(black, target) for target, name in enumerate(MAKER)}
+        ranks = {name: verdict(judge(), black, target) for target, name in enumerate(MAKER)}
         assert [ranks[name]["judge.other.rank"] for name in ("red", "green", "blue")] == [1, 2, 3]
         assert {row["judge.other.prediction_name"] for row in ranks.values()} == {"red"}
 
@@ -83,13 +91,13 @@ class TestWhatItSays:
         with torch.no_grad():
             broken.network.module.weights[0] = torch.nan
         error = "the judge other: the network's logits are NaN"
-        assert broken(picture(), 0) == {"status": "failed", "error": error}
+        assert verdict(broken, picture(), 0) == {"status": "failed", "error": error}
 
     def test_neither_inference_mode_nor_autocast_matter(self) -> None:
         asked = judge()
-        plain = asked(picture(), 0)
+        plain = verdict(asked, picture(), 0)
         with torch.inference_mode(), torch.autocast("cpu", torch.bfloat16):
-            assert asked(picture(), 0) == plain
+            assert verdict(asked, picture(), 0) == plain
 
 
 class TestClassesByTheirNames:
@@ -122,7 +130,7 @@ class TestClassesByTheirNames:
         numbered = Judge("other", network(None), network(None, weights=(3, 2, 1)))
         assert numbered.class_of(2) == 2
         with pytest.warns(UserWarning, match="nobody says what the classes of other are called"):
-            tell_of([numbered], 0, 1)
+            warn_of_judges([numbered], 0, 1)
 
 
 class TestLoading:
@@ -172,10 +180,10 @@ def test_the_maker_as_its_own_judge_is_told() -> None:
     assert own.had_part
     assert not judge().had_part
     with pytest.warns(UserWarning, match="own has the weights of the network that makes the images"):
-        tell_of([own], 0, 1)
+        warn_of_judges([own], 0, 1)
 
 
 @pytest.mark.parametrize(("n_channels", "words"), [(2, "2 of the 3 units"), (3, "all units")])
 def test_channels_are_told(n_channels: int, words: str) -> None:
     with pytest.warns(UserWarning, match=f"{words} of data.classes are channels"):
-        tell_of([judge()], n_channels, 3)
+        warn_of_judges([judge()], n_channels, 3)

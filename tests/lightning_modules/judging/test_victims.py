@@ -10,13 +10,13 @@ from torch import Tensor
 
 from datamodules.preprocess import Preprocess
 from lightning_modules import InputError
-from lightning_modules.judging import Victim, load_victims, show_to, tell_of
+from lightning_modules.judging import VICTIM, Judge, load_judges, show_to, warn_of_judges
 from tests.lightning_modules.judging.test_judges import MAKER, network
 
 
-def victim(names: tuple[str, ...] = ("red", "green", "blue"), size: int = 8) -> Victim:
+def victim(names: tuple[str, ...] = ("red", "green", "blue"), size: int = 8) -> Judge:
     """Of which the logits are the mean red, green and blue times 1, 2 and 3; the attacked network has another order."""
-    return Victim("other", network(names, size), network(MAKER, weights=(4, 5, 6)))
+    return Judge("other", network(names, size), network(MAKER, weights=(4, 5, 6)), VICTIM)
 
 
 def pictures(n: int = 5, size: int = 12) -> list[Tensor]:
@@ -77,12 +77,12 @@ def test_a_class_that_it_lacks() -> None:
 )
 def test_refused(wanted: object, message: str) -> None:
     with pytest.raises(InputError, match=message):
-        load_victims([wanted], network())  # type: ignore[list-item]
+        load_judges([wanted], network(), VICTIM)  # type: ignore[list-item]
 
 
 def test_the_attacked_network_as_its_own_victim_is_told() -> None:
     with pytest.warns(UserWarning, match=r"model\.victims: own has the weights of the network that is attacked"):
-        tell_of([Victim("own", network(), network())])
+        warn_of_judges([Judge("own", network(), network(), VICTIM)])
 
 
 def test_columns() -> None:

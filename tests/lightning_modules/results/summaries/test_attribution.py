@@ -52,7 +52,9 @@ def test_scores_of_each_method(module: AttributionModule) -> None:
     assert of_saliency["n_degenerate"] == 1
     missing = of_saliency["scores"]["randomization_ssim"]
     nothing = {"mean": None, "low": None, "high": None}
-    assert missing == {**nothing, "class_mean": None, "n": 0, "right": {**nothing, "n": 0}}
+    assert missing == {**nothing, "class_mean": None, "n": 0, "right": {**nothing, "n": 0}} | {
+        "label": {**nothing, "n": 0}
+    }
     assert of_saliency["curves"]["randomization_correlation_curve"] == pytest.approx([0.9, 0.8])
     assert of_saliency["curves"]["randomization_ssim_curve"] is None
     assert summary["failing_randomization"] == []  # of three images nobody can say
@@ -142,23 +144,30 @@ def test_an_image_under_two_paths_is_one(module: AttributionModule) -> None:
     assert summary["ranking"]["energy_in_box"]["n"] == 2
 
 
-def test_misclassified_images_are_in_and_out(module: AttributionModule) -> None:
-    """Of those that were classified rightly label and prediction are one class, whichever is explained."""
+def test_one_table_has_both_targets_with_misclassified_images_in_and_out(module: AttributionModule) -> None:
+    """Where an image was classified rightly label and prediction are one class, whichever is explained."""
+    found = (("a", 0.5, 0.5), ("b", 0.75, 0.75), ("wrong", 0.1, 0.9), ("no box", None, 0.8))
     rows = [
         {"path": path, "status": "ok", "label": 0, "method": "GradCAM", "energy_in_box": energy, "degenerate": False}
-        | {"top1": path != "wrong", "target": 0}
-        for path, energy in (("a", 0.5), ("b", 0.75), ("wrong", 0.1))
+        | {"label.energy_in_box": of_label, "top1": path in ("a", "b"), "target": 0}
+        for path, energy, of_label in found
     ]
     rows = pa.Table.from_pylist([{name: row.get(name) for name in module.schema.names} for row in rows], module.schema)
     summary = module.summarize(rows)
     energy = summary["methods"]["GradCAM"]["scores"]["energy_in_box"]
-    assert (energy["mean"], energy["right"]["mean"]) == pytest.approx((0.45, 0.625))
-    assert (energy["n"], energy["right"]["n"]) == (3, 2)
-    assert (energy["right"]["low"], energy["right"]["high"]) == interval_of_mean([0.5, 0.75])
-    report = report_attribution(summary, explains_predicted=True)
+    assert (energy["mean"], energy["label"]["mean"], energy["right"]["mean"]) == pytest.approx((0.45, 0.7375, 0.625))
+    assert (energy["n"], energy["label"]["n"], energy["right"]["n"]) == (3, 4, 2)
+    for part, values in (("right", [0.5, 0.75]), ("label", [0.5, 0.75, 0.9, 0.8])):
+        assert (energy[part]["low"], energy[part]["high"]) == interval_of_mean(values)
+    (scores,) = report_attribution(summary).tables
+    shown = {"predicted class": "3", "label's class": "4", "classified rightly": "2"}
+    assert {row[0]: row[-1] for row in scores.rows} == {f"energy_in_box, {words}": n for words, n in shown.items()}
+    without = rows.drop_columns([name for name in rows.schema.names if name.startswith("label.")])
+    report = report_attribution(summarize_attribution(without), target="predicted")
     assert [row[0] for row in report.tables[0].rows] == ["energy_in_box", "energy_in_box, classified rightly"]
-    assert [row[-1] for row in report.tables[0].rows] == ["3", "2"]
-    assert any("--model.target label explains another" in note for note in report.notes)
+    assert any("--model.target both scores" in note for note in report.notes)
+    right = report_attribution(module.summarize(rows.slice(0, 2)))
+    assert [row[0] for row in right.tables[0].rows] == ["energy_in_box"]
 
 
 def test_figures_of_the_run(module: AttributionModule, tmp_path: Path) -> None:
@@ -202,8 +211,8 @@ def test_what_is_said_of_scores_that_no_map_has(
     summary |= dict.fromkeys(("top1", "top5"))
     summary |= {"methods": {"GradCAM": method}, "ranking": {}, "failing_randomization": []}
     summary |= {"undecided_randomization": []} | counts
-    (said,) = report_attribution(summary, has_boxes, explains_predicted=True).notes
+    (said,) = report_attribution(summary, has_boxes, target="predicted").notes
     assert re.search(note, said)
     assert ("--data.boxes" in said) == (has_boxes is not True and "insertion" not in scores)
-    (said,) = report_attribution(summary, has_boxes, explains_predicted=False).notes
+    (said,) = report_attribution(summary, has_boxes, target="label").notes
     assert "--model.target label" not in said

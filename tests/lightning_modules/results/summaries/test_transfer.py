@@ -35,6 +35,7 @@ def rows(dictionaries: bool = False) -> pa.Table:
                 "saturated": False,
             }
             row |= {"vanished": False, "success_rounded": rounded, "victim.other.success": victim}
+            row["victim.other.prediction_name"] = None if victim is None else "cat"
             found.append(row)
     text, number, flag = pa.string(), pa.float64(), pa.bool_()
     types = dict.fromkeys(("path", "status", "error", "note", "label_name"), text)
@@ -46,6 +47,7 @@ def rows(dictionaries: bool = False) -> pa.Table:
         "prediction": pa.int64(),
         "exif_orientation": pa.int64(),
         "victim.other.success": flag,
+        "victim.other.prediction_name": text,
     }
     table = pa.Table.from_pylist(found, schema=pa.schema(types))
     for name in ("path", "status") if dictionaries else ():
@@ -72,6 +74,6 @@ def test_by_hand(dictionaries: bool) -> None:
 
 
 def test_rows_that_tell_nothing_of_it_change_nothing() -> None:
-    plain = rows().drop_columns(["success_rounded", "victim.other.success"])
+    plain = rows().drop_columns(["success_rounded", "victim.other.success", "victim.other.prediction_name"])
     summary = summarize_robustness(plain)
     assert with_transfer(summary, plain) == summary
