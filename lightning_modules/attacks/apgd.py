@@ -31,8 +31,8 @@ class APGD(SeededAttack):
 
     The image that it gives is the last one that fooled the network on the way or, where none did, the last of the way.
     (The authors' code and torchattacks' hand those back as they were.) Otherwise it equals torchattacks' from the same
-    start, in float64, but for dlr without targets in norm 2: there pixels differed by up to 0.04 after 14 steps, and why
-    is not known.
+    start, in float64, but for dlr without targets in norm 2: there pixels differed by up to 0.04 after 14 steps, for a
+    reason that is not known.
 
     Args:
         norm: The norm that the budget limits: inf or 2.

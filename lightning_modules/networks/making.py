@@ -97,4 +97,4 @@ def _target_layer(text: Any, layers: dict[str, nn.Module], name: str) -> str:
     try:
         return layer_named(layer, layers, name) + str(text)[len(str(layer)) :]
     except InputError as error:
-        raise InputError(f"model.network, target_layer: {error}") from error
+        raise InputError(f"model.target_layer: {error}") from error

@@ -127,12 +127,12 @@ def test_what_is_clipped_is_told_as_it_was_before_rounding(tmp_path: Path) -> No
 
 
 def test_channels(tmp_path: Path, shapes_network: Network) -> None:
-    plain = made(steps=10)
+    plain = made(steps=10, image_size=112)
     (row,) = run(tmp_path / "a", plain, ["features.28:7"])
     assert (row["name"], row["layer"], row["target"], row["probability"]) == ("features.28:7", "features.28", 7, None)
-    grey = respond(shapes_network, torch.full((1, 3, 48, 48), 0.5), "features.28")
+    grey = respond(shapes_network, torch.full((1, 3, 112, 112), 0.5), "features.28")
     assert row["activation"] > 2 * max(0.1, float(grey[0, 7].mean()))
-    named = made(objective=Channel("features.28"), steps=10)
+    named = made(objective=Channel("features.28"), steps=10, image_size=112)
     (same,) = run(tmp_path / "b", named, [7])
     assert np.array_equal(pixels(tmp_path / "a", row), pixels(tmp_path / "b", same))
 

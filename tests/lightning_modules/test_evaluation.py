@@ -50,7 +50,7 @@ class Surety(EvaluationModule):
 
 def attribution() -> AttributionModule:
     metrics = [EnergyInBox(), AverageDrop(), InsertionDeletion(step=256)]
-    return AttributionModule(methods=[GradCAM(), Saliency()], metrics=metrics, **FRAGILE)
+    return AttributionModule(methods=[GradCAM(), Saliency()], metrics=metrics, target="predicted", **FRAGILE)
 
 
 def robustness(attack: Attack | None = None, eps: float = 0.01) -> RobustnessModule:

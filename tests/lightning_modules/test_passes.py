@@ -66,7 +66,7 @@ def n_shown(module: EvaluationModule, n_images: int) -> int:
     ids=repr,
 )
 def test_methods(methods: list[AttributionMethod]) -> None:
-    module = AttributionModule(methods=methods, metrics=[], **FRAGILE)
+    module = AttributionModule(methods=methods, metrics=[], target="predicted", **FRAGILE)
     assert n_shown(module, 3) == 3 * (1 + sum(module.passes().values()))
 
 
@@ -86,7 +86,7 @@ def test_methods(methods: list[AttributionMethod]) -> None:
     ids=repr,
 )
 def test_metrics(metric: AttributionMetric) -> None:
-    module = AttributionModule(methods=[GradCAM(), SmoothGrad(3)], metrics=[metric], **FRAGILE)
+    module = AttributionModule(methods=[GradCAM(), SmoothGrad(3)], metrics=[metric], target="predicted", **FRAGILE)
     assert n_shown(module, 2) == 2 * (1 + sum(module.passes().values()))
 
 

@@ -206,6 +206,7 @@ def test_bf16(call: Callable, options: list, tmp_path: Path) -> None:
     [
         (["--model.target", "hart"], InputError, "no class 'hart'.*heart"),
         (["--model.target", "8"], InputError, "classes 0 to 7"),
+        (["--model.target_layer", "x"], InputError, r"model\.target_layer: .* has no layer 'x'"),
         (["--model.weights", "shape"], InputError, "No weights are called 'shape'"),
         (["--model.methods", "[]"], InputError, "model.methods is empty"),
         (["--model.methods", "[GradCAM, GradCAM]"], InputError, "model.methods names GradCAM twice"),
@@ -230,7 +231,6 @@ def test_bad_input(call: Callable, options: list, change: list[str], error: type
     [
         (["--model.methods", "[GradCan]"], "GradCan"),
         (["--model.methods", "[nowhere.Method]"], "nowhere"),
-        (["--model.target_layer", "x"], "target_layer"),
     ],
 )
 def test_typos_in_options(

@@ -47,7 +47,7 @@ MAXIMIZATION = ["maximize_activation", *ATTRIBUTION[3:]]
         ([*ATTRIBUTION, "--data.num_workers", "-1"], "data.num_workers must be at least 0, got -1."),
         ([*ATTRIBUTION, "heart"], "'heart' belongs to no option. A value that holds spaces needs quotes"),
         (ATTRIBUTION[:-2], "the following arguments are required: out"),
-        ([*ROBUSTNESS, "--model.attack", "PDG"], "no Attack is called PDG. Did you mean PGD? Known: FGSM, Noise, "),
+        ([*ROBUSTNESS, "--model.attack", "PDG"], "no Attack is called PDG. Did you mean PGD? Known: APGD, DDN, "),
         ([*ROBUSTNESS, "--model.attack.nrm", "2"], "FGSM has no option nrm. Did you mean norm? Its options: norm, "),
         ([*ROBUSTNESS, "--model.attack.norm", "3"], "--model.attack: norm should be one of inf, 2, 1, got 3."),
         ([*ROBUSTNESS, "--model.eps", "4/255"], "--model.eps: should be a list: '[4/255]'."),
