@@ -141,9 +141,9 @@ class Strategies:
         n_few = sum(sum(len(c.members) for c in found.clusters) < 2 * FEWEST for found in self.classes)
         few = [f"{n_few:,} classes have fewer than {2 * FEWEST} images, too few for two clusters."] if n_few else []
         apart = f"{sum(found.gap > 0 for found in self.classes):,} of {len(self.classes):,} classes fall apart."
-        told = [*(reasons or ["No cluster is suspicious."]), apart, *few, *notes]
+        remarks = [*(reasons or ["No cluster is suspicious."]), apart, *few, *notes]
         tables = [Table(header, lines, "Clusters of the classes that fall apart")] if lines else []
-        return Report("", f"{len(self.rows):,} images", tables, told)
+        return Report("", f"{len(self.rows):,} images", tables, remarks)
 
 
 def balanced(classes: np.ndarray, n: int, seed: int) -> np.ndarray:
