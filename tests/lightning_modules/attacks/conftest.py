@@ -25,8 +25,8 @@ def images() -> Tensor:
 @pytest.fixture(scope="module")
 def big_images() -> Tensor:
     generator = torch.Generator().manual_seed(1)
-    noise = torch.rand(4, 3, 14, 14, generator=generator)
-    return F.interpolate(noise, (112, 112), mode="bicubic").clamp(0, 1)
+    noise = torch.rand(4, 3, 8, 8, generator=generator)
+    return F.interpolate(noise, (64, 64), mode="bicubic").clamp(0, 1)
 
 
 @pytest.fixture(scope="module")
