@@ -132,7 +132,7 @@ def test_an_extension(call: Callable, photos_folder: Path, monkeypatch: pytest.M
     few: list[Any] = ["--trainer.limit_test_batches", 1, "--trainer.enable_progress_bar", "false"]
     if "--model.weights" not in command:
         few += ["--model.weights", "shapes"]
-    few += ["--model.steps", 40] if "maximize" in command else ["--data.batch_size", 4, "--data.num_workers", 0]
+    few += ["--model.steps", 40] if "maximize" in command else ["--data.batch_size", 2, "--data.num_workers", 0, "--model.n_figures", 1]
     out = photos_folder / type_in(call, command, *few)
     rows = read_rows(out / "results").to_pandas()
     assert (rows["status"] == "ok").all()
@@ -158,7 +158,7 @@ def check_library(rows: pd.DataFrame, out: Path) -> None:
 def check_metrics(rows: pd.DataFrame, out: Path) -> None:
     assert rows["coverage"].between(0, 0.8).all()
     summary = json.loads((out / "summary.json").read_text())
-    assert summary["methods"]["GradCAM"]["scores"]["coverage"]["n"] == 4
+    assert summary["methods"]["GradCAM"]["scores"]["coverage"]["n"] == 2
     assert summary["better"] == {"coverage": "lower"}
 
 
@@ -174,13 +174,13 @@ def check_objectives(rows: pd.DataFrame, out: Path) -> None:
 
 
 def check_network(rows: pd.DataFrame, out: Path) -> None:
-    assert len(rows) == 4 * 4
+    assert len(rows) == 2 * 4
     assert rows["prediction_name"].isin(SHAPE_NAMES).all()
 
 
 def check_evaluation(rows: pd.DataFrame, out: Path) -> None:
     assert rows["probability_mirrored"].between(0, 1).all()
-    assert len(rows) == 4
+    assert len(rows) == 2
 
 
 CHECKS: dict[str, Callable[[pd.DataFrame, Path], None]] = {
@@ -269,7 +269,7 @@ def test_ten_lines_of_python(
 def test_results_in_pandas_and_duckdb(call: Callable, photos_folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
     pytest.importorskip("duckdb")
     (command,) = re.findall(r"```\n(python .*quick_look\.yaml.*)\n```", MAIN.read_text())
-    type_in(call, command, "--model.weights", "shapes", "--trainer.limit_test_batches", 1, "--data.num_workers", 0)
+    type_in(call, command, "--model.weights", "shapes", "--trainer.limit_test_batches", 1, "--data.batch_size", 4)
     (code,) = [code for code in EXECUTED if "import duckdb" in code]
     capsys.readouterr()
     exec(code, {})
