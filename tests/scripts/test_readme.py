@@ -132,7 +132,11 @@ def test_an_extension(call: Callable, photos_folder: Path, monkeypatch: pytest.M
     few: list[Any] = ["--trainer.limit_test_batches", 1, "--trainer.enable_progress_bar", "false"]
     if "--model.weights" not in command:
         few += ["--model.weights", "shapes"]
-    few += ["--model.steps", 40] if "maximize" in command else ["--data.batch_size", 2, "--data.num_workers", 0, "--model.n_figures", 1]
+    few += (
+        ["--model.steps", 40]
+        if "maximize" in command
+        else ["--data.batch_size", 2, "--data.num_workers", 0, "--model.n_figures", 1]
+    )
     out = photos_folder / type_in(call, command, *few)
     rows = read_rows(out / "results").to_pandas()
     assert (rows["status"] == "ok").all()
