@@ -34,7 +34,7 @@ def as_network(
     """Makes a network of an instance, such as ``as_network(module, mean=..., std=..., class_names=...)``.
 
     A module may have options as attributes of their names: ``class_names``, ``input_size``, ``resize_size``,
-    ``interpolation``, ``target_layer``; and, if it takes pixels in [0, 1], ``mean``, which it subtracts from them.
+    ``interpolation``, ``crop``, ``target_layer``; and, if it takes pixels in [0, 1], ``mean``, which it subtracts from them.
     torchvision and timm have options for theirs. The defaults are: the classes of ImageNet if there are 1,000 outputs,
     else "0", "1", ...; 224 pixels, cropped from 8/7 of the size; no target layer; no normalization. A few images of
     noise run through the module to see what it gives.
