@@ -23,7 +23,7 @@ LIBRARIES = ("captum", "foolbox", "timm", "transformers")
 
 
 def versions() -> dict[str, str | None]:
-    """Versions of Python and the packages that numbers depend on, if they are used; None = not installed as a package."""
+    """Versions of Python and of what numbers depend on, if it is used; None = not installed as a package."""
     found: dict[str, str | None] = {"python": platform.python_version(), "cuda": torch.version.cuda}
     for name in (*PACKAGES, *(library for library in LIBRARIES if library in sys.modules)):
         try:
