@@ -20,6 +20,9 @@ from datamodules.errors import DataError, some  # noqa: F401
 INTERPOLATIONS = ("nearest", "bilinear", "bicubic", "box", "hamming", "lanczos")
 """By what images can be resized, as torchvision calls it."""
 
+CROPS = ("center", "center_floor", "squash", "squash_floor")
+"""How an image is brought to a square, see :class:`~datamodules.preprocess.Preprocess`."""
+
 LONGEST_SIDE = 10_000
 """Pixels: a size that somebody can mean, of what a network is shown; beyond it is a slip of the keyboard."""
 

@@ -49,9 +49,10 @@ _SCHEMA = pa.schema(
 def how_prepared(preprocess: Preprocess, exif_orientation: bool) -> str:
     """What decides the pixels of an image beside its file, in words."""
     size = preprocess.input_size
+    crop = "" if preprocess.crop == "center" else f" by {preprocess.crop}"
     return (
         f"{'turned as EXIF asks' if exif_orientation else 'as they lie'}, {preprocess.interpolation} to a shorter side "
-        f"of {preprocess.short_side}, cropped to {size} × {size}"
+        f"of {preprocess.short_side}, cropped to {size} × {size}{crop}"
     )
 
 

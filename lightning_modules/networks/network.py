@@ -84,6 +84,11 @@ class Network(nn.Module, Generic[ModuleT]):
         return self.options["interpolation"]
 
     @property
+    def crop(self) -> str:
+        """How they are brought to a square: center, squash, ..."""
+        return self.options["crop"]
+
+    @property
     def target_layer(self) -> str | None:
         """The layer that class activation maps are made of by default; None = not known."""
         return self.options["target_layer"]

@@ -10,12 +10,12 @@ from typing import Any, Literal, TypedDict
 import torch
 from torch import Tensor, nn
 
-from datamodules.batch import INTERPOLATIONS, LONGEST_SIDE
+from datamodules.batch import CROPS, INTERPOLATIONS, LONGEST_SIDE
 from datamodules.text import Names
 from lightning_modules.errors import InputError
 from lightning_modules.networks.outputs import OutputKind
 
-PREPROCESSING = ("resize_size", "input_size", "interpolation")
+PREPROCESSING = ("resize_size", "input_size", "interpolation", "crop")
 """The options that prepare an image: arguments of ``datamodules.Preprocess``."""
 
 
@@ -31,6 +31,9 @@ class NetworkOptions(TypedDict, total=False):
         resize_size: Length in pixels of an image's shorter side before the crop. null = no resampling where the image
             has the input size already. own = the network's own.
         interpolation: How images are resized: bilinear, bicubic, ...
+        crop: center: the shorter side is resized, the centre cropped. squash: both sides are resized to the input
+            size, whatever the proportions; or to ``resize_size``, and the centre cropped. center_floor, squash_floor:
+            the same, with the crop where transformers begins it.
         outputs: What the module gives: logits, probabilities (their logarithm is taken), binary (the one logit of
             yes makes two), or independent (the logits of labels of which an image may have several). null = logits,
             unless they look like something else: that is refused.
@@ -43,6 +46,7 @@ class NetworkOptions(TypedDict, total=False):
     input_size: int | None
     resize_size: int | Literal["own"] | None
     interpolation: str | None
+    crop: str | None
     outputs: OutputKind | None
     target_layer: str | None
 
@@ -81,7 +85,7 @@ def resolve_options(
     if (given.get("mean") is None) != (given.get("std") is None):
         raise InputError("mean and std belong together (model.mean, model.std): (image - mean) / std.")
     layers: dict[str, Any] = {
-        "nobody": {"input_size": 224, "interpolation": "bilinear"},
+        "nobody": {"input_size": 224, "interpolation": "bilinear", "crop": "center"},
         preset.origin if preset else "": preset.options if preset else {},
         "itself": _own(module),
         "the user": {name: value for name, value in given.items() if not (name == "resize_size" and value == "own")},
@@ -93,7 +97,9 @@ def resolve_options(
             if value is not None or name == "resize_size":
                 options[name], sources[name] = value, source
     size = options["input_size"] = _side(options["input_size"], "input_size")
-    if "resize_size" not in options:
+    if options["crop"] in ("squash", "squash_floor") and "the user" == sources["crop"] != sources.get("resize_size"):
+        options["resize_size"], sources["resize_size"] = None, "nobody"  # the whole image
+    elif "resize_size" not in options:
         options["resize_size"], sources["resize_size"] = round(size * 8 / 7), "nobody"
     elif preset and sources["resize_size"] == preset.origin and sources["input_size"] == "the user":
         # A crop of another size is as large a part of the image.
@@ -101,10 +107,10 @@ def resolve_options(
         options["resize_size"] = math.floor(size * theirs["resize_size"] / theirs["input_size"])
     if options["resize_size"] is not None:
         options["resize_size"] = _side(options["resize_size"], "resize_size")
-    if options["interpolation"] not in INTERPOLATIONS:
-        raise InputError(
-            f"model.interpolation should be one of {', '.join(INTERPOLATIONS)}, got {options['interpolation']!r}."
-        )
+    for name, allowed in (("interpolation", INTERPOLATIONS), ("crop", CROPS)):
+        if options[name] not in allowed:
+            source = "" if sources[name] == "the user" else f" by {sources[name]}"
+            raise InputError(f"model.{name} should be one of {', '.join(allowed)}, got {options[name]!r}{source}.")
     _check_normalization(options)
     return options, sources
 
@@ -120,6 +126,8 @@ def _own(module: nn.Module) -> dict[str, Any]:
     """The options that a module has as attributes."""
     names = ("class_names", "target_layer", *PREPROCESSING)
     own = {name: getattr(module, name, None) for name in names}
+    if not isinstance(own["crop"], str):  # a number of somebody's own
+        del own["crop"]
     return {k: v for k, v in own.items() if v is not None and not isinstance(v, nn.Module) and not callable(v)}
 
 

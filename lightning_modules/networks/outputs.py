@@ -16,11 +16,17 @@ _ENDS_IN_PROBABILITIES = {"SoftmaxBackward0": "a softmax", "SigmoidBackward0": "
 _MOVES_NUMBERS = re.compile(r"(Reshape|View|Squeeze|Unsqueeze|Clone|Alias|T|ToCopy|ReshapeAlias|UnsafeView)Backward\d")
 
 
-def as_logits(output: Tensor, kind: OutputKind) -> Tensor:
+def tensor_of(output: Any) -> Any:
+    """The ``logits`` of an output that has such, as transformers' models give; any other as it is."""
+    logits = getattr(output, "logits", None)
+    return logits if isinstance(logits, Tensor) else output
+
+
+def as_logits(output: Any, kind: OutputKind) -> Tensor:
     """What a module gives, as logits ``(N, n_classes)``.
 
     Args:
-        output: ``(N, n)``.
+        output: ``(N, n)``, or what has it as ``logits``.
         kind: ``logits`` stay. Of ``probabilities`` the logarithm is taken, whose softmax they are, if they sum to 1; a
             single one, of yes, makes those of no and yes. ``binary``, the one logit ``z`` of yes, makes ``-z/2`` and
             ``z/2``, whose softmax is the sigmoid of ``z``. ``independent``, the logits of labels of which an image may
@@ -32,6 +38,7 @@ def as_logits(output: Tensor, kind: OutputKind) -> Tensor:
         >>> as_logits(torch.tensor([[2.0]]), "binary")
         tensor([[-1.,  1.]])
     """
+    output = tensor_of(output)
     if kind == "binary":
         return torch.cat([-output / 2, output / 2], 1)
     if kind == "probabilities":

@@ -143,6 +143,7 @@ def facts(summary: Mapping[str, Any], config: Mapping[str, Any]) -> Table:
     made = summary.get("produced_by", {})
     network, data, model = made.get("network", {}), made.get("data", {}), config.get("model", {})
     named, weights = model.get("network"), model.get("weights")
+    weights = "its own" if isinstance(named, str) and named.startswith("hf:") else weights
     size, resized = network.get("input_size"), network.get("resize_size")
     seeds = {name: seed for name, seed in made.get("seeds", {}).items() if seed is not None}
     versions = {name: version for name, version in made.get("versions", {}).items() if version}

@@ -61,13 +61,14 @@ def _table_of_facts(network: Network) -> Table:
     by = network.sources
     names = network.class_names
     shown_names = ", ".join(names if len(names) <= 6 else [*names[:3], "...", names[-1]])
-    resize = known["resize_size"]
+    resize, side = known["resize_size"], "both sides" if known["crop"].startswith("squash") else "shorter side"
     rows = [
         ["module", known["name"], ""],
         ["classes", f"{len(names)}: {shown_names}", by.get("class_names", "")],
         ["normalization", _normalization(known), by["mean"]],
         ["image", f"{known['input_size']} × {known['input_size']}", by["input_size"]],
-        ["shorter side before the crop", "as it is" if resize is None else str(resize), by["resize_size"]],
+        [f"{side} before the crop", "as it is" if resize is None else str(resize), by["resize_size"]],
+        ["crop", known["crop"], by["crop"]],
         ["interpolation", known["interpolation"], by["interpolation"]],
         ["outputs", known["outputs"], by.get("outputs", "observed")],
         ["activations", _activations(known["nonlinearities"]), "observed"],

@@ -165,7 +165,7 @@ class TrainCLI(RunCLI):
         package = inspect.getmodule(data_class).__name__.partition(".")[0]  # type: ignore[union-attr]
         parser.set_defaults({"data": {"class_path": f"{package}.{data_class.__name__}"}})
         parser.link_arguments("data", "model.class_names", _class_names, apply_on="instantiate")
-        for name in ("input_size", "resize_size", "interpolation"):
+        for name in ("input_size", "resize_size", "interpolation", "crop"):
             known = attrgetter(f"preprocess.{'short_side' if name == 'resize_size' else name}")
             parser.link_arguments("data", f"model.{name}", known, apply_on="instantiate")
 

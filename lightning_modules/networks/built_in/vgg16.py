@@ -44,6 +44,7 @@ class VGG16(nn.Module):
         resize_size: Length in pixels of an image's shorter side before the crop to ``input_size``.
         batch_norm: Whether a batch norm follows each convolution, as training from scratch needs it.
         interpolation: How images were resized: bilinear, bicubic, ...
+        crop: How images were brought to a square: center, squash, ...
 
     Shape: ``(N, 3, H, W)`` -> ``(N, len(class_names))``.
 
@@ -66,6 +67,7 @@ class VGG16(nn.Module):
         resize_size: int = 256,
         batch_norm: bool = False,
         interpolation: str = "bilinear",
+        crop: str = "center",
     ) -> None:
         super().__init__()
         for name, size in (("input_size", input_size), ("resize_size", resize_size)):
@@ -83,6 +85,7 @@ class VGG16(nn.Module):
         self.resize_size = resize_size
         self.batch_norm = batch_norm
         self.interpolation = interpolation
+        self.crop = crop
         channels = [v if isinstance(v, str) else max(1, int(v * width)) for v in cfgs["D"]]
         grid = input_size // 32
         self.features = make_layers(channels, batch_norm=batch_norm)
@@ -109,8 +112,8 @@ class VGG16(nn.Module):
 
     def description(self) -> dict[str, Any]:
         """The constructor's arguments, as plain values: ``VGG16(**network.description())`` has the same layout."""
-        names = ("class_names", "width", "hidden_features", "input_size", "resize_size", "batch_norm", "interpolation")
-        return {name: getattr(self, name) for name in names}
+        names = ("class_names", "width", "hidden_features", "input_size", "resize_size", "batch_norm")
+        return {name: getattr(self, name) for name in (*names, "interpolation", "crop")}
 
     def initialize(self, seed: int) -> VGG16:
         """Draws all weights anew, from ``seed`` alone, as He et al. (ICCV 2015) do for ReLUs; returns ``self``.

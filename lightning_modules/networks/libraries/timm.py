@@ -22,10 +22,7 @@ def timm_preset(module: nn.Module) -> Preset | None:
     config: dict[str, Any] = resolve_model_data_config(module)
     height, width = config["input_size"][1:]
     name = getattr(module, "pretrained_cfg", {}).get("architecture", type(module).__name__)
-    mode = config.get("crop_mode", "center")
     warnings = []
-    if mode != "center":
-        warnings += [f"timm prepares its images by crop_mode {mode}; here the centre is cropped"]
     if height != width:
         warnings += [f"timm takes images of {height} × {width} for it; here they are squares of {height}"]
     options: Any = {
@@ -34,6 +31,7 @@ def timm_preset(module: nn.Module) -> Preset | None:
         "input_size": height,
         "resize_size": math.floor(height / config["crop_pct"]),
         "interpolation": config["interpolation"],
+        "crop": config.get("crop_mode", "center"),
         "target_layer": _target_layer(module),
     }
     return Preset(f"timm's pretrained_cfg of {name}", options, tuple(warnings))

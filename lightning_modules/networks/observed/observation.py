@@ -17,7 +17,7 @@ from lightning_modules.networks.enabled import gradients_enabled
 from lightning_modules.networks.observed.facts import Call, Facts
 from lightning_modules.networks.observed.layouts import CHANNELS_FIRST, Layout, observed_layout, probe_images
 from lightning_modules.networks.observed.nonlinearities import REENTRANT, Nonlinearities, nonlinearities_of
-from lightning_modules.networks.outputs import check_shape, last_activation
+from lightning_modules.networks.outputs import check_shape, last_activation, tensor_of
 
 Look = Callable[[str, Any], Any]
 """(name of a layer, its output) -> what the layers after it get in its place; None leaves it."""
@@ -154,7 +154,7 @@ def _output(module: nn.Module, images: Tensor, name: str) -> Any:
         InputError: Whatever the module raises.
     """
     try:
-        return module(images)
+        return tensor_of(module(images))
     except Exception as error:  # a stranger's code raises anything
         size = images.shape[-1]
         raise InputError(

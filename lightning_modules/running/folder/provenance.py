@@ -6,6 +6,7 @@ import hashlib
 import os
 import platform
 import subprocess
+import sys
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
@@ -17,12 +18,14 @@ PACKAGES = (
     *("vgg-lens", "torch", "torchvision", "pytorch-lightning", "torchmetrics", "cleverhans"),
     *("numpy", "pillow", "scipy", "pandas", "pyarrow"),
 )
+LIBRARIES = ("captum", "foolbox", "timm", "transformers")
+"""Whose code networks, methods and attacks may be of."""
 
 
 def versions() -> dict[str, str | None]:
-    """Versions of Python and the packages that numbers depend on; None = not installed as a package."""
+    """Versions of Python and of what numbers depend on, if it is used; None = not installed as a package."""
     found: dict[str, str | None] = {"python": platform.python_version(), "cuda": torch.version.cuda}
-    for name in PACKAGES:
+    for name in (*PACKAGES, *(library for library in LIBRARIES if library in sys.modules)):
         try:
             found[name] = version(name)
         except PackageNotFoundError:

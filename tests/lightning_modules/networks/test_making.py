@@ -70,7 +70,12 @@ def test_instances_of_torchvisions_are_known(make: Any) -> None:
 def check_imagenet(network: Network) -> None:
     assert network.mean.flatten().tolist() == pytest.approx([0.485, 0.456, 0.406])
     assert network.std.flatten().tolist() == pytest.approx([0.229, 0.224, 0.225])
-    assert network.preprocessing == {"resize_size": 256, "input_size": 224, "interpolation": "bilinear"}
+    assert network.preprocessing == {
+        "resize_size": 256,
+        "input_size": 224,
+        "interpolation": "bilinear",
+        "crop": "center",
+    }
     assert network.target_layer == "features"
     assert network.sources["mean"].startswith("torchvision's SqueezeNet1_0_Weights")
 
@@ -117,9 +122,19 @@ def test_timm(size: int | None) -> None:
     assert network.options["resize_size"] == (resize if size is None else int(size * resize / 224))
 
 
-def test_timm_prepares_the_same_image() -> None:
+@pytest.mark.parametrize(
+    ("crop_mode", "crop_pct"), [("center", 0.875), ("squash", 1.0), ("squash", 0.9), ("border", 0.9)]
+)
+def test_timm_prepares_the_same_image(crop_mode: str, crop_pct: float) -> None:
     """To the bit, but for the last one's rounding: timm's own evaluation of a picture."""
-    module = timm.create_model("mobilenetv3_small_050").eval()
+    config = {"crop_mode": crop_mode, "crop_pct": crop_pct}
+    module = timm.create_model("mobilenetv3_small_050", pretrained_cfg_overlay=config).eval()
+    if crop_mode == "border":
+        with pytest.raises(
+            InputError, match=r"model.crop should be one of .*, got 'border' by timm's pretrained_cfg of"
+        ):
+            as_network(module)
+        return
     network = as_network(module)
     pixels = np.random.default_rng(0).integers(0, 256, (300, 400, 3), dtype=np.uint8)
     image = Image.fromarray(pixels)
@@ -131,9 +146,14 @@ def test_timm_prepares_the_same_image() -> None:
 class TestSaid:
     def test_the_user_before_all_others(self) -> None:
         said: dict[str, Any] = {"mean": (0.5,) * 3, "std": (0.25,) * 3, "input_size": 64, "interpolation": "bicubic"}
-        network = load_network("torchvision.models.squeezenet1_0", "random", **said, resize_size=70)
+        network = load_network("torchvision.models.squeezenet1_0", "random", **said, resize_size=70, crop="squash")
         assert network.mean.flatten().tolist() == [0.5] * 3
-        assert network.preprocessing == {"resize_size": 70, "input_size": 64, "interpolation": "bicubic"}
+        assert network.preprocessing == {
+            "resize_size": 70,
+            "input_size": 64,
+            "interpolation": "bicubic",
+            "crop": "squash",
+        }
         assert {network.sources[name] for name in ("mean", "input_size", "resize_size")} == {"the user"}
 
     def test_no_resampling(self) -> None:
@@ -142,6 +162,13 @@ class TestSaid:
         )
         assert load_network("vgg16", "shapes", resize_size=None).options["resize_size"] is None
         assert load_network("vgg16", "shapes").options["resize_size"] == 128
+
+    def test_a_crop(self) -> None:
+        """Of which nothing is cut away, unless the size before the crop is set too."""
+        network = load_network("torchvision.models.squeezenet1_0", "random", crop="squash")
+        assert (network.resize_size, network.sources["crop"]) == (None, "the user")
+        with pytest.raises(InputError, match=r"model.crop should be one of center, .*, got 'whole'"):
+            load_network("vgg16", "shapes", crop="whole")
 
     def test_of_vgg16(self) -> None:
         network = load_network("vgg16", "shapes", mean=(0.5,) * 3, std=(0.5,) * 3, class_names=list("abcdefgh"))
