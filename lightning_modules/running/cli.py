@@ -19,14 +19,12 @@ from pytorch_lightning.cli import LightningArgumentParser, LightningCLI
 from pytorch_lightning.loggers import TensorBoardLogger
 from pytorch_lightning.strategies import DDPStrategy, StrategyRegistry
 from pytorch_lightning.utilities.exceptions import MisconfigurationException
-from pytorch_lightning.utilities.rank_zero import rank_zero_info
 
 from datamodules.batch import DataError
 from datamodules.text import Text
 from lightning_modules.errors import InputError
 from lightning_modules.gradients.memory import keep_freed_memory
 from lightning_modules.running import stopping
-from lightning_modules.running.arithmetic import busy_cores_note
 from lightning_modules.running.folder.run_folder import RunError
 from lightning_modules.running.parsing.parser import HelpfulParser
 from lightning_modules.running.starts import (
@@ -140,8 +138,6 @@ class RunCLI(LightningCLI):
             raise RunError(f"The trainer's options do not fit: {str(error) or type(error).__name__}") from error
         refuse_what_leaves_no_run(trainer)
         stopping.take_over(trainer.strategy.launcher)
-        if trainer.strategy.root_device.type == "cpu" and (note := busy_cores_note()):
-            rank_zero_info(note)
         return trainer
 
     @property

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-import inspect
+import multiprocessing
+import signal
+from multiprocessing.process import BaseProcess
 from operator import attrgetter
 from pathlib import Path
 from typing import Any
@@ -68,7 +70,12 @@ def run_training(
         begun_at = str(last) if last.exists() else None
         stopping.save_at_the_end(None, lambda: GOES_ON)
         with naming(cli.out):
-            cli.trainer.fit(cli.model, cli.datamodule, ckpt_path=begun_at, weights_only=True)
+            try:
+                cli.trainer.fit(cli.model, cli.datamodule, ckpt_path=begun_at, weights_only=True)
+            except RuntimeError as error:
+                if not cli.counts.has_lost_a_reader():
+                    raise
+                raise RunError(f"{LOST_A_READER} {GOES_ON}") from error
         if is_first:
             finished = cli.out / "vgg16.pth"
             save_vgg16(load_vgg16(Path(cli.checkpoints.best_model_path)), finished)
@@ -92,6 +99,11 @@ def _outcome(cli: TrainCLI, finished: Path) -> str:
     )
 
 
+LOST_A_READER = (
+    "A process that reads images was killed, as where memory is short: fewer of them, --data.num_workers, take less."
+)
+
+
 class Counts(Callback):
     """Says what is learnt from, and which images ask by their EXIF orientation to be turned, and were not.
 
@@ -103,6 +115,13 @@ class Counts(Callback):
     def __init__(self) -> None:
         self.n_validated = 0
         self.n_unturned: int | None = 0
+        self.readers: set[BaseProcess] = set()
+
+    def on_train_batch_start(self, trainer: Trainer, pl_module: LightningModule, batch: Any, batch_idx: int) -> None:
+        self.readers.update(multiprocessing.active_children())
+
+    def has_lost_a_reader(self) -> bool:
+        return any(reader.exitcode == -signal.SIGKILL for reader in self.readers)
 
     def state_dict(self) -> dict[str, Any]:
         return {"n_validated": self.n_validated}
@@ -161,9 +180,9 @@ class TrainCLI(RunCLI):
     def add_arguments_to_parser(self, parser: LightningArgumentParser) -> None:
         super().add_arguments_to_parser(parser)
         parser.add_argument("--patience", type=PositiveInt, default=5, help="Epochs without better accuracy.")
-        data_class = self._datamodule_class
-        package = inspect.getmodule(data_class).__name__.partition(".")[0]  # type: ignore[union-attr]
-        parser.set_defaults({"data": {"class_path": f"{package}.{data_class.__name__}"}})
+        assert self.datamodule_class is not None
+        package = self.datamodule_class.__module__.partition(".")[0]
+        parser.set_defaults({"data": {"class_path": f"{package}.{self.datamodule_class.__name__}"}})
         parser.link_arguments("data", "model.class_names", _class_names, apply_on="instantiate")
         for name in ("input_size", "resize_size", "interpolation", "crop"):
             known = attrgetter(f"preprocess.{'short_side' if name == 'resize_size' else name}")

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 import torch
 from benchmarks import class_images, reading_rows, run_rows
-from benchmarks.rows import OTHERS, TIMED, run_row
+from benchmarks.outcome import OTHERS, TIMED, run_row
 from benchmarks.setting import Setting
 from benchmarks.timing import OURS, Contender, Goal, Row, assert_close, by_passes, compare, measure
 from PIL import Image

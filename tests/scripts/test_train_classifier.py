@@ -1,9 +1,13 @@
 from __future__ import annotations
 
+import multiprocessing
+import os
 import re
 import shlex
+import signal
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import evaluate_attribution
 import evaluate_robustness
@@ -16,8 +20,10 @@ from PIL import Image
 from torch import nn
 from train_classifier import main
 
+from datamodules import modules
 from lightning_modules import load_vgg16
 from lightning_modules.results.storage import read_rows
+from lightning_modules.running import RunError
 
 pytestmark = [
     pytest.mark.filterwarnings("ignore:The number of training batches"),
@@ -156,3 +162,27 @@ def test_two_processes_wait_for_each_other_at_the_same_places(run: Callable, col
     done = run("train_classifier.py", *options, *many, *few, *SMALL, "--out", "run")
     assert done.returncode == 0, done.stderr
     assert steps_done(tmp_path / "run") == 4
+
+
+@pytest.mark.process
+def test_a_process_that_reads_and_is_killed(
+    call: Callable, colours: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    read_batch = modules.read_batch
+
+    def killed(indices: list[int], **options: Any) -> Any:
+        if multiprocessing.parent_process() and (tmp_path / "run/checkpoints/last.ckpt").exists():
+            os.kill(os.getpid(), signal.SIGKILL)
+        return read_batch(indices, **options)
+
+    monkeypatch.setattr(modules, "read_batch", killed)
+    size = ["--data.input_size", 32, "--data.resize_size", 36, "--data.batch_size", 8, "--data.num_workers", 1]
+    options = ["--data.root", colours, *size, *SMALL, "--trainer.max_epochs", 3, "--out", "run"]
+    with pytest.raises(
+        RunError, match=r"A process that reads images was killed, .*num_workers, take less\. The same c"
+    ):
+        call(main, *options)
+    n_steps = steps_done(tmp_path / "run")
+    monkeypatch.setattr(modules, "read_batch", read_batch)
+    call(main, *options)
+    assert steps_done(tmp_path / "run") == 3 * n_steps > 0
