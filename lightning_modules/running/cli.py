@@ -9,7 +9,7 @@ import sys
 import threading
 import traceback
 import warnings
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -65,8 +65,8 @@ class RunCLI(LightningCLI):
     )
     """Options of Lightning's Trainer that help shows."""
 
-    without_effect: Mapping[str, str] = WITHOUT_EFFECT_IN_A_TEST
-    """Options of it that would be ignored, and what to do instead."""
+    without_effect: Sequence[str] = WITHOUT_EFFECT_IN_A_TEST
+    """Options of it that would be ignored."""
 
     usage = "%(prog)s --data.root ROOT --out OUT [options]"
 

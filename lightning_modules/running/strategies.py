@@ -151,7 +151,7 @@ def _made_again(run: Path, model_class: Any, data_class: Any) -> tuple[Attributi
     compute_to_float32()
     words = ["--config", str(run / "config.yaml"), "--out", str(run), "--trainer.devices", "1"]
     words += ["--trainer.num_nodes", "1", "--trainer.strategy", "auto", "--model.n_figures", "0"]
-    cli = EvaluationCLI(model_class, data_class, description="", args=words, extra=(), defaults={})
+    cli = EvaluationCLI(model_class, data_class, description="", args=words)
     data, network = cli.datamodule, cli.model.network.to(cli.trainer.strategy.root_device)
     now = {"weights_sha256": weights_sha256(network), "data": data.fingerprint()}
     inputs = json.loads((run / "inputs.json").read_text()) | now

@@ -26,14 +26,21 @@ def fgsm(setting: Setting) -> Row:
             setting.bare_forward(images)
 
     def check() -> str:
-        # In float64: else, where a gradient is zero to rounding, its sign is anyone's guess.
-        one = setting.exact.images(1), setting.exact.target(1)
-        ours = _ours(setting.exact.network, *one)[0]
+        # Where a gradient is zero to rounding, its sign is anyone's guess.
+        exact = setting.exact.images(1).requires_grad_()
+        loss = torch.nn.functional.cross_entropy(setting.exact.network(exact), setting.target(1))
+        magnitude = torch.autograd.grad(loss, exact)[0].abs()
+        one = setting.images(1), setting.target(1)
+        is_sure = magnitude > magnitude.median() / 20
+        ours = _ours(setting.network, *one)[0]
         for peer in peers:
-            same = ((ours - peer.run(setting.exact.prepared, *one)[0]).abs() <= 1e-9).double().mean()
-            if not same > 0.999:
+            same = ((ours - peer.run(setting.prepared, *one)[0]).abs() <= 1e-6)[:, is_sure].float().mean()
+            if not same > 0.999:  # nor is the patch where a rounding opens or closes a ReLU
                 raise AssertionError(f"Of {peer.name}'s adversarial pixels only {same:.2%} are ours.")
-        return "more than 99.9 % of adversarial pixels equal to 1e-9, in float64"
+        sure = is_sure.float().mean()
+        return (
+            f"more than 99.9 % of adversarial pixels equal to 1e-6, of the {sure:.1%} with more gradient than rounding"
+        )
 
     work = f"FGSM over {len(EPS)} budgets with the prediction at each, fp32, batch {n}"
     return setting.row("fgsm", work, n, _ours, {"bare forward + backward and 5 forwards": bare}, peers, check)
