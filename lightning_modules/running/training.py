@@ -87,12 +87,12 @@ def run_training(
 def _outcome(cli: TrainCLI, finished: Path) -> str:
     """What the network that was kept got right, of which images, and how it is explained."""
     data: Any = cli.datamodule
-    accuracy, n = float(cli.checkpoints.best_model_score or 0), cli.counts.n_validated
+    accuracy = float(cli.checkpoints.best_model_score or 0)
     epoch = int(Path(cli.checkpoints.best_model_path).stem.removeprefix("epoch=").partition("-")[0])
     root = data.root / "val" if (data.root / "val").is_dir() else data.root
     command = ["python", "scripts/evaluate_attribution.py", "--data.root", str(root), "--model.weights", str(finished)]
     return (
-        f"Validation accuracy {accuracy:.2%}: {round(accuracy * n):,} of {n:,} images that it does not learn from. By "
+        f"Validation accuracy {accuracy:.2%}, of images that it does not learn from. By "
         f"it, epoch {epoch + 1} of {cli.trainer.current_epoch} was the best, and was kept: {finished}\n"
         "Explain what it sees:\n"
         f"{as_typed([*command, '--out', f'{cli.out}_explained'])}"
@@ -108,12 +108,11 @@ class Counts(Callback):
     """Says what is learnt from, and which images ask by their EXIF orientation to be turned, and were not.
 
     Attributes:
-        n_validated: Images that the accuracy of the last validation is over, in all processes; kept in checkpoints.
         n_unturned: Of the first epoch; None = that is over, and it was said.
+        readers: The processes that read images.
     """
 
     def __init__(self) -> None:
-        self.n_validated = 0
         self.n_unturned: int | None = 0
         self.readers: set[BaseProcess] = set()
 
@@ -122,12 +121,6 @@ class Counts(Callback):
 
     def has_lost_a_reader(self) -> bool:
         return any(reader.exitcode == -signal.SIGKILL for reader in self.readers)
-
-    def state_dict(self) -> dict[str, Any]:
-        return {"n_validated": self.n_validated}
-
-    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        self.n_validated = state_dict["n_validated"]
 
     def on_fit_start(self, trainer: Trainer, pl_module: Any) -> None:
         data: Any = trainer.datamodule  # type: ignore[attr-defined]
@@ -143,30 +136,20 @@ class Counts(Callback):
         if self.n_unturned is not None:
             self.n_unturned += sum(of["exif_orientation"] > UPRIGHT for of in batch.get("file_columns", ()))
 
-    def on_validation_epoch_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        self.n_validated = 0
-
     def on_validation_batch_end(
         self, trainer: Trainer, pl_module: Any, outputs: Any, batch: Any, batch_idx: int, dataloader_idx: int = 0
     ) -> None:
-        self.n_validated += len(batch["label"])
+        self.readers.update(multiprocessing.active_children())
         if not trainer.sanity_checking:
             self.on_train_batch_end(trainer, pl_module, outputs, batch, batch_idx)
 
-    def on_validation_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        self.n_validated = _summed(trainer, pl_module, self.n_validated)
-
     def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         if self.n_unturned is not None:  # each epoch has the same images
-            n = _summed(trainer, pl_module, self.n_unturned)
+            counted = torch.tensor(self.n_unturned, device=pl_module.device)
+            n = int(trainer.strategy.reduce(counted, reduce_op="sum"))
             self.n_unturned = None
             if n:
                 rank_zero_info(unturned_note(n))
-
-
-def _summed(trainer: Trainer, pl_module: LightningModule, n: int) -> int:
-    """A number of all processes together."""
-    return int(trainer.strategy.reduce(torch.tensor(n, device=pl_module.device), reduce_op="sum"))
 
 
 class TrainCLI(RunCLI):
