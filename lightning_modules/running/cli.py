@@ -141,14 +141,12 @@ class RunCLI(LightningCLI):
     def settings(self) -> str:
         """All options, as ``--config`` reads them back."""
         # Without what would delete the results of whoever repeats them.
-        config = self.config.clone()
+        config, defaults = self.config.clone(), self.parser.get_defaults()
         config.pop("overwrite", None)
-        defaults = self.parser.get_defaults()
-        for name in [name for name, value in config.items() if value is None and name.startswith(("model.", "data."))]:
-            if name not in defaults:
-                # The parser leaves out what is null; here null says something that saying nothing does not.
-                config[name] = "null"
-        return self.parser.dump(config, skip_validation=True)
+        for name in [name for name, value in config.items() if value is None]:
+            if name in defaults and defaults[name] is None:
+                config.pop(name)  # elsewhere null says something that saying nothing does not
+        return self.parser.dump(config, skip_validation=True, skip_unset=False)
 
 
 def quieten() -> None:

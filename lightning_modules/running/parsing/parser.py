@@ -59,7 +59,8 @@ class HelpfulParser(LightningArgumentParser):
 
     def option_names(self) -> list[str]:
         """The names of all options, as help lists them."""
-        return list(dict.fromkeys(re.findall(r"(?m)^  (?:-\w[^-]*, )?--([\w.]+)", super().format_help())))
+        names = re.findall(r"(?m)^  (?:-\w[^-]*, )?--([\w.]+)", super().format_help())
+        return [name for name in dict.fromkeys(names) if not name.endswith(".help")]
 
     def explain(self, texts: Mapping[str, str]) -> None:
         """Gives options other texts of help, by their names."""

@@ -16,9 +16,10 @@ import pytest
 import train_classifier
 import yaml
 
-from datamodules import ClassIndexDataModule
+from datamodules import ClassIndexDataModule, ImageFolderDataModule
 from datamodules.text import Text
-from lightning_modules import AttributionMethod, GradCAM
+from lightning_modules import AttributionMethod, AttributionModule, GradCAM
+from lightning_modules.running import EvaluationCLI
 from lightning_modules.running.folder.run_folder import RunError, RunFolder
 from lightning_modules.running.parsing.parser import HelpfulParser
 from lightning_modules.running.parsing.written import load
@@ -210,6 +211,23 @@ def test_names_of_classes_of_any_data(call: Callable, tmp_path: Path, capsys: py
         with pytest.raises(SystemExit, match="0"):
             call(train_classifier.main, *options, "--out", "run", "--print_config")
         assert yaml.safe_load(capsys.readouterr().out)["data"]["init_args"]["class_names"] == ["012", "on"]
+
+
+def test_null_in_what_a_run_leaves(call: Callable, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Also where a default is something else, of an option and of a class's."""
+    monkeypatch.setattr(EvaluationCLI, "instantiate_classes", lambda cli: None)
+
+    def settings_of(*args: object) -> str:
+        classes = AttributionModule, ImageFolderDataModule
+        return call(lambda words: EvaluationCLI(*classes, description="", args=words).settings, *args)
+
+    methods = "[{class_path: SmoothGrad, init_args: {clip: null}}]"
+    options = ["--data.root", ".", "--out", "run", "--model.weights", "shapes", "--model.methods", methods]
+    settings = settings_of(*options, "--model.resize_size", "null")
+    found = yaml.safe_load(settings)["model"]
+    assert (found["methods"][0]["init_args"]["clip"], found["resize_size"]) == (None, None)
+    (tmp_path / "c.yaml").write_text(settings)
+    assert settings_of("--config", "c.yaml") == settings
 
 
 def test_null_is_no_text_where_nothing_is_a_choice(
