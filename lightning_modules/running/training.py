@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import multiprocessing
-import signal
-from multiprocessing.process import BaseProcess
+import traceback
 from operator import attrgetter
 from pathlib import Path
 from typing import Any
@@ -26,6 +24,7 @@ from lightning_modules.running.folder.run_folder import RunError, RunFolder
 from lightning_modules.running.starts import WITHOUT_EFFECT_IN_TRAINING
 from lightning_modules.text import plain_lines
 
+LOST_A_READER = "Where memory is short, fewer processes that read images, --data.num_workers, take less."
 GOES_ON = "The same command goes on after the last epoch that was whole."
 
 
@@ -73,15 +72,21 @@ def run_training(
             try:
                 cli.trainer.fit(cli.model, cli.datamodule, ckpt_path=begun_at, weights_only=True)
             except RuntimeError as error:
-                if not cli.counts.has_lost_a_reader():
+                if not _is_of_the_loader(error):
                     raise
-                raise RunError(f"{LOST_A_READER} {GOES_ON}") from error
+                raise RunError(f"{str(error).strip(' .')}. {LOST_A_READER} {GOES_ON}") from error
         if is_first:
             finished = cli.out / "vgg16.pth"
             save_vgg16(load_vgg16(Path(cli.checkpoints.best_model_path)), finished)
             print(plain_lines(_outcome(cli, finished)))
     finally:
         run.unlock()
+
+
+def _is_of_the_loader(error: RuntimeError) -> bool:
+    """Whether PyTorch's loader raised it by itself, as where one of its processes was killed."""
+    *_, (frame, _) = traceback.walk_tb(error.__traceback__)
+    return frame.f_globals["__name__"].startswith("torch.utils.data")
 
 
 def _outcome(cli: TrainCLI, finished: Path) -> str:
@@ -99,28 +104,15 @@ def _outcome(cli: TrainCLI, finished: Path) -> str:
     )
 
 
-LOST_A_READER = (
-    "A process that reads images was killed, as where memory is short: fewer of them, --data.num_workers, take less."
-)
-
-
 class Counts(Callback):
     """Says what is learnt from, and which images ask by their EXIF orientation to be turned, and were not.
 
     Attributes:
         n_unturned: Of the first epoch; None = that is over, and it was said.
-        readers: The processes that read images.
     """
 
     def __init__(self) -> None:
         self.n_unturned: int | None = 0
-        self.readers: set[BaseProcess] = set()
-
-    def on_train_batch_start(self, trainer: Trainer, pl_module: LightningModule, batch: Any, batch_idx: int) -> None:
-        self.readers.update(multiprocessing.active_children())
-
-    def has_lost_a_reader(self) -> bool:
-        return any(reader.exitcode == -signal.SIGKILL for reader in self.readers)
 
     def on_fit_start(self, trainer: Trainer, pl_module: Any) -> None:
         data: Any = trainer.datamodule  # type: ignore[attr-defined]
@@ -139,7 +131,6 @@ class Counts(Callback):
     def on_validation_batch_end(
         self, trainer: Trainer, pl_module: Any, outputs: Any, batch: Any, batch_idx: int, dataloader_idx: int = 0
     ) -> None:
-        self.readers.update(multiprocessing.active_children())
         if not trainer.sanity_checking:
             self.on_train_batch_end(trainer, pl_module, outputs, batch, batch_idx)
 
