@@ -8,12 +8,11 @@ from __future__ import annotations
 
 import _while_importing  # noqa: F401  first
 
-from datamodules import ImageSourcesDataModule
 from lightning_modules.running import run_main, run_prediction
 
 
 def main(args: list[str] | None = None) -> int:
-    return run_prediction(ImageSourcesDataModule, description=__doc__, args=args)
+    return run_prediction(description=__doc__, args=args)
 
 
 if __name__ == "__main__":

@@ -5,7 +5,7 @@ from __future__ import annotations
 import base64
 import html
 import io
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -96,10 +96,12 @@ class Predictions(Results):
     Attributes:
         probabilities: Of all classes, ``(N, n_classes)``, on the host.
         class_names: Of the network.
+        file_columns: What each file is known by, as the rows of a run have it.
     """
 
     def __init__(self, class_names: Sequence[str], top_k: int) -> None:
         super().__init__()
+        self.file_columns: list[Mapping[str, Any]] = []
         self.class_names = class_names
         self.top_k = top_k
         self.probabilities = torch.zeros(0, len(class_names))
@@ -107,6 +109,7 @@ class Predictions(Results):
     def add(self, step: Prediction) -> None:
         """Adds what a batch is taken for."""
         self.paths += step["path"]
+        self.file_columns += step["file_columns"]
         if step["path"]:
             self.probabilities = torch.cat([self.probabilities, step["probabilities"].cpu()])
             for path, of in zip(step["path"], step["probabilities"].cpu()):

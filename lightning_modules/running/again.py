@@ -21,7 +21,7 @@ def made_again(run: Path, model_class: Any, data_class: Any, *words: str) -> Eva
     compute_to_float32()
     one_device = "--trainer.devices 1 --trainer.num_nodes 1 --trainer.strategy auto --trainer.limit_test_batches 1.0"
     args = ["--config", str(run / "config.yaml"), "--out", str(run), *one_device.split(), *words]
-    cli = EvaluationCLI(model_class, data_class, description="", args=args, extra=(), defaults={})
+    cli = EvaluationCLI(model_class, data_class, description="", args=args)
     network = cli.model.network.to(cli.trainer.strategy.root_device)
     now = {"weights_sha256": weights_sha256(network), "data": cli.datamodule.fingerprint()}
     inputs = json.loads((run / "inputs.json").read_text()) | now

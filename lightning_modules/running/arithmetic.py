@@ -1,8 +1,7 @@
-"""How numbers are computed: to float32's digits unless the user asks for speed, and on cores that are free."""
+"""How numbers are computed: to float32's digits unless the user asks for speed."""
 
 from __future__ import annotations
 
-import os
 from typing import Any
 
 import torch
@@ -18,21 +17,6 @@ def compute_to_float32() -> None:
     algorithm that was the fastest when tried, so the last digits of rows follow from batch sizes and from the moment.
     """
     torch.backends.cudnn.allow_tf32 = False
-
-
-def busy_cores_note() -> str:
-    """That other processes leave fewer cores than this one has threads, which then wait for each other; else empty."""
-    try:
-        n_cores, load = len(os.sched_getaffinity(0)), os.getloadavg()[0]
-    except (AttributeError, OSError):  # of systems that do not tell
-        return ""
-    n_threads, free = min(torch.get_num_threads(), n_cores), n_cores - load
-    if n_threads == 1 or free > 0.7 * n_threads:  # what this process did so far is some of the load
-        return ""
-    return (
-        f"Other processes use about {load:.1f} of {n_cores} cores, and {n_threads} threads here would wait for each "
-        f"other, many times slower. Start with OMP_NUM_THREADS={max(1, int(free))}, or when the cores are free."
-    )
 
 
 def arithmetic(precision: str, is_compiled: bool) -> dict[str, Any]:

@@ -9,7 +9,7 @@ import sys
 import threading
 import traceback
 import warnings
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -19,14 +19,12 @@ from pytorch_lightning.cli import LightningArgumentParser, LightningCLI
 from pytorch_lightning.loggers import TensorBoardLogger
 from pytorch_lightning.strategies import DDPStrategy, StrategyRegistry
 from pytorch_lightning.utilities.exceptions import MisconfigurationException
-from pytorch_lightning.utilities.rank_zero import rank_zero_info
 
 from datamodules.batch import DataError
 from datamodules.text import Text
 from lightning_modules.errors import InputError
 from lightning_modules.gradients.memory import keep_freed_memory
 from lightning_modules.running import stopping
-from lightning_modules.running.arithmetic import busy_cores_note
 from lightning_modules.running.folder.run_folder import RunError
 from lightning_modules.running.parsing.parser import HelpfulParser
 from lightning_modules.running.starts import (
@@ -67,8 +65,8 @@ class RunCLI(LightningCLI):
     )
     """Options of Lightning's Trainer that help shows."""
 
-    without_effect: Mapping[str, str] = WITHOUT_EFFECT_IN_A_TEST
-    """Options of it that would be ignored, and what to do instead."""
+    without_effect: Sequence[str] = WITHOUT_EFFECT_IN_A_TEST
+    """Options of it that would be ignored."""
 
     usage = "%(prog)s --data.root ROOT --out OUT [options]"
 
@@ -107,10 +105,7 @@ class RunCLI(LightningCLI):
         parser.add_argument("--out", type=Text, required=True, help="Folder for everything that the run leaves (RUN).")
 
     def parse_arguments(self, parser: LightningArgumentParser, args: Any) -> None:
-        try:
-            super().parse_arguments(parser, args)
-        except (AttributeError, KeyError, TypeError) as error:  # the parser's own, about files of odd structure
-            parser.error(f"the options cannot be understood: {error}")
+        super().parse_arguments(parser, args)
         seed = self.config.get("seed_everything")
         if type(seed) is int and not 0 <= seed < 2**32:
             raise RunError(f"--seed_everything should be from 0 to {2**32 - 1}, got {seed}.")
@@ -140,22 +135,18 @@ class RunCLI(LightningCLI):
             raise RunError(f"The trainer's options do not fit: {str(error) or type(error).__name__}") from error
         refuse_what_leaves_no_run(trainer)
         stopping.take_over(trainer.strategy.launcher)
-        if trainer.strategy.root_device.type == "cpu" and (note := busy_cores_note()):
-            rank_zero_info(note)
         return trainer
 
     @property
     def settings(self) -> str:
         """All options, as ``--config`` reads them back."""
         # Without what would delete the results of whoever repeats them.
-        config = self.config.clone()
+        config, defaults = self.config.clone(), self.parser.get_defaults()
         config.pop("overwrite", None)
-        defaults = self.parser.get_defaults()
-        for name in [name for name, value in config.items() if value is None and name.startswith(("model.", "data."))]:
-            if name not in defaults:
-                # The parser leaves out what is null; here null says something that saying nothing does not.
-                config[name] = "null"
-        return self.parser.dump(config, skip_validation=True)
+        for name in [name for name, value in config.items() if value is None]:
+            if name in defaults and defaults[name] is None:
+                config.pop(name)  # elsewhere null says something that saying nothing does not
+        return self.parser.dump(config, skip_validation=True, skip_unset=False)
 
 
 def quieten() -> None:

@@ -58,9 +58,7 @@ def run_evaluation(
         callbacks: Further ones, made without arguments.
         defaults: Options -> values, where they differ from the constructors'.
     """
-    cli = EvaluationCLI(
-        model_class, data_class, description=description or "", args=args, extra=callbacks, defaults=defaults or {}
-    )
+    cli = EvaluationCLI(model_class, data_class, callbacks, defaults, description=description or "", args=args)
     summary = cli.evaluate()
     if summary is None:  # not the first process
         return 0
@@ -76,28 +74,18 @@ class EvaluationCLI(RunCLI):
         self,
         model_class: type[EvaluationModule],
         data_class: type[LightningDataModule],
-        *,
-        description: str,
-        args: list[str] | None,
-        extra: Sequence[type[Callback]],
-        defaults: Mapping[str, Any],
+        extra: Sequence[type[Callback]] = (),
+        defaults: Mapping[str, Any] | None = None,
+        **options: Any,
     ) -> None:
-        self.description = description
         self.extra = extra
-        self.defaults = dict(defaults)
+        self.defaults = dict(defaults or {})
         self.classes = model_class, data_class
         if "root" not in inspect.signature(data_class).parameters:
             self.usage = "%(prog)s --out OUT [options]"
-        super().__init__(
-            model_class,
-            data_class,
-            description=description,
-            args=args,
-            # The data module shares the work out itself: Lightning's sampler repeats some where it does not divide.
-            use_distributed_sampler=False,
-            enable_checkpointing=False,
-            enable_model_summary=False,
-        )
+        # The data module shares the work out itself: Lightning's sampler repeats some where it does not divide.
+        options |= {"use_distributed_sampler": False, "enable_checkpointing": False, "enable_model_summary": False}
+        super().__init__(model_class, data_class, **options)
 
     def add_arguments_to_parser(self, parser: LightningArgumentParser) -> None:
         super().add_arguments_to_parser(parser)
@@ -193,7 +181,7 @@ class EvaluationCLI(RunCLI):
             "sessions": run.n_sessions(),
             "wall_time_s": round(run.wall_time(), 3),
         }
-        report = replace(self.writer.report, about=first_paragraph(self.description))
+        report = replace(self.writer.report, about=first_paragraph(self.parser.description or ""))
         leave_what_was_found(run, summary, report, produced_by, self.config["report"])
         return summary
 

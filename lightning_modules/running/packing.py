@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from jsonargparse import Namespace
+from jsonargparse.typing import NonNegativeInt
 
 from datamodules.batch import DataError
 from lightning_modules.networks.network import Network
@@ -44,14 +45,12 @@ def packing_options(*, description: str | None, args: list[str] | None = None) -
     )
     parser.add_argument(
         "--data.num_workers",
-        type=int | None,
+        type=NonNegativeInt | None,
         default=None,
         help="With --decoded, threads that decode images; 0 = the main one, null = as many as CPUs, at most 8.",
     )
     add_network_options(parser)
     options = parser.parse_args(args)
-    if options.data.num_workers is not None and options.data.num_workers < 0:
-        raise DataError(f"data.num_workers must be at least 0, got {options.data.num_workers}.")
     if options.decoded and options.images_per_shard is not None:
         raise DataError("--images_per_shard is for tar shards: decoded images lie in one file, of any size.")
     options.images_per_shard = 1000 if options.images_per_shard is None else options.images_per_shard

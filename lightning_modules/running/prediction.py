@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 from jsonargparse.typing import NonNegativeInt, PositiveInt
-from pytorch_lightning import LightningDataModule, Trainer
+from lightning_fabric import Fabric
 from rich.console import Console
 from rich.text import Text
 
 from datamodules.batch import UPRIGHT
-from lightning_modules.classifier import Prediction, PredictionModule
-from lightning_modules.front.results import Predictions
+from lightning_modules.front.files import predict_files
 from lightning_modules.results.report import unturned_note
 from lightning_modules.running.arithmetic import compute_to_float32
 from lightning_modules.running.description import add_network_options, network_of
@@ -21,14 +21,10 @@ from lightning_modules.running.starts import TRAINER_REFUSES
 from lightning_modules.text import in_rich
 
 
-def run_prediction(
-    data_class: Callable[..., LightningDataModule], *, description: str | None, args: list[str] | None = None
-) -> int:
+def run_prediction(*, description: str | None, args: list[str] | None = None) -> int:
     """Parses the options and prints the most probable classes of images; returns the exit code.
 
     Args:
-        data_class: Makes the data of a list of images, ``batch_size``, ``num_workers``, ``exif_orientation``, and what
-            ``Network.preprocessing`` holds.
         description: What help says first.
         args: The options; None = those of the command line.
     """
@@ -45,46 +41,24 @@ def run_prediction(
     options = parser.parse_args(args)
     compute_to_float32()
     network = network_of(options)
-    data = data_class(
-        options.images,
-        batch_size=options.batch_size,
-        num_workers=options.num_workers,
-        exif_orientation=options.exif_orientation,
-        **network.preprocessing,
-    )
     try:
-        trainer = Trainer(
-            accelerator=options.accelerator,
-            devices=1,
-            logger=False,
-            enable_checkpointing=False,
-            enable_progress_bar=False,
-            enable_model_summary=False,
-        )
+        device = Fabric(accelerator=options.accelerator, devices=1).device
     except TRAINER_REFUSES as wrong:
         raise RunError(f"--accelerator {options.accelerator} does not fit: {wrong}") from wrong
-    batches: list[Prediction] = trainer.predict(PredictionModule(network), data) or []  # type: ignore[assignment]
-    found = Predictions(network.class_names, options.top_k)
-    for batch in batches:
-        found.add(batch)
+    reading = {name: options[name] for name in ("num_workers", "exif_orientation")}
+    found = predict_files(network.to(device), options.images, options.top_k, batch_size=options.batch_size, **reading)
     console = Console()
     if found.paths:
         console.print(found.table.rich())
-    for note in [note for note in (found.note, *_notes(batches)) if note]:
+    for note in [note for note in (found.note, *_notes(found.paths, found.file_columns)) if note]:
         console.print(in_rich(note), highlight=False, soft_wrap=True)
     for path, error in found.failed:
         console.print(Text("failed ", "red"), in_rich(f"{path}: {error}"), sep="", soft_wrap=True)
     return 1 if found.failed else 0
 
 
-def _notes(batches: Sequence[Prediction]) -> list[str]:
+def _notes(paths: Sequence[str], file_columns: Sequence[Mapping[str, Any]]) -> list[str]:
     """How many images were not turned, and notes of files."""
-    n = sum(of["exif_orientation"] > UPRIGHT for batch in batches for of in batch["file_columns"])
+    n = sum(of["exif_orientation"] > UPRIGHT for of in file_columns)
     unturned = [unturned_note(n, "--exif_orientation true")] if n else []
-    notes = [
-        f"{path}: {of['note']}"
-        for batch in batches
-        for path, of in zip(batch["path"], batch["file_columns"])
-        if of["note"]
-    ]
-    return unturned + notes
+    return unturned + [f"{path}: {of['note']}" for path, of in zip(paths, file_columns) if of["note"]]

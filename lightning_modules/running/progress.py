@@ -8,7 +8,6 @@ from functools import partial
 from typing import Any
 
 import pytorch_lightning as pl
-from pytorch_lightning.callbacks import RichProgressBar
 from pytorch_lightning.loggers import TensorBoardLogger
 from torch import nn
 
@@ -19,15 +18,12 @@ from lightning_modules.synthesis import Progress, total_variation
 MANY_PASSES = 100
 """Of an image: its passes are counted for the reader from here on."""
 
-SECONDS_BETWEEN_REFRESHES = 0.5
 SECONDS_BETWEEN_LINES = 15.0
 """At least; later lines come when a tenth of the time has passed again."""
 
 
 class RunProgress(pl.Callback):
-    """Counts images and, of slow ones, passes of the network: beside the progress bar, or in plain lines.
-
-    Lines are printed where a progress bar is wanted but the output is no terminal.
+    """Counts images and, of slow ones, passes of the network, in lines, where a progress bar is wanted.
 
     Args:
         clock: Seconds, from whenever.
@@ -37,7 +33,6 @@ class RunProgress(pl.Callback):
         self.clock = clock
         self.n_images: int | None = None
         self.n_done = self.n_of_batch = self.n_passes = 0
-        self.task: Any = None
         self.hook: Any = None
 
     def on_test_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
@@ -86,23 +81,12 @@ class RunProgress(pl.Callback):
         self._show(trainer)
 
     def _show(self, trainer: pl.Trainer) -> None:
-        bar, module, now = trainer.progress_bar_callback, trainer.lightning_module, self.clock()
-        if self.n_images is None or not (isinstance(bar, RichProgressBar) and bar.progress):
+        module, now = trainer.lightning_module, self.clock()
+        if self.n_images is None or self.n_done >= self.n_images or now < self.next_look:
             return
         assert isinstance(module, EvaluationModule)
-        n_in_hand = module.n_in_hand
-        if bar.progress.console.is_terminal:
-            if self.n_passes and now < self.next_look:
-                return
-            if self.task not in bar.progress.task_ids:
-                self.task = bar.progress.add_task("", total=self.n_images)
-            description = self.text(now, n_in_hand).partition(" of ")[2].partition(" ")[2]
-            bar.progress.update(self.task, completed=self.n_done, description=description)
-            bar.refresh()
-            self.next_look = now + SECONDS_BETWEEN_REFRESHES
-        elif now >= self.next_look and self.n_done < self.n_images:
-            print(self.text(now, n_in_hand), flush=True)
-            self.next_look = now + max(SECONDS_BETWEEN_LINES, (now - self.began) / 10)
+        print(self.text(now, module.n_in_hand), flush=True)
+        self.next_look = now + max(SECONDS_BETWEEN_LINES, (now - self.began) / 10)
 
     def text(self, now: float, n_in_hand: int) -> str:
         """How far the run is, of which ``n_in_hand`` images are being computed, and how long the rest will take."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from datetime import timedelta
 from typing import Any
 
@@ -20,39 +20,40 @@ LONGEST_WAIT = timedelta(days=7)
 TRAINER_REFUSES = (TypeError, ValueError, RuntimeError, MemoryError, ImportError, MisconfigurationException)
 """What Lightning raises at options that do not fit."""
 
-A_PART = "take --trainer.limit_test_batches to compute a part of the images"
-WITHOUT_EFFECT_IN_A_TEST = {
-    **dict.fromkeys(("limit_train_batches", "limit_val_batches", "limit_predict_batches", "overfit_batches"), A_PART),
-    **dict.fromkeys(("max_epochs", "min_epochs", "max_steps", "min_steps", "fast_dev_run"), A_PART),
-    "max_time": "start the run by the command timeout, at whose SIGTERM what is computed is written",
-    **dict.fromkeys(("val_check_interval", "check_val_every_n_epoch", "num_sanity_val_steps"), ""),
-    **dict.fromkeys(("accumulate_grad_batches", "gradient_clip_val", "gradient_clip_algorithm"), ""),
-    **dict.fromkeys(("detect_anomaly", "inference_mode", "use_distributed_sampler", "sync_batchnorm"), ""),
-    **dict.fromkeys(("log_every_n_steps", "enable_checkpointing", "enable_model_summary"), ""),
-    **dict.fromkeys(("enable_autolog_hparams", "reload_dataloaders_every_n_epochs", "default_root_dir"), ""),
-    "model_registry": "",
-}
-"""Options of Lightning's Trainer that its test loop, or ours in it, takes and ignores, and what to do instead."""
+WITHOUT_EFFECT_IN_A_TEST = (
+    *("limit_train_batches", "limit_val_batches", "limit_predict_batches", "overfit_batches", "fast_dev_run"),
+    *("max_epochs", "min_epochs", "max_steps", "min_steps", "max_time"),
+    *("val_check_interval", "check_val_every_n_epoch", "num_sanity_val_steps", "inference_mode", "detect_anomaly"),
+    *("accumulate_grad_batches", "gradient_clip_val", "gradient_clip_algorithm", "sync_batchnorm"),
+    *("log_every_n_steps", "enable_checkpointing", "enable_model_summary", "enable_autolog_hparams"),
+    *("use_distributed_sampler", "reload_dataloaders_every_n_epochs", "default_root_dir", "model_registry"),
+)
+"""Options of Lightning's Trainer that its test loop, or ours in it, takes and ignores."""
 
-WITHOUT_EFFECT_IN_TRAINING = dict.fromkeys(("limit_test_batches", "limit_predict_batches", "fast_dev_run"), "")
+INSTEAD = (
+    "leave it out; --trainer.limit_test_batches computes a part of the images, and the command timeout ends a run in "
+    "time, with what is computed written"
+)
+
+WITHOUT_EFFECT_IN_TRAINING = ("limit_test_batches", "limit_predict_batches", "fast_dev_run")
 
 
 def refuse_what_has_no_effect(
-    given: Mapping[str, Any], usual: Mapping[str, Any], without_effect: Mapping[str, str]
+    given: Mapping[str, Any], usual: Mapping[str, Any], without_effect: Sequence[str]
 ) -> None:
     """Asks that no option of the Trainer is given that would be ignored, and no strategy whose rows do not come back.
 
     Args:
         given: The Trainer's options.
         usual: Their defaults.
-        without_effect: Those that would be ignored, and what to do instead.
+        without_effect: Those that would be ignored.
 
     Raises:
         RunError: If one of them is not its default.
     """
-    for name, instead in without_effect.items():
+    for name in without_effect:
         if given.get(name) != usual.get(name):
-            raise RunError(f"--trainer.{name} {given.get(name)} has no effect here: {instead or 'leave it out'}.")
+            raise RunError(f"--trainer.{name} {given.get(name)} has no effect here: {INSTEAD}.")
     if str(given.get("strategy")).endswith(("_spawn", "_fork", "_notebook")):
         raise RunError(
             f"--trainer.strategy {given.get('strategy')}: what a spawned or forked process computes does not come "

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import inspect
+import traceback
 from operator import attrgetter
 from pathlib import Path
 from typing import Any
@@ -24,6 +24,7 @@ from lightning_modules.running.folder.run_folder import RunError, RunFolder
 from lightning_modules.running.starts import WITHOUT_EFFECT_IN_TRAINING
 from lightning_modules.text import plain_lines
 
+LOST_A_READER = "Where memory is short, fewer processes that read images, --data.num_workers, take less."
 GOES_ON = "The same command goes on after the last epoch that was whole."
 
 
@@ -68,7 +69,12 @@ def run_training(
         begun_at = str(last) if last.exists() else None
         stopping.save_at_the_end(None, lambda: GOES_ON)
         with naming(cli.out):
-            cli.trainer.fit(cli.model, cli.datamodule, ckpt_path=begun_at, weights_only=True)
+            try:
+                cli.trainer.fit(cli.model, cli.datamodule, ckpt_path=begun_at, weights_only=True)
+            except RuntimeError as error:
+                if not _is_of_the_loader(error):
+                    raise
+                raise RunError(f"{str(error).strip(' .')}. {LOST_A_READER} {GOES_ON}") from error
         if is_first:
             finished = cli.out / "vgg16.pth"
             save_vgg16(load_vgg16(Path(cli.checkpoints.best_model_path)), finished)
@@ -77,15 +83,21 @@ def run_training(
         run.unlock()
 
 
+def _is_of_the_loader(error: RuntimeError) -> bool:
+    """Whether PyTorch's loader raised it by itself, as where one of its processes was killed."""
+    *_, (frame, _) = traceback.walk_tb(error.__traceback__)
+    return frame.f_globals["__name__"].startswith("torch.utils.data")
+
+
 def _outcome(cli: TrainCLI, finished: Path) -> str:
     """What the network that was kept got right, of which images, and how it is explained."""
     data: Any = cli.datamodule
-    accuracy, n = float(cli.checkpoints.best_model_score or 0), cli.counts.n_validated
+    accuracy = float(cli.checkpoints.best_model_score or 0)
     epoch = int(Path(cli.checkpoints.best_model_path).stem.removeprefix("epoch=").partition("-")[0])
     root = data.root / "val" if (data.root / "val").is_dir() else data.root
     command = ["python", "scripts/evaluate_attribution.py", "--data.root", str(root), "--model.weights", str(finished)]
     return (
-        f"Validation accuracy {accuracy:.2%}: {round(accuracy * n):,} of {n:,} images that it does not learn from. By "
+        f"Validation accuracy {accuracy:.2%}, of images that it does not learn from. By "
         f"it, epoch {epoch + 1} of {cli.trainer.current_epoch} was the best, and was kept: {finished}\n"
         "Explain what it sees:\n"
         f"{as_typed([*command, '--out', f'{cli.out}_explained'])}"
@@ -96,19 +108,11 @@ class Counts(Callback):
     """Says what is learnt from, and which images ask by their EXIF orientation to be turned, and were not.
 
     Attributes:
-        n_validated: Images that the accuracy of the last validation is over, in all processes; kept in checkpoints.
         n_unturned: Of the first epoch; None = that is over, and it was said.
     """
 
     def __init__(self) -> None:
-        self.n_validated = 0
         self.n_unturned: int | None = 0
-
-    def state_dict(self) -> dict[str, Any]:
-        return {"n_validated": self.n_validated}
-
-    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        self.n_validated = state_dict["n_validated"]
 
     def on_fit_start(self, trainer: Trainer, pl_module: Any) -> None:
         data: Any = trainer.datamodule  # type: ignore[attr-defined]
@@ -124,30 +128,19 @@ class Counts(Callback):
         if self.n_unturned is not None:
             self.n_unturned += sum(of["exif_orientation"] > UPRIGHT for of in batch.get("file_columns", ()))
 
-    def on_validation_epoch_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        self.n_validated = 0
-
     def on_validation_batch_end(
         self, trainer: Trainer, pl_module: Any, outputs: Any, batch: Any, batch_idx: int, dataloader_idx: int = 0
     ) -> None:
-        self.n_validated += len(batch["label"])
         if not trainer.sanity_checking:
             self.on_train_batch_end(trainer, pl_module, outputs, batch, batch_idx)
 
-    def on_validation_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        self.n_validated = _summed(trainer, pl_module, self.n_validated)
-
     def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         if self.n_unturned is not None:  # each epoch has the same images
-            n = _summed(trainer, pl_module, self.n_unturned)
+            counted = torch.tensor(self.n_unturned, device=pl_module.device)
+            n = int(trainer.strategy.reduce(counted, reduce_op="sum"))
             self.n_unturned = None
             if n:
                 rank_zero_info(unturned_note(n))
-
-
-def _summed(trainer: Trainer, pl_module: LightningModule, n: int) -> int:
-    """A number of all processes together."""
-    return int(trainer.strategy.reduce(torch.tensor(n, device=pl_module.device), reduce_op="sum"))
 
 
 class TrainCLI(RunCLI):
@@ -161,9 +154,9 @@ class TrainCLI(RunCLI):
     def add_arguments_to_parser(self, parser: LightningArgumentParser) -> None:
         super().add_arguments_to_parser(parser)
         parser.add_argument("--patience", type=PositiveInt, default=5, help="Epochs without better accuracy.")
-        data_class = self._datamodule_class
-        package = inspect.getmodule(data_class).__name__.partition(".")[0]  # type: ignore[union-attr]
-        parser.set_defaults({"data": {"class_path": f"{package}.{data_class.__name__}"}})
+        assert self.datamodule_class is not None
+        package = self.datamodule_class.__module__.partition(".")[0]
+        parser.set_defaults({"data": {"class_path": f"{package}.{self.datamodule_class.__name__}"}})
         parser.link_arguments("data", "model.class_names", _class_names, apply_on="instantiate")
         for name in ("input_size", "resize_size", "interpolation", "crop"):
             known = attrgetter(f"preprocess.{'short_side' if name == 'resize_size' else name}")

@@ -39,13 +39,10 @@ def maps_by(
     return tuple(explain(network, images, methods, target).values())
 
 
-def three_maps(setting: Setting, times: int = 1) -> Row:
-    """At once; in a batch some times as large only against the bare network: what is added to it weighs least there."""
-    n, ours = times * setting.batch_size, partial(maps_by, THREE_MAPS)
+def three_maps(setting: Setting) -> Row:
+    n, ours = setting.batch_size, partial(maps_by, THREE_MAPS)
     work = f"Grad-CAM + Guided Backprop + Guided Grad-CAM, fp32, batch {n}"
     bare, sparing = {BARE: setting.bare_gradient}, partial(peers.captum_maps, product=True)
-    if times > 1:
-        return setting.row("three_maps_large", work, n, ours, bare, at_most=1.03, rounds=2)
     # Captum's Grad-CAM makes a forward pass, its Guided Backprop a backward pass too, its Guided Grad-CAM calls both.
     others = [Peer(CAPTUM, peers.captum_maps, 6, 2)]
     others += [Peer("Captum, two calls and the product by hand", sparing, 3, 2)]

@@ -48,8 +48,5 @@ def grown_by(weights: str, who: str) -> float:
 
 def _gigabytes(kind: str) -> float:
     """Resident memory now (VmRSS) or at its peak (VmHWM): getrusage's begins with that of the parent process."""
-    return (
-        int(next(line.split()[1] for line in STATUS.read_text().splitlines() if line.startswith(f"{kind}:")))
-        * 1024
-        / 1e9
-    )
+    line = next(line for line in STATUS.read_text().splitlines() if line.startswith(f"{kind}:"))
+    return int(line.split()[1]) * 1024 / 1e9

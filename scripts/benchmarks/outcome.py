@@ -7,17 +7,20 @@ import logging
 import statistics
 import sys
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from datetime import date
+from functools import partial
 from pathlib import Path
 
 import torch
 from jsonargparse.typing import PositiveInt
 
+from benchmarks import attack_rows, map_rows, repeated_rows, run_rows, synthesis_rows
 from benchmarks.class_images import class_images
-from benchmarks.rows import OTHERS, TIMED, run_row
+from benchmarks.memory_row import peak_memory
+from benchmarks.reading_rows import reading
 from benchmarks.setting import Setting
-from benchmarks.timing import Result
+from benchmarks.timing import Result, Row, measure
 from datamodules.writing import written_whole
 from lightning_modules import keep_freed_memory
 from lightning_modules.results.tables import Table
@@ -25,6 +28,28 @@ from lightning_modules.running import RunError
 from lightning_modules.running.arithmetic import compute_to_float32
 from lightning_modules.running.folder.provenance import cpu_name, git_commit
 from lightning_modules.running.parsing.parser import HelpfulParser
+
+TIMED: dict[str, Callable[[Setting], Row]] = {
+    "end_to_end": run_rows.attribution_end_to_end,
+    "robustness_end_to_end": run_rows.robustness_end_to_end,
+    "three_maps": map_rows.three_maps,
+    "cam_family": map_rows.cam_family,
+    "grad_cam": map_rows.grad_cam,
+    "guided_backprop": map_rows.guided_backprop,
+    "input_x_gradient": map_rows.input_x_gradient,
+    "smooth_grad": repeated_rows.smooth_grad,
+    "integrated_gradients": repeated_rows.integrated_gradients,
+    "score_cam": repeated_rows.score_cam,
+    "occlusion": repeated_rows.occlusion,
+    "rise": repeated_rows.rise,
+    "fgsm": attack_rows.fgsm,
+    "activation_maximization": synthesis_rows.activation_maximization,
+}
+OTHERS: dict[str, Callable[[Setting, int], list[Result]]] = {
+    "reading": reading,
+    "peak_memory": lambda setting, rounds: peak_memory(setting),
+    "growth": lambda setting, rounds: run_rows.growth(),
+}
 
 CLASS_IMAGES = "class_images"
 """The row that leaves images, and is measured only where it is named."""
@@ -61,38 +86,38 @@ def benchmark(description: str | None, args: list[str] | None = None) -> None:
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     setting = Setting(options.weights, options.batch_size, device, options.peers)
 
-    def run(name: str) -> list[Result]:
-        if name != CLASS_IMAGES:
-            return run_row(name, setting, options.rounds)
-        return class_images(options.network, options.weights, Path(options.out), options.photos, device)
+    rows = {name: partial(run_row, name, setting, options.rounds) for name in (*TIMED, *OTHERS)}
+    rows[CLASS_IMAGES] = partial(
+        class_images, options.network, options.weights, Path(options.out), options.photos, device
+    )
+    measure_rows({name: rows[name] for name in names}, describe_machine(device), options.rounds, file)
 
-    measure_rows(names, run, describe_machine(device), f"commit {git_commit()}, {date.today()}", options.rounds, file)
+
+def run_row(name: str, setting: Setting, rounds: int) -> list[Result]:
+    """The lines of one row; none where the device has no use for it."""
+    return OTHERS[name](setting, rounds) if name in OTHERS else measure(TIMED[name](setting), rounds)
 
 
-def measure_rows(
-    names: Sequence[str], run: Callable[[str], list[Result]], machine: str, today: str, rounds: int, file: Path | None
-) -> None:
+def measure_rows(rows: Mapping[str, Callable[[], list[Result]]], machine: str, rounds: int, file: Path | None) -> None:
     """Measures rows, keeps each in the file when it is there, and prints all that the file holds then.
 
     Args:
-        names: Of :data:`ROWS`.
-        run: The lines of a row.
+        rows: Name, of :data:`ROWS` -> what measures its lines.
         machine: Where it computes.
-        today: Commit and date.
         rounds: Times that each contender has its turn.
         file: Where the numbers are kept; None = nowhere.
     """
     logging.getLogger("pytorch_lightning").setLevel(logging.ERROR)
     compute_to_float32()
     keep_freed_memory()  # as the scripts do
+    today = f"commit {git_commit()}, {date.today()}"
     print(f"On {machine}; {today}; --rounds {rounds}.\n")
     results, measured = load(file, machine)
     start = time.perf_counter()
-    for name in names:
+    for name, run in rows.items():
         before = time.perf_counter()
-        results = sorted(
-            [line for line in results if line.row != name] + run(name), key=lambda line: ROWS.index(line.row)
-        )
+        lines = [line for line in results if line.row != name] + run()
+        results = sorted(lines, key=lambda line: ROWS.index(line.row))
         measured[name] = today
         print(f"{name}: {time.perf_counter() - before:.0f} s", file=sys.stderr)
         if file:

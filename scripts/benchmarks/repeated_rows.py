@@ -39,11 +39,8 @@ def integrated_gradients(setting: Setting, n: int = 50) -> Row:
 
 def score_cam(setting: Setting, layer: str = "features.3") -> Row:
     """Of a layer with few channels, at the size of the image: 64, where the last one has 512."""
-    n, theirs, method = (
-        setting.network.layer_channels[layer],
-        partial(peers.pytorch_score_cam, layer=layer),
-        ScoreCAM(layer),
-    )
+    n, theirs = setting.network.layer_channels[layer], partial(peers.pytorch_score_cam, layer=layer)
+    method = ScoreCAM(layer)
     check, peer = partial(equal_stretched, setting, method, theirs), Peer("pytorch-grad-cam", theirs, 1, 1)
     return _row(setting, "score_cam", f"ScoreCAM of {layer}, {n} channels", method, n, peer, check, forward_only=True)
 

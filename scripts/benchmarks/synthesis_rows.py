@@ -56,9 +56,6 @@ def activation_maximization(setting: Setting, steps: int = 4) -> Row:
         theirs.data.mul_(50)  # far from grey, where errors would show
         return assert_close(mine, image().detach().cpu(), 1e-4, "images of the same parameters")
 
-    name, work = (
-        "activation_maximization",
-        "activation maximization, a step of 1 image: Fourier image, shift, scale, rotation, shift",
-    )
+    work = "activation maximization, a step of 1 image: Fourier image, shift, scale, rotation, shift"
     bares, peers = {"bare forward + backward": bare}, [Peer("lucent", lucent, 2, 2)]
-    return setting.row(name, work, 1, ours, bares, peers, check, at_most=1.1, units=steps)
+    return setting.row("activation_maximization", work, 1, ours, bares, peers, check, at_most=1.1, units=steps)

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+import multiprocessing
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
@@ -11,7 +12,7 @@ import numpy as np
 import pytest
 import torch
 from benchmarks import class_images, reading_rows, run_rows
-from benchmarks.rows import OTHERS, TIMED, run_row
+from benchmarks.outcome import OTHERS, TIMED, run_row
 from benchmarks.setting import Setting
 from benchmarks.timing import OURS, Contender, Goal, Row, assert_close, by_passes, compare, measure
 from PIL import Image
@@ -60,7 +61,9 @@ def test_each_row_runs(tiny: Setting, name: str, monkeypatch: pytest.MonkeyPatch
 
 @pytest.mark.slow
 @pytest.mark.process
-def test_memory_is_that_of_a_process_of_its_own(tiny: Setting) -> None:
+def test_memory_is_that_of_a_process_of_its_own(tiny: Setting, monkeypatch: pytest.MonkeyPatch) -> None:
+    fork = multiprocessing.get_context("fork")  # which need not import everything first
+    monkeypatch.setattr(multiprocessing, "get_context", lambda kind: fork)
     (line,) = run_row("peak_memory", Setting(tiny.weights, 2, tiny.device, peers=False), 1)
     assert (line.against, line.unit, line.goal) == ("bare forward + backward", "GB", "≤ 1.15 ×")
     assert 0 < line.theirs[0] < 1

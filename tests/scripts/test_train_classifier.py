@@ -1,9 +1,13 @@
 from __future__ import annotations
 
+import multiprocessing
+import os
 import re
 import shlex
+import signal
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import evaluate_attribution
 import evaluate_robustness
@@ -16,8 +20,10 @@ from PIL import Image
 from torch import nn
 from train_classifier import main
 
+from datamodules import modules
 from lightning_modules import load_vgg16
 from lightning_modules.results.storage import read_rows
+from lightning_modules.running import RunError
 
 pytestmark = [
     pytest.mark.filterwarnings("ignore:The number of training batches"),
@@ -128,10 +134,11 @@ def test_few_images(
     call(main, *options)
     assert steps_done(tmp_path / "run") == 1
     said = capsys.readouterr().out
-    n_right, n = map(int, re.search(r"(\d+) of (\d+) images that it does not learn from", said).groups())  # type: ignore[union-attr]
-    n_train = int(re.search(r"(\d+) images to learn from", caplog.text).group(1))  # type: ignore[union-attr]
-    assert n_train + n == 12
-    assert f"Validation accuracy {n_right / n:.2%}: " in said
+    numbers = re.search(r"(\d+) images to learn from, (\d+) to validate on", caplog.text)
+    assert numbers is not None
+    assert sum(map(int, numbers.groups())) == 12
+    accuracy = re.search(r"Validation accuracy \d+\.\d\d%, of images that it does not learn from", said)
+    assert accuracy is not None
     assert "epoch 1 of 1 was the best, and was kept: run/vgg16.pth" in said
     assert "v_num" not in said
     # The command that explains it is one that can be typed.
@@ -140,7 +147,7 @@ def test_few_images(
     assert read_rows(tmp_path / "run_explained/results").num_rows == 12
     # Nothing is left to learn: what is said stays.
     call(main, *options)
-    assert f"{n_right} of {n} images that it does not learn from" in capsys.readouterr().out
+    assert accuracy.group() in capsys.readouterr().out
     with pytest.raises(ValueError, match=r"model\.dropout was .*Give this one another --out, or delete run\."):
         call(main, *options, "--model.dropout", 0.3)
 
@@ -156,3 +163,30 @@ def test_two_processes_wait_for_each_other_at_the_same_places(run: Callable, col
     done = run("train_classifier.py", *options, *many, *few, *SMALL, "--out", "run")
     assert done.returncode == 0, done.stderr
     assert steps_done(tmp_path / "run") == 4
+
+
+@pytest.mark.process
+def test_a_process_that_reads_and_is_killed(
+    call: Callable, colours: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    read_batch = modules.read_batch
+
+    def killed(indices: list[int], **options: Any) -> Any:
+        if multiprocessing.parent_process() and (not begun or (tmp_path / "run/checkpoints/last.ckpt").exists()):
+            os.kill(os.getpid(), signal.SIGKILL)
+        return read_batch(indices, **options)
+
+    monkeypatch.setattr(modules, "read_batch", killed)
+    size = ["--data.input_size", 32, "--data.resize_size", 36, "--data.batch_size", 8, "--data.num_workers", 1]
+    options = ["--data.root", colours, *size, *SMALL, "--trainer.max_epochs", 3, "--out", "run"]
+    begun: list[bool] = []
+    for _ in range(2):  # at once, and after an epoch
+        with pytest.raises(
+            RunError, match=r"Where memory is short, .* --data\.num_workers, take less\. The same command"
+        ):
+            call(main, *options)
+        begun.append(True)
+    n_steps = steps_done(tmp_path / "run")
+    monkeypatch.setattr(modules, "read_batch", read_batch)
+    call(main, *options)
+    assert steps_done(tmp_path / "run") == 3 * 8 > n_steps > 0

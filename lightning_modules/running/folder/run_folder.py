@@ -19,7 +19,7 @@ import yaml
 from datamodules.writing import written_whole
 from lightning_modules.results.arrays import remove_unfinished_parts
 
-FORMAT = 1
+FORMAT = 2
 """Of what a run leaves; counted up when its files come to mean something else."""
 
 SPLIT = frozenset(

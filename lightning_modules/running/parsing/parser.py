@@ -2,23 +2,16 @@
 
 from __future__ import annotations
 
+import re
 import sys
 from argparse import SUPPRESS
-from collections.abc import Callable, Collection, Iterable, Mapping
-from types import NoneType
+from collections.abc import Collection, Iterable, Mapping
 from typing import Any, NoReturn
 
 from pytorch_lightning import Trainer
 from pytorch_lightning.cli import LightningArgumentParser
 
-from lightning_modules.running.parsing.diagnosis import (
-    Option,
-    annotations_of,
-    given_options,
-    is_group,
-    kinds_of,
-    what_is_wrong,
-)
+from lightning_modules.running.parsing.diagnosis import in_a_line, suggestion
 from lightning_modules.running.parsing.written import AS_WRITTEN, Limit
 from lightning_modules.text import plain_lines
 
@@ -34,30 +27,13 @@ class HelpfulParser(LightningArgumentParser):
 
     Attributes:
         trainer_options: Which of the Trainer's options help shows; all of them are understood.
-        known: The options, by name; of a class, its options by their names behind a dot.
-        links: Options that follow from others -> those.
-        takes_words: Whether words may stand without an option.
     """
 
     trainer_options: Collection[str] = ()
 
     def __init__(self, *args: Any, parser_mode: str = AS_WRITTEN, **options: Any) -> None:
-        self.known: dict[str, Option] = {}
-        self.links: dict[str, str] = {}
-        self.takes_words = False
         self.words: list[str] = []
         super().__init__(*args, parser_mode=parser_mode, **options)
-
-    def add_argument(self, *names: str, **options: Any) -> Any:
-        action = options.get("action")
-        if "type" in options or isinstance(action, str):  # else it is of a class or a function, see below
-            parser = getattr(self, "parser", self)  # of a group of options
-            if names[-1].startswith("-"):
-                n_values = 0 if action in ("store_true", "help") else options.get("nargs", 1)
-                parser.known[names[-1].lstrip("-")] = Option(options.get("type", str), n_values)
-            else:
-                parser.takes_words = True
-        return super().add_argument(*names, **options)
 
     def add_class_arguments(
         self, class_type: type, nested_key: str | None = None, *args: Any, **options: Any
@@ -68,44 +44,23 @@ class HelpfulParser(LightningArgumentParser):
         for name in limits:
             group = (self.groups or {})[str(nested_key)]
             group.add_argument(f"--{nested_key}.{name}", type=Limit | None, help="1 is a batch, 1.0 all of them.")
-        return self._note(class_type, names, f"{nested_key}.")
-
-    def add_function_arguments(self, function: Callable[..., Any], *args: Any, **options: Any) -> list[str]:
-        return self._note(function, super().add_function_arguments(function, *args, **options), "")
-
-    def _note(self, maker: Callable[..., Any], names: list[str], prefix: str) -> list[str]:
-        annotations = annotations_of(maker)
-        self.known |= {name: Option(annotations.get(name.removeprefix(prefix), Any)) for name in names}
         return names
-
-    def add_subclass_arguments(self, baseclass: Any, nested_key: str, *args: Any, **options: Any) -> Any:
-        self.known[nested_key] = Option(baseclass)
-        return super().add_subclass_arguments(baseclass, nested_key, *args, **options)
-
-    def link_arguments(self, source: Any, target: str, *args: Any, **options: Any) -> None:
-        self.links[target] = source
-        self.known.pop(target, None)
-        return super().link_arguments(source, target, *args, **options)
 
     def parse_args(self, args: Iterable[str] | None = None, *more: Any, **options: Any) -> Any:
         """The options of a command line; text is what was written, see :mod:`.written`."""
         self.words = sys.argv[1:] if args is None else [*args]
-        for name, _ in given_options(self.words, self.known)[0]:
-            if name in self.links:
-                self.refuse(f"--{name} follows from --{self.links[name]}: leave it out.")
         parsed, defaults = super().parse_args(self.words, *more, **options), self.get_defaults()
         for name, value in parsed.items():
             if value == "" != defaults.get(name):  # as a path, it would be the present folder
                 self.refuse(f"--{name} is empty: give it a value, or leave it out.")
             if isinstance(value, int) and abs(value) > LARGEST:
                 self.refuse(f"--{name} must fit in 64 bits, got {value}.")
-            if value is None and (is_group(name, self.known) or self._needs_a_value(name, defaults)):
-                self.refuse(f"--{name} is null: give it a value, or leave it out.")
         return parsed
 
-    def _needs_a_value(self, name: str, defaults: Any) -> bool:
-        kinds = kinds_of(self.known[name].annotation) if name in self.known else [Any]
-        return defaults.get(name) is not None and not {NoneType, Any} & {*kinds}
+    def option_names(self) -> list[str]:
+        """The names of all options, as help lists them."""
+        names = re.findall(r"(?m)^  (?:-\w[^-]*, )?--([\w.]+)", super().format_help())
+        return [name for name in dict.fromkeys(names) if not name.endswith(".help")]
 
     def explain(self, texts: Mapping[str, str]) -> None:
         """Gives options other texts of help, by their names."""
@@ -131,8 +86,8 @@ class HelpfulParser(LightningArgumentParser):
         # Parsers of a class's options raise; what they say is a part of the whole's message.
         if not self.exit_on_error:
             super().error(message, ex)
-        sentence = what_is_wrong(self.words, self.known, self.takes_words, self.get_defaults())
-        self.refuse(sentence or " ".join(message.split()))
+        sentence = in_a_line(message)
+        self.refuse(f"{sentence.rstrip('.')}. {suggestion(sentence, self.words, self.option_names())}".strip())
 
     def refuse(self, sentence: str) -> NoReturn:
         """Prints what is wrong and ends the process with exit code 2."""

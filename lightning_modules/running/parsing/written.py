@@ -117,11 +117,15 @@ class Limit:
 
 
 def _limit(value: Any) -> int | float:
-    written = text(value)
-    return float(written) if set(written) & set(".eEn") else int(written)
+    number = load(value) if isinstance(value, str) else value
+    if type(number) is int:
+        return number
+    if isinstance(number, float):
+        return float(number)
+    raise ValueError(f"should be a number of batches, 1, or a share of them, 1.0, got {value}")
 
 
 set_loader(AS_WRITTEN, load, (yaml.YAMLError, ValueError))
 set_dumper(AS_WRITTEN, dump)
-for type_, read in ((Text, text), (Texts, texts), (Names, names), (Limit, _limit)):
+for type_, read in ((Text, text), (Texts, texts), (Names, names), (Limit, _limit), (_Float, float)):
     register_type(type_, lambda value: value, read)

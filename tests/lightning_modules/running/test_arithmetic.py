@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-import os
-
 import pytest
 import torch
 
-from lightning_modules.running.arithmetic import arithmetic, busy_cores_note, compute_to_float32
+from lightning_modules.running.arithmetic import arithmetic, compute_to_float32
 
 
 @pytest.fixture(autouse=True)
@@ -39,18 +37,3 @@ def test_what_the_user_set_is_recorded() -> None:
         "cudnn.deterministic": False,
         "float32_matmul_precision": "high",
     }
-
-
-@pytest.mark.parametrize(
-    ("load", "threads", "remedy"),
-    [(0.4, 2, None), (1.1, 2, "OMP_NUM_THREADS=1"), (7.0, 2, "OMP_NUM_THREADS=1"), (7.0, 1, None), (0.1, 4, None)],
-)
-def test_threads_that_would_wait_for_cores_are_told_of(
-    monkeypatch: pytest.MonkeyPatch, load: float, threads: int, remedy: str | None
-) -> None:
-    monkeypatch.setattr(os, "sched_getaffinity", lambda process: {0, 1})
-    monkeypatch.setattr(os, "getloadavg", lambda: (load, 0.0, 0.0))
-    monkeypatch.setattr(torch, "get_num_threads", lambda: threads)
-    assert (remedy in busy_cores_note()) if remedy else busy_cores_note() == ""
-    monkeypatch.delattr(os, "sched_getaffinity")
-    assert busy_cores_note() == ""

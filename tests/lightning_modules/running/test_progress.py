@@ -1,14 +1,11 @@
 from __future__ import annotations
 
-import io
 from types import SimpleNamespace
 from typing import Any
 
 import pytest
 import torch
 from pytorch_lightning.callbacks import RichProgressBar
-from rich.console import Console
-from rich.progress import Progress
 
 from lightning_modules import AttributionModule, Occlusion, ScoreCAM
 from lightning_modules.metrics import InsertionDeletion
@@ -21,15 +18,12 @@ N_PASSES = 1 + 4 + 225 + 2 * 2 * (32 // 8 + 1)
 class Run:
     """A run of 20 images in one batch, with a clock that is set by hand."""
 
-    def __init__(self, is_terminal: bool, methods: list[Any], has_bar: bool = True) -> None:
+    def __init__(self, methods: list[Any], has_bar: bool = True) -> None:
         self.now = 0.0
         options: Any = {"weights": "random", "network": NETWORK, "metrics": [InsertionDeletion()]}
         self.module: Any = AttributionModule(methods=methods, **options)
         self.module.n_to_compute = lambda: 20
-        self.bar = RichProgressBar()
-        self.bar.progress = Progress(console=Console(file=io.StringIO(), force_terminal=is_terminal))
-        self.bar.refresh = lambda: None  # of Lightning's own kind of Progress
-        bar = self.bar if has_bar else None
+        bar = RichProgressBar() if has_bar else None
         self.trainer: Any = SimpleNamespace(
             progress_bar_callback=bar, is_global_zero=True, world_size=1, lightning_module=self.module
         )
@@ -51,7 +45,7 @@ def batch(n: int) -> dict[str, list]:
 
 
 def test_slow_methods_in_one_batch(capsys: pytest.CaptureFixture[str]) -> None:
-    run = Run(False, [ScoreCAM(), Occlusion(4, 2)])
+    run = Run([ScoreCAM(), Occlusion(4, 2)])
     announced = capsys.readouterr().out
     assert announced.startswith(
         f"Each image takes about {N_PASSES} passes of the network (Occlusion(window=4, stride=2) 225, "
@@ -73,7 +67,7 @@ def test_slow_methods_in_one_batch(capsys: pytest.CaptureFixture[str]) -> None:
 
 
 def test_fast_ones_count_images(capsys: pytest.CaptureFixture[str]) -> None:
-    run = Run(False, [ScoreCAM()])
+    run = Run([ScoreCAM()])
     run.show(8, 0.1)
     run.finish(8)
     run.now = 20
@@ -82,23 +76,12 @@ def test_fast_ones_count_images(capsys: pytest.CaptureFixture[str]) -> None:
     assert capsys.readouterr().out == "12 of 20 images; about 13 s left\n"
 
 
-def test_beside_the_progress_bar(capsys: pytest.CaptureFixture[str]) -> None:
-    run = Run(True, [ScoreCAM()])
-    run.show(5, 10)
-    run.finish(5)
-    run.finish(5)
-    (task,) = run.bar.progress.tasks  # type: ignore[union-attr]
-    assert (task.completed, task.total) == (10, 20)
-    assert task.description == "images; about 10 s left"
-    assert capsys.readouterr().out == ""
-
-
 def test_silent_without_a_bar_and_gone_at_the_end(capsys: pytest.CaptureFixture[str]) -> None:
-    run = Run(False, [Occlusion(4, 2)], has_bar=False)
+    run = Run([Occlusion(4, 2)], has_bar=False)
     run.show(5, 100)
     run.finish(5)
     assert capsys.readouterr().out == ""
-    other = Run(False, [Occlusion(4, 2)])
+    other = Run([Occlusion(4, 2)])
     assert other.module.network.original._forward_pre_hooks
     other.progress.on_exception(other.trainer, other.module, RuntimeError())
     assert not other.module.network.original._forward_pre_hooks
