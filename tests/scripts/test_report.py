@@ -119,8 +119,9 @@ def test_maximization_and_figures_for_print(call: Callable, tmp_path: Path) -> N
 
 
 @pytest.fixture
-def server(call: Callable, attribution_options: list, tmp_path: Path) -> Iterator[str]:
-    """The address of a TensorBoard that serves two runs."""
+def server(call: Callable, options: list, attribution_options: list, tmp_path: Path) -> Iterator[str]:
+    """The address of a TensorBoard that serves two runs of one kind, and one of another."""
+    call(evaluate_robustness, *options, "--model.eps", "[1/255]", "--model.methods", "[]", "--out", "runs/attacked")
     call(evaluate_attribution, *attribution_options, "--out", "runs/one")
     call(evaluate_attribution, *attribution_options, "--model.target", "star", "--out", "runs/two")
     with socket.socket() as free:
@@ -139,10 +140,10 @@ def server(call: Callable, attribution_options: list, tmp_path: Path) -> Iterato
                     found = urllib.request.urlopen(f"{address}/data/plugin/text/tags", timeout=5).read()
                 except OSError:
                     continue
-                if b"one" in found and b"two" in found:
+                if all(name in found for name in (b"attacked", b"one", b"two")):
                     break
             else:
-                raise TimeoutError(f"TensorBoard has not read both runs: {(tmp_path / 'log').read_text()}")
+                raise TimeoutError(f"TensorBoard has not read all runs: {(tmp_path / 'log').read_text()}")
             yield address
         finally:
             process.terminate()
@@ -165,3 +166,34 @@ def test_in_a_browser(browser: str, server: str, tmp_path: Path) -> None:
     # In the middle, under the bars: the colour in which the scores' figure marks Grad-CAM.
     inner = shown[200:, 320:1200].reshape(-1, 3)
     assert (np.abs(inner - (0, 114, 178)).max(1) < 30).sum() > 20
+    check_table_of_settings_and_scores(browser, server, tmp_path)
+
+
+def check_table_of_settings_and_scores(browser: str, server: str, tmp_path: Path) -> None:
+    """HParams holds runs of both kinds with their scores, and sorts them by one."""
+
+    def asked(what: str, **words: Any) -> Any:
+        body = json.dumps({"experimentName": "", **words}).encode()
+        headers = {"Content-Type": "application/json"}
+        request = urllib.request.Request(f"{server}/data/plugin/hparams/{what}", body, headers)
+        return json.loads(urllib.request.urlopen(request, timeout=20).read())
+
+    def scores_of(name: str) -> list[float]:
+        return [found.value for found in events(tmp_path / "runs" / name).Scalars(by)]
+
+    by = "3_scores/energy_in_box/GradCAM"
+    known = {info["name"]["tag"] for info in asked("experiment")["metricInfos"]}
+    assert {by, "3_scores/robust_acc/eps_1_255"} <= known
+    for order, is_reversed in (("ORDER_ASC", False), ("ORDER_DESC", True)):
+        columns = [{"metric": {"group": "", "tag": by}, "order": order}]
+        found = asked(
+            "session_groups", startIndex=0, sliceSize=9, colParams=columns, allowedStatuses=["STATUS_SUCCESS"]
+        )
+        of_runs = [each["metricValues"] for each in found["sessionGroups"]]
+        values = [score["value"] for scores in of_runs for score in scores if score["name"]["tag"] == by]
+        assert found["totalSize"] == 3
+        expected = sorted(scores_of("one") + scores_of("two"), reverse=is_reversed)
+        assert values == pytest.approx(expected, abs=1e-6)
+    visit(browser, f"{server}/#hparams", tmp_path, f"--screenshot={tmp_path / 'hparams.png'}")
+    table = np.asarray(Image.open(tmp_path / "hparams.png").convert("L"))[130:400, 310:1480]
+    assert (table < 120).sum() > 1500  # the names and numbers of the rows
