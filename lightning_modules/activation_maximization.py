@@ -134,6 +134,7 @@ class ActivationMaximizationModule(EvaluationModule):
         self.fresh = RandomShift(fresh_shift)
         self.n_fresh = n_fresh
         self.judges = load_judges(judges, self.network)
+        self.better = {field.name: "higher" for field in self.schema if "probability" in field.name}
         self.listeners: list[Callable[[Sequence[str], Progress, int], None]] = []
 
     @property

@@ -99,7 +99,7 @@ class AttributionModule(EvaluationModule):
         self.curves = [name for metric in metrics for name in metric.curves]
         _refuse_twins("model.metrics", [f"the score {name}" for name in (*self.columns, *self.curves)])
         neutral = {name for metric in metrics for name in metric.neutral}
-        self.better: dict[str, str] = {}
+        self.better = {}
         self.unranked: list[str] = []  # by which methods would be, if it were known which are better
         scored: list[AttributionMethod | AttributionMetric] = [*methods, *metrics]
         for each in scored:

@@ -82,6 +82,8 @@ class EvaluationModule(pl.LightningModule, ABC):
         n_figures: Images of which a figure is drawn: the first of each class in turn.
 
     Attributes:
+        better: Column -> whether ``higher`` or ``lower`` is better, where that is known: by these the worst and best
+            images are listed.
         target: The class that is explained or attacked: "predicted", "label" (the folder's), another word, or an index.
         part_listeners: Callbacks with ``on_part_end``, which take a part of a batch.
         n_in_hand: How many images are being computed, and have no rows yet.
@@ -102,6 +104,7 @@ class EvaluationModule(pl.LightningModule, ABC):
             raise InputError(f"model.n_figures must be at least 0, got {n_figures}.")
         self.network = network
         self.n_figures = n_figures
+        self.better: dict[str, str] = {}
         self.target: str | int = "predicted"
         self.part_listeners: list[Any] = []
         self.n_in_hand = 0

@@ -57,6 +57,7 @@ from lightning_modules.results.adversarial import (
 from lightning_modules.results.attacked_rows import (
     ATTACK_FIELDS,
     EMPTY,
+    LIKENESS,
     OF_ANOTHER,
     ROUNDED_FIELDS,
     UNDER_NOISE,
@@ -144,6 +145,8 @@ class RobustnessModule(EvaluationModule):
             raise InputError(f"model.metrics names a score twice: {', '.join(self.scores)}.")
         self.rounded = rounded or save_adversarial
         self.save_adversarial = save_adversarial
+        self.shown_eps: dict[str, float] = {}
+        self.better = {f"{name}.{likeness}": "higher" for name in self.methods for likeness in LIKENESS}
         self.victims = load_judges(victims, self.network, VICTIM)
 
     @property
@@ -241,7 +244,9 @@ class RobustnessModule(EvaluationModule):
         self._check_bounds(images, adversarial, measured)
         rows = self._rows(batch, same, measured, pictures)
         failed = {row["path"] for row in rows if row["status"] == "failed"}
-        drawn = AttackFigures(self.network, self.attack, self.eps, [images, *adversarial], logits, maps, rows)
+        drawn = AttackFigures(
+            self.network, self.attack, self.eps, [images, *adversarial], logits, maps, rows, self.shown_eps
+        )
         originals, paths = batch["original"], batch["path"]
         shown = [i for i, path in enumerate(paths) if originals[i] is not None and path not in failed]
         outputs: Outputs = {"rows": rows, "figures": self.draw_attacked(drawn, shown)}

@@ -43,7 +43,8 @@ INNER_FLOORS = {
         {"cli"},
         {"description"},
         {"comparison", "demonstration", "evaluation", "packing", "prediction", "training"},
-        {"strategies"},
+        {"again", "pairs"},
+        {"look", "strategies"},
     ],
     "results": [
         {"tables", "statistics"},
@@ -52,7 +53,7 @@ INNER_FLOORS = {
         {"storage"},
         {"arrays", "rows"},
         {"attacked_rows"},
-        {"adversarial", "maps", "summaries"},
+        {"adversarial", "choosing", "maps", "summaries"},
         {"comparison"},
     ],
 }

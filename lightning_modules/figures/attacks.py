@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import partial
 from typing import Any
 
@@ -34,6 +34,7 @@ class AttackFigures:
         logits: Of each of these, ``(N, C)``.
         maps: Of each of these, method -> ``(N, 1 or 3, H, W)``.
         rows: Of each of these in turn, its N rows.
+        shown_eps: Path -> the budget to show it under. Of other images see :meth:`draw`.
     """
 
     network: Network
@@ -43,11 +44,14 @@ class AttackFigures:
     logits: Sequence[Tensor]
     maps: Sequence[Mapping[str, Tensor]]
     rows: Sequence[Mapping[str, Any]]
+    shown_eps: Mapping[str, float] = field(default_factory=dict)
 
     def draw(self, i: int) -> Figure | Drawing:
-        """What draws the figure of image ``i``, at the smallest budget that fools it, else at the largest."""
+        """What draws the figure of image ``i``, unless asked otherwise at the smallest budget that fools it, else at
+        the largest."""
         before = self.rows[i]
-        k = 1 + self.eps.index(before["smallest_eps"]) if before["smallest_eps"] else len(self.eps)
+        shown = self.shown_eps.get(before["path"]) or before["smallest_eps"]
+        k = 1 + self.eps.index(shown) if shown else len(self.eps)
         after, eps = self.rows[k * len(self.images[0]) + i], self.eps[k - 1]
         target = f"{'towards' if self.attack.targeted else 'away from'} {self.network.class_names[before['target']]}"
         outcome = outcome_of(before, after)

@@ -22,8 +22,9 @@ MOST_FIGURES, MOST_IMAGES, MOST_PANELS, MOST_FAILURES, MOST_ROWS = 12, 48, 16, 2
 MOST_BYTES = 12_000_000
 """What a section holds at the most: of each kind of image, of rows, and of embedded images together."""
 
-STRATEGIES = "strategies"
-"""The folder of a run in which the strategies lie that were found of its maps."""
+STRATEGIES, LOOKS = "strategies", "looks"
+"""The folders of a run in which the strategies lie that were found of its maps, and figures of rows that were chosen.
+"""
 
 SHEET = "contact_sheet"
 """How the figures begin that show on one sheet the images that a run made."""
@@ -43,6 +44,9 @@ def page_of_run(run: Path, commands: Sequence[str]) -> Page:
     if (strategies := run / STRATEGIES / "summary.json").exists():
         command = json.loads(strategies.read_text())["command"]
         sections.append(section_of_run(strategies.parent, [command], "Strategies"))
+    for look in sorted((run / LOOKS).glob("*/summary.json")):
+        found = json.loads(look.read_text())
+        sections.append(section_of_run(look.parent, [found["command"]], f"A look at {found['choice']}"))
     return Page(section.title, section.about, sections)
 
 

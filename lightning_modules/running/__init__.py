@@ -11,6 +11,7 @@ from lightning_modules.running.evaluation import EvaluationCLI, run_evaluation
 from lightning_modules.running.folder.finished_run import run_report
 from lightning_modules.running.folder.run_folder import RunError, RunFolder
 from lightning_modules.running.folder.writer import RunWriter
+from lightning_modules.running.look import run_look
 from lightning_modules.running.packing import packing_options
 from lightning_modules.running.prediction import run_prediction
 from lightning_modules.running.training import run_training
@@ -27,6 +28,7 @@ __all__ = [
     "run_comparison",
     "run_description",
     "run_evaluation",
+    "run_look",
     "run_main",
     "run_prediction",
     "run_report",

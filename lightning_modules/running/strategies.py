@@ -30,11 +30,9 @@ from lightning_modules.pages.runs import STRATEGIES, page_of_run
 from lightning_modules.results.maps import FOLDER
 from lightning_modules.results.report import first_paragraph
 from lightning_modules.results.storage import columns_of_rows, read_rows
-from lightning_modules.running.arithmetic import compute_to_float32
+from lightning_modules.running.again import made_again
 from lightning_modules.running.cli import as_typed
-from lightning_modules.running.evaluation import EvaluationCLI
 from lightning_modules.running.folder.finished_run import read_finished_run, show_what_was_found
-from lightning_modules.running.folder.provenance import weights_sha256
 from lightning_modules.running.folder.run_folder import RunError, RunFolder, write_text
 from lightning_modules.running.parsing.parser import HelpfulParser
 from lightning_modules.strategies.drawing import SIDE, contact_sheet, overlaid
@@ -143,19 +141,9 @@ def _rows_of(run: Path, method: str) -> pd.DataFrame:
 
 
 def _made_again(run: Path, model_class: Any, data_class: Any) -> tuple[AttributionModule, Look]:
-    """The module of a run on one device, and what looks at its images.
-
-    Raises:
-        RunError: If the weights or the images have changed since.
-    """
-    compute_to_float32()
-    words = ["--config", str(run / "config.yaml"), "--out", str(run), "--trainer.devices", "1"]
-    words += ["--trainer.num_nodes", "1", "--trainer.strategy", "auto", "--model.n_figures", "0"]
-    cli = EvaluationCLI(model_class, data_class, description="", args=words)
-    data, network = cli.datamodule, cli.model.network.to(cli.trainer.strategy.root_device)
-    now = {"weights_sha256": weights_sha256(network), "data": data.fingerprint()}
-    inputs = json.loads((run / "inputs.json").read_text()) | now
-    RunFolder(run).settle("inputs.json", json.dumps(inputs), fixed=True, start_over="compute the run again")
+    """The module of a run on one device, and what looks at its images."""
+    cli = made_again(run, model_class, data_class, "--model.n_figures", "0")
+    data, network = cli.datamodule, cli.model.network
     data.setup("test")
     source = data.source
 

@@ -51,7 +51,8 @@ class Board:
         shown = textwrap.indent(plain_lines(command), "    ")  # which Markdown shows as it is
         self.writer.add_text("report", f"{report.markdown()}\n\nThe command:\n\n{shown}\n", 0)
         writer: Any = self.writer.file_writer
-        for part in hparams(dict(settings), scalars):
+        # Without the first part, a list of settings and scores, of which TensorBoard would show one run's for all runs.
+        for part in hparams(dict(settings), scalars)[1:]:
             writer.add_summary(part)
 
     def close(self) -> None:

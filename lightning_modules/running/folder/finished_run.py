@@ -94,13 +94,13 @@ def run_report(*, description: str | None, args: list[str] | None = None) -> int
     parser = HelpfulParser(description=description or "", usage="%(prog)s RUN [RUN ...]")
     parser.add_argument("runs", nargs="+", type=str, help="Folders of runs that have come to their end.")
     for run in [Path(run).expanduser() for run in parser.parse_args(args).runs]:
-        _read_summary(run)
+        read_summary(run)
         page_of_run(run, RunFolder(run).commands()).write(run / PAGE)
         print(plain(f"Hand it on: {run / PAGE}"))
     return 0
 
 
-def _read_summary(path: Path) -> dict[str, Any]:
+def read_summary(path: Path) -> dict[str, Any]:
     """The summary of a run that has come to its end."""
     if not (path / "sessions.json").exists():
         raise RunError(f"{path} is no RUN: name what an evaluation or a comparison had as --out.")
@@ -123,7 +123,7 @@ def read_finished_run(path: Path, name: str) -> FinishedRun:
     """
     if not parts_of(path / "results"):
         raise RunError(f"{path} is no RUN with rows: name what an evaluation had as --out.")
-    summary = _read_summary(path)
+    summary = read_summary(path)
     # Lists, such as curves, are not compared, and may be most of the bytes.
     rows = StoredRows(path / "results", columns_of_rows(path / "results", lists=False))
     of_network = summary.get("produced_by", {}).get("network", {})

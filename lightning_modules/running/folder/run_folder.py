@@ -33,7 +33,7 @@ SPLIT = frozenset(
 )
 """Options that decide how the work is split, how much of it is done, or how it is shown, never a number."""
 
-FOLDERS = ("results", "maps", "adversarial", "figures", "images", "exemplars", "strategies", "tensorboard")
+FOLDERS = ("results", "maps", "adversarial", "figures", "images", "exemplars", "looks", "strategies", "tensorboard")
 FILES = ("summary.json", "inputs.json", "sessions.json", "listing.arrow", "config.yaml", "report.json", "index.html")
 LEFT = (*FOLDERS, *FILES)
 """What a run leaves in its folder; nothing else is ever deleted."""

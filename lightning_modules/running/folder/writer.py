@@ -20,6 +20,7 @@ from lightning_modules.evaluation import EvaluationModule, Outputs
 from lightning_modules.figures.saving import Drawing, FigureFormat, figure_name, save_figure
 from lightning_modules.results.report import Report
 from lightning_modules.results.storage import Parts, StoredRows, done_paths, parts_of
+from lightning_modules.results.summaries.extremes import summarize_extremes, table_of_extremes
 from lightning_modules.running import stopping
 from lightning_modules.running.folder.board import Board
 from lightning_modules.running.folder.provenance import device_names
@@ -163,10 +164,14 @@ class RunWriter(pl.Callback):
         trainer.strategy.barrier()
         if not trainer.is_global_zero or not parts_of(self.rows):
             return
-        self.summary = {"n_listed": pl_module.n_listed, **pl_module.summarize(StoredRows(self.rows))}
+        rows = StoredRows(self.rows)
+        self.summary = {"n_listed": pl_module.n_listed, **pl_module.summarize(rows)}
+        if extremes := summarize_extremes(rows, pl_module.better, self.run):
+            self.summary |= {"better": dict(pl_module.better), "extremes": extremes}
         for name, figure in pl_module.run_figures(self.summary, self.run):
             save_figure(figure, self.run / "figures", name, self.figure_format)
-        self.report = replace(pl_module.report(self.summary), details=pl_module.details(self.run))
+        details = [*pl_module.details(self.run), *table_of_extremes(extremes)]
+        self.report = replace(pl_module.report(self.summary), details=details)
         with naming(self.run / "tensorboard"):
             if board := self._opened_board(trainer):
                 board.show_figures()
