@@ -57,7 +57,7 @@ def test_a_plan(tmp_path: Path) -> None:
 
 
 def test_the_demo_has_a_plan() -> None:
-    title, lead, steps = parse_plan((ROOT / "scripts/demo.yaml").read_text(), Path("runs/demo"))
+    title, lead, steps = parse_plan((ROOT / "scripts/demo.yml").read_text(), Path("runs/demo"))
     assert title
     assert lead
     assert len({step.title for step in steps}) == len(steps) > 5
