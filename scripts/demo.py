@@ -26,7 +26,7 @@ def main(args: list[str] | None = None) -> int:
     folder.lock()  # against a demo beside, until this one ends
     write_pictures(out / "pictures")
     write_shapes(out / "shapes", n_train=0, n_val=160, n_pairs=48, seed=0)
-    code = demonstrate(Path(__file__).resolve().with_name("demo.txt"), out)
+    code = demonstrate(Path(__file__).resolve().with_name("demo.yml"), out)
     if code == 0:
         board = f"{Path(sys.executable).parent / 'tensorboard'} --logdir {out}"
         print(f"\nThe demo took {time.monotonic() - start:.0f} s. Everything on one page: {out / 'index.html'}")

@@ -5,12 +5,13 @@ from __future__ import annotations
 import contextlib
 import importlib
 import io
-import re
 import shlex
 import shutil
 import sys
 from pathlib import Path
 from typing import NamedTuple
+
+import yaml
 
 from lightning_modules.pages.page import Page, Section
 from lightning_modules.pages.runs import section_of_run
@@ -78,23 +79,20 @@ def _run(step: Step) -> tuple[int, str]:
 
 
 def parse_plan(text: str, out: Path) -> tuple[str, str, list[Step]]:
-    """A title, the sentences below it, and steps, each a title (``## ``), sentences, and a command (``$ ``).
+    """A title, the sentences below it, and steps, of YAML: ``title``, ``lead``, ``steps``.
 
     Args:
-        text: In it, ``OUT`` stands for the folder ``out``, and a line that ends in a backslash goes on in the next one.
+        text: Each step has a ``title``, ``about``, sentences, and a ``command``, in which ``OUT`` stands for ``out``.
         out: The folder.
 
     Example:
-        >>> text = "# Demo\\nAll.\\n\\n## Look\\nIt is a cat.\\n\\n$ predict.py OUT/cat.png --top_k 1\\n"
+        >>> text = "{title: Demo, lead: All., steps: [{title: Look, about: A cat., command: predict.py OUT/cat.png}]}"
         >>> parse_plan(text, Path("runs"))[2]
-        [Step(title='Look', about='It is a cat.', words=['predict.py', 'runs/cat.png', '--top_k', '1'])]
+        [Step(title='Look', about='A cat.', words=['predict.py', 'runs/cat.png'])]
     """
-    first, *others = re.split(r"(?m)^##? ", text.replace("\\\n", " "))[1:]
-    title, _, lead = first.partition("\n")
-    steps = []
-    for part in others:
-        heading, _, command = part.partition("\n$ ")
-        name, _, about = heading.partition("\n")
-        words = [word.replace("OUT", str(out)) for word in shlex.split(command)]
-        steps.append(Step(name, " ".join(about.split()), words))
-    return title, " ".join(lead.split()), steps
+    plan = yaml.safe_load(text)
+    steps = [
+        Step(step["title"], step["about"], [word.replace("OUT", str(out)) for word in shlex.split(step["command"])])
+        for step in plan["steps"]
+    ]
+    return plan["title"], plan["lead"], steps

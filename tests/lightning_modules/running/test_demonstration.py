@@ -23,20 +23,17 @@ def main(words):
 from lightning_modules.errors import InputError
 """
 
-PLAN = """# Title
-First
-this.
-
-## One
-About one.
-
-$ my_say.py hello
-
-## Two
-About <two>.
-
-$ my_say.py {} \\
-  --top_k 1
+PLAN = """title: Title
+lead: First this.
+steps:
+- title: One
+  about: About one.
+  command: my_say.py hello
+- title: Two
+  about: About <two>.
+  command: >-
+    my_say.py {}
+    --top_k 1
 """
 
 
@@ -60,7 +57,7 @@ def test_a_plan(tmp_path: Path) -> None:
 
 
 def test_the_demo_has_a_plan() -> None:
-    title, lead, steps = parse_plan((ROOT / "scripts/demo.txt").read_text(), Path("runs/demo"))
+    title, lead, steps = parse_plan((ROOT / "scripts/demo.yml").read_text(), Path("runs/demo"))
     assert title
     assert lead
     assert len({step.title for step in steps}) == len(steps) > 5
@@ -73,8 +70,8 @@ def test_the_demo_has_a_plan() -> None:
 
 
 def test_all_is_printed_in_order_and_on_the_page(scripts: Path, capfd: pytest.CaptureFixture[str]) -> None:
-    (scripts / "plan.txt").write_text(PLAN.format("hi"))
-    assert demonstrate(scripts / "plan.txt", scripts / "out") == 0
+    (scripts / "plan.yaml").write_text(PLAN.format("hi"))
+    assert demonstrate(scripts / "plan.yaml", scripts / "out") == 0
     first, second = "\n$ python scripts/my_say.py hello\n", "\n$ python scripts/my_say.py hi \\\n    --top_k 1\n"
     says = "scripts/my_say.py says "
     assert capfd.readouterr().out == f"{first}{says}hello\n{second}{says}hi\n"
@@ -84,12 +81,12 @@ def test_all_is_printed_in_order_and_on_the_page(scripts: Path, capfd: pytest.Ca
 
 
 def test_a_step_that_fails_ends_the_demo(scripts: Path, capfd: pytest.CaptureFixture[str]) -> None:
-    further = f"\n## Three\nNo.\n\n$ my_say.py wait {scripts}/pid\n"
-    (scripts / "plan.txt").write_text(PLAN.format("fail") + further)
-    assert demonstrate(scripts / "plan.txt", scripts / "out") == 3
-    (scripts / "plan.txt").write_text(PLAN.format("stop") + further)
+    further = f"- title: Three\n  about: No.\n  command: my_say.py wait {scripts}/pid\n"
+    (scripts / "plan.yaml").write_text(PLAN.format("fail") + further)
+    assert demonstrate(scripts / "plan.yaml", scripts / "out") == 3
+    (scripts / "plan.yaml").write_text(PLAN.format("stop") + further)
     with pytest.raises(InputError, match="no"):
-        demonstrate(scripts / "plan.txt", scripts / "out")
+        demonstrate(scripts / "plan.yaml", scripts / "out")
     output = capfd.readouterr().out
     assert "says fail" in output
     assert "says stop" in output
