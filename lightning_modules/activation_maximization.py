@@ -50,6 +50,7 @@ from lightning_modules.synthesis import (
     RandomShift,
     Recipe,
     Regularizer,
+    Schedule,
     TotalVariation,
     Transform,
     maximize,
@@ -76,6 +77,8 @@ class ActivationMaximizationModule(EvaluationModule):
         steps: Steps of Adam, at least 1.
         learning_rate: Of Adam, above 0.
         warm_up: Share of the steps, in [0, 1], over which the penalties grow from nothing to their weights.
+        schedule: What changes from step to step, by name or import path: CoarseToFine begins with small views and low
+            frequencies. null = nothing.
         image_size: Height and width in pixels of the images. null = what the network was trained on.
         images_per_pass: Images that share a forward pass, at least 1. A GPU is faster with more; another number gives
             other images.
@@ -102,6 +105,7 @@ class ActivationMaximizationModule(EvaluationModule):
         steps: int = 256,
         learning_rate: float = 0.05,
         warm_up: float = 0.5,
+        schedule: Schedule | None = None,
         image_size: int | None = None,
         images_per_pass: int = 1,
         fresh_shift: int = 16,
@@ -124,7 +128,9 @@ class ActivationMaximizationModule(EvaluationModule):
         regularizers = [TotalVariation(), L2()] if regularizers is None else list(regularizers)
         if transforms is None:
             transforms = [RandomShift(32), RandomScale(0.5, 1.8), RandomRotation(20)]
-        both = Recipe(parametrization or FourierImage(), regularizers, transforms, steps, learning_rate, warm_up)
+        both = Recipe(
+            parametrization or FourierImage(), regularizers, transforms, steps, learning_rate, warm_up, schedule
+        )
         super().__init__(load_network(network, weights, **options), n_figures)
         self.recipes = both.ablated() if ablation else {VARIANTS[-1]: both}
         self.objective = objective or LogitMargin()

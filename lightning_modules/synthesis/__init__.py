@@ -1,8 +1,9 @@
-"""What activation maximization is composed of: parametrizations, objectives, regularizers, transforms.
+"""What activation maximization is composed of: parametrizations, objectives, regularizers, transforms,
+schedules.
 
 Nothing here judges a finished image or writes it; methods and attacks are siblings.
 
-To add one of the four, derive a class in a file of your own, keep each option of ``__init__`` as the attribute of its
+To add one of these, derive a class in a file of your own, keep each option of ``__init__`` as the attribute of its
 name, and name the class on the command line by its import path. The README.md of this folder shows an objective.
 """
 
@@ -17,12 +18,15 @@ from lightning_modules.synthesis.objectives import (
 )
 from lightning_modules.synthesis.parametrizations import FourierImage, Parametrization, PixelImage
 from lightning_modules.synthesis.regularizers import L2, Regularizer, TotalVariation, total_variation
+from lightning_modules.synthesis.schedules import CoarseToFine, Schedule
 from lightning_modules.synthesis.transforms import (
     GaussianBlur,
     GaussianNoise,
+    RandomColor,
     RandomRotation,
     RandomScale,
     RandomShift,
+    RandomView,
     Transform,
     shift,
 )
@@ -32,6 +36,7 @@ __all__ = [
     "VARIANTS",
     "Channel",
     "ClassLogit",
+    "CoarseToFine",
     "FourierImage",
     "GaussianBlur",
     "GaussianNoise",
@@ -40,11 +45,14 @@ __all__ = [
     "Parametrization",
     "PixelImage",
     "Progress",
+    "RandomColor",
     "RandomRotation",
     "RandomScale",
     "RandomShift",
+    "RandomView",
     "Recipe",
     "Regularizer",
+    "Schedule",
     "TotalVariation",
     "Transform",
     "generators",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
@@ -16,7 +17,8 @@ from lightning_modules.random_numbers import seed_from
 from lightning_modules.synthesis.objectives import Objective, respond
 from lightning_modules.synthesis.parametrizations import Parametrization, Size
 from lightning_modules.synthesis.regularizers import Regularizer
-from lightning_modules.synthesis.transforms import Transform
+from lightning_modules.synthesis.schedules import Schedule
+from lightning_modules.synthesis.transforms import Transform, resized
 
 VARIANTS = ("neither", "TV only", "shifts only", "both")
 """What an ablation compares, in order: without regularizers and transforms, with the one or the other, with both."""
@@ -35,6 +37,7 @@ class Recipe:
         warm_up: Share of the steps, in [0, 1], over which the penalties grow, as the square of the step, from nothing
             to their weights. From noise, which has little of the objective and much total variation, they would
             otherwise lead to a grey image.
+        schedule: What changes from step to step. None = nothing.
 
     Raises:
         InputError: If ``steps``, ``learning_rate`` or ``warm_up`` is out of its range.
@@ -46,11 +49,24 @@ class Recipe:
     steps: int
     learning_rate: float
     warm_up: float = 0.0
+    schedule: Schedule | None = None
 
     def ablated(self) -> dict[str, Recipe]:
         """This recipe without regularizers and transforms, with only the one or the other, and as it is."""
         bare = replace(self, regularizers=[], transforms=[])
         return dict(zip(VARIANTS, (bare, replace(self, transforms=[]), replace(self, regularizers=[]), self)))
+
+    def frequencies(self, size: Size) -> Tensor | None:
+        """That of each parameter, in cycles a pixel, where the schedule asks for it; None where nobody does."""
+        if self.schedule is None:
+            return None
+        found = self.parametrization.frequencies(size)
+        if found is None and self.schedule.cutoff(1, self.steps) < math.inf:
+            raise InputError(
+                f"{self.schedule!r} moves low frequencies first, and {self.parametrization!r} has none: take "
+                "FourierImage."
+            )
+        return found
 
     def __post_init__(self) -> None:
         check_at_least_one(steps=self.steps)
@@ -111,18 +127,24 @@ def maximize(
         start = [recipe.parametrization.start(size, generator) for generator in generators(keys, 0)]
         parameters = torch.cat(start).to(like).requires_grad_()
         optimizer = torch.optim.Adam([parameters], lr=recipe.learning_rate)
+        schedule, frequencies = recipe.schedule, recipe.frequencies(size)
         for step in range(1, recipe.steps + 1):
             images = recipe.parametrization.pixels(parameters, size)
             seen = images.detach().requires_grad_()
             views, drawn = seen, generators(keys, step)
             for transform in recipe.transforms:
                 views = transform(views, drawn)
+            if schedule is not None:
+                optimizer.param_groups[0]["lr"] = recipe.learning_rate * schedule.rate(step, recipe.steps)
+                views = resized(views, schedule.view_size(step, recipe.steps, size[0]))
             output = respond(network, views.contiguous(memory_format=torch.channels_last), objective.layer)
             activation = objective(output.to(like.dtype), target)
             (ascent,) = torch.autograd.grad(activation.sum(), seen, materialize_grads=True)
             ramp = min(1.0, step / (recipe.warm_up * recipe.steps)) ** 2 if recipe.warm_up else 1.0
             descent = ramp * _descent(recipe.regularizers, seen) - without_scale(ascent)
             (parameters.grad,) = torch.autograd.grad(images, parameters, descent)
+            if schedule is not None and frequencies is not None:
+                parameters.grad *= (frequencies <= schedule.cutoff(step, recipe.steps)).to(parameters)
             optimizer.step()
             if on_step is not None:
                 reached = ascent.flatten(1).any(1)

@@ -37,6 +37,10 @@ class Parametrization(NamedByOptions, ABC):
     def parameters(self, images: Tensor) -> Tensor:
         """The parameters whose pixels are ``images``; pixels within 1e-6 of 0 or 1 are moved there."""
 
+    def frequencies(self, size: Size) -> Tensor | None:
+        """That of each parameter, in cycles a pixel, in a shape that fits them; None = they are of no frequency."""
+        return None
+
 
 class PixelImage(Parametrization):
     """Each pixel by itself, through a sigmoid.
@@ -100,6 +104,9 @@ class FourierImage(Parametrization):
         spectrum = torch.fft.rfft2(channels, norm="ortho") / _frequency_scale((height, width), self.decay).to(images)
         return torch.view_as_real(spectrum).clone()
 
+    def frequencies(self, size: Size) -> Tensor:
+        return _frequencies(size)[..., None]
+
     def _mix(self, channels: Tensor, inverse: bool) -> Tensor:
         if not self.decorrelate_colors:
             return channels
@@ -110,10 +117,14 @@ class FourierImage(Parametrization):
 
 def _frequency_scale(size: Size, decay: float) -> Tensor:
     """``s(f)`` of :class:`FourierImage`, float64 ``(H, W // 2 + 1)``."""
+    return 0.25 / _frequencies(size).clamp_min(1 / max(size)) ** decay
+
+
+def _frequencies(size: Size) -> Tensor:
+    """Of a spectrum, in cycles a pixel, float64 ``(H, W // 2 + 1)``."""
     height, width = size
     vertical = torch.fft.fftfreq(height, dtype=torch.float64)[:, None]
-    horizontal = torch.fft.rfftfreq(width, dtype=torch.float64)
-    return 0.25 / torch.hypot(vertical, horizontal).clamp_min(1 / max(size)) ** decay
+    return torch.hypot(vertical, torch.fft.rfftfreq(width, dtype=torch.float64))
 
 
 def _checked_std(std: float) -> float:
