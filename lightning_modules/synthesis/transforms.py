@@ -149,8 +149,8 @@ class RandomView(Transform):
         degrees = _uniform(-self.degrees, self.degrees, generators)
         factors = _uniform(self.low, self.high, generators)
         offsets = torch.stack([_uniform(-self.pixels, self.pixels, generators) for _ in range(2)], 1)
-        colors = torch.stack([torch.rand(3, generator=generator) for generator in generators])
-        # What is read from outside is 0 in all channels, so the fourth one says how much of a pixel is inside.
+        colors = torch.stack([torch.rand(images.shape[1], generator=generator) for generator in generators])
+        # What is read from outside is 0 in all channels, so the last one says how much of a pixel is inside.
         channels = torch.cat([images, torch.ones_like(images[:, :1])], 1)
         turned = rotate(channels, degrees, mirrored=False) if self.degrees else channels
         rows, columns = (
@@ -158,7 +158,7 @@ class RandomView(Transform):
             for positions, size in zip(_moved(images, factors, offsets), images.shape[2:])
         )
         seen = rows @ turned @ columns.transpose(2, 3)
-        return seen[:, :3] + (1 - seen[:, 3:]) * colors.to(images)[:, :, None, None]
+        return seen[:, :-1] + (1 - seen[:, -1:]) * colors.to(images)[:, :, None, None]
 
 
 class RandomColor(Transform):
@@ -177,7 +177,7 @@ class RandomColor(Transform):
 
     def __call__(self, images: Tensor, generators: Generators) -> Tensor:
         factors = _uniform(-self.contrast, self.contrast, generators).exp().view(-1, 1, 1, 1)
-        offsets = torch.stack([_uniform(-self.offset, self.offset, generators) for _ in range(3)], 1)
+        offsets = torch.stack([_uniform(-self.offset, self.offset, generators) for _ in images[0]], 1)
         return (images - 0.5) * factors.to(images) + 0.5 + offsets.to(images)[:, :, None, None]
 
 
@@ -228,8 +228,9 @@ def resized(images: Tensor, size: int) -> Tensor:
         tensor([[[[0.1250, 0.8750],
                   [0.1250, 0.8750]]]])
     """
-    rows, columns = (_weights((torch.arange(size) + 0.5) * of / size - 0.5, of).to(images) for of in images.shape[2:])
-    rows, columns = (weights / weights.sum(-1, keepdim=True) for weights in (rows, columns))
+    centers = (torch.arange(size, dtype=torch.float64) + 0.5) / size
+    rows, columns = (_weights(centers * of - 0.5, of) for of in images.shape[2:])
+    rows, columns = ((weights / weights.sum(-1, keepdim=True)).to(images) for weights in (rows, columns))
     return rows @ images @ columns.transpose(-1, -2)
 
 
