@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import inspect
-import json
 import shutil
 import sys
 import tempfile
@@ -26,7 +25,7 @@ from lightning_modules.gradients.needs import Needs
 from lightning_modules.methods.base import AttributionMethod
 from lightning_modules.networks.network import Network
 from lightning_modules.networks.options import NetworkOptions
-from lightning_modules.pages.runs import LOOKS, page_of_run
+from lightning_modules.pages.runs import LOOKS
 from lightning_modules.results.choosing import SHOW, Choice, choose, rows_to_choose_from
 from lightning_modules.results.maps import FOLDER, StoredMaps, read_maps
 from lightning_modules.results.report import Report
@@ -35,11 +34,11 @@ from lightning_modules.results.tables import Table
 from lightning_modules.running.again import made_again
 from lightning_modules.running.cli import as_typed
 from lightning_modules.running.folder.board import Board
-from lightning_modules.running.folder.finished_run import read_summary, show_what_was_found
-from lightning_modules.running.folder.run_folder import RunError, RunFolder, write_text
+from lightning_modules.running.folder.finished_run import leave_beside, read_summary
+from lightning_modules.running.folder.run_folder import RunError
 from lightning_modules.running.pairs import draw_pairs, rows_of_pairs
 from lightning_modules.running.parsing.parser import HelpfulParser
-from lightning_modules.text import plain, plain_name
+from lightning_modules.text import plain_name
 
 Classes = Sequence[tuple[type[EvaluationModule], Any]]
 """Modules and data modules that a run may be of."""
@@ -82,16 +81,12 @@ def run_look(classes: Classes, *, description: str | None, args: list[str] | Non
     )
     command = as_typed(["python", sys.argv[0], *words])
     found = {"choice": choice.words, "n_rows": len(choice.rows), "n_images": len(paths), "n_failed": 0, "images": paths}
-    report.save(out)
-    write_text(out / "summary.json", json.dumps({**found, "command": command}, indent=2) + "\n")
-    write_text(out / "config.yaml", parser.dump(options, skip_validation=True))
     board = Board(out / "tensorboard", out / "figures")
     board.show_figures()
     board.writer.add_text("look", f"{report.about}\n\n{report.markdown()}", 0)
     board.close()
-    page_of_run(run, RunFolder(run).commands()).write(run / "index.html")
-    show_what_was_found(report, "Figures", out)
-    print(plain(f"Hand it on: {run / 'index.html'}"))
+    settings = parser.dump(options, skip_validation=True)
+    leave_beside(run, out, "Figures", report, {**found, "command": command}, settings)
     return 0
 
 

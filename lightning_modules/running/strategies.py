@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import shutil
 import sys
 from collections.abc import Callable
@@ -26,14 +25,14 @@ from datamodules.text import Text, Texts
 from lightning_modules.attribution import AttributionModule
 from lightning_modules.figures.saving import save_figure
 from lightning_modules.networks.class_names import find_class
-from lightning_modules.pages.runs import STRATEGIES, page_of_run
+from lightning_modules.pages.runs import STRATEGIES
 from lightning_modules.results.maps import FOLDER
 from lightning_modules.results.report import first_paragraph
 from lightning_modules.results.storage import columns_of_rows, read_rows
 from lightning_modules.running.again import made_again
 from lightning_modules.running.cli import as_typed
-from lightning_modules.running.folder.finished_run import read_finished_run, show_what_was_found
-from lightning_modules.running.folder.run_folder import RunError, RunFolder, write_text
+from lightning_modules.running.folder.finished_run import leave_beside, read_summary
+from lightning_modules.running.folder.run_folder import RunError
 from lightning_modules.running.parsing.parser import HelpfulParser
 from lightning_modules.strategies.drawing import SIDE, contact_sheet, overlaid
 from lightning_modules.strategies.finding import N_NEAREST, Strategies, balanced
@@ -56,7 +55,8 @@ def run_strategies(model_class: Any, data_class: Any, *, description: str | None
     parser = HelpfulParser(description=description or "", usage="%(prog)s RUN [options]")
     parser.add_argument("run", type=str, help="Folder of a run of evaluate_attribution.py that has ended.")
     parser.add_function_arguments(_find, as_group=False, skip={"run", "model_class", "data_class"})
-    options = parser.parse_args(args)
+    words = sys.argv[1:] if args is None else list(args)
+    options = parser.parse_args(words)
     run = Path(options.run).expanduser()
     strategies, scores, notes, look = _find(
         **{**vars(options), "run": run}, model_class=model_class, data_class=data_class
@@ -66,14 +66,10 @@ def run_strategies(model_class: Any, data_class: Any, *, description: str | None
     out.mkdir()
     strategies.rows[["path", "class", "cluster", "x", "y"]].to_parquet(out / "clusters.parquet", index=False)
     _draw(strategies, look, scores, options.n_images, out)
-    write_text(out / "config.yaml", parser.dump(options, skip_validation=True))
     report = replace(strategies.report(scores, notes), about=first_paragraph(description or ""))
-    report.save(out)
-    command = as_typed(["python", sys.argv[0], *(sys.argv[1:] if args is None else args)])
-    write_text(out / "summary.json", json.dumps({**strategies.summary(scores), "command": command}, indent=2) + "\n")
-    page_of_run(run, RunFolder(run).commands()).write(run / "index.html")
-    show_what_was_found(report, "Clusters, summary, sheets", out)
-    print(plain(f"Hand it on: {run / 'index.html'}"))
+    summary = strategies.summary(scores) | {"command": as_typed(["python", sys.argv[0], *words])}
+    settings = parser.dump(options, skip_validation=True)
+    leave_beside(run, out, "Clusters, summary, sheets", report, summary, settings)
     return 0
 
 
@@ -100,7 +96,7 @@ def _find(
             are computed, or maps where RUN kept none.
         seed: Seed of all draws.
     """
-    read_finished_run(run, run.name)  # refuses what is none
+    read_summary(run)  # refuses what is none
     rows = _rows_of(run, method)
     module, look = _made_again(run, model_class, data_class)
     names, network = module.network.class_names, module.network
@@ -153,8 +149,7 @@ def _made_again(run: Path, model_class: Any, data_class: Any) -> tuple[Attributi
         found: dict[str, np.ndarray] = {}
         for batch in tqdm(data.test_dataloader(), unit="batch", delay=3):
             if batch["path"]:
-                batch["image"] = batch["image"].to(network.mean.device)
-                batch = with_pixels(batch)
+                batch = with_pixels(batch | {"image": batch["image"].to(network.mean.device)})
                 target = torch.tensor([target_of[path] for path in batch["path"]], device=batch["image"].device)
                 found |= dict(zip(batch["path"], compute(batch, target).cpu().numpy()))
         return found

@@ -35,6 +35,7 @@ from tests.lightning_modules.strategies.tagged import (
     trained,
     write_tagged,
 )
+from tests.scripts.processes import Run
 
 NET = "tests.lightning_modules.strategies.tagged.TaggedNet"
 
@@ -47,22 +48,17 @@ def generated(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return root
 
 
+def options(root: Path, name: str, images: Path) -> list[object]:
+    words = ["--data.root", images, "--data.num_workers", 0, "--model.network", NET]
+    words += ["--model.weights", root / f"{name}.pth", "--trainer.accelerator", "cpu", "--model.save_maps", "true"]
+    return [*words, "--model.methods", "[GradCAM]", "--model.metrics", "[Sparseness]", "--model.target", "label"]
+
+
 def explained(root: Path, name: str, tagged: tuple[str, ...]) -> Path:
     """The RUN of a network that was trained on images of which those of some classes are tagged."""
     train, val = (write_tagged(root / "shapes" / split, root / name / split, tagged) for split in ("train", "val"))
     torch.save(trained(train, seed=1).state_dict(), root / f"{name}.pth")
-    words = [
-        "--data.root",
-        val,
-        "--data.num_workers",
-        0,
-        "--model.network",
-        NET,
-        "--model.weights",
-        root / f"{name}.pth",
-    ]
-    words += ["--model.methods", "[GradCAM]", "--model.metrics", "[Sparseness]", "--model.target", "label"]
-    words += ["--trainer.accelerator", "cpu", "--out", root / f"run_{name}", "--model.save_maps", "true"]
+    words = [*options(root, name, val), "--out", root / f"run_{name}"]
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr("sys.argv", ["script"])
         assert evaluate_attribution([str(word) for word in words]) == 0
@@ -156,6 +152,19 @@ def test_maps_that_are_made_anew_have_the_same_clusters(run: Path, tmp_path: Pat
     assert by_features["path"].tolist() == before["path"][before["class"] == "circle"].tolist()
     places = before.loc[before["class"] == "circle", "x"].to_numpy()
     assert not np.allclose(by_features["x"], places, atol=1e-3)  # they lie elsewhere than by their maps
+
+
+@pytest.mark.training
+def test_a_run_of_two_processes_has_the_same_clusters(run: Path, generated: Path, tmp_path: Path) -> None:
+    """Its maps lie in the parts of two; the graph of neighbours stands on maps that are equal to float16."""
+    words = [*options(generated, "tagged", generated / "tagged/val"), "--trainer.devices", 2, "--out", "run"]
+    assert Run("evaluate_attribution", words, tmp_path, world=2).wait() == [0, 0]
+    assert find_strategies([str(tmp_path / "run")]) == 0
+    one, two = (pd.read_parquet(folder / "strategies/clusters.parquet") for folder in (run, tmp_path / "run"))
+    assert two[["path", "class"]].equals(one[["path", "class"]])
+    names = [rows["class"] + " " + rows["cluster"].astype(str) for rows in (one, two)]
+    assert adjusted_rand_score(*names) > 0.95
+    assert sorted(summary_of(tmp_path / "run")["suspicious"]) == sorted(TAGGED)
 
 
 @pytest.mark.training

@@ -75,6 +75,25 @@ def leave_what_was_found(
         page_of_run(run.path, run.commands()).write(run.path / PAGE)
 
 
+def leave_beside(run: Path, out: Path, what: str, report: Report, summary: Mapping[str, Any], settings: str) -> None:
+    """Writes what was found of a run afterwards, into a folder of its own in it, keeps its page true, and prints it.
+
+    Args:
+        run: The folder of the run.
+        out: That of what was found.
+        what: It is, in words.
+        report: The report of it.
+        summary: Of it.
+        settings: How it was found.
+    """
+    report.save(out)
+    write_text(out / "config.yaml", settings)
+    write_text(out / "summary.json", json.dumps(dict(summary), indent=2) + "\n")
+    page_of_run(run, RunFolder(run).commands()).write(run / PAGE)
+    show_what_was_found(report, what, out)
+    print(plain(f"Hand it on: {run / PAGE}"))
+
+
 def show_what_was_found(report: Report, what: str, out: Path | None) -> None:
     """Prints the tables, what stands out, how many images there were, and where to look."""
     report.show()
