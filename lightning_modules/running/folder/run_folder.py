@@ -258,9 +258,4 @@ def differences_of(before: Any, now: Any, prefix: str = "") -> list[tuple[str, A
             if f"{prefix}{key}" not in SPLIT
             for difference in differences_of(before.get(key, NOT_GIVEN), now.get(key, NOT_GIVEN), f"{prefix}{key}.")
         ]
-    return [] if _alone(before) == _alone(now) else [(prefix[:-1], before, now)]
-
-
-def _alone(value: Any) -> Any:
-    """A value, of a list of one text or number that text or number: options for several take one as well."""
-    return value[0] if isinstance(value, list) and len(value) == 1 and isinstance(value[0], str | int) else value
+    return [] if before == now else [(prefix[:-1], before, now)]

@@ -28,7 +28,7 @@ def in_a_line(message: str) -> str:
         >>> in_a_line('Parser key "n":\\n  No subtype fits\\n  Errors:\\n    - Expected an int\\n  Given value: x')
         'Parser key "n": Expected an int'
     """
-    lines = message.splitlines()
+    lines = message.splitlines() or [""]
     reasons = [line.strip(" -") for line in lines if line.startswith("    ") and "NoneType" not in line]
     return " ".join(" ".join([lines[0], *reasons] if reasons else lines).split())
 
@@ -69,10 +69,12 @@ def _names(texts: Iterable[str]) -> list[str]:
 
 
 def _contents(words: Sequence[str]) -> Iterable[str]:
-    """What stands in the files that a command line names."""
+    """What stands in the configurations that a command line names."""
     for word in words:
+        path = Path(word.split("=")[-1])
         with suppress(OSError, ValueError):
-            yield Path(word.split("=")[-1]).read_text()
+            if path.suffix in (".yaml", ".yml", ".json"):  # not weights, which may be large
+                yield path.read_text()
 
 
 def public_classes(base: type = object) -> dict[str, type]:

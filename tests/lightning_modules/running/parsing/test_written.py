@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import json
 from argparse import ArgumentError
 from collections.abc import Callable, Sequence
@@ -20,7 +19,6 @@ from datamodules import ClassIndexDataModule, ImageFolderDataModule
 from datamodules.text import Text
 from lightning_modules import AttributionMethod, AttributionModule, GradCAM
 from lightning_modules.running import EvaluationCLI
-from lightning_modules.running.folder.run_folder import RunError, RunFolder
 from lightning_modules.running.parsing.parser import HelpfulParser
 from lightning_modules.running.parsing.written import load
 
@@ -237,20 +235,3 @@ def test_null_is_no_text_where_nothing_is_a_choice(
     for options in (["--model.target", "null"], ["--config", "c.yaml"]):
         found = settings(call, capsys, evaluate_robustness.main, "--data.root", ".", *options)
         assert found["model"]["target"] == "null"  # as YAML writes None; text would have been quoted
-
-
-@pytest.mark.parametrize(
-    ("before", "now", "differ"),
-    [
-        ("classes: [10]", "classes: ['012']", True),
-        ("ablation: true", "ablation: 'True'", True),
-        ("include: n02*", "include: ['n02*']", False),
-        ("include: [n02*]", "include: ['n02*', 'n03*']", True),
-        ("include: [n02*]", "include: n03*", True),
-    ],
-    ids=["zeros", "flag", "alone", "two", "other"],
-)
-def test_one_text_is_a_list_of_it(tmp_path: Path, before: str, now: str, differ: bool) -> None:
-    (tmp_path / "config.yaml").write_text(before)
-    with pytest.raises(RunError, match="other settings") if differ else contextlib.nullcontext():
-        RunFolder(tmp_path).settle("config.yaml", now, fixed=True)
