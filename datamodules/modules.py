@@ -130,6 +130,11 @@ class ImageFolderDataModule(BytesDataModule):
         at_least(0, num_workers=num_workers, n_originals=n_originals)
         if not 0 < min_crop <= 1:
             raise DataError(f"data.min_crop must be a share of an image's area, above 0 and at most 1, got {min_crop}.")
+        if "://" in str(root):
+            raise DataError(
+                f"data.root {root} is an address: images are read from folders and shards of this machine. Mount it "
+                "(mount-s3, gcsfuse, rclone mount) or copy it, and name the folder."
+            )
         self.root = Path(root).expanduser()
         self.test_root = self.root
         self.boxes = folder_of_boxes(boxes)
