@@ -22,14 +22,13 @@ from lightning_modules.synthesis.schedules import CoarseToFine, Schedule
 from lightning_modules.synthesis.transforms import (
     GaussianBlur,
     GaussianNoise,
-    RandomColor,
     RandomRotation,
     RandomScale,
     RandomShift,
-    RandomView,
     Transform,
     shift,
 )
+from lightning_modules.synthesis.views import RandomColor, RandomView
 
 __all__ = [
     "L2",

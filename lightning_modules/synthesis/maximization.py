@@ -18,7 +18,8 @@ from lightning_modules.synthesis.objectives import Objective, respond
 from lightning_modules.synthesis.parametrizations import Parametrization, Size
 from lightning_modules.synthesis.regularizers import Regularizer
 from lightning_modules.synthesis.schedules import Schedule
-from lightning_modules.synthesis.transforms import Transform, resized
+from lightning_modules.synthesis.transforms import Transform
+from lightning_modules.synthesis.views import resized
 
 VARIANTS = ("neither", "TV only", "shifts only", "both")
 """What an ablation compares, in order: without regularizers and transforms, with the one or the other, with both."""

@@ -61,7 +61,7 @@ class RandomScale(Transform):
         self.high = high
 
     def __call__(self, images: Tensor, generators: Generators) -> Tensor:
-        return scale(images, _uniform(self.low, self.high, generators))
+        return scale(images, uniform(self.low, self.high, generators))
 
 
 class RandomRotation(Transform):
@@ -77,7 +77,7 @@ class RandomRotation(Transform):
         self.degrees = degrees
 
     def __call__(self, images: Tensor, generators: Generators) -> Tensor:
-        return rotate(images, _uniform(-self.degrees, self.degrees, generators)) if self.degrees else images
+        return rotate(images, uniform(-self.degrees, self.degrees, generators)) if self.degrees else images
 
 
 class GaussianBlur(Transform):
@@ -122,65 +122,6 @@ class GaussianNoise(Transform):
         return images + self.std * torch.stack(noise).to(images)
 
 
-class RandomView(Transform):
-    """Turns, scales and moves the image at once; what lies outside of it has one random colour, anew at each step.
-
-    Mirrored edges, as those of the other transforms, complete an object that is cut in half there.
-
-    Args:
-        pixels: Farthest move in each direction, in pixels, at least 0.
-        low: Smallest factor, above 0.
-        high: Largest factor.
-        degrees: Largest angle, in [0, 90].
-    """
-
-    def __init__(self, pixels: float = 32, low: float = 0.6, high: float = 1.7, degrees: float = 20) -> None:
-        if not pixels >= 0 or not 0 < low <= high or not 0 <= degrees <= 90:
-            raise InputError(
-                "RandomView needs pixels of at least 0, 0 < low <= high, and degrees in [0, 90], got "
-                f"{pixels}, {low}, {high} and {degrees}."
-            )
-        self.pixels = pixels
-        self.low = low
-        self.high = high
-        self.degrees = degrees
-
-    def __call__(self, images: Tensor, generators: Generators) -> Tensor:
-        degrees = _uniform(-self.degrees, self.degrees, generators)
-        factors = _uniform(self.low, self.high, generators)
-        offsets = torch.stack([_uniform(-self.pixels, self.pixels, generators) for _ in range(2)], 1)
-        colors = torch.stack([torch.rand(images.shape[1], generator=generator) for generator in generators])
-        # What is read from outside is 0 in all channels, so the last one says how much of a pixel is inside.
-        channels = torch.cat([images, torch.ones_like(images[:, :1])], 1)
-        turned = rotate(channels, degrees, mirrored=False) if self.degrees else channels
-        rows, columns = (
-            _weights(positions, size).to(images)
-            for positions, size in zip(_moved(images, factors, offsets), images.shape[2:])
-        )
-        seen = rows @ turned @ columns.transpose(2, 3)
-        return seen[:, :-1] + (1 - seen[:, -1:]) * colors.to(images)[:, :, None, None]
-
-
-class RandomColor(Transform):
-    """Changes the contrast about grey, and adds a constant to each channel, anew at each step.
-
-    Args:
-        contrast: The contrast's factor is ``exp(u)``, with ``u`` from -contrast to contrast; at least 0.
-        offset: Largest constant, in pixel units, of [0, 1], at least 0. Pixels may then lie outside [0, 1].
-    """
-
-    def __init__(self, contrast: float = 0.3, offset: float = 0.1) -> None:
-        if not contrast >= 0 or not offset >= 0:
-            raise InputError(f"RandomColor needs contrast and offset of at least 0, got {contrast} and {offset}.")
-        self.contrast = contrast
-        self.offset = offset
-
-    def __call__(self, images: Tensor, generators: Generators) -> Tensor:
-        factors = _uniform(-self.contrast, self.contrast, generators).exp().view(-1, 1, 1, 1)
-        offsets = torch.stack([_uniform(-self.offset, self.offset, generators) for _ in images[0]], 1)
-        return (images - 0.5) * factors.to(images) + 0.5 + offsets.to(images)[:, :, None, None]
-
-
 def shift(images: Tensor, offsets: Tensor) -> Tensor:
     """Moves image ``n`` down and right by ``offsets[n]``, integer ``(N, 2)``, mirroring it at its edges.
 
@@ -218,22 +159,6 @@ def rotate(images: Tensor, degrees: Tensor, mirrored: bool = True) -> Tensor:
     return images
 
 
-def resized(images: Tensor, size: int) -> Tensor:
-    """Images ``(N, C, H, W)`` -> ``(N, C, size, size)``, each pixel a mean of those that it covers, weighted linearly.
-
-    By matrices, whose products are the same from run to run on a GPU too.
-
-    Example:
-        >>> resized(torch.tensor([[[[0.0, 0.0, 1.0, 1.0]] * 4]]), 2)
-        tensor([[[[0.1250, 0.8750],
-                  [0.1250, 0.8750]]]])
-    """
-    centers = (torch.arange(size, dtype=torch.float64) + 0.5) / size
-    rows, columns = (_weights(centers * of - 0.5, of) for of in images.shape[2:])
-    rows, columns = ((weights / weights.sum(-1, keepdim=True)).to(images) for weights in (rows, columns))
-    return rows @ images @ columns.transpose(-1, -2)
-
-
 def gaussian_blur(images: Tensor, sigma: float) -> Tensor:
     """Convolves each channel with a Gaussian of standard deviation ``sigma`` > 0, cut off at 3 sigma."""
     radius = math.ceil(3 * sigma)
@@ -247,25 +172,6 @@ def gaussian_blur(images: Tensor, sigma: float) -> Tensor:
         for k, weight in enumerate(weights):
             images = images + weight / sum(weights) * padded.narrow(dim, k, size)
     return images
-
-
-def _moved(images: Tensor, factors: Tensor, offsets: Tensor) -> list[Tensor]:
-    """The rows and the columns ``(N, 1, H)`` that are seen after images are scaled about their centre and moved."""
-    return [
-        ((grid.flatten() - _center(grid) - offsets[:, k, None]) / factors[:, None] + _center(grid))[:, None]
-        for k, grid in enumerate(_grid(images))
-    ]
-
-
-def _weights(positions: Tensor, size: int) -> Tensor:
-    """How much of each of ``size`` pixels is read at positions ``(..., S)``: ``(..., S, size)``.
-
-    Linear between pixels; over as many of them as lie between two positions, where these are farther apart. Outside,
-    nothing is read.
-    """
-    width = (positions[..., 1:2] - positions[..., :1]).clamp_min(1.0) if positions.shape[-1] > 1 else 1.0
-    distances = (positions[..., None] - torch.arange(size)).abs()
-    return (1 - distances / torch.as_tensor(width)[..., None]).clamp_min(0) / torch.as_tensor(width)[..., None]
 
 
 def _sample(images: Tensor, dim: int, positions: Tensor, mirrored: bool = True) -> Tensor:
@@ -320,6 +226,7 @@ def _center(positions: Tensor) -> float:
     return (positions.numel() - 1) / 2
 
 
-def _uniform(low: float, high: float, generators: Generators) -> Tensor:
+def uniform(low: float, high: float, generators: Generators) -> Tensor:
+    """A number from ``low`` to ``high`` from each generator, float64 ``(N,)``."""
     draws = [torch.rand((), generator=generator, dtype=torch.float64) for generator in generators]
     return low + (high - low) * torch.stack(draws)

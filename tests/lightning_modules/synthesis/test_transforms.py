@@ -19,7 +19,8 @@ from lightning_modules.synthesis import (
     generators,
     shift,
 )
-from lightning_modules.synthesis.transforms import gaussian_blur, resized, rotate, scale
+from lightning_modules.synthesis.transforms import gaussian_blur, rotate, scale
+from lightning_modules.synthesis.views import resized
 
 ALL = [RandomShift(2), RandomScale(0.8, 1.3), RandomRotation(20), GaussianBlur(0.8), GaussianNoise(0.1)]
 ALL += [RandomView(2, 0.7, 1.4, 15), RandomColor()]
