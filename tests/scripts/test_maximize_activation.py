@@ -65,6 +65,18 @@ def test_tensorboard_shows_how_it_grew(whole: Path) -> None:
     assert any(name.endswith("contact_sheet_both_000") for name in pictures)
 
 
+def test_coarse_to_fine_by_its_options(call: Callable, tmp_path: Path) -> None:
+    """They stand in config.yaml, and the run is repeated by it to the pixel."""
+    words = ["--model.schedule", "CoarseToFine", "--model.transforms", "[RandomView, RandomColor]"]
+    words += ["--model.schedule.sizes", "[0.5, 1.0]", "--data.classes", "[star]", "--model.n_figures", "0"]
+    call(maximize_activation.main, *COMMON, *words)
+    call(maximize_activation.main, "--config", "run/config.yaml", "--out", "again")
+    assert images(tmp_path / "again") == images(tmp_path / "run")
+    assert "CoarseToFine" in (tmp_path / "run/config.yaml").read_text()
+    call(maximize_activation.main, *COMMON, *words[:2], *words[6:], "--out", "other")
+    assert images(tmp_path / "other") != images(tmp_path / "run")
+
+
 @pytest.mark.slow
 def test_two_processes_give_the_same_images(whole: Path, tmp_path: Path) -> None:
     out = tmp_path / "run"
