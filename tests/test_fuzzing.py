@@ -364,7 +364,20 @@ def nested(flat: dict[str, Any]) -> dict[str, Any]:
     text=st.one_of(
         st.dictionaries(st.sampled_from(OPTIONS), VALUES, min_size=1, max_size=3).map(nested).map(yaml.dump),
         st.text(max_size=20),
-        st.sampled_from(["*x", "a: [", "!!python/object:os.system {}", "\t", "&x [*x]", "- 1", "5", "1: 2"]),
+        st.sampled_from(
+            [
+                "*x",
+                "a: [",
+                "!!python/object:os.system {}",
+                "\t",
+                "&x [*x]",
+                "- 1",
+                "5",
+                "1: 2",
+                "config: false",
+                "model:\n  weights: null",
+            ]
+        ),
     )
 )
 def test_configurations(

@@ -105,7 +105,10 @@ class RunCLI(LightningCLI):
         parser.add_argument("--out", type=Text, required=True, help="Folder for everything that the run leaves (RUN).")
 
     def parse_arguments(self, parser: LightningArgumentParser, args: Any) -> None:
-        super().parse_arguments(parser, args)
+        try:
+            super().parse_arguments(parser, args)
+        except (AttributeError, KeyError, TypeError) as error:  # the parser's own, about files of odd structure
+            parser.error(f"the options cannot be understood: {error}")
         seed = self.config.get("seed_everything")
         if type(seed) is int and not 0 <= seed < 2**32:
             raise RunError(f"--seed_everything should be from 0 to {2**32 - 1}, got {seed}.")

@@ -5,8 +5,9 @@ from __future__ import annotations
 import re
 import sys
 from argparse import SUPPRESS
-from collections.abc import Collection, Iterable, Mapping
-from typing import Any, NoReturn
+from collections.abc import Callable, Collection, Iterable, Mapping
+from types import NoneType
+from typing import Any, NoReturn, get_args, get_type_hints
 
 from pytorch_lightning import Trainer
 from pytorch_lightning.cli import LightningArgumentParser
@@ -33,6 +34,7 @@ class HelpfulParser(LightningArgumentParser):
 
     def __init__(self, *args: Any, parser_mode: str = AS_WRITTEN, **options: Any) -> None:
         self.words: list[str] = []
+        self.never_null: set[str] = set()
         super().__init__(*args, parser_mode=parser_mode, **options)
 
     def add_class_arguments(
@@ -41,10 +43,27 @@ class HelpfulParser(LightningArgumentParser):
         if limits := LIMITS if issubclass(class_type, Trainer) else ():
             options["skip"] = {*limits}
         names = super().add_class_arguments(class_type, nested_key, *args, **options)
+        if not limits:
+            of_class: Any = class_type
+            self._learn_what_is_never_null(of_class.__init__, f"{nested_key}." if nested_key else "")
         for name in limits:
             group = (self.groups or {})[str(nested_key)]
             group.add_argument(f"--{nested_key}.{name}", type=Limit | None, help="1 is a batch, 1.0 all of them.")
         return names
+
+    def add_function_arguments(
+        self, function: Callable, nested_key: str | None = None, *args: Any, **options: Any
+    ) -> Any:
+        self._learn_what_is_never_null(function, f"{nested_key}." if nested_key else "")
+        return super().add_function_arguments(function, nested_key, *args, **options)
+
+    def _learn_what_is_never_null(self, function: Callable, prefix: str) -> None:
+        """Of these the parser would pass null on, as if nothing had been set."""
+        try:
+            hints = get_type_hints(function)
+        except (NameError, TypeError):  # a stranger's, of what is imported for a checker of types alone
+            return
+        self.never_null |= {prefix + name for name, hint in hints.items() if {NoneType, Any}.isdisjoint(_parts(hint))}
 
     def parse_args(self, args: Iterable[str] | None = None, *more: Any, **options: Any) -> Any:
         """The options of a command line; text is what was written, see :mod:`.written`."""
@@ -55,6 +74,8 @@ class HelpfulParser(LightningArgumentParser):
                 self.refuse(f"--{name} is empty: give it a value, or leave it out.")
             if isinstance(value, int) and abs(value) > LARGEST:
                 self.refuse(f"--{name} must fit in 64 bits, got {value}.")
+            if value is None and name in self.never_null and defaults.get(name) is not None:
+                self.refuse(f"--{name} is null: give it a value, or leave it out.")
         return parsed
 
     def option_names(self) -> list[str]:
@@ -93,3 +114,8 @@ class HelpfulParser(LightningArgumentParser):
         """Prints what is wrong and ends the process with exit code 2."""
         sys.stderr.write(f"error: {plain_lines(sentence)}\nAll options: {self.prog} --help\n")
         self.exit(2)
+
+
+def _parts(hint: Any) -> tuple[Any, ...]:
+    """The types that a hint is a union of, or itself."""
+    return (hint, *get_args(hint))
