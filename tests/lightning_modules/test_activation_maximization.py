@@ -287,6 +287,7 @@ class TestJudges:
 class TestExemplars:
     CLASSES = ("star", "features.28:7", "features.10:3")
 
+    @pytest.mark.slow
     def test_they_are_kept_and_shown(self, tmp_path: Path, shapes: Path, shapes_network: Network) -> None:
         module = made(steps=1)
         run(tmp_path, module, list(self.CLASSES), exemplars=shapes / "val")

@@ -51,6 +51,8 @@ from lightning_modules.networks.compiling import OPTIONS
 from tests.lightning_modules.fragile import NAMES, batch_of, dim_images
 from tests.references import relative_error
 
+pytestmark = pytest.mark.slow
+
 METHODS = [
     *(GradCAM(), GradCAMPlusPlus(), XGradCAM(), HiResCAM(), LayerCAM(["body.0", "body.2"])),
     *(GuidedBackprop(), GuidedGradCAM(), Saliency(), InputXGradient()),

@@ -39,7 +39,7 @@ from tests.lightning_modules.test_waits import a_batch, metrics
 METHODS = [Occlusion(8) if isinstance(method, Occlusion) else method for method in ALL]
 """The same on images of 32 × 32."""
 
-pytestmark = pytest.mark.parametrize("device", DEVICES)
+pytestmark = [pytest.mark.slow, pytest.mark.parametrize("device", DEVICES)]
 
 
 @pytest.fixture(autouse=True)

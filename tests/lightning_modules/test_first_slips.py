@@ -198,6 +198,7 @@ def test_a_class_may_be_named(network: Network, images: Tensor, target: Any, ind
     assert torch.equal(FGSM()(network, images, target, "25.5/255"), expected)  # type: ignore[arg-type]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("target", ["zebra", "n02391049"])
 def test_imagenet_has_a_zebra(random_vgg16: Network, target: str) -> None:
     assert ForwardPass(random_vgg16, torch.rand(1, 3, 32, 32), target).target.tolist() == [340]

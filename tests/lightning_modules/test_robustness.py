@@ -82,6 +82,7 @@ def test_one_gradient_serves_the_sweep(shapes: Path, norm: Any, methods: list[Gr
     assert (counter.forwards, counter.backwards) == (1 + len(EPS) + n_compared, 1)
 
 
+@pytest.mark.slow
 def test_scores_of_the_maps_before_and_after(shapes: Path) -> None:
     """Each is what the metric says of the same pass and map alone; the summary and the table have their means."""
     methods, metrics = [GradCAM(), Saliency()], [AverageDrop(), EnergyInBox(), InsertionDeletion(step=4000)]

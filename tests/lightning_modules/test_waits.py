@@ -60,6 +60,8 @@ from lightning_modules.synthesis import Channel, LogitMargin, Objective
 from tests.lightning_modules.fragile import FRAGILE, batch_of, dim_images
 from tests.lightning_modules.waits import put_on_device, waits_counted
 
+pytestmark = pytest.mark.slow
+
 METHODS = [
     *(GradCAM(), GuidedBackprop(), GuidedGradCAM(), Saliency(), SmoothGrad(3, max_batch=4)),
     *(GradCAMPlusPlus(), XGradCAM(), HiResCAM(), LayerCAM(["features.22", "features.29"]), InputXGradient()),

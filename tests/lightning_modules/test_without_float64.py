@@ -36,6 +36,8 @@ from tests.lightning_modules.test_waits import METHODS, a_batch, metrics
 from tests.lightning_modules.waits import put_on_device
 from tests.lightning_modules.without_float64 import without_float64
 
+pytestmark = pytest.mark.slow
+
 
 def assert_same_rows(module: Any, *, is_strict: bool = True) -> None:
     """That a test step without float64 gives the rows of one with it, to the bit."""

@@ -36,6 +36,8 @@ from lightning_modules.front.results import SHOWN
 from lightning_modules.metrics import AverageDrop
 from lightning_modules.results.storage import read_rows
 
+pytestmark = pytest.mark.slow
+
 METHODS = [GradCAM(), GuidedBackprop(), SmoothGrad(n_samples=2)]
 IN_WORDS = "[GradCAM, GuidedBackprop, {class_path: SmoothGrad, init_args: {n_samples: 2}}]"
 

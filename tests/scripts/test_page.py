@@ -16,6 +16,8 @@ from report import main as report
 
 from lightning_modules.running import RunError
 
+pytestmark = pytest.mark.slow
+
 
 @pytest.fixture
 def options(shapes: Path) -> list[Any]:

@@ -64,6 +64,7 @@ def test_equals_torchattacks(norm: Any, loss: str) -> None:
         torch.testing.assert_close(ours[i : i + 1], expected, rtol=0, atol=1e-9)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "attack", [APGD(n_steps=5), APGD(2, n_steps=5, loss="dlr"), APGD(targeted=True, n_steps=5)], ids=repr
 )
@@ -85,6 +86,7 @@ def test_targeted_leads_to_the_class(shapes_network: Network, big_images: Tensor
     assert (entropies[1] < entropies[0]).all()
 
 
+@pytest.mark.slow
 def test_it_fools_more_than_pgd(shapes_network: Network, big_images: Tensor, labels: Tensor) -> None:
     """In as many steps, where PGD's are a quarter of the budget."""
     losses = [

@@ -69,6 +69,7 @@ class TestEqualToCleverhans:
         theirs = self.theirs(attack, lambda x, y: noise(x, 0.1, clip_min=0, clip_max=1), images, labels)
         torch.testing.assert_close(swept(attack, shapes_network, images, labels[:3], KEYS, 0.1), theirs, rtol=0, atol=0)
 
+    @pytest.mark.slow
     @pytest.mark.parametrize(("norm", "order", "eps"), [("inf", np.inf, 0.05), (2, 2, 3.0)])
     @pytest.mark.parametrize("targeted", [False, True])
     def test_spsa(
@@ -188,6 +189,7 @@ class TestSeeds:
         assert torch.equal(called[0], called[1])  # of equal pixels, as nothing else tells them apart
 
 
+@pytest.mark.slow
 def test_they_lead_where_they_should() -> None:
     network, images = as_network(Linear(torch.randn(3, 12))), torch.full((5, 3, 2, 2), 0.5)
     of = torch.tensor([0, 1, 2, 0, 1])

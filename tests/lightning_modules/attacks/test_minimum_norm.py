@@ -25,6 +25,8 @@ from lightning_modules.networks.inputs import trusted
 from tests.lightning_modules.attacks.linear import Gradients, Linear
 from tests.lightning_modules.fragile import batch_of
 
+pytestmark = pytest.mark.slow
+
 ATTACKS = [DeepFool(), DeepFool("inf"), DDN(n_steps=20), FMN("inf", n_steps=20), FMN(1, n_steps=20)]
 
 

@@ -109,6 +109,7 @@ SWEEPS = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("typed", SWEEPS.values(), ids=SWEEPS)
 def test_labels_of_budgets_leave_each_other_room(typed: list[str]) -> None:
     sweep = parse_sweep(typed, 2)

@@ -64,6 +64,7 @@ def maps_of(method: AttributionMethod, network: Network, images: Tensor, **optio
     return maps
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("method", METHODS, ids=repr)
 def test_map_does_not_depend_on_the_batch(shapes_network: Network, method: AttributionMethod) -> None:
     images = torch.rand(3, 3, 112, 112)

@@ -14,6 +14,8 @@ from torch.nn import functional as F
 from lightning_modules import DeepLift, InputError, Network, as_network, explain, load_network
 from tests.references import full_pass
 
+pytestmark = pytest.mark.slow
+
 WARNING = "ignore:Setting forward, backward hooks"
 
 

@@ -251,6 +251,7 @@ TORCHVISIONS: dict[str, tuple[type[nn.Module], dict[str, Any], int]] = {
 """Classes of torchvision's, arguments that make small ones, and the size of their images."""
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", TORCHVISIONS)
 def test_nothing_of_torchvisions_is_left(name: str) -> None:
     """But GoogLeNet's heads for training, and Swin's tables of indices."""

@@ -188,6 +188,7 @@ def test_the_cascade_randomizes_other_networks(resnet: Any) -> None:
     assert not torch.allclose(next(cascade(resnet, layers))[1](images), resnet(images))
 
 
+@pytest.mark.slow
 def test_a_state_dict(resnet: Any, tmp_path: Path) -> None:
     changed = {name: tensor * 1.1 for name, tensor in resnet.state_dict().items()}
     torch.save(changed, tmp_path / "bare.pth")

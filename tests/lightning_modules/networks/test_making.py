@@ -53,11 +53,13 @@ WAYS: dict[str, Any] = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("way", WAYS)
 def test_torchvisions_networks_are_known_however_they_are_named(way: str) -> None:
     check_imagenet(load_network(WAYS[way], "random"))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "make",
     [squeezenet, squeezenet_of_ten, lambda: torch.compile(models.squeezenet1_0(), backend="eager")],

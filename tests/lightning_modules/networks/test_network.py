@@ -139,6 +139,7 @@ def test_to_a_dtype(module: Net) -> None:
     assert as_network(Net().eval().double(), mean=MEAN, std=STD).mean.dtype == torch.float64
 
 
+@pytest.mark.slow
 @pytest.mark.filterwarnings("ignore:The .grad attribute of a Tensor that is not a leaf")  # of PyTorch's own compiler
 @pytest.mark.parametrize("how", ["module", "network"])
 def test_compiled(module: Net, how: str) -> None:

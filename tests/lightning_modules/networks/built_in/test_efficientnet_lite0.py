@@ -17,6 +17,8 @@ from datamodules.imagenet import imagenet_classes
 from datamodules.preprocess import Preprocess
 from lightning_modules import GradCAM, GuidedBackprop, InputError, Network, WeightsError, explain, load_network
 
+pytestmark = pytest.mark.slow
+
 
 @pytest.fixture(scope="module")
 def lite0() -> Network:

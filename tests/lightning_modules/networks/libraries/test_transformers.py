@@ -22,6 +22,8 @@ from datamodules import Preprocess
 from lightning_modules import GradCAM, GuidedBackprop, InputError, as_network, explain, load_network
 from lightning_modules.networks.libraries.transformers import preprocessing_of
 
+pytestmark = pytest.mark.slow
+
 N_CLASSES = 5
 SIZE = 64
 COMMON: dict[str, Any] = {"num_labels": N_CLASSES, "id2label": {k: f"kind {k}, sort {k}" for k in range(N_CLASSES)}}

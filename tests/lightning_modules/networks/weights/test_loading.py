@@ -72,6 +72,7 @@ OLD: dict[str, tuple[Callable[[], nn.Module], Callable[[Any], Any]]] = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", OLD)
 def test_files_that_the_architectures_own_loading_accepts(tmp_path: Path, kind: str) -> None:
     make, change = OLD[kind]
@@ -83,6 +84,7 @@ def test_files_that_the_architectures_own_loading_accepts(tmp_path: Path, kind: 
     check_loaded(target, source)
 
 
+@pytest.mark.slow
 def test_published_densenet_by_its_file(tmp_path: Path) -> None:
     """By the file's own name torchvision's preparation is known too."""
     module = models.densenet121(num_classes=1000)
