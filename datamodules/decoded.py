@@ -115,13 +115,15 @@ class DecodedSource(Source):
     kind = "decoded"
 
     @classmethod
-    def matches(cls, root: Path) -> bool:
+    def matches(cls, root: Path | str) -> bool:
+        root = Path(root)
         if str(root).endswith(EARLIER) or (root / IMAGES).exists():
             return True
         return any(root.glob(f"*{EARLIER}")) and not holds_images(root)
 
     @classmethod
-    def list_images(cls, root: Path, options: ListingOptions) -> Self:
+    def list_images(cls, root: Path | str, options: ListingOptions) -> Self:
+        root = Path(root)
         require_classes(root, options.class_names)
         if not (root / IMAGES).exists():
             raise DataError(
@@ -131,7 +133,14 @@ class DecodedSource(Source):
         table, facts = _opened(root)
         paths = table["path"].combine_chunks().cast(pa.large_string()).cast(pa.large_binary())
         texts, box_names = table["class"].combine_chunks(), table["box_names"]
-        labels, _, notes = label_images(root, options, paths, top_folders(paths), texts, lambda i: box_names[i].as_py())
+        labels, _, notes = label_images(
+            root,
+            options,
+            paths,
+            top_folders(paths),
+            texts,
+            lambda numbers: box_names.take(pa.array(numbers, pa.int64())).to_pylist(),
+        )
         facts |= {"root": str(root), "has_boxes": bool(pc.any(box_names.is_valid()).as_py())}
         return cls.make(paths, labels, facts, notes, row=np.arange(len(table)))
 

@@ -10,6 +10,10 @@ class DataError(ValueError):
     """Images, or an option of theirs, that cannot be used as they are; the message says what would have been right."""
 
 
+class UnreachableError(DataError):
+    """What an image is read from cannot be reached, or is another one by now: no fault of the image; a run stops."""
+
+
 class DecodingError(ValueError):
     """A file that is not a usable image; the message says why, without the path."""
 

@@ -33,11 +33,12 @@ class FolderSource(Source):
     kind = "folder"
 
     @classmethod
-    def matches(cls, root: Path) -> bool:
+    def matches(cls, root: Path | str) -> bool:
         return True
 
     @classmethod
-    def list_images(cls, root: Path, options: ListingOptions) -> Self:
+    def list_images(cls, root: Path | str, options: ListingOptions) -> Self:
+        root = Path(root)
         if not root.is_dir():
             raise DataError(f"The image folder {root} {'is not a folder' if root.exists() else 'does not exist'}.")
         left_out = LeftOut()
@@ -50,7 +51,9 @@ class FolderSource(Source):
             options,
             paths,
             folders,
-            box_names=None if boxes is None else lambda i: names_of_boxes(find_annotation(boxes, path_at(paths, i))),
+            box_names=None
+            if boxes is None
+            else lambda numbers: (names_of_boxes(find_annotation(boxes, path_at(paths, i))) for i in numbers),
         )
         groups = labels
         if options.labels is None and not folders.null_count:

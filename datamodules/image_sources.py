@@ -1,4 +1,4 @@
-"""Images from anywhere: files, folders, http(s) addresses, and images that lie in the memory."""
+"""Images from anywhere: files, folders, addresses, and images that lie in the memory."""
 
 from __future__ import annotations
 
@@ -16,11 +16,12 @@ import urllib3
 from PIL import Image
 
 from datamodules.batch import Batch
-from datamodules.errors import DataError, DecodingError
+from datamodules.errors import DataError, DecodingError, UnreachableError
 from datamodules.loader import ThreadedLoader
 from datamodules.modules import BytesDataModule
 from datamodules.preprocess import Preprocess, PreprocessOptions
 from datamodules.reader import Failure, Sample, SampleReader, collate, failed
+from datamodules.remote import is_address, read_range, remote_file
 from datamodules.walk import LeftOut, images_below
 
 logger = logging.getLogger(__name__)
@@ -78,7 +79,7 @@ def content_of(image: Image.Image | np.ndarray) -> bytes:
 
 
 class ImageSourcesDataModule(BytesDataModule):
-    """Files, folders, http(s) addresses and images in the memory, to predict.
+    """Files, folders, addresses and images in the memory, to predict.
 
     Args:
         sources: Where the images are, or they themselves, see :data:`ImageSource`.
@@ -137,10 +138,15 @@ class ImageSourcesDataModule(BytesDataModule):
         try:
             if isinstance(source, str) and source.lower().startswith(("http://", "https://")):
                 source = download(source)
+            elif isinstance(source, str) and is_address(source):
+                file = remote_file(source)
+                if file.size > MAX_BYTES:
+                    raise DecodingError(f"larger than {MAX_BYTES:,} bytes")
+                source = read_range(file, 0, file.size)
             elif not isinstance(source, str | bytes):
                 source = content_of(source)
             return self.reader.read(source, path, -1, index)
-        except DecodingError as error:
+        except (DecodingError, UnreachableError) as error:
             return failed(path, str(error))
         except Exception as error:
             return failed(path, f"cannot be read: {type(error).__name__}: {error}")

@@ -18,12 +18,12 @@ from datamodules.source import ListingOptions, names_of, path_at
 
 
 def label_images(
-    root: Path,
+    root: Path | str,
     options: ListingOptions,
     paths: pa.Array,
     folders: pa.Array,
     texts: pa.Array | None = None,
-    box_names: Callable[[int], Iterable[str] | None] | None = None,
+    box_names: Callable[[Sequence[int]], Iterable[Iterable[str] | None]] | None = None,
     *,
     is_lenient: bool = False,
 ) -> tuple[np.ndarray, dict[int, str], list[str]]:
@@ -35,7 +35,7 @@ def label_images(
         paths: Of the images, relative to ``root``, as bytes.
         folders: The folder that gives each its class, where nothing else does; null = none.
         texts: What lies with each image as its class, a string; "" = unlabelled whatever its folder; null = nothing.
-        box_names: What the boxes of the image of a number are named after; None = it has none.
+        box_names: What the boxes of images of these numbers are named after; None = an image has none.
         is_lenient: Whether an image of no class of the network is an error of its own, as long as others are of some.
 
     Returns:
@@ -109,7 +109,7 @@ def _by_file(
 
 
 def _by_folder(
-    root: Path, names: Sequence[str], table: ClassTable | None, is_lenient: bool, notes: list[str]
+    root: Path | str, names: Sequence[str], table: ClassTable | None, is_lenient: bool, notes: list[str]
 ) -> Sequence[int | str]:
     """Of each folder its class or what is wrong with it."""
     if table is None:
@@ -166,14 +166,14 @@ def _only(classes: set[int]) -> int:
 
 def _label_by_boxes(
     labels: np.ndarray,
-    box_names: Callable[[int], Iterable[str] | None],
+    box_names: Callable[[Sequence[int]], Iterable[Iterable[str] | None]],
     paths: pa.Array,
     table: ClassTable,
     notes: list[str],
 ) -> None:
     """Labels, in place, what is unlabelled and has boxes of one class."""
     unlabelled = np.flatnonzero(labels < 0).tolist()
-    classes = {k: classes_named(box_names(k) or (), table) for k in unlabelled}
+    classes = {k: classes_named(names or (), table) for k, names in zip(unlabelled, box_names(unlabelled))}
     for k, found in classes.items():
         labels[k] = _only({*found})
     if n := int((labels[unlabelled] >= 0).sum()):

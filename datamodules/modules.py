@@ -26,6 +26,7 @@ from datamodules.labels import label_file
 from datamodules.loader import MARKS, CopiedAhead, ThreadedLoader, default_workers, forget, lethal, marked
 from datamodules.preprocess import Preprocess, PreprocessOptions
 from datamodules.reader import SampleReader, collate
+from datamodules.remote import is_address
 from datamodules.source import ListingOptions, Source
 from datamodules.subset import Subset
 from datamodules.tar import TarSource
@@ -39,7 +40,7 @@ KINDS: tuple[type[Source], ...] = (TarSource, DecodedSource, FolderSource)
 """In the order in which they are asked; the last one takes whatever there is, if only to say what is wrong with it."""
 
 
-def kind_at(root: Path) -> type[Source]:
+def kind_at(root: Path | str) -> type[Source]:
     """How the images at ``root`` lie."""
     return next(kind for kind in KINDS if kind.matches(root))
 
@@ -66,9 +67,10 @@ class ImageFolderDataModule(BytesDataModule):
 
     Args:
         root: Folder of class folders, or of images; or tar shards in WebDataset's layout: a folder that holds them, a
-            pattern such as val-{0000..0049}.tar or val-*.tar, or several of either, with :: between them; or a folder
-            of decoded images. Training looks for ``root/train`` and ``root/val``; where they do not exist, a fifth of
-            the images, chosen by the hash of their paths, is held out for validation.
+            pattern such as val-{0000..0049}.tar or val-*.tar, or several of either, with :: between them, each here or
+            at an address (s3://bucket/val-{0000..0049}.tar); or a folder of decoded images. Training looks for
+            ``root/train`` and ``root/val``; where they do not exist, a fifth of the images, chosen by the hash of their
+            paths, is held out for validation.
         boxes: Folder of box annotations in ILSVRC's XML layout, ``boxes/<class>/<name>.xml`` or ``boxes/<name>.xml``.
         batch_size: Images in a batch, on each device.
         num_workers: Threads that read images, for each device; 0 = the main one reads. null = the CPUs divided by the
@@ -130,13 +132,8 @@ class ImageFolderDataModule(BytesDataModule):
         at_least(0, num_workers=num_workers, n_originals=n_originals)
         if not 0 < min_crop <= 1:
             raise DataError(f"data.min_crop must be a share of an image's area, above 0 and at most 1, got {min_crop}.")
-        if "://" in str(root):
-            raise DataError(
-                f"data.root {root} is an address: images are read from folders and shards of this machine. Mount it "
-                "(mount-s3, gcsfuse, rclone mount) or copy it, and name the folder."
-            )
         self.root = Path(root).expanduser()
-        self.test_root = self.root
+        self.test_root = root if is_address(root) else self.root
         self.boxes = folder_of_boxes(boxes)
         self.batch_size = batch_size
         self.num_workers = num_workers
@@ -238,9 +235,10 @@ class ImageFolderDataModule(BytesDataModule):
         world = self.trainer.world_size if self.trainer else 1
         reader = self._test_reader()
         self.source.check(reader)
+        numbers = self.source.todo(self._rank, world, self.batch_size, self._limit)
         loader = ThreadedLoader(
-            partial(self.source.read, reader=reader),
-            self.source.todo(self._rank, world, self.batch_size, self._limit),
+            partial(self.source.planned(numbers).read, reader=reader),
+            numbers,
             self.batch_size,
             self._n_workers(),
             collate,
@@ -279,7 +277,7 @@ class ImageFolderDataModule(BytesDataModule):
         )
 
     def _refuse_packed(self) -> None:
-        for place in (self.root, self.root / "train", self.root / "val"):
+        for place in (self.test_root, self.root, self.root / "train", self.root / "val"):
             if kind_at(place) is not FolderSource:
                 raise DataError(
                     f"{place} holds shards or decoded images, which are for evaluation; training crops each image anew "

@@ -18,7 +18,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from datamodules.errors import DataError, printable
+from datamodules.errors import DataError, UnreachableError, printable
 from datamodules.labels import LabelFile
 from datamodules.reader import Failure, Sample, SampleReader, failed
 from datamodules.subset import Subset
@@ -82,12 +82,12 @@ class Source(ABC):
 
     @classmethod
     @abstractmethod
-    def matches(cls, root: Path) -> bool:
+    def matches(cls, root: Path | str) -> bool:
         """Whether the images at ``root`` lie as this kind has them."""
 
     @classmethod
     @abstractmethod
-    def list_images(cls, root: Path, options: ListingOptions) -> Self:
+    def list_images(cls, root: Path | str, options: ListingOptions) -> Self:
         """All images at ``root``; :meth:`make` helps.
 
         Raises:
@@ -97,6 +97,10 @@ class Source(ABC):
     @abstractmethod
     def read_one(self, i: int, reader: SampleReader) -> Sample | Failure:
         """Reads the i-th image. Whatever it raises becomes a failure."""
+
+    def planned(self, indices: np.ndarray) -> Self:
+        """The source that knows in which order its images will be read, long ``(N,)``, ascending."""
+        return self
 
     def check(self, reader: SampleReader) -> None:  # noqa: B027
         """Raises a :class:`DataError` if these images cannot be read as a reader is to give them."""
@@ -111,7 +115,7 @@ class Source(ABC):
         return False
 
     @classmethod
-    def open(cls, root: Path, options: ListingOptions) -> Self:
+    def open(cls, root: Path | str, options: ListingOptions) -> Self:
         """The images at ``root`` that are wanted.
 
         Raises:
@@ -168,6 +172,8 @@ class Source(ABC):
         if error is None:
             try:
                 return self.read_one(i, reader)
+            except UnreachableError:
+                raise
             except OSError as raised:
                 error = f"cannot be read: {raised.strerror or raised}"
             except Exception as raised:
@@ -225,7 +231,7 @@ class Source(ABC):
                 sha256.update(name + b"\0")
         return {"n_images": len(self), "sha256": sha256.hexdigest(), **self.content_fingerprint()}
 
-    def log_notes(self, root: Path) -> None:
+    def log_notes(self, root: Path | str) -> None:
         """Logs what was left out or had to be decided, if anything was."""
         if self.notes:
             logger.warning("%s: %s.", root, "; ".join(self.notes))
@@ -286,7 +292,7 @@ def round_the_classes(groups: np.ndarray) -> np.ndarray:
     return np.lexsort((groups, place))
 
 
-def require_classes(root: Path, class_names: Sequence[str] | None) -> Sequence[str]:
+def require_classes(root: Path | str, class_names: Sequence[str] | None) -> Sequence[str]:
     """The names of the network's classes, which decide the labels of what was packed.
 
     Raises:

@@ -7,7 +7,11 @@ import hashlib
 import itertools
 import json
 import os
-from collections.abc import Sequence
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, replace
+from functools import cached_property
 from pathlib import Path
 from typing import Any, Self
 
@@ -21,13 +25,17 @@ from datamodules.classes import ClassTable
 from datamodules.errors import DataError, printable
 from datamodules.labelling import label_images
 from datamodules.reader import Failure, Sample, SampleReader
+from datamodules.remote import Ahead, is_address, matching, path_of, remote_file
 from datamodules.source import ListingOptions, Source, names_of, path_at, require_classes
-from datamodules.tar_index import PACKED, SCHEMA, index_shards, shards_in
+from datamodules.tar_index import PACKED, SCHEMA, Shard, index_shards, local_shard, shards_in
 from datamodules.walk import holds_images
 
+_AT_ONCE = 8
 
+
+@dataclass(frozen=True)
 class TarSource(Source):
-    """The images of tar shards, in their order there.
+    """The images of tar shards, on this machine or at addresses, in their order there.
 
     An image's path is that in the shard, after the shard's name where names begin anew in each. Its class stands in the
     ``.cls`` beside it (a class name, a WordNet id or an index), its boxes in the ``.xml``, its path in the ``.path`` if
@@ -38,34 +46,43 @@ class TarSource(Source):
     kind = "tar"
     in_order = True
 
-    @classmethod
-    def matches(cls, root: Path) -> bool:
-        """Whether it is a tar file, a pattern or list of them, or a folder that holds tar files and no images."""
-        if not root.is_dir():
-            return str(root).endswith((".tar", *PACKED))
-        return bool(shards_in(root)) and not holds_images(root)
+    ahead: Ahead | None = None
 
     @classmethod
-    def list_images(cls, root: Path, options: ListingOptions) -> Self:
+    def matches(cls, root: Path | str) -> bool:
+        """Whether it is a tar file, a pattern or list of them, or a folder that holds tar files and no images."""
+        if is_address(root):
+            return True
+        if not os.path.isdir(root):
+            return str(root).endswith((".tar", *PACKED))
+        return bool(shards_in(Path(root))) and not holds_images(Path(root))
+
+    @classmethod
+    def list_images(cls, root: Path | str, options: ListingOptions) -> Self:
         table = ClassTable(require_classes(root, options.class_names))
         shards = _shards_at(root)
         index = _earlier_index(options.earlier, shards)
         if index is None:
-            index = index_shards([shard for shard, _, _ in shards])
-        paths = _row_names(index, [shard for shard, _, _ in shards])
+            index = index_shards(shards)
+        paths = _row_names(index, shards)
         base, columns = index["path"], {name: index[name] for name in SCHEMA.names[1:]}
-        source = cls.make(paths, np.full(len(paths), -1), {"shards": shards}, **columns, base=base)
+        facts = {"shards": [[*shard] for shard in shards]}
+        source = cls.make(paths, np.full(len(paths), -1), facts, **columns, base=base)
         labels, errors, notes = label_images(
             root,
             options,
             base.combine_chunks(),
             _folders(base.combine_chunks(), table, columns["fault"].combine_chunks()),
             source.columns["class"],
-            lambda i: names_of_boxes(Path(path_at(base, i)), source.boxes(i)) if source.has_boxes(i) else None,
+            source.box_names,
             is_lenient=True,
         )
         errors |= {k: fault for k, fault in enumerate(columns["fault"].to_pylist()) if fault is not None}
-        return cls.make(paths, labels, source.facts, notes, errors, **columns, base=base)
+        return cls.make(paths, labels, facts, notes, errors, **columns, base=base)
+
+    @cached_property
+    def shards(self) -> list[Shard]:
+        return [Shard(*shard) for shard in self.facts["shards"]]
 
     @property
     def may_have_boxes(self) -> bool:
@@ -74,63 +91,99 @@ class TarSource(Source):
     def has_boxes(self, i: int) -> bool:
         return bool(self.columns["xml_size"][i].as_py())
 
-    def boxes(self, i: int) -> bytes:
-        return self._content(i, "xml_offset", "xml_size")
+    def box_names(self, numbers: Sequence[int]) -> Iterator[Sequence[str] | None]:
+        """What the boxes of images of these numbers, ascending, are named after; None = an image has none."""
+        source = self._fetched_ahead(np.array([i for i in numbers if self.has_boxes(i)], np.int64), "xml_")
+        for i in numbers:
+            path = Path(path_at(self.columns["base"], i))
+            yield names_of_boxes(path, *source.contents(i, "xml_")) if self.has_boxes(i) else None
+
+    def planned(self, indices: np.ndarray) -> Self:
+        can_be_read = self.columns["error"].is_null().to_numpy(zero_copy_only=False)
+        return self._fetched_ahead(indices[can_be_read[indices]], "", "xml_")
+
+    def _fetched_ahead(self, indices: np.ndarray, *parts: str) -> Self:
+        files = [shard.remote for shard in self.shards if shard.remote]
+        if len(files) < len(self.shards):
+            return self
+        rows = self.table.take(pa.array(indices))
+        offsets, sizes = (
+            np.stack([rows[f"{part}{column}"].fill_null(0).to_numpy() for part in parts])
+            for column in ("offset", "size")
+        )
+        starts = np.where(sizes > 0, offsets, offsets[:1]).min(0)  # of no boxes, 0 is no place
+        return replace(self, ahead=Ahead(files, indices, rows["shard"].to_numpy(), starts, (offsets + sizes).max(0)))
+
+    def contents(self, i: int, *parts: str) -> list[bytes]:
+        """Parts of a sample: "" = the image, "xml_" = its boxes."""
+        places = [(self.columns[f"{part}offset"][i].as_py(), self.columns[f"{part}size"][i].as_py()) for part in parts]
+        ranges = [(start, start + size) for start, size in places]
+        if self.ahead is not None:
+            return self.ahead.read(i, *ranges)
+        shard = self.shards[self.columns["shard"][i].as_py()]
+        return [shard.read(*each) for each in ranges]
 
     def read_one(self, i: int, reader: SampleReader) -> Sample | Failure:
-        content = self._content(i, "offset", "size")
-        xml = self.boxes(i) if self.has_boxes(i) else None
-        return reader.read(content, self.path(i), int(self.labels[i]), i, xml)
-
-    def _content(self, i: int, offset: str, size: str) -> bytes:
-        # Opened anew each time: a process may have few files open, and there may be thousands of shards.
-        with open(self.facts["shards"][self.columns["shard"][i].as_py()][0], "rb", buffering=0) as file:
-            return os.pread(file.fileno(), self.columns[size][i].as_py(), self.columns[offset][i].as_py())
+        image, *xml = self.contents(i, *(("", "xml_") if self.has_boxes(i) else ("",)))
+        return reader.read(image, self.path(i), int(self.labels[i]), i, *xml)
 
     def content_fingerprint(self) -> dict[str, Any]:
-        """The number of shards, and a hash of their names and sizes."""
-        sizes = [[os.path.basename(shard), size] for shard, size, _ in self.facts["shards"]]
+        """The number of shards, and a hash of their names and sizes, and of the tags of those at addresses."""
+        sizes = [[shard.name, shard.size, *([shard.stamp] if shard.remote else [])] for shard in self.shards]
         return {"n_shards": len(sizes), "shards_sha256": hashlib.sha256(json.dumps(sizes).encode()).hexdigest()}
 
 
-def _shards_at(root: Path) -> list[list[Any]]:
-    """Path, size and time of each shard of a folder, or of those that a pattern or a list names.
+def _shards_at(root: Path | str) -> list[Shard]:
+    """The shards of a folder, or those that a pattern or a list names.
 
     Raises:
         DataError: If one does not exist, or is packed as a whole.
     """
-    shards = shards_in(root) if root.is_dir() else []
-    for name in [] if shards else itertools.chain.from_iterable(map(braceexpand, str(root).split("::"))):
-        shards += (not os.path.exists(name) and sorted(glob.glob(name))) or [name]
-    if missing := [shard for shard in shards if not os.path.isfile(shard)]:
-        raise DataError(f"{len(missing)} of {len(shards)} shards of {root} do not exist: {', '.join(missing[:3])}.")
-    for shard in shards:
-        with open(shard, "rb") as file:
-            if shard.endswith(PACKED) or file.read(2) == b"\x1f\x8b":
+    names = [] if is_address(root) or not os.path.isdir(root) else shards_in(Path(root))
+    for name in [] if names else itertools.chain.from_iterable(map(braceexpand, str(root).split("::"))):
+        if is_address(name):
+            if not path_of(name).endswith((".tar", *PACKED)):
                 raise DataError(
-                    f"{shard} is compressed as a whole, so no image of it can be read by itself: unpack it to a .tar "
-                    "(gunzip), which is hardly larger."
+                    f"{name} is an address, and at addresses only tar shards are read, such as "
+                    "'https://host/val/{00000..00049}.tar'. Pack a folder of images (scripts/pack_shards.py), or mount "
+                    "it (mount-s3, gcsfuse, rclone mount)."
                 )
-    found = [(shard, os.stat(shard)) for shard in shards]
-    return [[shard, status.st_size, status.st_mtime_ns] for shard, status in found]
+            names += matching(name)
+        else:
+            names += (not os.path.exists(name) and sorted(glob.glob(name))) or [name]
+    if missing := [name for name in names if not is_address(name) and not os.path.isfile(name)]:
+        raise DataError(f"{len(missing)} of {len(names)} shards of {root} do not exist: {', '.join(missing[:3])}.")
+    if not names:
+        raise DataError(f"No shard matches {root}.")
+    for name in names:
+        if path_of(name).endswith(PACKED) or (not is_address(name) and _is_gzip(name)):
+            raise DataError(
+                f"{name} is compressed as a whole, so no image of it can be read by itself: unpack it to a .tar "
+                "(gunzip), which is hardly larger."
+            )
+    with ThreadPoolExecutor(_AT_ONCE, "finder") as finders:
+        return [*finders.map(lambda name: Shard(*remote_file(name)) if is_address(name) else local_shard(name), names)]
 
 
-def _earlier_index(earlier: Path | None, shards: list[list[Any]]) -> pa.Table | None:
+def _is_gzip(file: str) -> bool:
+    with open(file, "rb") as opened:
+        return opened.read(2) == b"\x1f\x8b"
+
+
+def _earlier_index(earlier: Path | None, shards: Sequence[Shard]) -> pa.Table | None:
     """The index that an earlier run saved with its listing, if it was of all images of these very shards."""
     try:
         source = Source.load(earlier) if earlier else None
     except (OSError, pa.ArrowException, LookupError, ValueError, StopIteration):
         return None
-    if source is None or source.kind != TarSource.kind or source.facts["shards"] != shards:
-        return None
-    if source.n_found != len(source):
+    if not isinstance(source, TarSource) or source.shards != shards or source.n_found != len(source):
         return None
     # In memory of its own: the file is about to be written anew.
     table = source.table.drop_columns("path").rename_columns({"base": "path"}).select(SCHEMA.names)
     return table.take(pa.array(np.arange(len(table))))
 
 
-def _row_names(index: pa.Table, shards: Sequence[str]) -> pa.Array:
+def _row_names(index: pa.Table, shards: Sequence[Shard]) -> pa.Array:
     """How the rows call the images: after their shard, where names begin anew in each.
 
     Raises:
@@ -144,9 +197,9 @@ def _row_names(index: pa.Table, shards: Sequence[str]) -> pa.Array:
     if (n > 1).any():
         k = int(first[n > 1][0])
         name = printable(paths[k].as_py())
-        raise DataError(f"{shards[numbers[k]]} has several samples named {name}, which rows could not tell apart.")
-    bases = [os.path.basename(shard) for shard in shards]
-    names = [base if bases.count(base) == 1 else shard for base, shard in zip(bases, shards)]
+        raise DataError(f"{shards[numbers[k]].path} has several samples named {name}, which rows could not tell apart.")
+    counts = Counter(shard.name for shard in shards)
+    names = [shard.name if counts[shard.name] == 1 else path_of(shard.path) for shard in shards]
     rows = [os.fsencode(f"{names[n]}/") + path for n, path in zip(numbers.tolist(), paths.to_pylist())]
     return pa.array(rows, pa.large_binary())
 

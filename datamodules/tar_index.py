@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import io
 import itertools
 import json
 import os
 import tarfile
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any, BinaryIO, NamedTuple
 
@@ -18,6 +20,7 @@ from rich.progress import track
 
 from datamodules.errors import DataError, printable
 from datamodules.images.formats import image_extensions
+from datamodules.remote import Reading, RemoteFile, beside, is_address, path_of, read_range, small_content
 from datamodules.source import chunked
 from datamodules.walk import is_of_the_system
 
@@ -26,6 +29,9 @@ INDEX = "index.parquet"
 
 PACKED = (".tar.gz", ".tgz", ".tar.bz2", ".tar.xz", ".tar.zst")
 _BLOCK = 512
+_AT_ONCE = 8
+_BUFFER = 1 << 20
+"""So many bytes of a remote shard are asked for at a time: the headers of small members come with their neighbours."""
 SCHEMA = pa.schema(
     [
         ("path", pa.large_binary()),
@@ -45,72 +51,119 @@ _FOREIGN_DOTS = (
 )
 
 
+class Shard(NamedTuple):
+    """A tar file, on this machine or at an address: its size in bytes, and its time, or its tag, which tell changes."""
+
+    path: str
+    size: int
+    stamp: int | str
+
+    @property
+    def name(self) -> str:
+        """The name of the file."""
+        return os.path.basename(path_of(self.path))
+
+    @property
+    def remote(self) -> RemoteFile | None:
+        """The shard at its address; None = it lies on this machine."""
+        return RemoteFile(self.path, self.size, str(self.stamp)) if is_address(self.path) else None
+
+    def open(self) -> BinaryIO:
+        if self.remote is None:
+            return open(self.path, "rb")
+        return io.BufferedReader(Reading(self.remote), _BUFFER)
+
+    def read(self, start: int, end: int) -> bytes:
+        """The bytes from ``start`` to ``end``. Several threads may read at once."""
+        if self.remote is not None:
+            return read_range(self.remote, start, end)
+        # Opened anew each time: a process may have few files open, and there may be thousands of shards.
+        with open(self.path, "rb", buffering=0) as file:
+            return os.pread(file.fileno(), end - start, start)
+
+
+def local_shard(path: str) -> Shard:
+    """A shard on this machine."""
+    status = os.stat(path)
+    return Shard(path, status.st_size, status.st_mtime_ns)
+
+
 def shards_in(root: Path) -> list[str]:
     """The shards in a folder, also those that are packed as a whole, only to refuse them."""
     names = sorted(entry.name for entry in os.scandir(root))
     return [str(root / name) for name in names if name.endswith((".tar", *PACKED)) and name[0] != "."]
 
 
-def index_shards(shards: Sequence[str]) -> pa.Table:
+def index_shards(shards: Sequence[Shard]) -> pa.Table:
     """What lies where in shards: from the index beside them or, where there is none, from their headers.
 
     Raises:
         DataError: If they hold no images, or the first is no archive.
     """
-    known = {folder: _index_in(Path(folder)) for folder in {os.path.dirname(shard) for shard in shards}}
-    parts = {s: part for s in shards if (part := known[os.path.dirname(s)].get(os.path.basename(s))) is not None}
+    indices = {shard: beside(shard.path, INDEX) for shard in shards}
+    known = {index: _written_in(index) for index in {*indices.values()}}
+    parts = {shard: part for shard in shards if (part := known[indices[shard]](shard)) is not None}
     left = [shard for shard in shards if shard not in parts]
-    for shard in track(left, "Indexing shards", console=Console(stderr=True), transient=True) if left else ():
-        parts[shard] = index_shard(shard)
+    with ThreadPoolExecutor(_AT_ONCE, "indexer") as indexers:
+        found = indexers.map(index_shard, left)
+        console = Console(stderr=True)
+        for shard in track(left, "Indexing shards", console=console, transient=True) if left else ():
+            parts[shard] = next(found)
     damage = (*parts[shards[0]]["fault"].slice(0, 1).to_pylist(), None)[0] or ""
     if damage.startswith(_DAMAGED_AFTER.format(0)):
-        raise DataError(f"{shards[0]} is no tar archive, or is damaged from the start: {damage.partition(': ')[2]}.")
+        raise DataError(
+            f"{shards[0].path} is no tar archive, or is damaged from the start: {damage.partition(': ')[2]}."
+        )
     index = pa.concat_tables([parts[shard] for shard in shards])
     if not len(index):
-        raise DataError(f"{shards[0]} holds no samples.")
+        raise DataError(f"{shards[0].path} holds no samples.")
     numbers = np.repeat(np.arange(len(shards), dtype=np.int32), [len(parts[shard]) for shard in shards])
     return index.set_column(SCHEMA.get_field_index("shard"), "shard", pa.array(numbers)).combine_chunks()
 
 
 def write_index(folder: Path) -> None:
     """Writes beside the shards of a folder what lies where in them."""
-    shards = shards_in(folder)
-    sizes = [[os.path.basename(shard), os.path.getsize(shard)] for shard in shards]
+    shards = [*map(local_shard, shards_in(folder))]
+    sizes = [[shard.name, shard.size] for shard in shards]
     pq.write_table(index_shards(shards).replace_schema_metadata({"shards": json.dumps(sizes)}), folder / INDEX)
 
 
-def _index_in(folder: Path) -> dict[str, pa.Table]:
-    """The parts of a folder's index that are still true, by the shards' names."""
+def _written_in(file: str) -> Callable[[Shard], pa.Table | None]:
+    """What an index says of a shard beside it; None where it says nothing, or what is no longer true."""
     try:
-        index, written = pq.read_table(folder / INDEX), (folder / INDEX).stat().st_mtime_ns
+        index = pq.read_table(pa.BufferReader(small_content(file)) if is_address(file) else file)
         sizes = json.loads(index.schema.metadata[b"shards"])
         index = index.replace_schema_metadata().select(SCHEMA.names).cast(SCHEMA)
+        # Of an address only the size tells, since an upload changes times.
+        written = None if is_address(file) else os.stat(file).st_mtime_ns
     except (OSError, pa.ArrowException, LookupError, ValueError, TypeError):
-        return {}
+        return lambda shard: None
     ends = np.searchsorted(index["shard"].to_numpy(), np.arange(len(sizes) + 1)).tolist()
-    found = {}
-    for (name, size), start, end in zip(sizes, ends, ends[1:]):
-        status = os.stat(folder / name) if (folder / name).is_file() else None
-        if status and status.st_size == size and status.st_mtime_ns <= written:
-            found[name] = index.slice(start, end - start)
-    return found
+    places = {(name, size): place for (name, size), *place in zip(sizes, ends, ends[1:])}
+
+    def part(shard: Shard) -> pa.Table | None:
+        start, end = places.get((shard.name, shard.size), (0, 0))
+        is_later = written is not None and isinstance(shard.stamp, int) and shard.stamp > written
+        return None if start == end or is_later else index.slice(start, end - start)
+
+    return part
 
 
-def index_shard(shard: str) -> pa.Table:
+def index_shard(shard: Shard) -> pa.Table:
     """What lies where in a shard, by its headers: a row for each sample, and one more if it is damaged."""
 
     def rows() -> Iterator[dict[str, Any]]:
         n = 0
         try:
-            for _, members in itertools.groupby(_members(file), key=lambda member: member.key):
+            for _, members in itertools.groupby(_members(file, shard.size), key=lambda member: member.key):
                 row = _row([*members], file)  # before damage the last one may lack a part
                 yield row
                 n += 1
         except (OSError, EOFError, tarfile.TarError) as error:
             fault = f"{_DAMAGED_AFTER.format(n)}{error}"
-            yield {"path": os.fsencode(os.path.basename(shard)), "fault": fault, "xml_size": 0}
+            yield {"path": os.fsencode(shard.name), "fault": fault, "xml_size": 0}
 
-    with open(shard, "rb") as file:
+    with shard.open() as file:
         tables = [pa.Table.from_pylist(some, SCHEMA) for some in chunked(rows())]
     return pa.concat_tables([SCHEMA.empty_table(), *tables])
 
@@ -123,12 +176,12 @@ class _Member(NamedTuple):
     header: tarfile.TarInfo
 
 
-def _members(file: BinaryIO) -> Iterator[_Member]:
+def _members(file: BinaryIO, n_bytes: int) -> Iterator[_Member]:
     """The files of an archive that are part of a sample, from its start to its end.
 
     Not TarFile's own iteration, which takes any header that it cannot read for the archive's end, and keeps all.
     """
-    n_bytes, end = os.fstat(file.fileno()).st_size, 0
+    end = 0
     archive = tarfile.open(fileobj=file, mode="r:")  # noqa: SIM115  raises where there is no archive
     while True:
         file.seek(end)
@@ -187,4 +240,5 @@ def _fault(members: Sequence[_Member], images: Sequence[str]) -> str | None:
 
 
 def _content(member: tarfile.TarInfo, file: BinaryIO) -> bytes:
-    return os.pread(file.fileno(), member.size, member.offset_data)
+    file.seek(member.offset_data)
+    return file.read(member.size)

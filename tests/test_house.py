@@ -64,7 +64,7 @@ DATA_FLOORS = [
     {"batch"},
     {"images"},
     {"preprocess", "label_tables"},
-    {"boxes", "labels", "loader", "subset", "units"},
+    {"boxes", "labels", "loader", "remote", "subset", "units"},
     {"reader"},
     {"source"},
     {"labelling", "walk"},

@@ -7,7 +7,9 @@ from collections.abc import Iterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
+import fsspec
 import pytest
+import torch
 from PIL import Image
 
 from datamodules import DataError, DecodingError, ImageSourcesDataModule, decode_image
@@ -71,6 +73,15 @@ def test_refused(server: str, path: str, message: str) -> None:
     with pytest.raises(DecodingError, match=message):
         download(f"{server}/{path}", max_bytes=1_000_000, timeout=0.5)
     assert time.monotonic() - start < 5
+
+
+def test_an_address_of_an_object_store() -> None:
+    fsspec.filesystem("memory").pipe_file("/bucket/red.png", png())
+    data = ImageSourcesDataModule(["memory://bucket/red.png", "memory://bucket/none.png"])
+    batch = next(iter(data.predict_dataloader()))
+    assert batch["path"] == ["memory://bucket/red.png"]
+    assert torch.equal(batch["image"][0, :, 112, 112], torch.tensor([255, 0, 0], dtype=torch.uint8))
+    assert batch["failed"][0][1] == "memory://bucket/none.png cannot be read: there is no such file."
 
 
 @pytest.mark.parametrize("address", ["http://127.0.0.1:1/x", "http://", "https://[/x"])

@@ -1,6 +1,5 @@
 from __future__ import annotations
 
-import re
 from pathlib import Path
 
 import numpy as np
@@ -277,11 +276,6 @@ class TestListingOnce:
             n = sum(len(batch["path"]) for batch in data.test_dataloader())
             assert n == data.n_left(rank, 2) == n_left[rank]
         assert data.n_listed == 7
-
-    @pytest.mark.parametrize("root", ["s3://bucket/val", "https://example.org/{00..03}.tar", "memory://val"])
-    def test_an_address_is_no_folder(self, root: str) -> None:
-        with pytest.raises(DataError, match=f"data.root {re.escape(root)} is an address: .*Mount it .*or copy it"):
-            ImageFolderDataModule(root)
 
     def test_fingerprint_covers_the_boxes(self, tmp_path: Path) -> None:
         make_images(tmp_path / "images", "cat/a.png")

@@ -122,9 +122,7 @@ def read_headers(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     """The shards whose headers are read from now on."""
     read: list[str] = []
     index_shard = tar_index.index_shard
-    monkeypatch.setattr(
-        tar_index, "index_shard", lambda shard: read.append(os.path.basename(shard)) or index_shard(shard)
-    )
+    monkeypatch.setattr(tar_index, "index_shard", lambda shard: read.append(shard.name) or index_shard(shard))
     return read
 
 

@@ -12,8 +12,10 @@ import pack_shards
 import pandas as pd
 import pytest
 
-from datamodules import DataError
+from datamodules import DataError, remote
 from lightning_modules.results.storage import read_rows
+from lightning_modules.running.folder.run_folder import RunError
+from tests.datamodules.servers import served
 from tests.scripts.processes import complete
 from tests.scripts.test_evaluate_attribution import same_rows
 
@@ -54,6 +56,37 @@ def test_rows_from_shards_are_those_from_the_folder(
     same_rows(one, two)
     summaries = [json.loads((tmp_path / name / "summary.json").read_text()) for name in ("folder", "run")]
     assert [summary["n_failed"] for summary in summaries] == [1, 1]
+
+
+@pytest.mark.slow
+def test_a_server_that_goes_away_and_comes_back(
+    call: Callable, shapes: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    images = tmp_path / "images"
+    for name in ("star", "heart"):
+        shutil.copytree(shapes / "val" / name, images / name)
+    call(pack_shards.main, "--data.root", images, "--out", "shards", "--images_per_shard", 5)
+    monkeypatch.setattr(remote, "WAITS", (0.0,))
+    options = ["--model.weights", "shapes", "--model.methods", "[GradCAM]", "--trainer.accelerator", "cpu"]
+    options += ["--data.batch_size", 4, "--model.n_figures", 0]
+    call(evaluate_attribution.main, "--data.root", images, *options, "--out", "folder")
+    with served(tmp_path / "shards") as server:
+        root = f"{server.address}/{{00000..00003}}.tar"
+        server.n_given = 1 + 4 + 2  # the index, what each is, and two of their contents
+        with pytest.raises(DataError, match=r"0000\d.tar cannot be read: .*503"):
+            call(evaluate_attribution.main, "--data.root", root, *options, "--out", "run")
+        assert len(read_rows(tmp_path / "run/results")) in (0, 4, 8)
+        server.n_given = None
+        call(evaluate_attribution.main, "--data.root", root, *options, "--out", "run")
+        # The same name and size, and another content: no run goes on with it.
+        content = bytearray((tmp_path / "shards/00000.tar").read_bytes())
+        content[-1] ^= 1
+        (tmp_path / "shards/00000.tar").write_bytes(content)
+        with pytest.raises(RunError, match=r"data\.shards_sha256 was"):
+            call(evaluate_attribution.main, "--data.root", root, *options, "--out", "run")
+    one, two = (read_rows(tmp_path / name / "results").to_pandas() for name in ("folder", "run"))
+    assert len(two) == 20
+    same_rows(one, two)
 
 
 @pytest.mark.slow

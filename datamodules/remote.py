@@ -1,0 +1,271 @@
+"""Files at addresses that fsspec knows (s3, gs, hf, https): what is there, and ranges of bytes, with patience."""
+
+from __future__ import annotations
+
+import io
+import logging
+import threading
+import time
+from collections.abc import Callable, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from typing import Any, NamedTuple, TypeVar
+from urllib.parse import urlsplit, urlunsplit
+
+import fsspec
+import numpy as np
+from fsspec.registry import known_implementations
+
+from datamodules.errors import UnreachableError
+
+logger = logging.getLogger(__name__)
+
+T = TypeVar("T")
+
+FIRST_WAITS = (1.0, 2.0, 4.0)
+"""Seconds between attempts at what was not reached before: an address may be wrong ..."""
+WAITS = (*FIRST_WAITS, 8.0, 16.0, 32.0, 60.0, 60.0, 60.0)
+"""... and at what was: a connection may come back."""
+
+_BLOCK, _GAP = 1 << 22, 1 << 16
+"""Bytes: of about so many is a request for neighbours, that lie no further from each other than this."""
+_AHEAD = 8
+"""So many requests are under way before they are needed."""
+_AGAIN = (408, 425, 429)
+"""HTTP's answers below 500 that may be another one later."""
+_TAGS = ("ETag", "etag", "generation", "blob_id", "Content-MD5", "Last-Modified", "LastModified", "mtime", "created")
+"""What file systems call that which changes with a file's content, the surest first."""
+_BEGINS = slice(1, 512)
+"""Not from the first byte on: a server without ranges could give that too."""
+
+
+class RemoteFile(NamedTuple):
+    """A file at an address: its size in bytes, and what changes with its content, "" = nothing is known of it."""
+
+    address: str
+    size: int
+    tag: str
+
+
+def is_address(place: object) -> bool:
+    """Whether it is an address, or a list of them with :: between, and no path of this machine."""
+    return "://" in str(place)
+
+
+def path_of(address: str) -> str:
+    """An address without what follows its path, such as a signature; a path of this machine as it is."""
+    return urlsplit(address).path if is_address(address) else address
+
+
+def beside(address: str, name: str) -> str:
+    """The address of a file in the same folder."""
+    parts = urlsplit(address)
+    return urlunsplit(parts._replace(path=parts.path.rpartition("/")[0] + f"/{name}"))
+
+
+def matching(pattern: str) -> list[str]:
+    """The addresses that a pattern with ``*`` names, sorted; what has none stands for itself.
+
+    Raises:
+        UnreachableError: If that cannot be listed.
+    """
+    if "*" not in pattern:
+        return [pattern]
+
+    def found() -> list[str]:
+        file_system, path = fsspec.url_to_fs(pattern)
+        return sorted(file_system.unstrip_protocol(name) for name in file_system.glob(path))
+
+    return _patiently(found, pattern, FIRST_WAITS)
+
+
+def remote_file(address: str) -> RemoteFile:
+    """What is at an address.
+
+    Raises:
+        UnreachableError: If it cannot be read, is a web page, or is kept by a server that gives no ranges of it.
+    """
+
+    def looked_up() -> RemoteFile:
+        file_system, path = fsspec.url_to_fs(address)
+        facts = file_system.info(path)
+        if facts["type"] != "file":
+            raise ValueError("it is a folder, of which only the shards can be read; name these")
+        if facts.get("size") is None:
+            raise ValueError("its server does not say how large it is")
+        with file_system.open(path, "rb", block_size=_BLOCK, cache_type="none", size=facts["size"]) as file:
+            if facts.get("mimetype") != "text/html":
+                file.seek(_BEGINS.start)
+                content = file.read(_BEGINS.stop - _BEGINS.start).lower()
+        if facts.get("mimetype") == "text/html" or b"<html" in content or b"!doctype" in content:
+            raise ValueError("a web page is there; a login or a proxy may stand before it")
+        tag = next((str(facts[name]) for name in _TAGS if facts.get(name)), "")
+        return RemoteFile(address, facts["size"], tag)
+
+    return _patiently(looked_up, address, FIRST_WAITS)
+
+
+def small_content(address: str) -> bytes:
+    """The whole content of a file; b"" = there is none, or it is not for us.
+
+    Raises:
+        UnreachableError: If nobody can say.
+    """
+
+    def read() -> bytes:
+        file_system, path = fsspec.url_to_fs(address)
+        try:
+            return bytes(file_system.cat_file(path))
+        except Exception as error:
+            if _is_final(error):
+                return b""
+            raise
+
+    return _patiently(read, address, FIRST_WAITS)
+
+
+def read_range(file: RemoteFile, start: int, end: int) -> bytes:
+    """The bytes of a file from ``start`` to ``end``.
+
+    Raises:
+        UnreachableError: If they cannot be had for minutes, or the file is no longer the same.
+    """
+
+    def read() -> bytes:
+        file_system, path = fsspec.url_to_fs(file.address)
+        is_http = file.address.lower().startswith(("http://", "https://"))
+        is_sure = is_http and file.tag.startswith('"')
+        same = {"headers": {"If-Match": file.tag}} if is_sure else {}
+        content = bytes(file_system.cat_file(path, start=start, end=end, **same))
+        if len(content) != end - start:
+            raise OSError(f"{len(content):,} bytes came instead of {end - start:,}")
+        return content
+
+    return _patiently(read, file.address, WAITS)
+
+
+def _patiently(call: Callable[[], T], address: str, waits: Sequence[float]) -> T:
+    """What a call gives, which is made again after each wait, if it fails for a reason that may pass."""
+    for wait in (*waits, None):
+        try:
+            return call()
+        except Exception as error:  # each file system raises its own, and its libraries theirs
+            if _is_final(error) or wait is None:
+                raise UnreachableError(f"{address} cannot be read: {_reason(error, address)}.") from error
+            logger.warning("%s: %s; tried again in %g s.", address, _reason(error, address), wait)
+            time.sleep(wait)
+    raise AssertionError
+
+
+def _status(error: BaseException) -> int:
+    """HTTP's answer that an error stands for; 0 = none."""
+    found = getattr(error, "status", None) or getattr(error.__cause__, "status", None)
+    return found if isinstance(found, int) else 0
+
+
+def _is_final(error: BaseException) -> bool:
+    """Whether the same call would fail again."""
+    if status := _status(error):
+        return 400 <= status < 500 and status not in _AGAIN
+    if isinstance(error, FileNotFoundError):  # as which fsspec passes on whatever happens to a server, as its cause
+        return error.__cause__ is None
+    return isinstance(error, PermissionError | ImportError | ValueError)
+
+
+def _reason(error: BaseException, address: str) -> str:
+    """What happened at an address, in words."""
+    status = _status(error)
+    if status == 412:
+        return "it was replaced while it was being read"
+    if status >= 500:
+        return f"its server answers {status}"
+    if status == 404 or (isinstance(error, FileNotFoundError) and error.__cause__ is None):
+        return "there is no such file"
+    if isinstance(error, ImportError):
+        package = known_implementations[address.partition("://")[0]]["class"].partition(".")[0]
+        return f"it takes another package: pip install {package} ({error})"
+    if "range requests" in str(error):
+        return "its server gives no parts of files (HTTP's range requests), and no image can be read without; copy it"
+    if isinstance(error, FileNotFoundError) and error.__cause__ is not None:
+        error = error.__cause__
+    return str(error).strip().rstrip(".") or type(error).__name__
+
+
+class Reading(io.RawIOBase):
+    """A file at an address as one that is open."""
+
+    def __init__(self, file: RemoteFile) -> None:
+        self.file = file
+        self.place = 0
+
+    def readable(self) -> bool:
+        return True
+
+    def seekable(self) -> bool:
+        return True
+
+    def seek(self, offset: int, whence: int = io.SEEK_SET) -> int:
+        self.place = offset + (0, self.place, self.file.size)[whence]
+        return self.place
+
+    def readinto(self, buffer: Any) -> int:
+        end = min(self.place + len(buffer), self.file.size)
+        content = read_range(self.file, self.place, end) if end > self.place else b""
+        buffer[: len(content)] = content
+        self.place += len(content)
+        return len(content)
+
+
+class Ahead:
+    """Ranges of files, which are fetched before they are asked for, those of neighbours in one request.
+
+    Args:
+        files: The files.
+        indices: What the N ranges are called, in the order in which they will be asked for, ascending, long ``(N,)``.
+        numbers: That of the file of each, long ``(N,)``.
+        starts: Where each begins, long ``(N,)`` ...
+        ends: ... and ends.
+    """
+
+    def __init__(
+        self,
+        files: Sequence[RemoteFile],
+        indices: np.ndarray,
+        numbers: np.ndarray,
+        starts: np.ndarray,
+        ends: np.ndarray,
+    ) -> None:
+        gaps = starts[1:] - ends[:-1]
+        is_near = (numbers[1:] == numbers[:-1]) & (gaps >= 0) & (gaps <= _GAP)
+        is_near &= starts[1:] // _BLOCK == starts[:-1] // _BLOCK
+        firsts = np.flatnonzero(np.concatenate([[True], ~is_near])[: len(numbers)])
+        self.requests = np.repeat(np.arange(len(firsts)), np.diff(firsts, append=len(numbers)))
+        self.files, self.indices = files, indices
+        self.numbers, self.starts = numbers[firsts], starts[firsts]
+        self.ends = ends[np.append(firsts[1:], len(numbers)) - 1] if len(firsts) else ends
+        self.left = np.bincount(self.requests, minlength=len(firsts))
+        self.fetched: dict[int, Future[bytes]] = {}
+        self.lock = threading.Lock()
+        self.fetchers = ThreadPoolExecutor(_AHEAD, "fetcher")
+
+    def read(self, index: int, *ranges: tuple[int, int]) -> list[bytes]:
+        """Parts of the range of this name, each from a start to an end in its file. Several threads may ask at once.
+
+        Raises:
+            UnreachableError: See :func:`read_range`.
+        """
+        request = int(self.requests[np.searchsorted(self.indices, index)])
+        with self.lock:
+            for each in range(request, min(request + _AHEAD, len(self.left))):
+                if each not in self.fetched and (each == request or self.left[each] > 0):
+                    self.fetched[each] = self.fetchers.submit(self._fetch, each)
+            future = self.fetched[request]
+        content, begin = future.result(), int(self.starts[request])
+        with self.lock:
+            self.left[request] -= 1
+            if self.left[request] <= 0:
+                self.fetched.pop(request, None)
+        return [content[start - begin : end - begin] for start, end in ranges]
+
+    def _fetch(self, request: int) -> bytes:
+        file = self.files[int(self.numbers[request])]
+        return read_range(file, int(self.starts[request]), int(self.ends[request]))
