@@ -13,7 +13,6 @@ import numpy as np
 import pandas as pd
 import torch
 from jsonargparse.typing import PositiveInt
-from scipy.ndimage import gaussian_filter
 from sklearn.decomposition import PCA
 from torch import Tensor
 from torch.utils.tensorboard import SummaryWriter
@@ -58,9 +57,8 @@ def run_strategies(model_class: Any, data_class: Any, *, description: str | None
     words = sys.argv[1:] if args is None else list(args)
     options = parser.parse_args(words)
     run = Path(options.run).expanduser()
-    strategies, scores, notes, look = _find(
-        **{**vars(options), "run": run}, model_class=model_class, data_class=data_class
-    )
+    given = vars(options) | {"run": run, "model_class": model_class, "data_class": data_class}
+    strategies, scores, notes, look = _find(**given)
     out = run / STRATEGIES
     shutil.rmtree(out, ignore_errors=True)
     out.mkdir()
@@ -114,9 +112,7 @@ def _find(
         maps = kept_masses(run, method, rows["path"].tolist())
     else:
         maps = new_masses(network, look, rows, module.methods[method])
-    # What is marked at neighbouring positions is alike, though the positions differ: so maps are blurred a little.
-    blurred = gaussian_filter(maps, (0, 1, 1), mode="constant").reshape(len(rows), -1)
-    vectors = features(network, look, rows) if by == "features" else blurred
+    vectors = features(network, look, rows) if by == "features" else maps.reshape(len(rows), -1)
     is_good = np.isfinite(vectors).all(1) & np.isfinite(maps).all((1, 2))
     if n_bad := int((~is_good).sum()):
         notes.append(f"{n_bad:,} images were left out: they cannot be read any more, or their maps show nothing.")

@@ -73,9 +73,8 @@ def find_clusters(vectors: np.ndarray, seed: int = 0) -> Clusters:
 def _groups(vectors: np.ndarray, seed: int) -> tuple[np.ndarray, float]:
     """The group of each vector, and the gap behind the eigenvalues of the groups; 0 where there is one group."""
     n = len(vectors)
-    one = np.zeros(n, int), 0.0
     if n < 2 * FEWEST:
-        return one
+        return np.zeros(n, int), 0.0
     graph = kneighbors_graph(vectors, min(N_NEIGHBORS, math.ceil(math.sqrt(n))), include_self=True)
     # The smallest eigenvalues of L are found as the largest ones of 2 - L, of which none is negative.
     flipped = 2 * identity(n) - laplacian((graph + graph.T) / 2, normed=True)
@@ -86,7 +85,5 @@ def _groups(vectors: np.ndarray, seed: int) -> tuple[np.ndarray, float]:
     gaps = np.where(values[:-1] <= GAP_RATIO * values[1:], np.diff(values), 0)
     gaps[0] = 0  # the first eigenvalue is 0 of any graph
     k = int(gaps.argmax()) + 1
-    if k == 1:
-        return one
     rows = normalize(eigenvectors[:, order[:k]])
     return KMeans(k, n_init=10, random_state=seed).fit_predict(rows), float(gaps[k - 1])
