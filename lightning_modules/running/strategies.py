@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import csv
+import math
 import shutil
 import sys
 from collections.abc import Callable
@@ -14,9 +16,12 @@ import pandas as pd
 import torch
 from jsonargparse.typing import PositiveInt
 from sklearn.decomposition import PCA
+from tensorboard.plugins.projector import ProjectorConfig, visualize_embeddings
 from torch import Tensor
 from torch.utils.tensorboard import SummaryWriter
+from torchvision.io import write_png
 from torchvision.transforms.functional import resize
+from torchvision.utils import make_grid
 from tqdm import tqdm
 
 from datamodules.batch import Batch, with_pixels
@@ -168,11 +173,22 @@ def _draw(strategies: Strategies, look: Look, scores: list[str], n_images: int, 
     chosen, vectors = rows.iloc[sample], strategies.vectors[sample]
     thumbnails = in_order(look(chosen, pixels(THUMBNAIL)), chosen)
     shown_maps = np.stack([overlaid(image, strategies.maps[i]) for image, i in zip(thumbnails, sample)])
-    metadata = chosen.assign(cluster=chosen["class"] + " " + chosen["cluster"].astype(str))
-    metadata = metadata[["label_name", "prediction_name", "top1", "class", "cluster", *scores, "path"]]
-    metadata = metadata.map(lambda value: plain(str(value)))
+    columns = ["label_name", "prediction_name", "top1", "class", "cluster", *scores, "path"]
+    metadata = chosen.assign(cluster=chosen["class"] + " " + chosen["cluster"].astype(str))[columns]
     if vectors.shape[1] > MOST_DIMENSIONS:
         vectors = PCA(MOST_DIMENSIONS, random_state=strategies.seed).fit_transform(vectors)
-    with SummaryWriter(str(out / "tensorboard")) as writer:
-        images = torch.from_numpy(shown_maps).permute(0, 3, 1, 2) / 255
-        writer.add_embedding(vectors, metadata.to_numpy().tolist(), images, metadata_header=list(metadata))
+    board = out / "tensorboard"
+    SummaryWriter(str(board)).close()  # TensorBoard looks where there are events
+    np.savetxt(board / "tensors.tsv", vectors, "%.6g", "\t")
+    metadata.map(lambda value: plain(str(value))).to_csv(
+        board / "metadata.tsv", sep="\t", index=False, quoting=csv.QUOTE_NONE, quotechar=None
+    )
+    # Not by add_embedding, which takes a gigabyte for the sprite.
+    n = math.ceil(math.sqrt(len(chosen)))
+    square = np.pad(shown_maps, ((0, n * n - len(chosen)), *3 * ((0, 0),)))
+    write_png(make_grid(torch.from_numpy(square).permute(0, 3, 1, 2), n, 0), str(board / "sprite.png"))
+    config = ProjectorConfig()
+    embedding = config.embeddings.add(tensor_path="tensors.tsv", metadata_path="metadata.tsv")
+    embedding.sprite.image_path = "sprite.png"
+    embedding.sprite.single_image_dim.extend([THUMBNAIL, THUMBNAIL])
+    visualize_embeddings(str(board), config)

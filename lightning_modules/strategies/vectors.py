@@ -48,7 +48,8 @@ def unit_masses(maps: Tensor) -> Tensor:
 def kept_masses(run: Path, method: str, paths: Sequence[str]) -> np.ndarray:
     """The maps that a run kept of these images, as :func:`unit_masses` has them: ``(N, g, g)``."""
     kept = read_maps(run)
-    return torch.cat([unit_masses(kept[path][method][None]) for path in paths]).numpy()
+    parts = [paths[k : k + 1000] for k in range(0, len(paths), 1000)]
+    return torch.cat([unit_masses(torch.stack([kept[path][method] for path in part])) for part in parts]).numpy()
 
 
 def new_masses(network: Network, look: Look, rows: pd.DataFrame, method: AttributionMethod) -> np.ndarray:

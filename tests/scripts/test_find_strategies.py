@@ -125,14 +125,14 @@ def test_what_a_run_gets(run: Path, generated: Path, capsys: pytest.CaptureFixtu
     # The page of the run is kept true, and the run cleared as a whole.
     assert report([str(run)]) == 0
     assert "is suspicious" in (run / "index.html").read_text(encoding="utf-8")
-    tensors = np.loadtxt(folder / "tensorboard/00000/default/tensors.tsv")
-    metadata = pd.read_csv(folder / "tensorboard/00000/default/metadata.tsv", sep="\t")
+    tensors = np.loadtxt(folder / "tensorboard/tensors.tsv")
+    metadata = pd.read_csv(folder / "tensorboard/metadata.tsv", sep="\t")
     assert len(tensors) == len(metadata) > 240  # a few maps show nothing
     scores = ["probability", "sparseness"]
     assert list(metadata.columns) == ["label_name", "prediction_name", "top1", "class", "cluster", *scores, "path"]
     clusters = pd.read_parquet(folder / "clusters.parquet")
     assert metadata["cluster"].tolist() == (clusters["class"] + " " + clusters["cluster"].astype(str)).tolist()
-    assert pixels_of(folder / "tensorboard/00000/default/sprite.png").shape == (16 * 48, 16 * 48, 3)
+    assert pixels_of(folder / "tensorboard/sprite.png").shape == (16 * 48, 16 * 48, 3)
 
 
 @pytest.mark.training
