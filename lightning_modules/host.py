@@ -1,8 +1,8 @@
-"""What may be spared on the host, where no device is waited for; and what some devices leave to it."""
+"""What is read from a device, without waiting for it more than once, and what some devices leave to the host."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from typing import TypeVar
 
 import torch
@@ -10,11 +10,6 @@ from torch import Tensor
 from torch.utils._pytree import tree_flatten, tree_unflatten
 
 TreeT = TypeVar("TreeT")
-
-
-def lies_on_host(tensor: Tensor) -> bool:
-    """Whether a look at the tensor's values waits for nothing."""
-    return tensor.device.type == "cpu"
 
 
 def has_float64(tensor: Tensor) -> bool:
@@ -27,19 +22,8 @@ def where_float64_is(tensor: Tensor) -> Tensor:
     return tensor if has_float64(tensor) else tensor.cpu()
 
 
-def in_parts(*of_images: Tensor) -> Iterator[tuple[Tensor, ...]]:
-    """Tensors ``(N, ...)`` of the same images: image by image on the host, whose caches hold one; else all at once.
-
-    Example:
-        >>> [tuple(image.shape) for image, _ in in_parts(torch.rand(2, 3, 8, 8), torch.rand(2, 1))]
-        [(1, 3, 8, 8), (1, 3, 8, 8)]
-    """
-    n = 1 if lies_on_host(of_images[0]) else len(of_images[0])
-    return zip(*(of.split(n) for of in of_images))
-
-
 def replaced(images: Tensor, is_replaced: Tensor, by: Tensor | float) -> Tensor:
-    """Images with something else in place of some of them; on the host themselves, where that is none.
+    """Images with something else in place of some of them.
 
     Args:
         images: ``(N, C, H, W)``.
@@ -51,8 +35,6 @@ def replaced(images: Tensor, is_replaced: Tensor, by: Tensor | float) -> Tensor:
         >>> replaced(images, torch.tensor([False, True]), 0.5).flatten()
         tensor([1.0000, 0.5000])
     """
-    if lies_on_host(images) and not is_replaced.any():
-        return images
     return torch.where(is_replaced.to(images.device).view(-1, 1, 1, 1), by, images)
 
 

@@ -8,7 +8,6 @@ import re
 import warnings
 from typing import ClassVar
 
-from rich.markup import escape
 from rich.text import Text
 
 JOINERS = "\u200c\u200d"
@@ -77,19 +76,6 @@ def plain_lines(text: str) -> str:
 def in_rich(text: str) -> Text:
     """For Rich, as an object: of a string Rich reads markup and names of emoji."""
     return Text(plain(text))
-
-
-def in_rich_markup(text: str) -> str:
-    """For the one place where Rich takes markup only: the end of what it calls a task of a progress bar.
-
-    Example:
-        >>> Text.from_markup(in_rich_markup("[/b] :cat:")).plain
-        '[/b] :cat:'
-    """
-    # Of a backslash at the end Rich makes two, in case that a tag follows.
-    escaped = escape(f"{plain(text)} ")[:-1]
-    # Nothing escapes the name of an emoji; but an empty tag ends it.
-    return escaped.replace(":", ":[not bold][/]")
 
 
 def in_markdown(text: str) -> str:

@@ -3,17 +3,13 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import NamedTuple
 
-import numpy as np
 import torch
 from torch import Tensor
 
-from lightning_modules.host import lies_on_host, where_float64_is
-
-_BLOCK = 1 << 16
-"""Numbers of an image that are measured at a time on the host, whose caches hold what is made of them."""
+from lightning_modules.host import where_float64_is
 
 
 class Moved(NamedTuple):
@@ -60,58 +56,14 @@ def moved(images: Tensor, adversarial: Sequence[Tensor], norm: float) -> list[Mo
         adversarial: After, one or more times; of the same shape.
         norm: Which is going to be asked for beside inf and 2.
     """
-    with_all = norm != math.inf
-    images, *adversarial = map(where_float64_is, (images, *adversarial))
-    known = all(of.dtype in (torch.float32, torch.float64) for of in (images, *adversarial))
-    return (_moved_on_host if lies_on_host(images) and known else _moved_on_device)(images, adversarial, with_all)
-
-
-def _moved_on_device(images: Tensor, adversarial: Sequence[Tensor], with_all: bool) -> list[Moved]:
-    exact = images.double()
-    measured = []
-    for attacked in adversarial:
+    images = where_float64_is(images)
+    exact, measured = images.double(), []
+    for attacked in map(where_float64_is, adversarial):
         delta = (attacked.double() - exact).flatten(1)
         squares = (delta[:, None] @ delta[:, :, None])[:, 0, 0]
         magnitudes, n_moved = torch.zeros_like(squares), torch.zeros_like(squares)
-        if with_all:
+        if norm != math.inf:
             magnitudes, n_moved = delta.abs().sum(1), (delta != 0).sum(1).double()
         of_pixels = attacked.amin((1, 2, 3)).double(), attacked.amax((1, 2, 3)).double()
         measured.append(Moved(delta.amin(1), delta.amax(1), squares, magnitudes, n_moved, *of_pixels))
     return measured
-
-
-def _moved_on_host(images: Tensor, adversarial: Sequence[Tensor], with_all: bool) -> list[Moved]:
-    """The same, faster on a processor: block by block, so that its caches hold all that is made of a block."""
-    clean, *moved_to = (_numbers(of, images) for of in (images, *adversarial))
-    starts = range(0, clean.shape[1], _BLOCK)
-    found = np.zeros((len(adversarial), len(Moved._fields), len(starts), len(clean)))
-    exact, delta = np.empty((2, min(_BLOCK, clean.shape[1])))
-    with np.errstate(invalid="ignore"):  # of images that are not finite
-        for i, image in enumerate(clean):
-            for k, start in enumerate(starts):
-                block = image[start : start + _BLOCK]
-                before, change = exact[: len(block)], delta[: len(block)]
-                before[:] = block
-                for attacked, of_budget in zip(moved_to, found):
-                    pixels = attacked[i, start : start + _BLOCK]
-                    change[:] = pixels
-                    change -= before
-                    of_pixels = pixels.min(), pixels.max()
-                    beyond = (np.abs(change).sum(), np.count_nonzero(change)) if with_all else (0, 0)
-                    of_budget[:, k, i] = change.min(), change.max(), change @ change, *beyond, *of_pixels
-    return [Moved(*map(torch.from_numpy, _of_images(*of_budget))) for of_budget in found]
-
-
-def _of_images(*of_blocks: np.ndarray) -> list[np.ndarray]:
-    """What is :class:`Moved` of whole images, from that of their blocks ``(n_blocks, N)``."""
-    reductions: tuple[Callable[..., np.ndarray], ...] = (np.min, np.max, np.sum, np.sum, np.sum, np.min, np.max)
-    return [reduce(of, axis=0) for reduce, of in zip(reductions, of_blocks, strict=True)]
-
-
-def _numbers(of: Tensor, images: Tensor) -> np.ndarray:
-    """The numbers of a tensor of the images' shape, in the order in which the images lie: ``(N, C * H * W)``."""
-    channels_lie_last = images.is_contiguous(memory_format=torch.channels_last)
-    laid_out = of.detach().contiguous(
-        memory_format=torch.channels_last if channels_lie_last else torch.contiguous_format
-    )
-    return (laid_out.permute(0, 2, 3, 1) if channels_lie_last else laid_out).flatten(1).numpy()

@@ -24,7 +24,6 @@ from lightning_modules.attacks.cleverhans_adapter import steepest_direction
 from lightning_modules.gradients.forward_pass import ForwardPass
 from lightning_modules.gradients.needs import Needs
 from lightning_modules.gradients.scaling import largest_magnitude
-from lightning_modules.host import in_parts
 from lightning_modules.networks.inputs import trusted
 from lightning_modules.networks.network import Network
 
@@ -107,8 +106,4 @@ class FGSM(Attack):
 
 def _steps(images: Tensor, direction: Tensor, eps: Sequence[float]) -> list[Tensor]:
     """The images after a step as long as each budget, without leaving [0, 1]."""
-    stepped = [torch.empty_like(images) for _ in eps]
-    for image, along, *made in in_parts(images, direction, *stepped):
-        for value, of_image in zip(eps, made):
-            torch.mul(along, value, out=of_image).add_(image).clamp_(CLIP_MIN, CLIP_MAX)
-    return stepped
+    return [(direction * value).add_(images).clamp_(CLIP_MIN, CLIP_MAX) for value in eps]

@@ -4,12 +4,10 @@ import io
 import warnings
 
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
 from rich.console import Console
 from rich.text import Text
 
-from lightning_modules.text import in_rich, in_rich_markup, plain, plain_lines, show_warnings_plainly
+from lightning_modules.text import in_rich, plain, plain_lines, show_warnings_plainly
 
 FROM_OUTSIDE = {
     "an end tag": "[/b]",
@@ -61,19 +59,12 @@ def shown(text: Text | str) -> str:
 def test_what_can_be_seen_is_shown_as_it_is(text: str) -> None:
     assert plain(text) == text
     assert shown(in_rich(text)) == text
-    assert shown(in_rich_markup(text)) == text
 
 
 @pytest.mark.parametrize(("text", "expected"), STEERING.values(), ids=STEERING)
 def test_what_steers_a_terminal_does_not(text: str, expected: str) -> None:
     assert plain(text) == expected
     assert shown(in_rich(text)) == expected
-    assert shown(in_rich_markup(text)) == expected
-
-
-@given(st.text(alphabet=st.one_of(st.sampled_from("[]/\\:-=@#b cat"), st.characters())))
-def test_markup_of_whatever_text_is_that_text(text: str) -> None:
-    assert Text.from_markup(in_rich_markup(text)).plain == plain(text)
 
 
 def test_lines_of_our_own_stay() -> None:

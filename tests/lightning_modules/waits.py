@@ -2,20 +2,16 @@
 
 from __future__ import annotations
 
-import sys
 import traceback
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
-import pytest
 import torch
 from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
-
-from lightning_modules.host import lies_on_host
 
 COPIES = ("cpu", "numpy", "tolist", "__array__", "to")
 """Methods by which the values of a tensor come to the host, without an operation that a CPU would run."""
@@ -87,14 +83,7 @@ def _place(name: str) -> str:
 
 @contextmanager
 def waits_counted() -> Iterator[list[str]]:
-    """The waits of what runs inside, in order: what was wanted and where.
-
-    It runs without the short cuts of what lies on the host anyway.
-    """
+    """The waits of what runs inside, in order: what was wanted and where."""
     waits: list[str] = []
-    with pytest.MonkeyPatch.context() as patch:
-        for module in [of for of in sys.modules.values() if getattr(of, "lies_on_host", None) is lies_on_host]:
-            if module.__name__ != __name__:
-                patch.setattr(module, "lies_on_host", lambda tensor: False)
-        with _Methods(waits), _Operations(waits):
-            yield waits
+    with _Methods(waits), _Operations(waits):
+        yield waits

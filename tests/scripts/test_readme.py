@@ -18,8 +18,9 @@ import torch
 import yaml
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
+import lightning_modules
 from datamodules import SHAPE_NAMES
-from lightning_modules import explain, load_vgg16
+from lightning_modules import Attack, AttributionMethod, explain, load_vgg16
 from lightning_modules.results.storage import read_rows
 from tests.references import relative_error
 
@@ -53,6 +54,8 @@ def snippets(page: Path) -> list[Snippet]:
 
 
 SNIPPETS = [snippet for page in PAGES for snippet in snippets(page)]
+NAMED = [getattr(lightning_modules, name) for name in lightning_modules.__all__]
+FAMILIES = {"methods": AttributionMethod, "attacks": Attack}
 EXTENSIONS = {snippet.file: snippet for snippet in SNIPPETS if snippet.file}
 EXECUTED = [snippet.code for snippet in SNIPPETS if not snippet.file]
 
@@ -312,3 +315,12 @@ def test_what_is_kept(
         assert found["maps"].enlarged(found["path"])["GradCAM"].shape == (1, 112, 112)
     else:
         assert float(found["difference"].norm()) == pytest.approx(1, rel=1e-3)
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_the_table_of_a_family_says_what_its_classes_say(family: str) -> None:
+    page = (ROOT / f"lightning_modules/{family}/README.md").read_text()
+    own = [each for each in NAMED if isinstance(each, type) and issubclass(each, FAMILIES[family]) and each.meaning]
+    assert len(own) > 8
+    for each in own:
+        assert re.search(rf"(?m)^\| `{each.__name__}` \|.*{re.escape(each.meaning)}", page), each
