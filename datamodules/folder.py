@@ -17,6 +17,7 @@ from datamodules.classes import ClassTable
 from datamodules.errors import DataError, printable
 from datamodules.labelling import are_indices, label_images, sort_folders
 from datamodules.reader import Failure, Sample, SampleReader
+from datamodules.remote import is_address, no_folder
 from datamodules.source import ListingOptions, Source, names_of, path_at, round_the_classes
 from datamodules.walk import LeftOut, class_folders, images_below
 
@@ -111,6 +112,8 @@ def list_folder(root: str | Path, class_names: Sequence[str] | None = None, **op
         >>> [(source.path(k), int(source.labels[k])) for k in range(2)]
         [('cat/a.jpg', 2), ('dog/a.jpg', 0)]
     """
+    if is_address(root):
+        raise no_folder(str(root))
     return FolderSource.open(Path(root).expanduser(), ListingOptions(class_names, **options))
 
 

@@ -146,7 +146,7 @@ def _listed(
 
     Logs what is left out, and what a killed process left behind.
     """
-    root, out, boxes = Path(root).expanduser(), Path(out).expanduser(), folder_of_boxes(boxes)
+    out, boxes = Path(out).expanduser(), folder_of_boxes(boxes)
     if out.exists() and not (out.is_dir() and not any(out.iterdir())):
         raise DataError(f"{out} exists and is not an empty folder. Name another --out, or delete it.")
     if left := unfinished(out):

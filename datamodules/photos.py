@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from functools import cached_property, partial
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -39,7 +38,7 @@ class PhotoFolder:
         num_workers: int | None = None,
         exif_orientation: bool = False,
     ) -> None:
-        self.root = Path(root).expanduser()
+        self.root = root
         self.option = option
         self.reader = SampleReader(preprocess, exif_orientation=exif_orientation)
         self.num_workers = default_workers() if num_workers is None else num_workers

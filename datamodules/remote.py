@@ -15,7 +15,7 @@ import fsspec
 import numpy as np
 from fsspec.registry import known_implementations
 
-from datamodules.errors import UnreachableError
+from datamodules.errors import DataError, UnreachableError
 
 logger = logging.getLogger(__name__)
 
@@ -49,6 +49,15 @@ class RemoteFile(NamedTuple):
 def is_address(place: object) -> bool:
     """Whether it is an address, or a list of them with :: between, and no path of this machine."""
     return "://" in str(place)
+
+
+def no_folder(address: str) -> DataError:
+    """The error of an address at which something else than tar shards is looked for."""
+    return DataError(
+        f"{address} is an address, and at addresses only tar shards are read, such as "
+        "'https://host/val/{00000..00049}.tar'. Pack a folder of images where it lies (scripts/pack_shards.py), or "
+        "mount it (mount-s3, gcsfuse, rclone mount)."
+    )
 
 
 def path_of(address: str) -> str:

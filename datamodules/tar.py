@@ -25,7 +25,7 @@ from datamodules.classes import ClassTable
 from datamodules.errors import DataError, printable
 from datamodules.labelling import label_images
 from datamodules.reader import Failure, Sample, SampleReader
-from datamodules.remote import Ahead, is_address, matching, path_of, remote_file
+from datamodules.remote import Ahead, is_address, matching, no_folder, path_of, remote_file
 from datamodules.source import ListingOptions, Source, names_of, path_at, require_classes
 from datamodules.tar_index import PACKED, SCHEMA, Shard, index_shards, local_shard, shards_in
 from datamodules.walk import holds_images
@@ -143,11 +143,7 @@ def _shards_at(root: Path | str) -> list[Shard]:
     for name in [] if names else itertools.chain.from_iterable(map(braceexpand, str(root).split("::"))):
         if is_address(name):
             if not path_of(name).endswith((".tar", *PACKED)):
-                raise DataError(
-                    f"{name} is an address, and at addresses only tar shards are read, such as "
-                    "'https://host/val/{00000..00049}.tar'. Pack a folder of images (scripts/pack_shards.py), or mount "
-                    "it (mount-s3, gcsfuse, rclone mount)."
-                )
+                raise no_folder(name)
             names += matching(name)
         else:
             names += (not os.path.exists(name) and sorted(glob.glob(name))) or [name]

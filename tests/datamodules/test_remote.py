@@ -206,6 +206,10 @@ class TestFaults:
         with pytest.raises(DataError, match=f"{root} is an address, .*only tar shards .*pack_shards.py.*mount"):
             listed(root)
 
+    def test_a_folder_to_pack(self, tmp_path: Path) -> None:
+        with pytest.raises(DataError, match=r"s3://bucket/val is an address, .*only tar shards"):
+            pack_folder("s3://bucket/val", tmp_path / "out")
+
     def test_what_needs_another_package(self, monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setitem(remote.known_implementations, "s3", {"class": "no_s3fs.S3FileSystem", "err": "Install it"})
         with pytest.raises(DataError, match=r"s3://bucket/a.tar cannot be read: .*pip install no_s3fs"):
