@@ -1,6 +1,9 @@
 PYTHON ?= python3
 BIN = .venv/bin
 
+# Tests start many processes, each of which would compile everything anew.
+unexport PYTHONDONTWRITEBYTECODE
+
 .PHONY: install demo test test-fast lint benchmark gpu
 .DELETE_ON_ERROR:
 

@@ -237,7 +237,8 @@ class Network(nn.Module, Generic[ModuleT]):
         )
         if layer is None:
             raise InputError(
-                f"{method} needs a layer, and {self.name} does not say which layer to look at (target_layer). {advice}"
+                f"{method} needs a layer, and {self.name} does not say which layer to look at (target_layer, on the "
+                f"command line --model.target_layer). {advice}"
             )
         try:
             layer = self.label(layer)

@@ -67,6 +67,8 @@ def class_images(network: str, weights: str, out: Path, photos: str | None, devi
             "Horama MACO": partial(_horama, "maco", model, folder),
             "Horama Fourier": partial(_horama, "fourier", model, folder),
         }
+        for make in peers.values():
+            make(targets[0], 1)  # which imports the peer
         pace = {who: _seconds(make, targets[0], N_TRIED)[1] / N_TRIED for who, make in peers.items()}
         seconds: dict[str, list[float]] = {}
         for name, target in zip(CLASSES, targets):
