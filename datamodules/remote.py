@@ -141,10 +141,12 @@ def read_range(file: RemoteFile, start: int, end: int) -> bytes:
 
     def read() -> bytes:
         file_system, path = fsspec.url_to_fs(file.address)
+        headers = {"Accept-Encoding": "identity"}
+        if file.tag.startswith('"'):  # not of one that only means alike
+            headers["If-Match"] = file.tag
         is_http = file.address.lower().startswith(("http://", "https://"))
-        is_sure = is_http and file.tag.startswith('"')
-        same = {"headers": {"If-Match": file.tag}} if is_sure else {}
-        content = bytes(file_system.cat_file(path, start=start, end=end, **same))
+        options = {"headers": headers} if is_http else {}
+        content = bytes(file_system.cat_file(path, start=start, end=end, **options))
         if len(content) != end - start:
             raise OSError(f"{len(content):,} bytes came instead of {end - start:,}")
         return content

@@ -88,6 +88,7 @@ IMAGES = [
 ]
 
 
+@pytest.mark.slow
 @examples(400)
 @given(st.one_of(mutated(*IMAGES), st.binary(max_size=50), st.sampled_from(IMAGES)))
 def test_images(content: bytes) -> None:
@@ -145,6 +146,7 @@ CELLS = st.sampled_from(
 )
 
 
+@pytest.mark.slow
 @examples(300)
 @given(
     st.one_of(
@@ -186,6 +188,7 @@ MEMBERS = st.tuples(
 )
 
 
+@pytest.mark.slow
 @examples(150)
 @given(st.one_of(mutated(*SHARDS), st.binary(max_size=50), st.lists(MEMBERS, max_size=4).map(lambda m: shard_of(*m))))
 def test_shards(tmp_path: Path, content: bytes) -> None:

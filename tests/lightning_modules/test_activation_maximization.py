@@ -126,6 +126,7 @@ def test_what_is_clipped_is_told_as_it_was_before_rounding(tmp_path: Path) -> No
     assert module.summarize(read_rows(tmp_path / "results"))["variants"]["both"]["clipped"]["mean"] == row["clipped"]
 
 
+@pytest.mark.slow
 def test_channels(tmp_path: Path, shapes_network: Network) -> None:
     plain = made(steps=10, image_size=112)
     (row,) = run(tmp_path / "a", plain, ["features.28:7"])
@@ -241,6 +242,7 @@ def test_one_step_with_a_gradient_is_enough(tmp_path: Path) -> None:
 class TestJudges:
     OTHER: ClassVar = {"network": "vgg16", "weights": "shapes", "input_size": 64, "name": "other"}
 
+    @pytest.mark.slow
     def test_each_image_of_a_class_is_judged_as_it_was_saved(self, tmp_path: Path, shapes_network: Network) -> None:
         module = made(steps=4, image_size=64, judges=[self.OTHER])
         with pytest.warns(UserWarning, match="model.judges") as told:
@@ -266,6 +268,7 @@ class TestJudges:
         assert judged.state_dict().keys() == plain.state_dict().keys()
         assert list(judged.helpers) == ["judge.other"]
 
+    @pytest.mark.slow
     def test_a_class_that_a_judge_lacks_is_told_before_anything_is_made(self, tmp_path: Path) -> None:
         """star and heart are no classes of ImageNet."""
         lite = {"network": "efficientnet_lite0", "weights": "random", "input_size": 32}
@@ -304,6 +307,7 @@ class TestExemplars:
             "exemplars": {"n_photos": 80, "n_failed": 0, "failed": [], "n_unturned": 0, "notes": []}
         }
 
+    @pytest.mark.slow
     def test_a_dead_channel_has_its_photos_all_the_same(self, tmp_path: Path, shapes: Path) -> None:
         module = TestWhereNoGradientReaches().module()
         (row,) = run(tmp_path, module, ["features.29:7"], exemplars=shapes / "val")

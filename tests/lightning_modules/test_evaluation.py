@@ -275,6 +275,7 @@ class TestParts:
         self.evaluated(module, listener, batch_of(dim_images(4)))
         assert [n for _, n in listener.parts] == [1, 2]
 
+    @pytest.mark.slow
     def test_images_that_are_made(self) -> None:
         module, listener = ActivationMaximizationModule("shapes", steps=2, n_figures=0), Listener()
         batch = {

@@ -118,6 +118,7 @@ def test_scores_of_the_maps_before_and_after(shapes: Path) -> None:
         RobustnessModule("shapes", metrics=[EnergyInBox(), EnergyInBox()])
 
 
+@pytest.mark.slow
 def test_rows(shapes: Path) -> None:
     module = RobustnessModule("shapes", EPS)
     batch = next(batches(shapes, 5))

@@ -85,6 +85,7 @@ def test_unequal_maps_of_a_peer_end_the_row(tiny: Setting, monkeypatch: pytest.M
         run_row("occlusion", tiny, 1)
 
 
+@pytest.mark.slow
 def test_rows_and_what_is_kept_of_others(call: Callable[..., Any], capsys: pytest.CaptureFixture) -> None:
     call(benchmark.main, *SMALL, "--rows", "three_maps,fgsm", "--json", "numbers.json")
     content = json.loads(Path("numbers.json").read_text())

@@ -37,6 +37,7 @@ def test_the_embedded_model(capsys: pytest.CaptureFixture[str]) -> None:
     assert text.count("applies") == len(explaining_methods())
 
 
+@pytest.mark.slow
 def test_where_guided_backpropagation_is_defined(capsys: pytest.CaptureFixture[str]) -> None:
     options = ("--weights", "random", "--input_size", 64, "--network")
     text = described(capsys, *options, "torchvision.models.mobilenet_v3_small")

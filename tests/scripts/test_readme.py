@@ -245,6 +245,7 @@ def test_a_configuration(
         pd.testing.assert_frame_equal(read_rows(photos_folder / again / "results").to_pandas(), rows)
 
 
+@pytest.mark.slow
 def test_ten_lines_of_python(
     shapes: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -53,6 +53,7 @@ def test_refused_before_the_first_image(
     assert not (tmp_path / "run/results").exists()
 
 
+@pytest.mark.slow
 def test_a_run_of_which_all_failed_fails(call: Callable, tmp_path: Path) -> None:
     (tmp_path / "images").mkdir()
     (tmp_path / "images/a.jpg").write_text("no image")

@@ -97,6 +97,7 @@ def test_ticks_legends_and_bold_titles_too(tmp_path: Path, caplog: pytest.LogCap
     assert not caplog.records
 
 
+@pytest.mark.slow
 def test_without_a_font_there_is_one_warning(tmp_path: Path) -> None:
     with pytest.warns(UserWarning, match=f"the letters {CAT}: .* pip install noto-cjk-sans-jp-regular") as warned:
         save_figure(figure_of(CAT), tmp_path, "one", "pdf")
@@ -139,6 +140,7 @@ def test_fonts_that_packages_bring(package: str, letters: str, tmp_path: Path, m
     use_fonts_with_all_letters(figure_of(letters))  # a warning would be an error
 
 
+@pytest.mark.slow
 def test_names_of_whatever_letters_are_drawn(tmp_path: Path) -> None:
     font = make_font(tmp_path / "font.ttf", f"{CAT}{KOREAN_CAT}\U0001f468\U0001f469", "Test")
     font_manager.fontManager.addfont(font)

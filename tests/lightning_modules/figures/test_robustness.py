@@ -65,6 +65,7 @@ def test_a_single_changed_pixel_is_seen() -> None:
     assert (shown != 0.5).sum() == 1
 
 
+@pytest.mark.slow
 def test_nothing_moved_and_an_empty_map() -> None:
     figure = draw(torch.zeros(3, 8, 8), (None, None))
     assert figure.axes[1].get_title().startswith("perturbation × 1\n")

@@ -45,6 +45,7 @@ def test_panels_and_texts() -> None:
     assert (box.x0, box.y0, box.x1, box.y1) == pytest.approx((27.5, 7.5, 80.0, 112.5))
 
 
+@pytest.mark.slow
 def test_many_maps_stand_in_bands() -> None:
     maps = {f"method {k}": torch.rand(1, 112, 112) for k in range(15)}
     few, many = draw(dict(list(maps.items())[:6])), draw(maps)
@@ -76,6 +77,7 @@ def test_signed_maps_are_centred_at_zero_and_magnitudes_start_there() -> None:
     assert abs(signed[0].get_array()).max() == pytest.approx(1)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("fill", [0.0, 1.0, -1.0, torch.nan])
 def test_degenerate_maps_are_drawn(fill: float) -> None:
     figure = draw({"GradCAM": torch.full((1, 8, 8), fill), "Saliency": torch.full((3, 8, 8), fill)})

@@ -183,6 +183,7 @@ class TestMetrics:
         assert gained["increase_in_confidence"].tolist() == [1]
         assert gained["average_drop"].tolist() == [0]
 
+    @pytest.mark.slow
     @pytest.mark.parametrize("compiled", [False, True])
     def test_pixels_fade_to_the_mean_of_the_networks_own_normalization(self, compiled: bool) -> None:
         """Wherever the module keeps its mean, and also if it is compiled."""
@@ -231,6 +232,7 @@ class TestMetrics:
         # All goes of the half that is marked, then a line to 0. The standard error of a mean is about 0.007.
         assert means == pytest.approx([0.75, 0.75], abs=0.03)
 
+    @pytest.mark.slow
     def test_scores_do_not_depend_on_the_batch(self, shapes_network: Network) -> None:
         images, maps = torch.rand(3, 3, 112, 112), torch.rand(3, 1, 112, 112)
         for metric in (InsertionDeletion(max_batch=11), AverageDrop()):

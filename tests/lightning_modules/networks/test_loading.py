@@ -80,6 +80,7 @@ def test_vgg16_is_the_default() -> None:
     assert torch.equal(first["features.0.weight"], second["features.0.weight"])
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("name", "layer", "grid"),
     [("resnet18", "layer4", (512, 7, 7)), ("squeezenet1_1", "features", (512, 13, 13))],

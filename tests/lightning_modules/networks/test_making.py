@@ -97,6 +97,7 @@ def test_an_instance_is_told_from_its_likes() -> None:
         assert found.options["interpolation"] == expected.interpolation.value
 
 
+@pytest.mark.slow
 def test_a_class_derived_from_torchvisions_is_somebody_elses() -> None:
     """It may normalize its images by itself."""
 

@@ -119,6 +119,7 @@ def test_what_is_left_in_out(a: Path, b: Path, tmp_path: Path, capsys: pytest.Ca
     assert {"1_whole_run/differences", "5_images/00000_cats_1", "5_images/00001_cats_0"} == set(board.Tags()["images"])
 
 
+@pytest.mark.slow
 def test_the_same_again_and_other_runs_into_the_same_folder(a: Path, b: Path, write_run: Callable[..., Path]) -> None:
     write_run("c", [0.5] * 4)
     compare("a", "b", "--n_images", 0, "--out", "out")

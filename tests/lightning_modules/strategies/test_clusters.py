@@ -25,6 +25,7 @@ def test_as_many_clusters_as_there_are(sizes: list[int]) -> None:
     np.testing.assert_allclose(found.middles, middles, rtol=1e-5)
 
 
+@pytest.mark.slow
 def test_noise_has_one_cluster() -> None:
     """But for a few of the smallest samples, which may fall apart by chance."""
     noise = {

@@ -79,6 +79,7 @@ def test_the_scale_of_a_network_does_not_matter(objective: Objective) -> None:
     ).abs().max() > 0.01
 
 
+@pytest.mark.slow
 def test_one_class_alone_equals_it_on_another_day_and_other_classes_do_not(shapes_network: Network) -> None:
     first, again, other = (make(shapes_network, [k], replace(RECIPE, steps=10)) for k in (3, 3, 4))
     assert torch.equal(first, again)
@@ -95,6 +96,7 @@ def test_place_and_neighbours_in_a_pass_do_not_matter(shapes_network: Network) -
     assert (other[3] - together[0]).abs().max() <= 1e-4
 
 
+@pytest.mark.slow
 def test_threads_do_not_matter(shapes_network: Network) -> None:
     """In float64 and a few steps: other threads are other sums, and steps amplify a rounding into another image."""
     recipe, network = replace(RECIPE, steps=2), copy.deepcopy(shapes_network).double()

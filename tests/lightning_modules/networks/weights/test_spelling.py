@@ -49,6 +49,7 @@ def test_what_wraps_a_part(tmp_path: Path) -> None:
     assert same(source, target)
 
 
+@pytest.mark.slow
 def test_a_compiled_module(tmp_path: Path) -> None:
     source, target = Net(), Net()
     assert notes_of(tmp_path / "x.pth", source.state_dict(), torch.compile(target)) == []

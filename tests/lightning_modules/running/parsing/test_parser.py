@@ -20,6 +20,7 @@ TRAINING += ["--trainer.accelerator", "cpu", "--out", "run"]
 MAXIMIZATION = ["maximize_activation", *ATTRIBUTION[3:]]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("command", "message"),
     [
