@@ -18,7 +18,7 @@ class Moved(NamedTuple):
     Attributes:
         least: The least difference of an image's pixels, signed.
         greatest: The greatest.
-        squares: The sum of their squares.
+        l2: The distance in the norm 2.
         magnitudes: The sum of their magnitudes; zero where only the norm inf is asked for.
         n_moved: How many are not zero; likewise.
         lowest: The least pixel that an image was moved to.
@@ -27,7 +27,7 @@ class Moved(NamedTuple):
 
     least: Tensor
     greatest: Tensor
-    squares: Tensor
+    l2: Tensor
     magnitudes: Tensor
     n_moved: Tensor
     lowest: Tensor
@@ -37,11 +37,6 @@ class Moved(NamedTuple):
     def linf(self) -> Tensor:
         """The distance in the norm ∞."""
         return torch.maximum(self.greatest, -self.least)
-
-    @property
-    def l2(self) -> Tensor:
-        """The distance in the norm 2."""
-        return self.squares.sqrt()
 
     def distance(self, norm: float) -> Tensor:
         """The distance in the norm inf, 2 or 1."""
@@ -56,14 +51,18 @@ def moved(images: Tensor, adversarial: Sequence[Tensor], norm: float) -> list[Mo
         adversarial: After, one or more times; of the same shape.
         norm: Which is going to be asked for beside inf and 2.
     """
-    images = where_float64_is(images)
-    exact, measured = images.double(), []
-    for attacked in map(where_float64_is, adversarial):
-        delta = (attacked.double() - exact).flatten(1)
-        squares = (delta[:, None] @ delta[:, :, None])[:, 0, 0]
-        magnitudes, n_moved = torch.zeros_like(squares), torch.zeros_like(squares)
+    exact, measured = _in_order(images).double(), []
+    for attacked in map(_in_order, adversarial):
+        delta = attacked.to(torch.float64, copy=True).sub_(exact)
+        l2 = torch.linalg.vector_norm(delta, dim=1)
+        magnitudes, n_moved = torch.zeros_like(l2), torch.zeros_like(l2)
         if norm != math.inf:
             magnitudes, n_moved = delta.abs().sum(1), (delta != 0).sum(1).double()
-        of_pixels = attacked.amin((1, 2, 3)).double(), attacked.amax((1, 2, 3)).double()
-        measured.append(Moved(delta.amin(1), delta.amax(1), squares, magnitudes, n_moved, *of_pixels))
+        of_pixels = attacked.amin(1).double(), attacked.amax(1).double()
+        measured.append(Moved(delta.amin(1), delta.amax(1), l2, magnitudes, n_moved, *of_pixels))
     return measured
+
+
+def _in_order(images: Tensor) -> Tensor:
+    """Images as ``(N, H * W * C)``, which of channels that lie last takes no copy."""
+    return where_float64_is(images).permute(0, 2, 3, 1).flatten(1)
