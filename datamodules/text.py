@@ -16,11 +16,15 @@ if TYPE_CHECKING:
     Names = Sequence[str] | Mapping[str, str] | Mapping[str, int] | str
 else:
 
-    class Text:
+    class _AsNamed(type):
+        def __repr__(cls) -> str:  # which help prints
+            return cls.__name__
+
+    class Text(metaclass=_AsNamed):
         """A text."""
 
-    class Texts:
+    class Texts(metaclass=_AsNamed):
         """A text, or a list of them."""
 
-    class Names:
+    class Names(metaclass=_AsNamed):
         """Names of classes in any form: a list, a table of names and indices, or a file."""
