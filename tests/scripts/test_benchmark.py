@@ -218,7 +218,7 @@ class TestClassImages:
         monkeypatch.setattr(class_images, "_horama", make("horama", 3))
         options = ["--rows", "class_images", "--weights", "shapes", "--out", "made", "--json", "numbers.json"]
         call(benchmark.main, *options)
-        assert steps == {"lucent": [8, 120, 120], "horama": [8, 8, 20, 20, 20, 20]}
+        assert steps == {"lucent": [1, 8, 120, 120], "horama": [1, 1, 8, 8, 20, 20, 20, 20]}
         lines = json.loads(Path("numbers.json").read_text())["results"]
         assert [(line["ours"], line["theirs"], line["goal"]) for line in lines] == [([60, 60], [60, 60], "")] * 3
         files = sorted(str(file.relative_to("made")) for file in Path("made").rglob("*.png"))
