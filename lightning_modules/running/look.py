@@ -17,6 +17,7 @@ import yaml
 from jsonargparse.typing import PositiveInt
 from torch import Tensor
 
+from lightning_modules.attacks.budgets import format_eps
 from lightning_modules.errors import InputError
 from lightning_modules.evaluation import EvaluationModule, Outputs
 from lightning_modules.figures.saving import figure_name, save_figure
@@ -115,12 +116,15 @@ def _table(choice: Choice, paths: Sequence[str]) -> Table:
     order = {path: k for k, path in enumerate(paths)}
     shown = choice.rows[choice.rows["path"].isin(paths)]
     shown = shown.sort_values("path", key=lambda column: column.map(order), kind="stable")[names]
-    return Table(names, [[_cell(value) for value in row] for row in shown.to_numpy(dtype=object)], n_left=len(names))
+    rows = [[_cell(name, value) for name, value in zip(names, row)] for row in shown.to_numpy(dtype=object)]
+    return Table(names, rows, n_left=len(names))
 
 
-def _cell(value: Any) -> str:
+def _cell(name: str, value: Any) -> str:
     if value is None or value is pd.NA or value != value:
         return "-"
+    if name == "eps":
+        return format_eps(value)
     return f"{value:.4g}" if isinstance(value, float) else str(value)
 
 

@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
+from lightning_modules.attacks.budgets import format_eps
 from lightning_modules.results.storage import Rows, numbers_of
 from lightning_modules.results.tables import Table, number
 
@@ -68,5 +69,6 @@ def table_of_extremes(extremes: Mapping[str, Any]) -> list[Table]:
 
 
 def _in_words(row: Mapping[str, Any]) -> str:
-    also = "".join(f", {row[name]}" for name in ("method", "eps") if row.get(name) is not None)
-    return f"{Path(row['path']).name}{also}: {number(row['value'], '.3g')}"
+    also = "" if row.get("method") is None else f", {row['method']}"
+    eps = "" if row.get("eps") is None else f", eps {format_eps(row['eps'])}"
+    return f"{Path(row['path']).name}{also}{eps}: {number(row['value'], '.3g')}"

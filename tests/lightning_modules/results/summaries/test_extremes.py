@@ -43,3 +43,11 @@ def test_few_rows_and_equal_ones_are_left_out() -> None:
     equal = rows(drop=[0.1] * 9)
     assert summarize_extremes(equal, {"drop": "lower"}, RUN) == {}
     assert table_of_extremes({}) == []
+
+
+def test_budgets_are_written_as_people_write_them() -> None:
+    table = pa.table(
+        {"path": [f"{k}.png" for k in range(7)], "eps": [4 / 255] * 7, "likeness": [k / 8 for k in range(7)]}
+    )
+    (shown,) = table_of_extremes(summarize_extremes(table, {"likeness": "higher"}, RUN))
+    assert shown.rows[0][2].startswith("0.png, eps 4/255: 0; 1.png, eps 4/255: 0.125")
