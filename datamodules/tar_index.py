@@ -104,7 +104,9 @@ def index_shards(shards: Sequence[Shard]) -> pa.Table:
     known = {index: _written_in(index) for index in {*indices.values()}}
     parts = {shard: part for shard in shards if (part := known[indices[shard]](shard)) is not None}
     left = [shard for shard in shards if shard not in parts]
-    with ThreadPoolExecutor(_AT_ONCE, "indexer") as indexers:
+    # Of files of this machine Python's lock lets no two be indexed at a time.
+    at_once = _AT_ONCE if any(shard.remote for shard in left) else 1
+    with ThreadPoolExecutor(at_once, "indexer") as indexers:
         found = indexers.map(index_shard, left)
         console = Console(stderr=True)
         for shard in track(left, "Indexing shards", console=console, transient=True) if left else ():
