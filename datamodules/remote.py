@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import io
 import logging
+import os
+import re
 import threading
 import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from typing import Any, NamedTuple, TypeVar
-from urllib.parse import urlsplit, urlunsplit
 
 import fsspec
 import numpy as np
@@ -61,14 +62,14 @@ def no_folder(address: str) -> DataError:
 
 
 def path_of(address: str) -> str:
-    """An address without what follows its path, such as a signature; a path of this machine as it is."""
-    return urlsplit(address).path if is_address(address) else address
+    """An http(s) address without what follows its path, such as a signature; all else as it is."""
+    return re.split("[?#]", address, maxsplit=1)[0] if _is_http(address) else address
 
 
 def beside(address: str, name: str) -> str:
-    """The address of a file in the same folder."""
-    parts = urlsplit(address)
-    return urlunsplit(parts._replace(path=parts.path.rpartition("/")[0] + f"/{name}"))
+    """The address, or the path on this machine, of a file in the same folder."""
+    path = path_of(address)
+    return os.path.join(os.path.dirname(path), name) + address[len(path) :]
 
 
 def matching(pattern: str) -> list[str]:
@@ -144,14 +145,17 @@ def read_range(file: RemoteFile, start: int, end: int) -> bytes:
         headers = {"Accept-Encoding": "identity"}
         if file.tag.startswith('"'):  # not of one that only means alike
             headers["If-Match"] = file.tag
-        is_http = file.address.lower().startswith(("http://", "https://"))
-        options = {"headers": headers} if is_http else {}
+        options = {"headers": headers} if _is_http(file.address) else {}
         content = bytes(file_system.cat_file(path, start=start, end=end, **options))
         if len(content) != end - start:
             raise OSError(f"{len(content):,} bytes came instead of {end - start:,}")
         return content
 
     return _patiently(read, file.address, WAITS)
+
+
+def _is_http(address: str) -> bool:
+    return address.lower().startswith(("http://", "https://"))
 
 
 def _patiently(call: Callable[[], T], address: str, waits: Sequence[float]) -> T:

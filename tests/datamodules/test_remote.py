@@ -9,7 +9,7 @@ import fsspec
 import numpy as np
 import pytest
 
-from datamodules import DataError, ImageFolderDataModule, pack_folder, remote
+from datamodules import DataError, ImageFolderDataModule, pack_folder, remote, tar_index
 from datamodules.boxes import Annotation, write_annotation
 from datamodules.errors import UnreachableError
 from datamodules.remote import Ahead, RemoteFile, read_range, remote_file
@@ -96,6 +96,19 @@ class TestEqualFiles:
         with served(tmp_path / "packed") as own:
             found = listed(f"{own.address}/00000.tar")
         assert found.labels.tolist() == [1, -1] * 3
+
+    @pytest.mark.parametrize("name", ["a#b", "what?", "memory:", "50%"])
+    def test_in_a_folder_of_any_name(self, shards: Path, tmp_path: Path, name: str) -> None:
+        """The index beside the shards is found, here and in a store."""
+        shutil.copytree(shards, tmp_path / name)
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(tar_index, "index_shard", None)
+            assert same(samples(tmp_path / name), samples(shards))
+            memory = fsspec.filesystem("memory")
+            for file in shards.iterdir():
+                memory.pipe_file(f"/{name}/{file.name}", file.read_bytes())
+            assert same(samples(f"memory://{name}/{{00000..00002}}.tar"), samples(shards))
+        memory.rm(f"/{name}", recursive=True)
 
     def test_a_signature_is_no_part_of_the_name(self, shards: Path, server: FileServer) -> None:
         one, other = (listed(f"{server.address}/00000.tar?signature={k}") for k in (1, 2))
