@@ -35,7 +35,7 @@ gpu: .venv/installed-bench
 test: lint
 	$(BIN)/python -m pytest --numprocesses 2 --dist worksteal
 
-# A minute and a half on two cores: no processes of their own, no training, nothing slow.
+# Under two minutes on two cores: no processes of their own, no training, nothing slow.
 test-fast: install
 	$(BIN)/python -m pytest --numprocesses 2 --dist worksteal -m "not (process or training or slow)"
 
