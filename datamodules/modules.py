@@ -277,7 +277,7 @@ class ImageFolderDataModule(BytesDataModule):
         )
 
     def _refuse_packed(self) -> None:
-        for place in (self.test_root, self.root, self.root / "train", self.root / "val"):
+        for place in dict.fromkeys((self.test_root, self.root, self.root / "train", self.root / "val")):
             if kind_at(place) is not FolderSource:
                 raise DataError(
                     f"{place} holds shards or decoded images, which are for evaluation; training crops each image anew "

@@ -6,14 +6,11 @@ import io
 import logging
 import os
 import re
-import threading
 import time
 from collections.abc import Callable, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
-from typing import Any, NamedTuple, TypeVar
+from typing import Any, BinaryIO, NamedTuple, TypeVar
 
 import fsspec
-import numpy as np
 from fsspec.registry import known_implementations
 
 from datamodules.errors import DataError, UnreachableError
@@ -27,10 +24,10 @@ FIRST_WAITS = (1.0, 2.0, 4.0)
 WAITS = (*FIRST_WAITS, 8.0, 16.0, 32.0, 60.0, 60.0, 60.0)
 """... and at what was: a connection may come back."""
 
-_BLOCK, _GAP = 1 << 22, 1 << 16
-"""Bytes: of about so many is a request for neighbours, that lie no further from each other than this."""
-_AHEAD = 8
-"""So many requests are under way before they are needed."""
+_BUFFER = 1 << 20
+"""So many bytes of an open file are asked for at a time: the headers of small members come with their neighbours."""
+AT_ONCE = 8
+"""So many requests are under way."""
 _AGAIN = (408, 425, 429)
 """HTTP's answers below 500 that may be another one later."""
 _TAGS = ("ETag", "etag", "generation", "blob_id", "Content-MD5", "Last-Modified", "LastModified", "mtime", "created")
@@ -39,12 +36,39 @@ _BEGINS = slice(1, 512)
 """Not from the first byte on: a server without ranges could give that too."""
 
 
-class RemoteFile(NamedTuple):
-    """A file at an address: its size in bytes, and what changes with its content, "" = nothing is known of it."""
+class StoredFile(NamedTuple):
+    """A file on this machine or at an address: its size in bytes, and what changes with its content.
 
-    address: str
+    That is its time here and its tag there, "" = nothing is known of it.
+    """
+
+    path: str
     size: int
-    tag: str
+    stamp: int | str
+
+    @property
+    def name(self) -> str:
+        """The name of the file."""
+        return os.path.basename(path_of(self.path))
+
+    @property
+    def is_remote(self) -> bool:
+        return is_address(self.path)
+
+    def open(self) -> BinaryIO:
+        return io.BufferedReader(Reading(self), _BUFFER) if self.is_remote else open(self.path, "rb")
+
+    def read(self, start: int, end: int) -> bytes:
+        """The bytes from ``start`` to ``end``. Several threads may read at once.
+
+        Raises:
+            UnreachableError: See :func:`read_range`.
+        """
+        if self.is_remote:
+            return read_range(self, start, end)
+        # Opened anew each time: a process may have few files open, and there may be thousands of shards.
+        with open(self.path, "rb", buffering=0) as file:
+            return os.pread(file.fileno(), end - start, start)
 
 
 def is_address(place: object) -> bool:
@@ -88,28 +112,40 @@ def matching(pattern: str) -> list[str]:
     return _patiently(found, pattern, FIRST_WAITS)
 
 
-def remote_file(address: str) -> RemoteFile:
+def stored_file(path: str) -> StoredFile:
+    """What is at a path of this machine, or at an address.
+
+    Raises:
+        UnreachableError: See :func:`remote_file`.
+    """
+    if is_address(path):
+        return remote_file(path)
+    status = os.stat(path)
+    return StoredFile(path, status.st_size, status.st_mtime_ns)
+
+
+def remote_file(address: str) -> StoredFile:
     """What is at an address.
 
     Raises:
         UnreachableError: If it cannot be read, is a web page, or is kept by a server that gives no ranges of it.
     """
 
-    def looked_up() -> RemoteFile:
+    def looked_up() -> StoredFile:
         file_system, path = fsspec.url_to_fs(address)
         facts = file_system.info(path)
         if facts["type"] != "file":
             raise ValueError("it is a folder, of which only the shards can be read; name these")
         if facts.get("size") is None:
             raise ValueError("its server does not say how large it is")
-        with file_system.open(path, "rb", block_size=_BLOCK, cache_type="none", size=facts["size"]) as file:
+        with file_system.open(path, "rb", block_size=_BUFFER, cache_type="none", size=facts["size"]) as file:
             if facts.get("mimetype") != "text/html":
                 file.seek(_BEGINS.start)
                 content = file.read(_BEGINS.stop - _BEGINS.start).lower()
         if facts.get("mimetype") == "text/html" or b"<html" in content or b"!doctype" in content:
             raise ValueError("a web page is there; a login or a proxy may stand before it")
         tag = next((str(facts[name]) for name in _TAGS if facts.get(name)), "")
-        return RemoteFile(address, facts["size"], tag)
+        return StoredFile(address, facts["size"], tag)
 
     return _patiently(looked_up, address, FIRST_WAITS)
 
@@ -133,25 +169,25 @@ def small_content(address: str) -> bytes:
     return _patiently(read, address, FIRST_WAITS)
 
 
-def read_range(file: RemoteFile, start: int, end: int) -> bytes:
-    """The bytes of a file from ``start`` to ``end``.
+def read_range(file: StoredFile, start: int, end: int) -> bytes:
+    """The bytes of a file at an address from ``start`` to ``end``.
 
     Raises:
         UnreachableError: If they cannot be had for minutes, or the file is no longer the same.
     """
 
     def read() -> bytes:
-        file_system, path = fsspec.url_to_fs(file.address)
+        file_system, path = fsspec.url_to_fs(file.path)
         headers = {"Accept-Encoding": "identity"}
-        if file.tag.startswith('"'):  # not of one that only means alike
-            headers["If-Match"] = file.tag
-        options = {"headers": headers} if _is_http(file.address) else {}
+        if (tag := str(file.stamp)).startswith('"'):  # not of one that only means alike
+            headers["If-Match"] = tag
+        options = {"headers": headers} if _is_http(file.path) else {}
         content = bytes(file_system.cat_file(path, start=start, end=end, **options))
         if len(content) != end - start:
             raise OSError(f"{len(content):,} bytes came instead of {end - start:,}")
         return content
 
-    return _patiently(read, file.address, WAITS)
+    return _patiently(read, file.path, WAITS)
 
 
 def _is_http(address: str) -> bool:
@@ -208,7 +244,7 @@ def _reason(error: BaseException, address: str) -> str:
 class Reading(io.RawIOBase):
     """A file at an address as one that is open."""
 
-    def __init__(self, file: RemoteFile) -> None:
+    def __init__(self, file: StoredFile) -> None:
         self.file = file
         self.place = 0
 
@@ -228,59 +264,3 @@ class Reading(io.RawIOBase):
         buffer[: len(content)] = content
         self.place += len(content)
         return len(content)
-
-
-class Ahead:
-    """Ranges of files, which are fetched before they are asked for, those of neighbours in one request.
-
-    Args:
-        files: The files.
-        indices: What the N ranges are called, in the order in which they will be asked for, ascending, long ``(N,)``.
-        numbers: That of the file of each, long ``(N,)``.
-        starts: Where each begins, long ``(N,)`` ...
-        ends: ... and ends.
-    """
-
-    def __init__(
-        self,
-        files: Sequence[RemoteFile],
-        indices: np.ndarray,
-        numbers: np.ndarray,
-        starts: np.ndarray,
-        ends: np.ndarray,
-    ) -> None:
-        gaps = starts[1:] - ends[:-1]
-        is_near = (numbers[1:] == numbers[:-1]) & (gaps >= 0) & (gaps <= _GAP)
-        is_near &= starts[1:] // _BLOCK == starts[:-1] // _BLOCK
-        firsts = np.flatnonzero(np.concatenate([[True], ~is_near])[: len(numbers)])
-        self.requests = np.repeat(np.arange(len(firsts)), np.diff(firsts, append=len(numbers)))
-        self.files, self.indices = files, indices
-        self.numbers, self.starts = numbers[firsts], starts[firsts]
-        self.ends = ends[np.append(firsts[1:], len(numbers)) - 1] if len(firsts) else ends
-        self.left = np.bincount(self.requests, minlength=len(firsts))
-        self.fetched: dict[int, Future[bytes]] = {}
-        self.lock = threading.Lock()
-        self.fetchers = ThreadPoolExecutor(_AHEAD, "fetcher")
-
-    def read(self, index: int, *ranges: tuple[int, int]) -> list[bytes]:
-        """Parts of the range of this name, each from a start to an end in its file. Several threads may ask at once.
-
-        Raises:
-            UnreachableError: See :func:`read_range`.
-        """
-        request = int(self.requests[np.searchsorted(self.indices, index)])
-        with self.lock:
-            for each in range(request, min(request + _AHEAD, len(self.left))):
-                if each not in self.fetched and (each == request or self.left[each] > 0):
-                    self.fetched[each] = self.fetchers.submit(self._fetch, each)
-            future = self.fetched[request]
-        content, begin = future.result(), int(self.starts[request])
-        with self.lock:
-            self.left[request] -= 1
-            if self.left[request] <= 0:
-                self.fetched.pop(request, None)
-        return [content[start - begin : end - begin] for start, end in ranges]
-
-    def _fetch(self, request: int) -> bytes:
-        file = self.files[int(self.numbers[request])]
-        return read_range(file, int(self.starts[request]), int(self.ends[request]))

@@ -20,17 +20,16 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from braceexpand import braceexpand
 
+from datamodules.ahead import Ahead
 from datamodules.boxes import names_of_boxes
 from datamodules.classes import ClassTable
 from datamodules.errors import DataError, printable
 from datamodules.labelling import label_images
 from datamodules.reader import Failure, Sample, SampleReader
-from datamodules.remote import Ahead, is_address, matching, no_folder, path_of, remote_file
+from datamodules.remote import AT_ONCE, StoredFile, is_address, matching, no_folder, path_of, stored_file
 from datamodules.source import ListingOptions, Source, names_of, path_at, require_classes
-from datamodules.tar_index import PACKED, SCHEMA, Shard, index_shards, local_shard, shards_in
+from datamodules.tar_index import PACKED, SCHEMA, index_shards, shards_in
 from datamodules.walk import holds_images
-
-_AT_ONCE = 8
 
 
 @dataclass(frozen=True)
@@ -81,8 +80,8 @@ class TarSource(Source):
         return cls.make(paths, labels, facts, notes, errors, **columns, base=base)
 
     @cached_property
-    def shards(self) -> list[Shard]:
-        return [Shard(*shard) for shard in self.facts["shards"]]
+    def shards(self) -> list[StoredFile]:
+        return [StoredFile(*shard) for shard in self.facts["shards"]]
 
     @property
     def may_have_boxes(self) -> bool:
@@ -103,8 +102,7 @@ class TarSource(Source):
         return self._fetched_ahead(indices[can_be_read[indices]], "", "xml_")
 
     def _fetched_ahead(self, indices: np.ndarray, *parts: str) -> Self:
-        files = [shard.remote for shard in self.shards if shard.remote]
-        if len(files) < len(self.shards):
+        if not all(shard.is_remote for shard in self.shards):
             return self
         rows = self.table.take(pa.array(indices))
         offsets, sizes = (
@@ -112,7 +110,9 @@ class TarSource(Source):
             for column in ("offset", "size")
         )
         starts = np.where(sizes > 0, offsets, offsets[:1]).min(0)  # of no boxes, 0 is no place
-        return replace(self, ahead=Ahead(files, indices, rows["shard"].to_numpy(), starts, (offsets + sizes).max(0)))
+        return replace(
+            self, ahead=Ahead(self.shards, indices, rows["shard"].to_numpy(), starts, (offsets + sizes).max(0))
+        )
 
     def contents(self, i: int, *parts: str) -> list[bytes]:
         """Parts of a sample: "" = the image, "xml_" = its boxes."""
@@ -129,11 +129,11 @@ class TarSource(Source):
 
     def content_fingerprint(self) -> dict[str, Any]:
         """The number of shards, and a hash of their names and sizes, and of the tags of those at addresses."""
-        sizes = [[shard.name, shard.size, *([shard.stamp] if shard.remote else [])] for shard in self.shards]
+        sizes = [[shard.name, shard.size, *([shard.stamp] if shard.is_remote else [])] for shard in self.shards]
         return {"n_shards": len(sizes), "shards_sha256": hashlib.sha256(json.dumps(sizes).encode()).hexdigest()}
 
 
-def _shards_at(root: Path | str) -> list[Shard]:
+def _shards_at(root: Path | str) -> list[StoredFile]:
     """The shards of a folder, or those that a pattern or a list names.
 
     Raises:
@@ -157,8 +157,8 @@ def _shards_at(root: Path | str) -> list[Shard]:
                 f"{name} is compressed as a whole, so no image of it can be read by itself: unpack it to a .tar "
                 "(gunzip), which is hardly larger."
             )
-    with ThreadPoolExecutor(_AT_ONCE, "finder") as finders:
-        return [*finders.map(lambda name: Shard(*remote_file(name)) if is_address(name) else local_shard(name), names)]
+    with ThreadPoolExecutor(AT_ONCE, "finder") as finders:
+        return [*finders.map(stored_file, names)]
 
 
 def _is_gzip(file: str) -> bool:
@@ -166,7 +166,7 @@ def _is_gzip(file: str) -> bool:
         return opened.read(2) == b"\x1f\x8b"
 
 
-def _earlier_index(earlier: Path | None, shards: Sequence[Shard]) -> pa.Table | None:
+def _earlier_index(earlier: Path | None, shards: Sequence[StoredFile]) -> pa.Table | None:
     """The index that an earlier run saved with its listing, if it was of all images of these very shards."""
     try:
         source = Source.load(earlier) if earlier else None
@@ -179,7 +179,7 @@ def _earlier_index(earlier: Path | None, shards: Sequence[Shard]) -> pa.Table | 
     return table.take(pa.array(np.arange(len(table))))
 
 
-def _row_names(index: pa.Table, shards: Sequence[Shard]) -> pa.Array:
+def _row_names(index: pa.Table, shards: Sequence[StoredFile]) -> pa.Array:
     """How the rows call the images: after their shard, where names begin anew in each.
 
     Raises:

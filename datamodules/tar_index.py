@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import io
 import itertools
 import json
 import os
@@ -20,7 +19,7 @@ from rich.progress import track
 
 from datamodules.errors import DataError, printable
 from datamodules.images.formats import image_extensions
-from datamodules.remote import Reading, RemoteFile, beside, is_address, path_of, read_range, small_content
+from datamodules.remote import AT_ONCE, StoredFile, beside, is_address, small_content, stored_file
 from datamodules.source import chunked
 from datamodules.walk import is_of_the_system
 
@@ -29,9 +28,6 @@ INDEX = "index.parquet"
 
 PACKED = (".tar.gz", ".tgz", ".tar.bz2", ".tar.xz", ".tar.zst")
 _BLOCK = 512
-_AT_ONCE = 8
-_BUFFER = 1 << 20
-"""So many bytes of a remote shard are asked for at a time: the headers of small members come with their neighbours."""
 SCHEMA = pa.schema(
     [
         ("path", pa.large_binary()),
@@ -51,50 +47,13 @@ _FOREIGN_DOTS = (
 )
 
 
-class Shard(NamedTuple):
-    """A tar file, on this machine or at an address: its size in bytes, and its time, or its tag, which tell changes."""
-
-    path: str
-    size: int
-    stamp: int | str
-
-    @property
-    def name(self) -> str:
-        """The name of the file."""
-        return os.path.basename(path_of(self.path))
-
-    @property
-    def remote(self) -> RemoteFile | None:
-        """The shard at its address; None = it lies on this machine."""
-        return RemoteFile(self.path, self.size, str(self.stamp)) if is_address(self.path) else None
-
-    def open(self) -> BinaryIO:
-        if self.remote is None:
-            return open(self.path, "rb")
-        return io.BufferedReader(Reading(self.remote), _BUFFER)
-
-    def read(self, start: int, end: int) -> bytes:
-        """The bytes from ``start`` to ``end``. Several threads may read at once."""
-        if self.remote is not None:
-            return read_range(self.remote, start, end)
-        # Opened anew each time: a process may have few files open, and there may be thousands of shards.
-        with open(self.path, "rb", buffering=0) as file:
-            return os.pread(file.fileno(), end - start, start)
-
-
-def local_shard(path: str) -> Shard:
-    """A shard on this machine."""
-    status = os.stat(path)
-    return Shard(path, status.st_size, status.st_mtime_ns)
-
-
 def shards_in(root: Path) -> list[str]:
     """The shards in a folder, also those that are packed as a whole, only to refuse them."""
     names = sorted(entry.name for entry in os.scandir(root))
     return [str(root / name) for name in names if name.endswith((".tar", *PACKED)) and name[0] != "."]
 
 
-def index_shards(shards: Sequence[Shard]) -> pa.Table:
+def index_shards(shards: Sequence[StoredFile]) -> pa.Table:
     """What lies where in shards: from the index beside them or, where there is none, from their headers.
 
     Raises:
@@ -105,7 +64,7 @@ def index_shards(shards: Sequence[Shard]) -> pa.Table:
     parts = {shard: part for shard in shards if (part := known[indices[shard]](shard)) is not None}
     left = [shard for shard in shards if shard not in parts]
     # Of files of this machine Python's lock lets no two be indexed at a time.
-    at_once = _AT_ONCE if any(shard.remote for shard in left) else 1
+    at_once = AT_ONCE if any(shard.is_remote for shard in left) else 1
     with ThreadPoolExecutor(at_once, "indexer") as indexers:
         found = indexers.map(index_shard, left)
         console = Console(stderr=True)
@@ -125,12 +84,12 @@ def index_shards(shards: Sequence[Shard]) -> pa.Table:
 
 def write_index(folder: Path) -> None:
     """Writes beside the shards of a folder what lies where in them."""
-    shards = [*map(local_shard, shards_in(folder))]
+    shards = [*map(stored_file, shards_in(folder))]
     sizes = [[shard.name, shard.size] for shard in shards]
     pq.write_table(index_shards(shards).replace_schema_metadata({"shards": json.dumps(sizes)}), folder / INDEX)
 
 
-def _written_in(file: str) -> Callable[[Shard], pa.Table | None]:
+def _written_in(file: str) -> Callable[[StoredFile], pa.Table | None]:
     """What an index says of a shard beside it; None where it says nothing, or what is no longer true."""
     try:
         index = pq.read_table(pa.BufferReader(small_content(file)) if is_address(file) else file)
@@ -143,7 +102,7 @@ def _written_in(file: str) -> Callable[[Shard], pa.Table | None]:
     ends = np.searchsorted(index["shard"].to_numpy(), np.arange(len(sizes) + 1)).tolist()
     places = {(name, size): place for (name, size), *place in zip(sizes, ends, ends[1:])}
 
-    def part(shard: Shard) -> pa.Table | None:
+    def part(shard: StoredFile) -> pa.Table | None:
         start, end = places.get((shard.name, shard.size), (0, 0))
         is_later = written is not None and isinstance(shard.stamp, int) and shard.stamp > written
         return None if start == end or is_later else index.slice(start, end - start)
@@ -151,7 +110,7 @@ def _written_in(file: str) -> Callable[[Shard], pa.Table | None]:
     return part
 
 
-def index_shard(shard: Shard) -> pa.Table:
+def index_shard(shard: StoredFile) -> pa.Table:
     """What lies where in a shard, by its headers: a row for each sample, and one more if it is damaged."""
 
     def rows() -> Iterator[dict[str, Any]]:

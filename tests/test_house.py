@@ -65,7 +65,7 @@ DATA_FLOORS = [
     {"images"},
     {"preprocess", "label_tables"},
     {"boxes", "labels", "loader", "remote", "subset", "units"},
-    {"reader"},
+    {"ahead", "reader"},
     {"source"},
     {"labelling", "walk"},
     {"folder", "tar_index"},

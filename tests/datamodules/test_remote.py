@@ -9,10 +9,11 @@ import fsspec
 import numpy as np
 import pytest
 
-from datamodules import DataError, ImageFolderDataModule, pack_folder, remote, tar_index
+from datamodules import DataError, ImageFolderDataModule, ahead, pack_folder, remote, tar_index
+from datamodules.ahead import Ahead
 from datamodules.boxes import Annotation, write_annotation
 from datamodules.errors import UnreachableError
-from datamodules.remote import Ahead, RemoteFile, read_range, remote_file
+from datamodules.remote import StoredFile, read_range, remote_file
 from datamodules.source import ListingOptions
 from datamodules.tar import TarSource
 from datamodules.tar_index import INDEX
@@ -142,18 +143,16 @@ class TestRequests:
 
     def test_ranges_far_apart_are_several(self, monkeypatch: pytest.MonkeyPatch) -> None:
         asked = []
-        monkeypatch.setattr(remote, "_GAP", 10)
-        monkeypatch.setattr(remote, "_BLOCK", 1000)
-        monkeypatch.setattr(
-            remote, "read_range", lambda file, *ends: (asked.append((file.address, *ends)), bytes(2000))[1]
-        )
-        files = [RemoteFile("a", 9999, ""), RemoteFile("b", 9999, "")]
+        monkeypatch.setattr(ahead, "_GAP", 10)
+        monkeypatch.setattr(ahead, "_BLOCK", 1000)
+        monkeypatch.setattr(ahead, "read_range", lambda file, *ends: (asked.append((file.path, *ends)), bytes(2000))[1])
+        files = [StoredFile("a", 9999, ""), StoredFile("b", 9999, "")]
         starts = np.array([0, 105, 300, 1000, 0, 950])
-        ahead = Ahead(files, np.array([2, 3, 5, 6, 8, 9]), np.array([0, 0, 0, 0, 1, 1]), starts, starts + 100)
+        found = Ahead(files, np.array([2, 3, 5, 6, 8, 9]), np.array([0, 0, 0, 0, 1, 1]), starts, starts + 100)
         for index, start in zip((2, 3, 5, 6, 8, 9), starts.tolist()):
-            assert ahead.read(index, (start, start + 100), (start + 1, start + 2)) == [bytes(100), bytes(1)]
+            assert found.read(index, (start, start + 100), (start + 1, start + 2)) == [bytes(100), bytes(1)]
         assert sorted(asked) == [("a", 0, 205), ("a", 300, 400), ("a", 1000, 1100), ("b", 0, 100), ("b", 950, 1050)]
-        assert not ahead.fetched
+        assert not found.fetched
 
     def test_none_of_no_images(self) -> None:
         none = np.zeros(0, np.int64)
@@ -170,7 +169,7 @@ class TestFaults:
         root = f"{server.address}/{{00000..00002}}.tar"
         source = listed(root)
         server.n_dropped = 2
-        file = RemoteFile(*source.facts["shards"][0])
+        file = StoredFile(*source.facts["shards"][0])
         assert read_range(file, 100, 3000) == (shards / "00000.tar").read_bytes()[100:3000]
 
     def test_what_stays_away_ends_the_run_and_fails_no_image(self, server: FileServer) -> None:
@@ -194,7 +193,7 @@ class TestFaults:
 
     def test_what_is_not_there(self, server: FileServer) -> None:
         with pytest.raises(DataError, match=r"00009.tar cannot be read: there is no such file"):
-            listed(f"{server.address}/{{00008..00009}}.tar".replace("00008..", "00009.."))
+            listed(f"{server.address}/00009.tar")
         with pytest.raises(DataError, match="No shard matches memory://nowhere/"):
             listed("memory://nowhere/*.tar")
         assert len(server.requests) < 4  # nobody waits for it
